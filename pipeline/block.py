@@ -1,0 +1,251 @@
+"""What rows are in flight: columns or lists, each row with its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ChainError
+from pipeline.tree import leaves, map_leaves
+
+Int64s = NDArray[np.int64]
+
+
+class Columns:
+    """n rows laid out as columns: a pytree of arrays that share their leading axis; also a source.
+
+    Args:
+        tree: arrays `[n, ...]` in dicts, tuples, namedtuples, dataclasses, nested, or one array.
+
+    Raises:
+        ChainError: no arrays, or leading axes that differ.
+
+    >>> c = Columns({"x": np.arange(3), "y": np.zeros((3, 2))})
+    >>> len(c), c.read(np.array([2, 0])).tree["x"].tolist(), c.row(1)["x"]
+    (3, [2, 0], np.int64(1))
+    """
+
+    __slots__ = ("_n", "tree")
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = map_leaves(_as_column, tree)
+        sizes = {name: len(leaf) for name, leaf in leaves(self.tree)}
+        if len(set(sizes.values())) != 1:
+            raise ChainError(
+                f"columns need one common length, at least one column: got lengths {sizes}"
+            )
+        self._n = next(iter(sizes.values()))
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name or 'value'}: {a.dtype}{list(a.shape)}" for name, a in leaves(self.tree)
+        )
+        return f"Columns({shown})"
+
+    def read(self, indices: Int64s) -> Columns:
+        """Rows by index, copied; repeats and any order are fine."""
+        return Columns(map_leaves(lambda a: a[indices], self.tree))
+
+    def slice(self, start: int, stop: int) -> Columns:
+        """Rows `[start, stop)` as views."""
+        return Columns(map_leaves(lambda a: a[start:stop], self.tree))
+
+    def row(self, i: int) -> Any:
+        """One row, its leaves NumPy scalars or arrays."""
+        return map_leaves(lambda a: a[i], self.tree)
+
+    def rows(self) -> list[Any]:
+        """All rows, one Python object each."""
+        return [self.row(i) for i in range(self._n)]
+
+
+def _as_column(leaf: Any) -> NDArray[Any]:
+    a = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+    if a.ndim == 0:
+        raise ChainError(f"a column needs a leading axis of rows, got the scalar {leaf!r}")
+    if a.dtype.kind in "SU":  # fixed-width strings strip zero bytes
+        a = a.astype(object)
+    return a
+
+
+Values = Columns | list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What fills packed rows: row i holds segments `bounds[i]:bounds[i + 1]`, spans of rows below.
+
+    Attributes:
+        bounds: int64[n + 1], rising from 0 to m.
+        origin: provenance of the m rows that the segments were cut from.
+        start, stop: int64[m], the token span of each segment within that row.
+    """
+
+    bounds: Int64s
+    origin: Origin
+    start: Int64s
+    stop: Int64s
+
+    def take(self, indices: Int64s) -> Segments:
+        counts = np.diff(self.bounds)[indices]
+        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        inside = np.arange(bounds[-1]) - np.repeat(bounds[:-1], counts)
+        chosen = np.repeat(self.bounds[indices], counts) + inside
+        return Segments(bounds, self.origin.take(chosen), self.start[chosen], self.stop[chosen])
+
+    @staticmethod
+    def concat(parts: Sequence[Segments]) -> Segments:
+        counts = np.concatenate([np.diff(p.bounds) for p in parts])
+        return Segments(
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            Origin.concat([p.origin for p in parts]),
+            np.concatenate([p.start for p in parts]),
+            np.concatenate([p.stop for p in parts]),
+        )
+
+    @staticmethod
+    def none(n: int) -> Segments:
+        """No segments for any of n rows: what unpacked rows have beside packed ones."""
+        empty = np.zeros(0, np.int64)
+        return Segments(np.zeros(n + 1, np.int64), Origin.of_records(0, empty, empty), empty, empty)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Provenance of n rows; with the component's path it is all that a random stage may hash.
+
+    Attributes:
+        component: int64[n], an index into the dataset's components.
+        epoch: int64[n], how often the record had been drawn before.
+        record: int64[n], its index in the source.
+        place: int64[n, depth], the row's place among the record's rows: one column for each
+            flat_map (its output's index) and pack (token offset of the row's first segment); -1
+            where a component has fewer.
+        segments: what fills packed rows; None where nothing was packed.
+    """
+
+    component: Int64s
+    epoch: Int64s
+    record: Int64s
+    place: Int64s
+    segments: Segments | None = None
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @staticmethod
+    def of_records(component: int, epoch: Int64s, record: Int64s) -> Origin:
+        n = len(record)
+        return Origin(np.full(n, component, np.int64), epoch, record, np.zeros((n, 0), np.int64))
+
+    def take(self, indices: Int64s) -> Origin:
+        """Rows by index."""
+        segments = None if self.segments is None else self.segments.take(indices)
+        return Origin(
+            self.component[indices],
+            self.epoch[indices],
+            self.record[indices],
+            self.place[indices],
+            segments,
+        )
+
+    def deeper(self, place: Int64s) -> Origin:
+        """The same rows with one more place column `place`: int64[n]."""
+        return Origin(
+            self.component,
+            self.epoch,
+            self.record,
+            np.column_stack([self.place, place]).astype(np.int64),
+            self.segments,
+        )
+
+    @staticmethod
+    def concat(parts: Sequence[Origin]) -> Origin:
+        depth = max(p.place.shape[1] for p in parts)
+        places = [
+            np.pad(p.place, ((0, 0), (0, depth - p.place.shape[1])), constant_values=-1)
+            for p in parts
+        ]
+        segments = None
+        if any(p.segments is not None for p in parts):
+            segments = Segments.concat([p.segments or Segments.none(len(p)) for p in parts])
+        return Origin(
+            np.concatenate([p.component for p in parts]),
+            np.concatenate([p.epoch for p in parts]),
+            np.concatenate([p.record for p in parts]),
+            np.concatenate(places),
+            segments,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """n rows, each with its provenance: the unit of work and of transport.
+
+    Attributes:
+        values: Columns, or a list of n rows.
+        origin: provenance of the n rows.
+    """
+
+    values: Values
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def rows(self) -> list[Any]:
+        """The rows as Python objects."""
+        return self.values.rows() if isinstance(self.values, Columns) else self.values
+
+    def take(self, indices: Int64s) -> Block:
+        """Rows by index, copied if they are columns."""
+        values = self.values
+        taken = (
+            values.read(indices) if isinstance(values, Columns) else [values[i] for i in indices]
+        )
+        return Block(taken, self.origin.take(indices))
+
+    def slice(self, start: int, stop: int) -> Block:
+        """Rows `[start, stop)`; columns are views."""
+        return Block(
+            self.values.slice(start, stop)
+            if isinstance(self.values, Columns)
+            else self.values[start:stop],
+            self.origin.take(np.arange(start, stop)),
+        )
+
+    @staticmethod
+    def concat(parts: Sequence[Block]) -> Block:
+        """Blocks end to end; columns stay columns where fields, dtypes and shapes agree."""
+        if len(parts) == 1:
+            return parts[0]
+        origin = Origin.concat([p.origin for p in parts])
+        trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
+        if len(trees) == len(parts) and len({_layout(t) for t in trees}) == 1:
+            return Block(Columns(map_leaves(lambda *a: np.concatenate(a), *trees)), origin)
+        return Block([row for p in parts for row in p.rows()], origin)
+
+
+def _layout(tree: Any) -> tuple[Any, ...]:
+    return tuple(
+        (name, a.dtype, a.shape[1:]) for name, a in sorted(leaves(tree), key=lambda item: item[0])
+    )
+
+
+def as_int64(values: Any) -> Int64s:
+    """Indices as int64[n]; floats and booleans are refused rather than truncated."""
+    a = np.asarray(values)
+    if a.size == 0:
+        return np.zeros(0, np.int64)
+    if a.dtype.kind not in "iu" or a.ndim != 1:
+        raise TypeError(
+            f"indices must be a one-dimensional sequence of integers, got {a.dtype}{list(a.shape)}"
+        )
+    return a.astype(np.int64)

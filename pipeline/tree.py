@@ -1,0 +1,75 @@
+"""What a pytree is here: dicts, tuples, namedtuples and dataclasses nest; all else is a leaf."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.errors import CollateError
+
+
+def children(tree: Any) -> list[tuple[str, Any]] | None:
+    """The named parts of one container, or None for a leaf.
+
+    >>> children({"x": 1, "y": 2})
+    [('x', 1), ('y', 2)]
+    """
+    if isinstance(tree, dict):
+        return [(str(k), v) for k, v in tree.items()]
+    if isinstance(tree, tuple):
+        names = getattr(tree, "_fields", range(len(tree)))
+        return [(str(k), v) for k, v in zip(names, tree, strict=True)]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [(f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree)]
+    return None
+
+
+def rebuild(tree: Any, parts: list[Any]) -> Any:
+    """A container of the same kind as `tree` around other parts, in `children(tree)` order."""
+    if isinstance(tree, dict):
+        return type(tree)(zip(tree, parts, strict=True))
+    if isinstance(tree, tuple):
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    names = [f.name for f in dataclasses.fields(tree)]
+    return dataclasses.replace(tree, **dict(zip(names, parts, strict=True)))
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its dotted name; a bare leaf has the name "".
+
+    >>> list(leaves({"a": 1, "b": (2, 3)}))
+    [('a', 1), ('b.0', 2), ('b.1', 3)]
+    """
+    parts = children(tree)
+    if parts is None:
+        yield prefix, tree
+        return
+    for name, part in parts:
+        yield from leaves(part, f"{prefix}.{name}" if prefix else name)
+
+
+def map_leaves(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Apply `f` to the leaves of trees of one structure.
+
+    Raises:
+        CollateError: a tree of `rest` has other fields than `tree`.
+
+    >>> map_leaves(lambda a, b: a + b, {"x": 1}, {"x": 2})
+    {'x': 3}
+    """
+    parts = children(tree)
+    if parts is None:
+        return f(tree, *rest)
+    columns: list[list[Any]] = [[v for _, v in parts]]
+    for other in rest:
+        got = children(other)
+        found = dict(got) if got is not None else None
+        if found is None or set(found) != {k for k, _ in parts}:
+            raise CollateError(
+                f"rows differ in structure: {sorted(k for k, _ in parts)} and "
+                f"{sorted(found) if found is not None else type(other).__name__}. "
+                "Return the same fields for every row."
+            )
+        columns.append([found[k] for k, _ in parts])
+    return rebuild(tree, [map_leaves(f, *each) for each in zip(*columns, strict=True)])

@@ -1,0 +1,155 @@
+"""The vocabulary of a chain: what a source, order, transform and feed are, and what they see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from pipeline.block import Block, Columns, Int64s, Origin
+
+ENDLESS = 1 << 62  # the length of an endless dataset; order arithmetic is exact to 2**48 positions
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where rows of an indexed dataset stand, int64[n] each.
+
+    epoch counts how often the row was drawn (randomness hashes it); order is the epoch whose order
+    holds, which `slice` and `shuffle(reshuffle=False)` pin to 0; index lies in [0, len).
+    """
+
+    epoch: Int64s
+    order: Int64s
+    index: Int64s
+
+
+class Component(NamedTuple):
+    """One source of a dataset, and the names that lead to it: () in a plain chain."""
+
+    path: tuple[str, ...]
+    source: Source
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a stage may know besides its rows.
+
+    Attributes:
+        seed: the dataset's seed.
+        path: names from the outermost mix, zip or concatenation down to this chain.
+        components: what `Origin.component` points into, with full paths.
+        stage: for messages: "stage 3: map 'tokenize'".
+        index: int64[n], each row's position in the dataset at this stage; None if counted.
+    """
+
+    seed: int
+    path: tuple[str, ...]
+    components: tuple[Component, ...]
+    stage: str
+    index: Int64s | None = field(default=None)
+
+    def describe(self, origin: Origin, i: int) -> str:
+        """Row i's provenance in words, its file included where the source knows it."""
+        return describe(self.components, origin, i)
+
+    def annotate(self, error: BaseException, origin: Origin, i: int) -> None:
+        """Add notes to an error of user code: the stage, and the row it was working on."""
+        at = "" if self.index is None else f", position {int(self.index[i])}"
+        error.add_note(f"in {self.stage}, on {self.describe(origin, i)}{at}")
+
+
+def describe(components: Sequence[Component], origin: Origin, i: int) -> str:
+    """Row i of `origin` in words: "record 17 of a.parquet, epoch 0"."""
+    component = components[int(origin.component[i])]
+    record = int(origin.record[i])
+    file, inner = where(component.source, record)
+    name = "/".join(component.path)
+    place = [int(p) for p in origin.place[i] if p >= 0]
+    text = f"record {inner} of {file}"
+    text += f" (record {record} of the source)" if inner != record else ""
+    text += f", component {name}" if name else ""
+    text += f", epoch {int(origin.epoch[i])}"
+    return text + (f", place {place}" if place else "")
+
+
+def where(source: Source, record: int) -> tuple[str, int]:
+    """The file that holds a record and its index there, or the source's type and the record."""
+    known = getattr(source, "where", None)
+    if known is None:
+        return type(source).__name__, record
+    file, inner = known(np.array([record], np.int64))[0]
+    return str(file), int(inner)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to n records, many at a time.
+
+    Optional members: `where(indices) -> [(file, index in that file), ...]`, `fingerprint() -> str`
+    (stable across processes and moves of the files), `chunk_bounds` (int64[k + 1], the runs of
+    records that are cheap together) and `close()`. A source pickles cheaply (paths and counts, no
+    handles) and is right when threads share it.
+    """
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Int64s, /) -> Sequence[Any] | Columns:
+        """Records by index, in the order asked, repeats included."""
+        ...
+
+
+class Order(Protocol):
+    """A stage that decides which row stands where: arithmetic on positions, nothing read."""
+
+    kind: str
+    name: str
+    random: bool
+
+    def length(self, n: int) -> int:
+        """Rows an epoch above n rows an epoch."""
+        ...
+
+    def period(self, n: int, period: int) -> int:
+        """Rows after which the dataset above begins anew, given length and period below."""
+        ...
+
+    def resolve(self, at: At, n: int, site: Site) -> At:
+        """Where the rows `at` of this dataset stand in the dataset of n rows beneath."""
+        ...
+
+    def fingerprint(self) -> str: ...
+
+
+class Transform(Protocol):
+    """A stage that changes values and, if `counted`, how many rows there are; a pure function."""
+
+    kind: str
+    name: str
+    random: bool
+    counted: bool
+    block: int  # about how many positions it wants to see at once; 0 where that does not matter
+
+    def apply(self, block: Block, site: Site) -> Block: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class Feed(Protocol):
+    """Puts batches on devices, and knows which rows of the global batch are this process's."""
+
+    prefetch: int
+
+    def rows(self, batch: int) -> Int64s:
+        """This process's rows of a global batch, rising: int64[m]."""
+        ...
+
+    def put(self, batch: Any, rows: Int64s, total: int) -> Any:
+        """This process's rows (a pytree of arrays) as a global batch of `total` rows on devices."""
+        ...
+
+    def gather(self, state: Any) -> list[Any]:
+        """The state of every process, in order; [state] where there is only one."""
+        ...
