@@ -1,0 +1,50 @@
+"""How counted rows are laid out: an epoch is cut into near-equal blocks, dealt to the lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.types import ENDLESS
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The cut of an indexed dataset beneath counting stages. No block crosses an epoch.
+
+    Attributes:
+        rows: rows of one pass over the dataset beneath; ENDLESS if it never ends.
+        period: rows of one epoch of it.
+        block: about how many rows a block has.
+        lanes: L; lane l owns blocks l, l + L, …
+
+    >>> cut = Blocks(rows=10, period=10, block=4, lanes=2)
+    >>> [cut.bounds(lane, number) for number in range(2) for lane in range(2)]
+    [(0, 2), (2, 5), (5, 7), (7, 10)]
+    """
+
+    rows: int
+    period: int
+    block: int
+    lanes: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Blocks of one lane in one epoch."""
+        return -(-self.period // (self.lanes * self.block))
+
+    @property
+    def per_pass(self) -> int | None:
+        """Blocks of one lane in one pass; None if a pass never ends."""
+        if self.rows == ENDLESS:
+            return None
+        return self.per_epoch * (self.rows // self.period) if self.period else 0
+
+    def bounds(self, lane: int, number: int) -> tuple[int, int]:
+        """Stream rows `[start, stop)` beneath that the lane's block `number` covers."""
+        count = self.per_epoch * self.lanes
+        epoch, block = divmod(number * self.lanes + lane, count)
+        start = epoch * self.period
+        return (
+            start + block * self.period // count,
+            start + (block + 1) * self.period // count,
+        )

@@ -1,0 +1,47 @@
+"""How a dataset goes on: epoch after epoch, each with its own order and randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.types import ENDLESS, At, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The dataset beneath, `epochs` times over, or without end.
+
+    Attributes:
+        epochs: at least 1; None is endless.
+    """
+
+    epochs: int | None
+
+    kind: str = field(default="repeat", init=False)
+    name: str = field(default="repeat", init=False)
+    random: bool = field(default=False, init=False)
+
+    def length(self, n: int) -> int:
+        return ENDLESS if self.epochs is None or n == ENDLESS else n * self.epochs
+
+    def period(self, n: int, period: int) -> int:
+        return period
+
+    def resolve(self, at: At, n: int, site: Site) -> At:
+        if n == ENDLESS:
+            return at
+        turn, index = np.divmod(at.index, n)
+        times = self.epochs or 0  # an endless dataset never comes to its own epoch 1
+        return At(at.epoch * times + turn, at.order * times + turn, index)
+
+    def fingerprint(self) -> str:
+        return f"repeat {'endless' if self.epochs is None else self.epochs}"
+
+    def refusal(self, n: int) -> str | None:
+        if self.epochs is not None and self.epochs < 1:
+            return f"repeat(epochs={self.epochs}): give 1 or more, or None for no end"
+        if n == 0 and self.epochs is None:
+            return "repeat() of an empty dataset would never give a row"
+        return None

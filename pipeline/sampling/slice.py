@@ -1,0 +1,42 @@
+"""How a part of a dataset is taken: rows by a range of one epoch's order, so members stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.types import At, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows `start, start + step, …`, `count` of them, in the order of epoch 0 beneath.
+
+    Attributes:
+        start, step: int, of the rows beneath; step may be negative.
+        count: rows an epoch.
+    """
+
+    start: int
+    step: int
+    count: int
+
+    kind: str = field(default="slice", init=False)
+    name: str = field(default="slice", init=False)
+    random: bool = field(default=False, init=False)
+
+    def length(self, n: int) -> int:
+        return self.count
+
+    def period(self, n: int, period: int) -> int:
+        return self.count
+
+    def resolve(self, at: At, n: int, site: Site) -> At:
+        return At(at.epoch, np.zeros_like(at.order), self.start + at.index * self.step)
+
+    def fingerprint(self) -> str:
+        return f"slice {self.start} step {self.step} count {self.count}"
+
+    def refusal(self, n: int) -> str | None:
+        return None
