@@ -1,0 +1,332 @@
+"""Does a source keep what a Source promises? For ours and for yours."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Columns, Int64s
+from pipeline.debug.conformance_transform import check_transform as check_transform
+from pipeline.tree import children, leaves
+from pipeline.types import Source
+
+
+def check_source(
+    source: Source, *, samples: int = 64, seed: int = 0, most_pickled: int | None = 1 << 20
+) -> None:
+    """Check everything that a Source promises, on records chosen by `seed`.
+
+    Args:
+        source: it is read, pickled, and, if it can, closed and read again.
+        samples: how many records to look at.
+        seed: chooses them.
+        most_pickled: bytes that its pickle may take; None where the data itself is pickled.
+
+    Raises:
+        AssertionError: what was promised, and the values that break it.
+
+    >>> from pipeline.sources.memory import MemorySource
+    >>> check_source(MemorySource(["a", "b"]))
+    >>> check_source(MemorySource(["a", "b"]), most_pickled=10)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: the pickle takes ... bytes, more than 10. Leave handles and caches out in
+    __getstate__.
+    """
+    case = _Case(source, samples, seed)
+    _check_length(case)
+    _check_orders(case)
+    _check_range(case)
+    _check_independence(case)
+    _check_threads(case)
+    _check_pickle(case, most_pickled)
+    _check_where(case)
+    _check_chunk_bounds(case)
+    _check_fingerprint(case)
+    _check_close(case)
+
+
+class _Case:
+    """A source, the records to look at, and what they were when read one by one."""
+
+    def __init__(self, source: Source, samples: int, seed: int) -> None:
+        self.source = source
+        self.n = len(source)
+        self.pickled = len(pickle.dumps(source))  # before anything is read
+        self.rng = np.random.default_rng(seed)
+        chosen = np.arange(self.n)
+        if self.n > samples:
+            chosen = self.rng.choice(self.n, samples, replace=False)
+            chosen[:2] = [0, self.n - 1]
+        self.chosen: Int64s = np.unique(chosen).astype(np.int64)
+        self.known: dict[int, Any] = {}
+
+    def read(self, indices: Any, source: Source | None = None) -> list[Any]:
+        """Rows as Python objects, their number checked."""
+        wanted = np.asarray(indices, np.int64)
+        kept = wanted.copy()
+        got = (source or self.source).read(wanted)
+        _need(np.array_equal(wanted, kept), f"read changed its indices {kept} to {wanted}.")
+        _need(
+            isinstance(got, Columns) or hasattr(got, "__getitem__"),
+            f"read gave a {type(got).__name__}. Return Columns, or a sequence of records.",
+        )
+        if len(got) != len(wanted):
+            raise AssertionError(
+                f"read({wanted}) gave {len(got)} records, not {len(wanted)}. "
+                "One for each index, in order."
+            )
+        return _rows(got)
+
+    def compare(self, indices: Any, what: str, source: Source | None = None) -> None:
+        """Read, and compare with what the records are."""
+        for i, record in zip(indices, self.read(indices, source), strict=True):
+            known = self.known[int(i)]
+            _need(
+                same(record, known),
+                f"{what}: record {int(i)} is {_short(record)}, but alone it is {_short(known)}.",
+            )
+
+
+def _check_length(case: _Case) -> None:
+    _need(
+        type(case.n) is int and case.n == len(case.source),
+        f"len is {case.n!r}, then {len(case.source)!r}. It must stay the same.",
+    )
+    case.read([])
+
+
+def _check_orders(case: _Case) -> None:
+    chosen = case.chosen
+    if case.n:
+        case.read(np.repeat(chosen, 2))
+    for i in chosen.tolist():
+        case.known[i] = copy.deepcopy(case.read([i])[0])
+    orders = {
+        "read in order": chosen,
+        "read in reverse": chosen[::-1],
+        "read at random": case.rng.permutation(chosen),
+        "read twice each": np.repeat(chosen, 2),
+        "read at random with repeats": case.rng.choice(chosen, 2 * len(chosen))
+        if len(chosen)
+        else chosen,
+        "read one by one again": chosen[:1],
+    }
+    for what, order in orders.items():
+        case.compare(order, what)
+    _check_layout(case)
+
+
+def _check_layout(case: _Case) -> None:
+    def layout(indices: Int64s) -> Any:
+        got = case.source.read(indices)
+        if not isinstance(got, Columns):
+            return "a sequence"
+        return sorted((name, str(a.dtype), a.shape[1:]) for name, a in leaves(got.tree))
+
+    none = layout(case.chosen[:0])
+    for indices in (case.chosen[:1], case.chosen[-1:], case.chosen):
+        _need(
+            layout(indices) == none,
+            f"read([]) is {none} but read({indices}) is {layout(indices)}. "
+            "Fields, dtypes and shapes must not depend on which rows are read.",
+        )
+
+
+def _check_range(case: _Case) -> None:
+    n = case.n
+    for indices in ([-1], [n], [n + 5], [-n - 1], [*range(min(n, 1)), n], [*range(min(n, 1)), -1]):
+        try:
+            got = case.source.read(np.array(indices, np.int64))
+        except IndexError:
+            continue
+        raise AssertionError(
+            f"read({indices}) of {n} records gave {_short(got)}. Raise IndexError (PositionError)."
+        )
+    case.compare(case.chosen, "read after an IndexError")
+
+
+def _check_independence(case: _Case) -> None:
+    if not case.n:
+        return
+    got = case.source.read(case.chosen)
+    arrays = [a for _, a in leaves(got.tree)] if isinstance(got, Columns) else []
+    for a, b in combinations(arrays, 2):
+        _need(not np.shares_memory(a, b), "two columns of one read share memory. Copy them.")
+    for value in arrays if isinstance(got, Columns) else _rows(got):
+        _scribble(value)
+    case.compare(case.chosen, "writing into what read returned changed the source")
+    for i in case.chosen[:8].tolist():
+        first, second = case.read([i, i])
+        _scribble(first)
+        _need(
+            same(second, case.known[i]),
+            f"read([{i}, {i}]): writing into the first changed the second to {_short(second)}.",
+        )
+    case.compare(case.chosen, "writing into a record changed the source")
+
+
+def _check_threads(case: _Case) -> None:
+    if not case.n:
+        return
+    orders = [case.rng.choice(case.chosen, len(case.chosen)) for _ in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(case.compare, o, "read in 4 threads") for o in orders]:
+            done.result()
+
+
+def _check_pickle(case: _Case, most: int | None) -> None:
+    data = pickle.dumps(case.source)
+    _need(
+        most is None or len(data) <= most,
+        f"the pickle takes {len(data)} bytes, more than {most}. "
+        "Leave handles and caches out in __getstate__.",
+    )
+    twin = pickle.loads(data)
+    _need(len(twin) == case.n, f"the pickled copy has {len(twin)} records, not {case.n}.")
+    case.compare(case.chosen, "read from a pickled copy", twin)
+    _close(twin)
+    _need(
+        len(data) <= case.pickled + 256,
+        f"the pickle took {case.pickled} bytes, then {len(data)}: it carries what was read.",
+    )
+
+
+def _check_where(case: _Case) -> None:
+    known = getattr(case.source, "where", None)
+    if known is None:
+        return
+    asked = case.rng.permutation(case.chosen)
+    places = known(asked)
+    _need(len(places) == len(asked), f"where({asked}) gave {len(places)} places.")
+    seen: dict[tuple[str, int], int] = {}
+    for i, place in zip(asked.tolist(), places, strict=True):
+        good = len(place) == 2 and isinstance(place[0], str) and int(place[1]) >= 0
+        _need(good, f"where([{i}]) is {place!r}, not (file, index in that file).")
+        _need(known(np.array([i])) == [place], f"where([{i}]) depends on what else is asked.")
+        other = seen.setdefault((place[0], int(place[1])), i)
+        _need(
+            same(case.known[i], case.known[other]),
+            f"where says that records {other} and {i} are both {place!r}, but they differ.",
+        )
+
+
+def _check_chunk_bounds(case: _Case) -> None:
+    bounds = getattr(case.source, "chunk_bounds", None)
+    if bounds is None:
+        return
+    good = isinstance(bounds, np.ndarray) and bounds.dtype == np.int64 and len(bounds) > 0
+    _need(good, f"chunk_bounds is {bounds!r}, not an int64 array.")
+    rises = bounds[0] == 0 and bounds[-1] == case.n and bool((np.diff(bounds) >= 0).all())
+    _need(rises, f"chunk_bounds {bounds} must rise from 0 to {case.n}.")
+
+
+def _check_fingerprint(case: _Case) -> None:
+    known: Callable[[], str] | None = getattr(case.source, "fingerprint", None)
+    if known is None:
+        return
+    first = known()
+    _need(isinstance(first, str) and bool(first), f"fingerprint is {first!r}, not a string.")  # pyright: ignore[reportUnnecessaryIsInstance]
+    case.read(case.chosen)
+    twin = pickle.loads(pickle.dumps(case.source)).fingerprint()
+    _need(first == known() == twin, f"fingerprint is {first}, then {known()}, pickled {twin}.")
+
+
+def _check_close(case: _Case) -> None:
+    if hasattr(case.source, "close"):
+        _close(case.source)
+        _close(case.source)
+        case.compare(case.chosen, "read after close")
+        _close(case.source)
+
+
+def _close(source: Any) -> None:
+    getattr(source, "close", lambda: None)()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Are two records equal: structure, types, dtypes, shapes and values, NaN being itself?
+
+    >>> same({"x": np.array([1.0, np.nan])}, {"x": np.array([1.0, np.nan])}), same(1, 1.0)
+    (True, False)
+    """
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray | np.generic):
+        return _same_arrays(np.asarray(a), np.asarray(b))
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    parts, others = children(a), children(b)
+    if parts is not None and others is not None:
+        return [k for k, _ in parts] == [k for k, _ in others] and all(
+            same(v, w) for (_, v), (_, w) in zip(parts, others, strict=True)
+        )
+    if hasattr(a, "__array__"):
+        return _same_arrays(np.asarray(a), np.asarray(b))
+    if type(a).__eq__ is object.__eq__:  # equal only to itself, so what it holds decides
+        return a is b or same(getattr(a, "__dict__", {}), getattr(b, "__dict__", {}))
+    return bool(a == b) or (a != a and b != b)
+
+
+def _same_arrays(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.hasobject:
+        return all(map(same, a.ravel().tolist(), b.ravel().tolist()))
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcmM"))
+
+
+def _rows(got: Sequence[Any] | Columns) -> list[Any]:
+    return got.rows() if isinstance(got, Columns) else [got[i] for i in range(len(got))]
+
+
+def _scribble(value: Any) -> None:
+    """Write into everything that can be written into."""
+    if isinstance(value, np.ndarray):
+        _scribble_array(value)
+    elif isinstance(value, list):
+        for part in value:
+            _scribble(part)
+        value.clear()
+    elif (parts := children(value)) is not None:
+        for _, part in parts:
+            _scribble(part)
+        if isinstance(value, dict):
+            value.clear()
+        elif dataclasses.is_dataclass(value) and parts and not _is_frozen(value):
+            setattr(value, parts[0][0], None)
+
+
+def _scribble_array(a: np.ndarray) -> None:
+    if a.dtype.hasobject:
+        for part in a.ravel().tolist():
+            _scribble(part)
+    if not a.flags.writeable:
+        return
+    if a.dtype.kind == "O":
+        a[...] = None
+    elif a.dtype.kind == "b":
+        a[...] = ~a
+    elif not a.dtype.hasobject and a.size:
+        other = np.frombuffer(bytes(255 - x for x in a.tobytes()), a.dtype)
+        a[...] = other.reshape(a.shape)
+
+
+def _is_frozen(value: Any) -> bool:
+    return type(value).__dataclass_params__.frozen
+
+
+def _need(good: bool, message: str) -> None:
+    if not good:
+        raise AssertionError(message)
+
+
+def _short(value: Any) -> str:
+    text = repr(value.tree if isinstance(value, Columns) else value)
+    return text if len(text) <= 120 else text[:117] + "..."

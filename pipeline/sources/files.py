@@ -1,0 +1,144 @@
+"""Which files a source has, and which of them holds a record."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import SourceError
+from pipeline.sources.indices import inside
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+
+
+def expand(paths: Paths) -> tuple[str, ...]:
+    """The files that paths and globs name: globs sorted, explicit order kept.
+
+    This is the one place where a path becomes files: remote ones are to be added here.
+
+    Raises:
+        SourceError: nothing matches, a directory, a missing file, or a URL.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files = tuple(file for path in given for file in _expand_one(os.fspath(path)))
+    if not files:
+        raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
+    return files
+
+
+def _expand_one(path: str) -> list[str]:
+    if _URL.match(path):
+        raise SourceError(
+            f"{path}: remote files are not supported yet. Copy them to a local disk and give "
+            "that path."
+        )
+    if os.path.isdir(path):
+        raise SourceError(
+            f"{path} is a directory. Name its files with a glob: {os.path.join(path, '*')!r}."
+        )
+    if os.path.exists(path):  # before globs: a name may hold brackets
+        return [path]
+    if not glob.has_magic(path):
+        raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
+    found = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
+    if not found:
+        raise SourceError(
+            f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files end to end as one range of records; plain data, so it pickles small.
+
+    Attributes:
+        paths: in order.
+        sizes: bytes of each when its records were counted.
+        counts: int64[len(paths)], records of each.
+    """
+
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]
+    counts: Int64s
+
+    @classmethod
+    def counted(cls, paths: Paths, count: Callable[[str], int]) -> Files:
+        """Expand paths, and ask `count` for the records of each file."""
+        files = expand(paths)
+        sizes = tuple(_size(file) for file in files)
+        return cls(files, sizes, np.array([count(file) for file in files], np.int64))
+
+    @cached_property
+    def bounds(self) -> Int64s:
+        """int64[len(paths) + 1]: the first record of each file, and the end."""
+        return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"paths": self.paths, "sizes": self.sizes, "counts": self.counts}
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index there."""
+        wanted = inside(indices, len(self))
+        file = np.searchsorted(self.bounds, wanted, side="right") - 1
+        local = wanted - self.bounds[file]
+        return [(self.paths[f], i) for f, i in zip(file.tolist(), local.tolist(), strict=True)]
+
+    def split(self, ascending: Int64s) -> Iterator[tuple[int, Int64s]]:
+        """(file, indices in that file) for each file that ascending indices touch, once each."""
+        cuts = np.searchsorted(ascending, self.bounds)
+        for file in np.flatnonzero(np.diff(cuts)).tolist():
+            yield file, ascending[cuts[file] : cuts[file + 1]] - self.bounds[file]
+
+    def check_unchanged(self, file: int) -> None:
+        """Raise SourceError if a file was replaced, cut or removed since it was counted."""
+        size = _size(self.paths[file])
+        if size != self.sizes[file]:
+            raise changed(self.paths[file], f"{self.sizes[file]} bytes", f"{size}")
+
+    def fingerprint(self, kind: str, *more: str) -> str:
+        """32 hex digits from each file's base name, size and count; directories do not enter."""
+        digest = hashlib.blake2b(digest_size=16)
+        names = (os.path.basename(path) for path in self.paths)
+        facts = zip(names, self.sizes, self.counts.tolist(), strict=True)
+        for part in (kind, *more, *(f"{size} {count} {name}" for name, size, count in facts)):
+            text = part.encode("utf-8", "surrogateescape")
+            digest.update(b"%d:" % len(text) + text)
+        return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    try:
+        size = os.stat(path).st_size
+    except OSError as e:
+        raise unreadable(path, e) from e
+    if size == 0:
+        raise SourceError(f"{path} is empty (0 bytes). Rewrite it, or remove it from paths.")
+    return size
+
+
+def unreadable(path: str, reason: object) -> SourceError:
+    """The error for a file that cannot be opened or is not what its source expects."""
+    text = " ".join(str(reason).split()) or "no reason given"
+    return SourceError(f"cannot read {path}: {text}. Rewrite it, or remove it from paths.")
+
+
+def changed(path: str, was: str, now: str) -> SourceError:
+    """The error for a file that is not the one whose records were counted."""
+    return SourceError(
+        f"{path} has changed since its records were counted: it had {was}, now {now}. "
+        "Restore the file, or build the source anew."
+    )

@@ -1,0 +1,216 @@
+"""Where records live: in memory, as a sequence of records or as columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Columns, Int64s
+from pipeline.errors import ChainError
+from pipeline.sources.indices import inside
+from pipeline.tree import children, leaves, map_leaves
+
+_ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
+
+class MemorySource:
+    """Records held in memory.
+
+    Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, nested or not, one
+    array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything else with
+    a length and `[i]` is a sequence of records: a list, a tuple of records, an object of your own.
+    What `read` returns is a copy, so writing into it changes nothing here. Do not change the
+    values afterwards: `fingerprint` hashes them once.
+
+    Args:
+        values: columns or a sequence.
+
+    Raises:
+        ChainError: neither of these, or columns of unequal lengths.
+
+    >>> MemorySource(["a", "b", "c"]).read(np.array([2, 0, 2]))
+    ['c', 'a', 'c']
+    >>> MemorySource({"x": [1, 2, 3], "name": ["a", "b", "c"]}).read(np.array([2, 0]))
+    Columns(x: int64[2], name: object[2])
+    """
+
+    def __init__(self, values: Any) -> None:
+        self._values = _columns(values) if _is_columns(values) else _sequence(values)
+        self._digest: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        held = self._values if isinstance(self._values, Columns) else type(self._values).__name__
+        return f"MemorySource({held!r}, {len(self)} records)"
+
+    def read(self, indices: Int64s) -> list[Any] | Columns:
+        """Records by index, copied: `Columns` of n rows, or a list of n records.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+        """
+        wanted = inside(indices, len(self))
+        if isinstance(self._values, Columns):
+            taken = self._values.read(wanted)
+            return Columns(map_leaves(_fresh_elements, taken.tree))
+        return [_fresh(self._values[i]) for i in wanted.tolist()]
+
+    def fingerprint(self) -> str:
+        """Hex digest of the contents; objects of unknown types count by their type alone."""
+        if self._digest is None:
+            own = getattr(self._values, "fingerprint", None)
+            self._digest = str(own()) if callable(own) else _digest(self._values)
+        return self._digest
+
+
+def _is_columns(values: Any) -> bool:
+    if isinstance(values, dict | Columns) or hasattr(values, "__array__"):
+        return True
+    if dataclasses.is_dataclass(values):  # a dataset of someone's own may be a dataclass too
+        return not hasattr(values, "__getitem__")
+    if type(values) is tuple:  # a plain tuple may as well hold records
+        found = [leaf for _, leaf in leaves(values)]
+        return bool(found) and all(hasattr(leaf, "__array__") for leaf in found)
+    return children(values) is not None
+
+
+def _columns(values: Any) -> Columns:
+    return values if isinstance(values, Columns) else Columns(map_leaves(_column, values))
+
+
+def _column(leaf: Any) -> Any:
+    if not isinstance(leaf, list):
+        return leaf
+    # NumPy's own strings strip zero bytes, turn [1, "a"] into text, and are as wide as the longest
+    if not any(isinstance(v, str | bytes) for v in leaf):
+        try:
+            stacked = np.asarray(leaf)
+        except ValueError:  # ragged
+            return _objects(leaf)
+        if stacked.dtype.kind in "biufcmM":
+            return stacked
+    return _objects(leaf)
+
+
+def _objects(values: list[Any]) -> NDArray[np.object_]:
+    a = np.empty(len(values), object)
+    for i, value in enumerate(values):  # a[:] = values would spread nested sequences
+        a[i] = value
+    return a
+
+
+def _sequence(values: Any) -> Any:
+    if isinstance(values, str | bytes):
+        raise ChainError(
+            f"a {type(values).__name__} is no sequence of records: {values[:40]!r}. "
+            "Is it a path? Then use open_path or a source of its format."
+        )
+    if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+        raise ChainError(
+            f"a {type(values).__name__} has no length and [i]. "
+            "Give columns or a sequence, such as list(values)."
+        )
+    return values
+
+
+def _fresh(value: Any) -> Any:
+    """A record whose containers and arrays are copies."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if isinstance(value, np.ndarray):
+        return _fresh_elements(value.copy())
+    if kind is list:
+        return [v if type(v) in _ATOMS else _fresh(v) for v in value]
+    if children(value) is not None:
+        return map_leaves(_fresh, value)
+    return value
+
+
+def _fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
+    """The array itself or, if it holds objects, a copy of it and of the mutable ones."""
+    if a.dtype.kind != "O" or a.ndim == 0:
+        return a
+    flat = np.array(a, order="C").reshape(-1)
+    for i, value in enumerate(flat):
+        if type(value) not in _ATOMS:
+            flat[i] = _fresh(value)
+    return flat.reshape(a.shape)
+
+
+def _digest(values: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    _hash(digest, values)
+    return digest.hexdigest()
+
+
+def _hash(digest: Any, value: Any) -> None:
+    """Feed a canonical encoding: a tag and a length before each part, so that no two meet."""
+    if isinstance(value, Columns):
+        _tagged(digest, "columns", b"")
+        _hash(digest, value.tree)
+    elif value is None or isinstance(value, bool | int | float | complex):
+        _tagged(digest, type(value).__name__, _number(value))
+    elif isinstance(value, str):
+        _tagged(digest, "str", value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes | bytearray):
+        _tagged(digest, "bytes", value)
+    elif isinstance(value, np.ndarray | np.generic):
+        _hash_array(digest, np.asarray(value))
+    elif isinstance(value, set | frozenset):  # their order depends on PYTHONHASHSEED
+        _tagged(digest, "set", "".join(sorted(_digest(v) for v in value)).encode())
+    elif (parts := children(value)) is not None:
+        _hash_parts(digest, value, parts)
+    elif hasattr(value, "__array__"):
+        _hash_array(digest, np.asarray(value))
+    elif hasattr(value, "__len__") and hasattr(value, "__getitem__"):
+        _tagged(digest, "sequence", b"%d" % len(value))
+        for i in range(len(value)):
+            _hash(digest, value[i])
+    else:
+        _tagged(digest, "object", _name(value).encode())
+
+
+def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:
+    kind = type(value).__name__ if isinstance(value, dict | tuple) else _name(value)
+    _tagged(digest, kind, b"%d" % len(parts))
+    for name, part in sorted(parts, key=lambda p: p[0]) if isinstance(value, dict) else parts:
+        _tagged(digest, "field", name.encode("utf-8", "surrogatepass"))
+        _hash(digest, part)
+
+
+def _hash_array(digest: Any, a: NDArray[Any]) -> None:
+    shape = ",".join(map(str, a.shape))
+    if a.dtype.hasobject:
+        _tagged(digest, "objects", shape.encode())
+        for element in a.reshape(-1).tolist():
+            _hash(digest, element)
+        return
+    described = a.dtype.str if a.dtype.names is None else repr(a.dtype.descr)
+    _tagged(
+        digest, f"array {described} {shape}", np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+    )
+
+
+def _number(value: Any) -> bytes:
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    if isinstance(value, complex):
+        return struct.pack("<dd", value.real, value.imag)
+    return repr(value).encode()
+
+
+def _tagged(digest: Any, tag: str, payload: Any) -> None:
+    digest.update(f"{tag} {len(payload)}:".encode())
+    digest.update(payload)
+
+
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

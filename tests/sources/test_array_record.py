@@ -1,0 +1,235 @@
+"""ArrayRecordSource on real files: whole, empty, truncated, corrupt and replaced ones."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from pipeline.debug.conformance import check_source
+from pipeline.errors import PositionError, RecordError, SourceError
+from pipeline.sources.array_record import ArrayRecordSource
+from pipeline.sources.handles import Handles
+
+
+def record(i):
+    return b"%d:\0" % i + b"x" * (i % 7)
+
+
+def write(path, records, options="group_size:1"):
+    writer = ArrayRecordWriter(str(path), options)
+    for r in records:
+        writer.write(r)
+    writer.close()
+    return str(path)
+
+
+def shards(folder, counts, options="group_size:1"):
+    start, paths = 0, []
+    for k, n in enumerate(counts):
+        rows = [record(i) for i in range(start, start + n)]
+        paths.append(write(folder / f"{k}.array_record", rows, options))
+        start += n
+    return paths
+
+
+COUNTS = {
+    "0": [0],
+    "1": [1],
+    "2": [2],
+    "1000": [1000],
+    "shards": [300, 0, 1, 699],
+    "empty at both ends": [0, 5, 0],
+}
+
+
+@pytest.mark.parametrize("options", ["group_size:1", "group_size:64"])
+@pytest.mark.parametrize("counts", list(COUNTS.values()), ids=list(COUNTS))
+def test_keeps_what_a_source_promises(tmp_path, counts, options):
+    source = ArrayRecordSource(shards(tmp_path, counts, options))
+    n = sum(counts)
+    check_source(source, samples=40)
+    for wanted in (np.arange(n), np.arange(n)[::-1], np.random.default_rng(0).permutation(n)):
+        assert source.read(wanted) == [record(i) for i in wanted]
+    assert source.chunk_bounds.tolist() == [0, *np.cumsum(counts)]
+
+
+def test_every_way_to_read_gives_the_same(tmp_path):
+    # a run of neighbours, few scattered and many scattered records take three different calls
+    source = ArrayRecordSource(shards(tmp_path, [3000]))
+    for wanted in (np.arange(100, 200), np.arange(0, 3000, 300), np.arange(0, 3000, 2)):
+        assert source.read(wanted) == [record(i) for i in wanted]
+
+
+def test_empty_records_are_records(tmp_path):
+    source = ArrayRecordSource(write(tmp_path / "a", [b"", b"a", b""]))
+    assert source.read(np.array([2, 1, 0])) == [b"", b"a", b""]
+
+
+def test_where_names_file_and_record(tmp_path):
+    paths = shards(tmp_path, [2, 0, 3])
+    where = ArrayRecordSource(paths).where(np.array([4, 1, 2]))
+    assert where == [(paths[2], 2), (paths[0], 1), (paths[2], 0)]
+    with pytest.raises(PositionError):
+        ArrayRecordSource(paths).where(np.array([5]))
+
+
+def test_truncated_files_name_themselves(tmp_path):
+    whole = (tmp_path / "whole").with_suffix(".array_record")
+    write(whole, [record(i) for i in range(1000)])
+    data = whole.read_bytes()
+    for cut in (1, 63, 64, 1000, 65535, 65536, 65537, 100_000, len(data) - 65536, len(data) - 1):
+        bad = tmp_path / "bad.array_record"
+        bad.write_bytes(data[:cut])
+        with pytest.raises(SourceError, match=r"bad\.array_record.*[Rr]ewrite it, or remove it"):
+            ArrayRecordSource([whole, bad])
+
+
+@pytest.mark.parametrize("data", [b"", b"text\n" * 40_000, bytes(1 << 17)])
+def test_files_of_another_kind_name_themselves(tmp_path, data):
+    bad = tmp_path / "bad.array_record"
+    bad.write_bytes(data)
+    with pytest.raises(SourceError, match=r"bad\.array_record.*remove it from paths"):
+        ArrayRecordSource(bad)
+
+
+def damaged(folder, n=1000, at=5000):
+    """A file with eight bytes overwritten, and the one record that this destroys."""
+    path = write(folder / "a.array_record", [record(i) for i in range(n)])
+    with open(path, "r+b") as f:
+        f.seek(at)
+        f.write(b"\xa5" * 8)
+    source, lost = ArrayRecordSource(path), []
+    for i in range(n):
+        try:
+            assert source.read(np.array([i])) == [record(i)]
+        except RecordError:
+            lost.append(i)
+    return path, lost
+
+
+def test_a_corrupt_record_is_named_and_spoils_no_other(tmp_path):
+    path, lost = damaged(tmp_path)
+    assert len(lost) == 1
+    source = ArrayRecordSource(path)
+    good = np.setdiff1d(np.arange(1000), lost)
+    for wanted in (np.arange(1000), np.array(lost), np.arange(lost[0] % 2, 1000, 2)):
+        with pytest.raises(RecordError, match=rf"record {lost[0]} of {path}: .*on_error"):
+            source.read(wanted)
+        assert source.read(good) == [record(i) for i in good]
+        assert source.read(good[:20]) == [record(i) for i in good[:20]]
+
+
+def test_a_file_cut_while_open_is_no_empty_record(tmp_path):
+    path = write(tmp_path / "a.array_record", [os.urandom(400) for _ in range(3000)])
+    for wanted in ([2999], list(range(2900, 3000)), list(range(0, 3000, 2))):
+        source = ArrayRecordSource(path)
+        source.read(np.array([0]))
+        data = Path(path).read_bytes()
+        os.truncate(path, 400_000)
+        with pytest.raises(SourceError, match="has changed since its records were counted"):
+            source.read(np.array(wanted))
+        Path(path).write_bytes(data)
+
+
+def test_a_file_replaced_or_removed_names_itself(tmp_path):
+    path = write(tmp_path / "a.array_record", [b"a"] * 100)
+    source = ArrayRecordSource(path)
+    write(path, [b"a"] * 101)
+    assert os.path.getsize(path) == 131072  # the sizes agree, the counts do not
+    with pytest.raises(SourceError, match="it had 100 records, now 101"):
+        source.read(np.array([0]))
+    os.remove(path)
+    with pytest.raises(SourceError, match=r"cannot read .*a\.array_record"):
+        source.read(np.array([0]))
+
+
+def test_fingerprint_outlives_a_move_and_sees_a_change(tmp_path):
+    (tmp_path / "a").mkdir()
+    paths = shards(tmp_path / "a", [3, 4])
+    first = ArrayRecordSource(paths).fingerprint()
+    assert ArrayRecordSource(paths[::-1]).fingerprint() != first
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert ArrayRecordSource(str(tmp_path / "b" / "*.array_record")).fingerprint() == first
+    shards(tmp_path / "b", [3, 5])
+    assert ArrayRecordSource(str(tmp_path / "b" / "*.array_record")).fingerprint() != first
+
+
+def test_pickles_are_small_and_read_the_same_in_another_process(tmp_path):
+    source = ArrayRecordSource(shards(tmp_path, [500, 500]))
+    source.read(np.arange(1000))
+    data = pickle.dumps(source)
+    assert len(data) < 1000
+    code = (
+        "import pickle, sys, numpy as np; s = pickle.load(sys.stdin.buffer);"
+        "sys.stdout.buffer.write(pickle.dumps((s.read(np.arange(999, -1, -1)), s.fingerprint())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert pickle.loads(done.stdout) == (
+        [record(i) for i in range(999, -1, -1)],
+        source.fingerprint(),
+    )
+
+
+def test_a_fork_after_use_reads_on(tmp_path):
+    path = write(tmp_path / "a.array_record", [record(i) for i in range(2000)])
+    code = f"""
+import os, sys, threading, numpy as np
+from pipeline.sources.array_record import ArrayRecordSource
+s = ArrayRecordSource({path!r}); want = s.read(np.arange(0, 2000, 2))
+s._handles._lock.acquire()  # as if a thread held it at the fork
+pid = os.fork()
+if not pid:
+    os._exit(0 if s.read(np.arange(0, 2000, 2)) == want else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_threads_share_one_source(tmp_path):
+    source, wrong = ArrayRecordSource(shards(tmp_path, [1500, 1500])), []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for k in (1, 5, 1200) * 10:
+            wanted = rng.integers(0, 3000, k)
+            if source.read(wanted) != [record(i) for i in wanted]:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(s,)) for s in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def open_files(folder):
+    links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+    return sum(os.path.islink(f) and os.readlink(f).startswith(str(folder)) for f in links)
+
+
+def test_files_open_when_read_and_close_on_close(tmp_path):
+    source = ArrayRecordSource(shards(tmp_path, [5] * 4))
+    assert open_files(tmp_path) == 0
+    for _ in range(2):
+        source.read(np.arange(20))
+        assert open_files(tmp_path) == 4
+        source.close()
+        source.close()
+        assert open_files(tmp_path) == 0
+
+
+def test_a_bounded_number_of_files_is_open():
+    opened = []
+    handles = Handles(lambda f: opened.append(f) or f, most=2)
+    for f in (0, 1, 0, 2, 0, 1):
+        assert handles.get(f) == f
+    assert opened == [0, 1, 2, 1]

@@ -1,0 +1,175 @@
+"""MemorySource: sequences and columns, copied out, fingerprinted by content."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pipeline.block import Columns
+from pipeline.debug.conformance import check_source, same
+from pipeline.errors import ChainError, PositionError
+from pipeline.sources.memory import MemorySource
+
+Pair = namedtuple("Pair", "x y")
+
+
+@dataclass
+class Fields:
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass
+class Squares:
+    n: int
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        return i * i
+
+
+class Opaque:
+    def __init__(self, value):
+        self.value = value
+
+
+def shapes(n):
+    a, b = np.arange(n), np.arange(3.0 * n).reshape(n, 3)
+    text = [f"t{i}\0" for i in range(n)]
+    return {
+        "list": [{"id": i, "tokens": [i, i + 1], "a": np.array([i])} for i in range(n)],
+        "list of bytes": [b"%d\0" % i for i in range(n)],
+        "array": b,
+        "dict": {"a": a, "deep": {"b": b, "text": np.array([*text, None], object)[:n]}},
+        "dict of lists": {"a": a.tolist(), "text": text, "bytes": [b"\0"] * n},
+        "ragged": {"a": [list(range(i)) for i in range(n)], "b": b},
+        "tuple": (a, b),
+        "namedtuple": Pair(a, b),
+        "dataclass": Fields(a, b),
+        "object with len and getitem": Squares(n),
+        "Columns": Columns({"a": a}),
+    }
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+@pytest.mark.parametrize("shape", list(shapes(1)))
+def test_keeps_what_a_source_promises(shape, n):
+    source = MemorySource(shapes(n)[shape])
+    assert len(source) == n
+    check_source(source, samples=16, most_pickled=None)
+
+
+def test_a_tuple_of_records_is_a_sequence():
+    assert MemorySource((1, "b", None)).read(np.array([2, 1])) == [None, "b"]
+
+
+def test_strings_and_bytes_keep_zero_bytes_and_mixed_lists_their_types():
+    got = MemorySource({"b": [b"a\0", b""], "s": ["x\0", ""], "m": [1, "a"], "o": [1, None]})
+    rows = got.read(np.array([0, 1]))
+    assert isinstance(rows, Columns)
+    tree = rows.tree
+    assert tree["b"].tolist() == [b"a\0", b""]
+    assert tree["s"].tolist() == ["x\0", ""]
+    assert tree["m"].tolist() == [1, "a"]
+    assert tree["o"].tolist() == [1, None]
+
+
+@pytest.mark.parametrize("bad", ["path", b"path", 3, iter([1]), {1, 2}, np.array(3), {}])
+def test_what_is_neither_is_refused(bad):
+    with pytest.raises(ChainError):
+        MemorySource(bad)
+
+
+def test_unequal_columns_are_refused():
+    with pytest.raises(ChainError, match=r"'a': 1, 'b': 2"):
+        MemorySource({"a": [1], "b": [1, 2]})
+
+
+def test_a_position_outside_shows_the_values_and_the_length():
+    with pytest.raises(PositionError, match=r"\[-1, 7\]: the source has 3, numbered 0 to 2"):
+        MemorySource([1, 2, 3]).read(np.array([0, -1, 7]))
+
+
+def test_fingerprints_differ_where_contents_do():
+    different = [
+        [1, 2],
+        [2, 1],
+        [1.0, 2.0],
+        ["1", "2"],
+        [b"1", b"2"],
+        [[1], [2]],
+        [[1, 2]],
+        ["ab", "c"],
+        ["a", "bc"],
+        [True, 2],
+        [None, 2],
+        [{"a": 1}, {"a": 2}],
+        [{"b": 1}, {"b": 2}],
+        np.array([1, 2]),
+        np.array([1, 2], np.int32),
+        np.array([[1, 2]]),
+        {"x": [1, 2]},
+        {"y": [1, 2]},
+        {"x": ["1", "2"]},
+        [(1, 2)],
+        [Opaque(1)],
+        [frozenset({1, 2})],
+    ]
+    assert len({MemorySource(v).fingerprint() for v in different}) == len(different)
+
+
+def test_a_fingerprint_looks_at_what_equal_contents_share():
+    assert MemorySource([Opaque(1)]).fingerprint() == MemorySource([Opaque(2)]).fingerprint()
+    a, b = np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))
+    assert MemorySource(a).fingerprint() == MemorySource(b).fingerprint()
+    one, two = {"a": a, "b": b}, {"b": b, "a": a}
+    assert MemorySource(one).fingerprint() == MemorySource(two).fingerprint()
+
+
+def test_a_fingerprint_holds_in_another_process_with_another_hash_seed():
+    code = (
+        "from pipeline.sources.memory import MemorySource;"
+        "print(MemorySource([{'a', 'b', 'c'}, {'x': 1.5, 'y': 'z'}]).fingerprint())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert digests == {MemorySource([{"a", "b", "c"}, {"x": 1.5, "y": "z"}]).fingerprint() + "\n"}
+
+
+def test_an_own_fingerprint_is_taken():
+    class Own(Squares):
+        def fingerprint(self):
+            return "mine"
+
+    assert MemorySource(Own(3)).fingerprint() == "mine"
+
+
+def rows_of(source):
+    return source.read(np.arange(len(source)))
+
+
+def test_what_a_record_holds_is_copied():
+    record = {"a": [1, [2]], "b": (np.zeros(2), {"c": []})}
+    source = MemorySource([record])
+    (got,) = rows_of(source)
+    assert same(got, record)
+    got["a"][1].append(3)
+    got["b"][0][:] = 1
+    got["b"][1]["c"].append(4)
+    assert same(rows_of(source), [{"a": [1, [2]], "b": (np.zeros(2), {"c": []})}])
