@@ -1,0 +1,202 @@
+"""How rows become one batch: leaves stack into arrays, and what does not stack is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Block, Columns
+from pipeline.errors import CollateError
+from pipeline.tree import children, rebuild
+
+Describe = Callable[[int], str]
+Array = NDArray[Any]
+
+_DTYPES: dict[type, Any] = {
+    bool: np.bool_,
+    int: np.int64,
+    float: np.float64,
+    complex: np.complex128,
+}
+_REMEDY = {
+    "shape": "Pack, pad in .map, or pass collate=.",
+    "dtype": "Give every row one dtype in .map, or pass collate=.",
+    "fields": "Return the same fields for every row in .map, or pass collate=.",
+}
+
+
+def collate(rows: list[Any], describe: Describe | None = None) -> Any:
+    """Rows (pytrees) as one pytree of arrays `[n, ...]`.
+
+    Python bools, ints and floats become bool, int64 and float64; arrays stack; a list of numbers,
+    nested or not, is one array; strings, bytes, None and other objects become object arrays `[n]`
+    (fixed-width ones would strip zero bytes). Nothing is promoted: the result would depend on which
+    rows happen to meet in a batch.
+
+    Args:
+        rows: at least one.
+        describe: names row i in messages.
+
+    Raises:
+        CollateError: shapes, dtypes or fields differ, or there are no rows.
+
+    >>> batch = collate([{"x": 1, "s": "a"}, {"x": 2, "s": "bc"}])
+    >>> batch["x"], batch["s"]
+    (array([1, 2]), array(['a', 'bc'], dtype=object))
+    """
+    if not rows:
+        raise CollateError(
+            "cannot stack 0 rows: their fields are unknown. Collate one row or more."
+        )
+    return _stack(rows, "", describe or (lambda i: f"row {i}"))
+
+
+def collate_block(block: Block, describe: Describe | None = None) -> Any:
+    """A block's rows as a pytree of arrays `[n, ...]`.
+
+    Columns are handed through as they are: copying them, so that a batch never shares the memory of
+    a block or source, is the caller's business.
+
+    Raises:
+        CollateError: see `collate`.
+    """
+    if isinstance(block.values, Columns):
+        return block.values.tree
+    return collate(block.values, describe)
+
+
+def _called(name: str) -> str:
+    return f"field {name!r}" if name else "rows"
+
+
+def _differ(
+    name: str, what: str, describe: Describe, i: int, first: object, other: object
+) -> NoReturn:
+    raise CollateError(
+        f"cannot stack {_called(name)}: {describe(0)} has {what} {first}, {describe(i)} has "
+        f"{other}. {_REMEDY[what]}"
+    )
+
+
+def _stack(rows: list[Any], name: str, describe: Describe) -> Any:
+    first = children(rows[0])
+    if first is None:
+        return _stack_leaves(rows, name, describe)
+    prefix = f"{name}." if name else ""
+    columns = _by_field(rows, [field for field, _ in first], name, describe)
+    stacked = [_stack(column, prefix + field, describe) for field, column in columns.items()]
+    return rebuild(rows[0], stacked)
+
+
+def _by_field(
+    rows: list[Any], fields: list[str], name: str, describe: Describe
+) -> dict[str, list[Any]]:
+    kind = type(rows[0])
+    if kind is dict and all(type(row) is dict and row.keys() == rows[0].keys() for row in rows):
+        return {str(key): [row[key] for row in rows] for key in rows[0]}
+    columns: dict[str, list[Any]] = {field: [] for field in fields}
+    for i, row in enumerate(rows):
+        found = dict(children(row) or ())
+        if type(row) is not kind or found.keys() != columns.keys():
+            _differ(name, "fields", describe, i, _fields_of(rows[0]), _fields_of(row))
+        for field, column in columns.items():
+            column.append(found[field])
+    return columns
+
+
+def _fields_of(row: Any) -> str:
+    parts = children(row)
+    kind = type(row).__name__
+    return kind if parts is None else f"{[field for field, _ in parts]} ({kind})"
+
+
+def _stack_leaves(values: list[Any], name: str, describe: Describe) -> Array:
+    types = set(map(type, values))
+    if len(types) == 1:
+        quick = _quickly(values, types.pop())
+        if quick is not None:
+            return quick
+    arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]
+    for i, a in enumerate(arrays):
+        first, other = _dtype_of(arrays[0], values[0]), _dtype_of(a, values[i])
+        if (a is None) != (arrays[0] is None) or (a is not None and first != other):
+            _differ(name, "dtype", describe, i, first, other)
+        if a is not None and arrays[0] is not None and a.shape != arrays[0].shape:
+            _differ(name, "shape", describe, i, arrays[0].shape, a.shape)
+    stackable = [a for a in arrays if a is not None]
+    return np.stack(stackable) if stackable else _objects(values)
+
+
+def _quickly(values: list[Any], kind: type) -> Array | None:
+    # many equal arrays, or numbers of one type; None leaves the case to the careful way
+    if kind is np.ndarray:
+        shape, dtype = values[0].shape, values[0].dtype
+        alike = shape and dtype.kind not in "SU"
+        if alike and all(v.shape == shape and v.dtype == dtype for v in values):
+            return np.concatenate(values).reshape(len(values), *shape)
+    elif kind in (bool, float) or (issubclass(kind, np.generic) and np.dtype(kind).kind in "biufc"):
+        return np.array(values, _DTYPES.get(kind, kind))
+    elif kind is int:
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            return None
+    return _objects(values) if kind in (str, bytes, type(None)) else None
+
+
+def _objects(values: list[Any]) -> Array:
+    out = np.empty(len(values), object)
+    for i, value in enumerate(values):  # assigned at once, equal lists would become a second axis
+        out[i] = value
+    return out
+
+
+def _dtype_of(array: Array | None, value: object) -> str:
+    return f"object ({type(value).__name__})" if array is None else str(array.dtype)
+
+
+def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None:
+    """A leaf as an array; None if it is an object."""
+    if value is None or isinstance(value, str | bytes):
+        return None
+    for kind, dtype in _DTYPES.items():
+        if isinstance(value, kind) and not isinstance(value, np.generic):
+            return _number(value, dtype, name, describe, i)
+    if isinstance(value, list):
+        return _from_list(value, name, describe, i)
+    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+        a = np.asarray(value)
+        return a.astype(object) if a.dtype.kind in "SU" else a
+    return None
+
+
+def _number(value: Any, dtype: Any, name: str, describe: Describe, i: int) -> Array:
+    try:
+        return np.array(value, dtype)
+    except OverflowError as e:
+        raise CollateError(
+            f"cannot stack {_called(name)}: {describe(i)} has {value}, which "
+            "does not fit int64. Give np.uint64 or str in .map, or pass collate=."
+        ) from e
+
+
+def _numbers_only(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_numbers_only, value))
+    return not isinstance(value, str | bytes) and np.asarray(value).dtype.kind in "biufc"
+
+
+def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array | None:
+    try:
+        a = np.asarray(value)
+    except ValueError as e:
+        if not _numbers_only(value):
+            return None
+        raise CollateError(
+            f"cannot stack {_called(name)}: {describe(i)} has a list whose "
+            f"parts differ in length. {_REMEDY['shape']}"
+        ) from e
+    return a if a.dtype.kind in "biufc" else None

@@ -1,0 +1,95 @@
+"""What is packed: the fields of a block's rows as token arrays, checked to be alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Block, Columns
+from pipeline.errors import ChainError, CollateError
+from pipeline.tree import children
+
+Tokens = NDArray[Any]
+Describe = Callable[[int], str]
+
+
+def documents(
+    block: Block, fields: tuple[str, ...], bare: bool, describe: Describe
+) -> dict[str, list[Tokens]]:
+    """Each field's documents: one array of tokens for each row of the block.
+
+    Args:
+        block: n rows, columns or not.
+        fields: those to pack, which must be all that rows have.
+        bare: rows are token arrays themselves, called by the only field's name.
+        describe: names row i in messages.
+
+    Raises:
+        ChainError: rows have other fields.
+        CollateError: a field is no array of numbers with one axis, or its dtype varies.
+    """
+    values = block.values
+    if isinstance(values, Columns):
+        parts = _parts(values.tree, fields, bare, describe, 0)
+        columns = {field: list(parts[field]) for field in fields}
+    else:
+        rows = [_parts(row, fields, bare, describe, i) for i, row in enumerate(values)]
+        columns = {field: [row[field] for row in rows] for field in fields}
+    return {field: _tokens(column, field, describe) for field, column in columns.items()}
+
+
+def _parts(
+    row: Any, fields: tuple[str, ...], bare: bool, describe: Describe, i: int
+) -> Mapping[str, Any]:
+    parts = None if isinstance(row, np.ndarray | list) else children(row)
+    if bare and parts is None:
+        return {fields[0]: row}
+    found = None if parts is None else dict(parts)
+    if found is None or bare or found.keys() != set(fields):
+        raise ChainError(_misfit(found, fields, bare, describe(i)))
+    return found
+
+
+def _misfit(found: dict[str, Any] | None, fields: tuple[str, ...], bare: bool, row: str) -> str:
+    if found is None:
+        return (
+            f"pack has lengths for the fields {list(fields)}, but {row} is no dict. "
+            "For rows that are token arrays give one int: pack(2048)."
+        )
+    if bare:
+        return (
+            f"pack has one length, for rows that are token arrays, but {row} has the fields "
+            f"{list(found)}. Give each its length: pack({{{next(iter(found), 'tokens')!r}: 2048}})."
+        )
+    missing = [field for field in fields if field not in found]
+    if missing:
+        return f"pack has lengths for {missing}, but {row} has only the fields {list(found)}."
+    extra = [field for field in found if field not in fields]
+    return (
+        f"pack cannot keep the fields {extra} of {row}: it has lengths for {list(fields)} only. "
+        "Drop them in .map, or give them lengths."
+    )
+
+
+def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
+    arrays = [a if type(a) is np.ndarray else np.asarray(a) for a in column]
+    for i, a in enumerate(arrays):
+        if a.ndim != 1 or (a.size and a.dtype.kind not in "biufc"):
+            shown = type(column[i]).__name__ if a.ndim == 0 else f"{a.dtype}{list(a.shape)}"
+            raise CollateError(
+                f"cannot pack field {field!r}: {describe(i)} has {shown}, not numbers along one "
+                "axis. Tokenize or flatten it in .map."
+            )
+    # an empty list has no dtype of its own, and an empty document gives no tokens
+    full = [i for i, a in enumerate(arrays) if a.size]
+    for i in full:
+        if arrays[i].dtype != arrays[full[0]].dtype:
+            raise CollateError(
+                f"cannot pack field {field!r}: {describe(full[0])} has dtype "
+                f"{arrays[full[0]].dtype}, {describe(i)} has {arrays[i].dtype}. "
+                "Give every row one dtype in .map."
+            )
+    return arrays

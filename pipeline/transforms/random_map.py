@@ -1,0 +1,58 @@
+"""How values change at random: each row with a generator of its own, whatever its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from pipeline.block import Block
+from pipeline.seeds import RowGenerators, derive_seed
+from pipeline.transforms.calling import each, label
+from pipeline.transforms.code import code_digest
+from pipeline.types import Site
+
+
+@final
+@dataclass(frozen=True)
+class RandomMap:
+    """Each row through `f(row, rng)`; rng hashes seed, component path, name and provenance only.
+
+    Attributes:
+        f: takes a row and a `np.random.Generator` that is good during this call only.
+        name: sets this stage's randomness apart from others of the chain.
+        code: what f computed when the stage was made, in eight hex digits.
+    """
+
+    f: Callable[[Any, np.random.Generator], Any]
+    name: str
+    code: str = field(init=False, repr=False)
+    kind: str = field(default="random_map", init=False, repr=False)
+    random: bool = field(default=True, init=False, repr=False)
+    counted: bool = field(default=False, init=False, repr=False)
+    block: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", code_digest(self.f))
+
+    def apply(self, block: Block, site: Site) -> Block:
+        """The rows, changed."""
+        origin = block.origin
+        component, epoch = origin.component.tolist(), origin.epoch.tolist()
+        record, place = origin.record.tolist(), origin.place
+        made = {c: self._generators(site, c) for c in set(component)}
+
+        def call(i: int, row: Any) -> Any:
+            rng = made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
+            return self.f(row, rng)
+
+        return Block(each(call, block, site), origin)
+
+    def _generators(self, site: Site, component: int) -> RowGenerators:
+        path = site.components[component].path
+        return RowGenerators(derive_seed(site.seed, path, self.kind, self.name))
+
+    def fingerprint(self) -> str:
+        return label(self.kind, self.name, self.code)
