@@ -1,0 +1,24 @@
+"""Lockstep's data library: a batch is a pure function of (dataset, step)."""
+
+from pipeline import errors
+from pipeline.block import Block, Columns
+from pipeline.checkpoint import merge
+from pipeline.dataset import Dataset
+from pipeline.feed import JaxFeed
+from pipeline.loader import Loader
+from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
+from pipeline.types import Source
+
+__all__ = [
+    "ArrayRecordSource",
+    "Block",
+    "Columns",
+    "Dataset",
+    "JaxFeed",
+    "Loader",
+    "MemorySource",
+    "ParquetSource",
+    "Source",
+    "errors",
+    "merge",
+]

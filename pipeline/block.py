@@ -71,7 +71,7 @@ def _as_column(leaf: Any) -> NDArray[Any]:
     if a.ndim == 0:
         raise ChainError(f"a column needs a leading axis of rows, got the scalar {leaf!r}")
     if a.dtype.kind in "SU":  # fixed-width strings strip zero bytes
-        a = a.astype(object)
+        a = np.array(leaf, dtype=object)
     return a
 
 
@@ -144,6 +144,11 @@ class Origin:
     def of_records(component: int, epoch: Int64s, record: Int64s) -> Origin:
         n = len(record)
         return Origin(np.full(n, component, np.int64), epoch, record, np.zeros((n, 0), np.int64))
+
+    @staticmethod
+    def none() -> Origin:
+        """The provenance of no rows."""
+        return Origin.of_records(0, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def take(self, indices: Int64s) -> Origin:
         """Rows by index."""
@@ -224,6 +229,8 @@ class Block:
     @staticmethod
     def concat(parts: Sequence[Block]) -> Block:
         """Blocks end to end; columns stay columns where fields, dtypes and shapes agree."""
+        # an empty block knows no fields: beside full ones it must not decide the layout
+        parts = [p for p in parts if len(p)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         origin = Origin.concat([p.origin for p in parts])

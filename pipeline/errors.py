@@ -15,6 +15,10 @@ class PositionError(PipelineError, IndexError):
     """A record, row or step lies outside its range: ask for one inside."""
 
 
+class LengthError(PipelineError, TypeError):
+    """The dataset has no length: it is endless, or its rows are counted as they come."""
+
+
 class SourceError(PipelineError):
     """A source cannot be opened or its files disagree: repair or replace the file it names."""
 

@@ -25,6 +25,36 @@ class At:
     order: Int64s
     index: Int64s
 
+    @staticmethod
+    def of_rows(rows: Int64s, n: int) -> At:
+        """Where stream rows stand when the dataset of n rows is passed through again and again.
+
+        >>> at = At.of_rows(np.array([2, 3, 4]), 3)
+        >>> at.epoch.tolist(), at.index.tolist()
+        ([0, 1, 1], [2, 0, 1])
+        """
+        epoch, index = np.divmod(rows, n)
+        return At(epoch, epoch, index)
+
+
+class ArraySpec:
+    """Shape (without the batch axis) and dtype of one field of a row."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype = shape, dtype
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, ArraySpec)
+        return same and (self.shape, self.dtype) == (other.shape, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
 
 class Component(NamedTuple):
     """One source of a dataset, and the names that lead to it: () in a plain chain."""
@@ -101,12 +131,36 @@ class Source(Protocol):
         ...
 
 
+class Root(Protocol):
+    """What a chain stands on: one source, or several datasets made into one; indexed rows."""
+
+    def length(self) -> int:
+        """Rows an epoch; ENDLESS if it never ends."""
+        ...
+
+    def components(self, path: tuple[str, ...]) -> tuple[Component, ...]: ...
+
+    def origin(self, at: At, path: tuple[str, ...]) -> Origin:
+        """Provenance of rows, by arithmetic."""
+        ...
+
+    def read(self, at: At, path: tuple[str, ...]) -> Block: ...
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the data depends on, by name."""
+        ...
+
+
 class Order(Protocol):
     """A stage that decides which row stands where: arithmetic on positions, nothing read."""
 
-    kind: str
-    name: str
-    random: bool
+    # properties, so that frozen classes and class constants fit
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def random(self) -> bool: ...
 
     def length(self, n: int) -> int:
         """Rows an epoch above n rows an epoch."""
@@ -120,17 +174,29 @@ class Order(Protocol):
         """Where the rows `at` of this dataset stand in the dataset of n rows beneath."""
         ...
 
+    def refusal(self, n: int) -> str | None:
+        """Why it cannot stand on n rows, with the remedy; None if it can."""
+        ...
+
     def fingerprint(self) -> str: ...
 
 
 class Transform(Protocol):
     """A stage that changes values and, if `counted`, how many rows there are; a pure function."""
 
-    kind: str
-    name: str
-    random: bool
-    counted: bool
-    block: int  # about how many positions it wants to see at once; 0 where that does not matter
+    # properties, so that frozen classes fit
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def random(self) -> bool: ...
+    @property
+    def counted(self) -> bool: ...
+    @property
+    def block(self) -> int:
+        """About how many positions it wants to see at once; 0 where that does not matter."""
+        ...
 
     def apply(self, block: Block, site: Site) -> Block: ...
 
@@ -141,6 +207,11 @@ class Feed(Protocol):
     """Puts batches on devices, and knows which rows of the global batch are this process's."""
 
     prefetch: int
+
+    @property
+    def primary(self) -> bool:
+        """Whether this process writes what all of them share."""
+        ...
 
     def rows(self, batch: int) -> Int64s:
         """This process's rows of a global batch, rising: int64[m]."""

@@ -1,0 +1,100 @@
+"""How a loader's state lies in an Orbax checkpoint: one JSON file, written by the primary process.
+
+Orbax's v1 API saves any object with `async save(directory)` and `async load(directory)`
+(`StatefulCheckpointable`) beside the model, in one atomic and asynchronous step. These two
+functions are all of it that is not the loader's own; Orbax itself is never imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import StateError
+
+FILE = "loader.json"
+
+
+class AwaitedPath(Protocol):
+    """A directory that Orbax is about to create (its `PathAwaitingCreation`)."""
+
+    async def await_creation(self) -> Any:
+        """Wait until it is there, and get its path."""
+        ...
+
+
+async def save(
+    state: Mapping[str, Any], directory: AwaitedPath, *, primary: bool = True
+) -> Awaitable[None]:
+    """Begin to save a state; what it holds now is what will be written.
+
+    Args:
+        state: plain JSON-able data; where several processes load one stream, their merged state.
+        directory: Orbax's, this checkpointable's own. It appears under its final name only once
+            the whole checkpoint is there, so a kill leaves no half-written state to find.
+        primary: whether this process writes; the others only take part.
+
+    Returns:
+        The background part: waits for the directory, then writes.
+
+    >>> import asyncio
+    >>> from types import SimpleNamespace
+    >>> import tempfile
+    >>> state, seen = {"rows": 8, "step": 1}, {}
+    >>> async def scene(path):
+    ...     async def created():
+    ...         return path
+    ...     writing = await save(state, SimpleNamespace(await_creation=created))
+    ...     state["step"] = 2
+    ...     await writing
+    ...     await (await load(path, seen.update))
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     asyncio.run(scene(path))
+    >>> seen
+    {'rows': 8, 'step': 1}
+    """
+    text = json.dumps(state, allow_nan=False)
+
+    async def write() -> None:
+        import asyncio  # half of what `import pipeline` would cost
+
+        path = await directory.await_creation()
+        if primary:
+            await asyncio.to_thread((Path(path) / FILE).write_text, text)
+
+    return write()
+
+
+async def load(directory: Any, restore: Callable[[Any], None]) -> Awaitable[None]:
+    """Read a saved state and hand it to `restore`, a loader's `load_state_dict`.
+
+    All of it happens here and nothing in the background part: Orbax buries errors of the latter
+    under its own.
+
+    Args:
+        directory: path of this checkpointable within a complete checkpoint.
+        restore: gets the state.
+
+    Returns:
+        A background part that is already done.
+
+    Raises:
+        StateError: there is no state, or it is not JSON.
+    """
+    restore(_parse(Path(directory) / FILE))
+
+    async def done() -> None:
+        pass
+
+    return done()
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise StateError(
+            f"{path} holds no loader state ({e}). Restore from an older checkpoint."
+        ) from e

@@ -1,0 +1,196 @@
+"""What a saved state says: where the stream stands, of which dataset; plain JSON, never shared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import MismatchError, StateError
+from pipeline.sampling.passes import Cursor
+
+VERSION = 1
+Skips = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A state taken apart.
+
+    Attributes:
+        cursor: where the stream stands; its lanes are those that the state knows.
+        batch_size: the global batch size it was saved under.
+        since: the step from which that batch size has held.
+        skips: rising, disjoint half-open step ranges.
+    """
+
+    cursor: Cursor
+    batch_size: int
+    since: int
+    skips: Skips
+
+
+def encode(saved: Saved, dataset: Mapping[str, str]) -> dict[str, Any]:
+    """The state as plain JSON-able data."""
+    c = saved.cursor
+    state: dict[str, Any] = {
+        "version": VERSION,
+        "rows": c.rows,
+        "step": c.step,
+        "epoch": c.epoch,
+        "batch": c.batch,
+        "batch_size": saved.batch_size,
+        "dataset": dict(dataset),
+    }
+    if saved.since:
+        state["since"] = saved.since
+    if saved.skips:
+        state["skips"] = [list(s) for s in saved.skips]
+    if c.lanes:
+        state["lanes"] = [list(lane) for lane in c.lanes]
+        state["taken"] = c.taken
+    return state
+
+
+def decode(state: Any) -> Saved:
+    """Take a state apart.
+
+    Raises:
+        StateError: it is no state, is damaged, or was written by a newer version.
+    """
+    if not isinstance(state, Mapping) or "version" not in state:
+        raise StateError(f"not a loader's state: {_short(state)}. Give what state_dict() returned.")
+    if state["version"] != VERSION:
+        raise StateError(
+            f"the state has version {state['version']}, this Lockstep reads {VERSION}: use the "
+            "Lockstep that wrote it, or newer"
+        )
+    try:
+        lanes = tuple(sorted(_lane(lane) for lane in state.get("lanes", ())))
+        cursor = Cursor(
+            rows=_count(state, "rows"),
+            step=_count(state, "step"),
+            epoch=_count(state, "epoch"),
+            batch=_count(state, "batch"),
+            lanes=lanes,
+            taken=_count(state, "taken") if lanes else 0,
+        )
+        skips = merge_skips((_whole(a), _whole(b)) for a, b in state.get("skips", ()))
+        since = _whole(state.get("since", 0))
+        if len({lane[0] for lane in lanes}) != len(lanes):
+            raise ValueError(f"a lane stands twice in {lanes}")
+        return Saved(cursor, _count(state, "batch_size"), since, skips)
+    except (KeyError, TypeError, ValueError) as e:
+        raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
+
+
+def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> None:
+    """Raises MismatchError, listing what differs, if the state is of another dataset than `now`."""
+    if isinstance(allow, str):
+        raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
+    saved = state.get("dataset")
+    if not isinstance(saved, Mapping):
+        raise StateError(f"the state names no dataset: {_short(state)}. Use another.")
+    keys = sorted({*saved, *now}, key=_natural)
+    wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
+    if not wrong:
+        return
+    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong)
+    remedy = "Lanes cannot be changed on the way: build the dataset with the old number."
+    if "lanes" not in wrong:
+        names = ", ".join(repr(k) for k in wrong)
+        remedy = f"Intended? load_state_dict(s, allow={{{names}}})."
+    raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
+
+
+def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state from those of all hosts, taken after the same step.
+
+    Row-split hosts have equal states; lane-split ones each know their own lanes.
+
+    Raises:
+        StateError: none given, or they were taken at different steps or of different datasets.
+
+    >>> from pipeline import Dataset, Loader
+    >>> ds = Dataset(range(100)).filter(lambda x: x % 3).lanes(2).repeat()
+    >>> hosts = [Loader(ds, 4, host=h, hosts=2) for h in range(2)]
+    >>> _ = [next(loader) for loader in hosts]
+    >>> merge([loader.state_dict() for loader in hosts])["lanes"]
+    [[0, 0, 2], [1, 0, 2]]
+    """
+    if not states:
+        raise StateError("merge needs the state of each host, got none")
+    for state in states:
+        decode(state)
+    common = [{k: v for k, v in s.items() if k != "lanes"} for s in states]
+    for i, other in enumerate(common):
+        differing = [k for k in {*common[0], *other} if common[0].get(k) != other.get(k)]
+        if differing:
+            shown = {k: (common[0].get(k), other.get(k)) for k in sorted(differing)}
+            raise StateError(
+                f"the states of hosts 0 and {i} were not taken together: {shown}. "
+                "Merge states of one step."
+            )
+    merged = _copy(states[0])
+    if any("lanes" in s for s in states):
+        lanes = {_lane(lane) for s in states for lane in s.get("lanes", ())}
+        merged["lanes"] = [list(lane) for lane in sorted(lanes)]
+        decode(merged)
+    return merged
+
+
+def merge_skips(ranges: Iterable[tuple[int, int]]) -> Skips:
+    """Half-open ranges, sorted and joined.
+
+    >>> merge_skips([(5, 8), (1, 3), (2, 4)])
+    ((1, 4), (5, 8))
+    """
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(r for r in ranges if r[0] < r[1]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
+
+
+def _copy(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {k: _copy(v) for k, v in state.items()}
+    return [_copy(v) for v in state] if isinstance(state, list | tuple) else state
+
+
+def _lane(values: Any) -> tuple[int, int, int]:
+    lane, block, offset = (_whole(v) for v in values)
+    return lane, block, offset
+
+
+def _count(state: Mapping[str, Any], key: str) -> int:
+    return _whole(state[key])
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or number != value or number < 0:
+        raise ValueError(f"{value!r} should be a whole number from 0 on")
+    return number
+
+
+def _natural(key: str) -> tuple[Any, ...]:
+    return tuple((part.isdigit(), int(part) if part.isdigit() else part) for part in key.split("."))
+
+
+def _difference(key: str, saved: str | None, now: str | None) -> str:
+    name = key.replace("stages.", "stage ")
+    if saved is None or now is None:
+        return f"{name}: {'added' if saved is None else 'gone'} ({saved or now})"
+    if key.rpartition(".")[0].endswith("stages"):
+        (old, _, _), (new, _, _) = saved.rpartition(" "), now.rpartition(" ")
+        if old == new and old:
+            return f"{name}: {old}, code or options changed"
+    return f"{name}: {saved} -> {now}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 200 else text[:200] + "…"

@@ -1,0 +1,363 @@
+"""What the data is: a frozen description, chained fluently, that any process can evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from pipeline.block import Block, Columns, Int64s, as_int64
+from pipeline.chain import Chain, Leaf, Stage
+from pipeline.errors import ChainError, LengthError, PositionError
+from pipeline.sampling.repeat import Repeat
+from pipeline.sampling.shuffle import Shuffle
+from pipeline.sampling.slice import Slice
+from pipeline.sources import MemorySource, open_path
+from pipeline.transforms import (
+    Filter,
+    FlatMap,
+    Map,
+    MapWithIndex,
+    Pack,
+    RandomMap,
+    code_name,
+    collate_block,
+)
+from pipeline.tree import map_leaves
+from pipeline.types import ENDLESS, ArraySpec, At, Component, Order, Source, describe
+
+
+class Dataset:
+    """Rows by position: a source, then orders and transforms. Frozen; each method gives a new one.
+
+    Args:
+        source: a Source; a dict of columns; a sequence of records; or a path or glob, its format
+            told by the suffix.
+        seed: what every random stage's seed is derived from.
+
+    Raises:
+        SourceError: the path cannot be opened.
+        ChainError: the source is none of these.
+
+    >>> ds = Dataset({"x": np.arange(6)}, seed=1).shuffle().map(lambda r: {"x": r["x"] * 10})
+    >>> len(ds), sorted(int(row["x"]) for row in ds)
+    (6, [0, 10, 20, 30, 40, 50])
+    >>> ds[0] == ds[0]
+    True
+    """
+
+    __slots__ = ("chain",)
+
+    def __init__(self, source: Any, *, seed: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(f"seed must be an int, got {seed!r}")
+        self.chain = Chain(Leaf(_as_source(source)), (), int(seed), 1)
+
+    def _with(self, *stages: Stage, lanes: int | None = None) -> Dataset:
+        new = object.__new__(Dataset)
+        c = self.chain
+        new.chain = Chain(c.root, stages, c.seed, c.lanes if lanes is None else lanes)
+        return new
+
+    # ---- chaining
+
+    def shuffle(
+        self, *, seed: int | None = None, reshuffle: bool = True, name: str | None = None
+    ) -> Dataset:
+        """A new random order each epoch; `reshuffle=False` keeps epoch 0's order in all of them.
+
+        >>> ds = Dataset(range(4)).shuffle()
+        >>> sorted(ds)
+        [0, 1, 2, 3]
+        """
+        return self._ordered(Shuffle(name or "shuffle", seed, reshuffle))
+
+    def repeat(self, epochs: int | None = None) -> Dataset:
+        """The dataset `epochs` times over, or endlessly; batches then run across epochs.
+
+        >>> len(Dataset(range(4)).repeat(3))
+        12
+        """
+        stage, c = Repeat(epochs), self.chain
+        self._refuse(stage)
+        return self._with(*c.stages[: c.split], stage, *c.stages[c.split :])
+
+    def map(
+        self, f: Callable[[Any], Any], *, batched: bool = False, name: str | None = None
+    ) -> Dataset:
+        """Each row through `f(row)`; or, batched, stacked rows through `f(rows)` to as many rows.
+
+        A batched function must treat rows one by one: it may see any grouping of them.
+
+        >>> Dataset({"x": np.arange(3)}).map(lambda c: {"y": c["x"] + 1}, batched=True)[2]
+        {'y': np.int64(3)}
+        """
+        return self._transformed(Map(f, name or code_name(f), batched))
+
+    def random_map(
+        self, f: Callable[[Any, np.random.Generator], Any], *, name: str | None = None
+    ) -> Dataset:
+        """Each row through `f(row, rng)`.
+
+        rng is a function of the seed, this stage's name (by default the function's) and the row's
+        provenance; it is good during the call only.
+
+        >>> ds = Dataset(range(3)).random_map(lambda x, rng: x + rng.random(), name="jitter")
+        >>> ds[1] == ds[1]
+        True
+        """
+        return self._transformed(RandomMap(f, name or code_name(f)))
+
+    def map_with_index(self, f: Callable[[int, Any], Any], *, name: str | None = None) -> Dataset:
+        """Each row through `f(position, row)`: its position in this dataset, from 0.
+
+        >>> list(Dataset(["a", "b"]).map_with_index(lambda i, row: (i, row)))
+        [(0, 'a'), (1, 'b')]
+        """
+        stage = MapWithIndex(f, name or code_name(f))
+        self._refuse_counted("map_with_index")
+        return self._transformed(stage)
+
+    def filter(
+        self, p: Callable[[Any], bool], *, block: int = 64, name: str | None = None
+    ) -> Dataset:
+        """The rows for which `p(row)` holds. The dataset is counted from here on.
+
+        >>> list(Dataset(range(6)).filter(lambda x: x % 2 == 0))
+        [0, 2, 4]
+        """
+        return self._transformed(Filter(p, name or code_name(p), block))
+
+    def flat_map(
+        self, f: Callable[[Any], Any], *, block: int = 64, name: str | None = None
+    ) -> Dataset:
+        """All rows of `f(row)`, an iterable. The dataset is counted from here on.
+
+        >>> list(Dataset(["ab", "c"]).flat_map(list))
+        ['a', 'b', 'c']
+        """
+        return self._transformed(FlatMap(f, name or code_name(f), block))
+
+    def pack(
+        self,
+        lengths: int | dict[str, int],
+        *,
+        how: Literal["split", "first_fit"] = "split",
+        block: int = 256,
+        name: str | None = None,
+    ) -> Dataset:
+        """Token rows laid end to end into rows of a fixed length, with segment ids and positions.
+
+        Args:
+            lengths: tokens a row: an int where rows are token arrays, {field: length} for dicts.
+            how: "split" cuts documents at row borders; "first_fit" keeps them whole where they fit.
+            block: about how many documents are packed together.
+            name: in messages.
+
+        >>> ds = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(2)
+        >>> [row["tokens"].tolist() for row in ds]
+        [[5, 6], [7, 8]]
+        """
+        return self._transformed(Pack(lengths, how=how, block=block, name=name or how))
+
+    def lanes(self, n: int) -> Dataset:
+        """Deal a counted dataset's blocks to n lanes, so that up to n hosts can share it.
+
+        Lanes are part of the data, so of every saved state: choose the most hosts ever meant.
+
+        >>> Dataset(range(100)).filter(bool).lanes(4).fingerprint()["lanes"]
+        '4'
+        """
+        if not self.counted:
+            raise ChainError(
+                f"lanes({n}): only counted datasets have lanes, any number of hosts can share this "
+                "one by rows. Put .lanes after filter, flat_map or pack."
+            )
+        if n < 1:
+            raise ChainError(f"lanes({n}): give 1 or more")
+        return self._with(*self.chain.stages, lanes=int(n))
+
+    def _ordered(self, stage: Order) -> Dataset:
+        self._refuse_counted(stage.kind)
+        self._refuse(stage)
+        return self._transformed(stage)
+
+    def _transformed(self, stage: Stage) -> Dataset:
+        self._refuse_twin(stage)
+        return self._with(*self.chain.stages, stage)
+
+    def _refuse(self, stage: Order) -> None:
+        why = stage.refusal(self.chain.length)
+        if why:
+            raise ChainError(why)
+
+    def _refuse_counted(self, what: str) -> None:
+        if self.counted:
+            first = self.chain.stages[self.chain.split]
+            raise ChainError(
+                f"{what} needs rows by position, but {first.kind} '{first.name}' counts rows as "
+                f"they come. Move {what} before it."
+            )
+
+    def _refuse_twin(self, stage: Stage) -> None:
+        twins = [s for s in self.chain.stages if (s.kind, s.name) == (stage.kind, stage.name)]
+        if stage.random and twins:
+            raise ChainError(
+                f"two {stage.kind} stages are named {stage.name!r}: they would draw the same "
+                "random numbers. Give one of them name=."
+            )
+
+    # ---- what it is
+
+    @property
+    def counted(self) -> bool:
+        """True once a filter, flat_map or pack decides how many rows there are."""
+        return self.chain.counted
+
+    @property
+    def endless(self) -> bool:
+        """True if passes over it never end."""
+        return self.chain.length == ENDLESS
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The sources, in the order that `Origin.component` counts them."""
+        return self.chain.root.components(())
+
+    def __len__(self) -> int:
+        if self.counted or self.endless:
+            why = "its rows are counted as they come" if self.counted else "it never ends"
+            raise LengthError(f"this dataset has no length: {why}. Use steps= to end a pass.")
+        return self.chain.length
+
+    def __repr__(self) -> str:
+        head = " ".join(self.chain.root.fingerprint().values())
+        stages = "".join(f"\n  .{s.fingerprint()}" for s in self.chain.stages)
+        return f"Dataset({head}, seed={self.chain.seed}){stages}"
+
+    def fingerprint(self) -> dict[str, str]:
+        """Everything that the data depends on, by name; two datasets with equal ones are the same.
+
+        >>> sorted(Dataset(range(3)).shuffle().fingerprint())
+        ['seed', 'source', 'stages.0']
+        """
+        return self.chain.fingerprint()
+
+    @property
+    def spec(self) -> Any:
+        """Shape and dtype of a row's fields, from at most one record of an indexed dataset.
+
+        >>> Dataset({"x": np.zeros((3, 2), np.float32)}).spec
+        {'x': float32[2]}
+        """
+        block = self._first()
+        tree = collate_block(block, lambda i: describe(self.components, block.origin, i))
+        return map_leaves(lambda a: ArraySpec(a.shape[1:], a.dtype), tree)
+
+    def _first(self) -> Block:
+        if not self.counted:
+            if self.chain.length == 0:
+                raise PositionError("an empty dataset has no spec: there is no row to look at")
+            return self.read(np.zeros(1, np.int64))
+        for block in self._stream():
+            if len(block):
+                return block.slice(0, 1)
+        raise PositionError("this dataset has no spec: its stages leave no row to look at")
+
+    # ---- what it holds
+
+    def read(self, positions: Sequence[int] | Int64s, *, epoch: int = 0) -> Block:
+        """Rows by position in one epoch, many at a time; indexed datasets only.
+
+        Args:
+            positions: int64[n] in [0, len), in any order, repeats included.
+            epoch: which epoch's order and randomness.
+
+        Raises:
+            ChainError: the dataset is counted.
+            PositionError: a position lies outside.
+
+        >>> Dataset(["a", "b", "c"]).read([2, 0]).rows()
+        ['c', 'a']
+        """
+        self._refuse_counted("read")
+        index = as_int64(positions)
+        n = self.chain.length
+        bad = index[(index < 0) | (index >= n)]
+        if len(bad):
+            raise PositionError(
+                f"positions {bad[:5].tolist()} lie outside of 0..{n - 1}: the dataset has {n} rows"
+            )
+        turn = np.full(len(index), epoch, np.int64)
+        return self.chain.read(At(turn, turn, index))
+
+    def _stream(self) -> Iterator[Block]:
+        # epoch 0 (all epochs of an endless dataset), some rows at a time, in stream order
+        if not self.counted:
+            for start in range(0, self.chain.length, 256):
+                stop = min(start + 256, self.chain.length)
+                yield self.read(np.arange(start, stop))
+            return
+        lanes = [self.chain.lane_rows(lane) for lane in range(self.chain.lanes)]
+        while rows := [row for row in (next(lane, None) for lane in lanes) if row is not None]:
+            yield from rows
+
+    @overload
+    def __getitem__(self, item: slice) -> Dataset: ...
+    @overload
+    def __getitem__(self, item: int) -> Any: ...
+    def __getitem__(self, item: int | slice) -> Any:
+        """A row; or, for a slice, a dataset with the same members and order in every epoch."""
+        if isinstance(item, slice):
+            self._refuse_counted("slice")
+            return self._with(*self.chain.stages, _slice(item, self.chain.length))
+        self._refuse_counted("ds[i]")
+        n = self.chain.length
+        position = item + n if item < 0 and not self.endless else item
+        if not 0 <= position < n:
+            raise PositionError(f"row {item} of a dataset of {n} rows")
+        return self.read(np.array([position])).rows()[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for block in self._stream():
+            yield from block.rows()
+
+    def head(self, n: int = 5) -> list[Any]:
+        """The first n rows, or as many as there are.
+
+        >>> Dataset(range(10)).filter(lambda x: x > 6).head(2)
+        [7, 8]
+        """
+        rows: list[Any] = []
+        if not self.counted:
+            return self.read(np.arange(min(n, self.chain.length))).rows()
+        for block in self._stream():
+            rows += block.rows()
+            if len(rows) >= n:
+                break
+        return rows[:n]
+
+
+def _slice(item: slice, n: int) -> Slice:
+    if n == ENDLESS and (item.stop is None or min(item.start or 0, item.stop) < 0):
+        raise ChainError(
+            f"a slice of an endless dataset needs a start and a stop from 0 on: {item}"
+        )
+    chosen = range(n)[item]
+    return Slice(chosen.start, chosen.step, len(chosen))
+
+
+def _as_source(source: Any) -> Source:
+    if isinstance(source, str) or hasattr(source, "__fspath__"):
+        return open_path(source)
+    if isinstance(source, Columns):
+        return MemorySource(source.tree)
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        return MemorySource(source)
+    raise ChainError(
+        f"a dataset needs a source (with len and read), a dict of columns, a sequence or a path: "
+        f"got {type(source).__name__}. Write a source: see README, 'Your own source'."
+    )

@@ -1,0 +1,130 @@
+"""How batches reach devices, and which of their rows are this process's: read off the sharding."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Int64s
+from pipeline.errors import BatchError, FeedError, need
+from pipeline.tree import leaves, map_leaves
+
+
+class JaxFeed:
+    """Batches as global `jax.Array`s of one sharding.
+
+    The process's rows come from the sharding, not from its index: on a mesh where processes differ
+    only along a tensor axis, all of them read the same rows.
+
+    Args:
+        sharding: of the batch's leading axis (and further axes, cut to each field's rank).
+        prefetch: batches on the way to the devices while one is used.
+
+    Raises:
+        MissingExtraError: jax is not installed.
+
+    >>> import jax
+    >>> from jax.sharding import NamedSharding, PartitionSpec
+    >>> from pipeline import Dataset, Loader
+    >>> mesh = jax.make_mesh((1,), ("data",))
+    >>> feed = JaxFeed(NamedSharding(mesh, PartitionSpec("data")))
+    >>> loader = Loader(Dataset({"x": np.arange(4, dtype=np.int32)}), 2, feed=feed)
+    >>> next(loader)["x"].sharding == feed.sharding
+    True
+    """
+
+    def __init__(self, sharding: Any, prefetch: int = 2) -> None:
+        try:
+            import jax
+        except ImportError as e:
+            raise need("jax", "jax") from e
+        if prefetch < 0:
+            raise FeedError(f"prefetch={prefetch}: give 0 or more")
+        self.sharding, self.prefetch = sharding, prefetch
+        self._jax = jax
+
+    @property
+    def primary(self) -> bool:
+        """Whether this process writes what all of them share."""
+        return self._jax.process_index() == 0
+
+    def rows(self, batch: int) -> Int64s:
+        """This process's rows of a global batch: int64[m], rising.
+
+        Raises:
+            BatchError: the batch does not split over the devices.
+        """
+        try:
+            index = self._leading().addressable_devices_indices_map((batch,))
+        except ValueError as e:
+            raise BatchError(
+                f"a batch of {batch} rows does not split over the sharding {self.sharding}: {e}"
+            ) from e
+        spans = {i[0].indices(batch)[:2] for i in index.values()}
+        return np.unique(np.concatenate([np.arange(*span) for span in sorted(spans)]))
+
+    def put(self, batch: Any, rows: Int64s, total: int) -> Any:
+        """This process's rows as global arrays.
+
+        Raises:
+            FeedError: a field is no array of numbers, or its numbers do not fit jax's integers.
+        """
+        for name, leaf in leaves(batch):
+            self._check(name, leaf)
+        return map_leaves(lambda a: self._place(np.asarray(a), rows, total), batch)
+
+    def gather(self, state: Any) -> list[Any]:
+        """The state of every process, by their index; a collective where there are several."""
+        if self._jax.process_count() == 1:
+            return [state]
+        from jax.experimental import multihost_utils
+
+        text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+        sizes = multihost_utils.process_allgather(np.array([len(text)]))
+        padded = np.zeros(int(sizes.max()), np.uint8)
+        padded[: len(text)] = text
+        all_text = multihost_utils.process_allgather(padded)
+        flat = zip(all_text.reshape(len(sizes), -1), sizes.ravel(), strict=True)
+        return [json.loads(row[: int(n)].tobytes()) for row, n in flat]
+
+    def _leading(self) -> Any:
+        return self._cut(1)
+
+    def _cut(self, ndim: int) -> Any:
+        # a spec may name more axes than a field has
+        spec = getattr(self.sharding, "spec", None)
+        if spec is None or len(spec) <= ndim:
+            return self.sharding
+        sharding = self._jax.sharding
+        return sharding.NamedSharding(self.sharding.mesh, sharding.PartitionSpec(*spec[:ndim]))
+
+    def _place(self, local: NDArray[Any], rows: Int64s, total: int) -> Any:
+        def shard(index: Any) -> NDArray[Any]:
+            start, stop, _ = index[0].indices(total)
+            first = int(np.searchsorted(rows, start))
+            return local[first : first + stop - start][:, *index[1:]]
+
+        shape = (total, *local.shape[1:])
+        return self._jax.make_array_from_callback(shape, self._cut(local.ndim), shard)
+
+    def _check(self, name: str, leaf: Any) -> None:
+        a = np.asarray(leaf)
+        if a.dtype.kind not in "biufc" and a.dtype.name not in _ML_DTYPES:
+            raise FeedError(
+                f"field {name!r} holds {a.dtype}, which no device takes. Drop it in a .map, or "
+                "turn it into numbers."
+            )
+        small = self._jax.dtypes.canonicalize_dtype(a.dtype)
+        if small != a.dtype and a.dtype.kind in "iu" and a.size:
+            info = np.iinfo(small)
+            if a.min() < info.min or a.max() > info.max:
+                raise FeedError(
+                    f"field {name!r} holds {a.min()}..{a.max()}, but jax takes {a.dtype} as "
+                    f"{small}. Set jax_enable_x64, or map it to a smaller range."
+                )
+
+
+_ML_DTYPES = {"bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"}

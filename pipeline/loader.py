@@ -1,0 +1,339 @@
+"""Where a run stands in its data: batch after batch, state, seek, skip. The only mutable class."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.batch import Assembly
+from pipeline.checkpoint import orbax
+from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge, merge_skips
+from pipeline.dataset import Dataset
+from pipeline.errors import (
+    BatchError,
+    ChainError,
+    LengthError,
+    PositionError,
+    StateError,
+)
+from pipeline.hosts import check_end, check_even, check_lanes, positive, share_of
+from pipeline.provenance import Provenance
+from pipeline.sampling.passes import Cursor, Passes
+from pipeline.streams import CountedStream, IndexedStream, Share, Stream
+from pipeline.types import Feed
+from pipeline.workers.serial import Serial
+
+REMAINDERS = ("keep", "drop", "pad")
+
+
+class Loader:
+    """Batches of a dataset, in an exact order, resumable anywhere.
+
+    `for batch in loader` goes from where the loader stands to the end of the pass; the next `for`
+    is the next pass, reshuffled. `next(loader)` goes on from pass to pass. Without a feed a batch
+    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch.
+
+    Args:
+        dataset: what the data is.
+        batch_size: rows of the GLOBAL batch, over all hosts.
+        feed: puts batches on devices, and knows this process's rows: JaxFeed(sharding).
+        host, hosts: this process's place among them, by hand.
+        remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
+        steps: end a pass after so many batches.
+        collate: layout only: this host's rows (a list) -> batch.
+        workers: 0 evaluates in this thread.
+
+    Raises:
+        BatchError: the batch size fits neither hosts, lanes nor the dataset.
+        HostsError: the process runs beside others, but was not told which rows are its own.
+        LanesError: a counted dataset cannot be shared by so many hosts.
+
+    >>> loader = Loader(Dataset({"x": np.arange(10)}, seed=1).shuffle(), 4)
+    >>> [len(batch["x"]) for batch in loader], loader.epoch
+    ([4, 4, 2], 1)
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        feed: Feed | None = None,
+        host: int | None = None,
+        hosts: int | None = None,
+        remainder: Literal["keep", "drop", "pad"] = "keep",
+        steps: int | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        workers: int = 0,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "feed": feed,
+            "host": host,
+            "hosts": hosts,
+            "remainder": remainder,
+            "steps": steps,
+            "collate": collate,
+            "workers": workers,
+        }
+        self._dataset, self._batch_size, self._feed = (
+            dataset,
+            positive("batch_size", batch_size),
+            feed,
+        )
+        if remainder not in REMAINDERS:
+            raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
+        if steps is not None:
+            positive("steps", steps)
+        if workers != 0:
+            raise ChainError(
+                f"workers={workers!r}: this version evaluates in the caller, workers=0"
+            )
+        self._executor = Serial(dataset.chain)
+        self._assembly = Assembly(dataset, remainder == "pad", collate)
+        self._stream, self._passes = self._open(
+            share_of(feed, host, hosts, batch_size), remainder, steps
+        )
+        self._cursor = self._stream.start()
+        self._since, self._skips = 0, ()
+        self._ready: deque[tuple[Any, Cursor]] = deque()
+
+    def _open(
+        self, share: Share, remainder: str, steps: int | None
+    ) -> tuple[Stream, Passes | None]:
+        chain, size = self._dataset.chain, self._batch_size
+        if not chain.counted:
+            passes = Passes(chain.length, size, remainder == "drop", steps)
+            passes.check()
+            if self._feed is not None and remainder == "keep":
+                check_even(passes, share)
+            return IndexedStream(chain, self._executor, share, passes, remainder == "pad"), passes
+        check_lanes(chain, share, size)
+        stream = CountedStream(
+            chain, self._executor, share, batch_size=size, remainder=remainder, steps=steps
+        )
+        check_end(stream)
+        return stream, None
+
+    # ---- going on
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self._settle().epoch
+        while self._settle().epoch == epoch:
+            try:
+                yield next(self)
+            except StopIteration:
+                return
+
+    def __next__(self) -> Any:
+        """The next batch; passes follow one another.
+
+        Raises:
+            StopIteration: the whole next pass holds no batch.
+        """
+        if not self._ready:
+            self._settle()
+        self._fill(1)
+        if not self._ready:
+            self._cursor = self._stream.turn(self._cursor)
+            raise StopIteration
+        batch, self._cursor = self._ready.popleft()
+        self._fill(self._feed.prefetch if self._feed else 0)
+        return batch
+
+    def _fill(self, want: int) -> None:
+        # batches ahead, within the pass; an error among them waits until its batch is asked for
+        while len(self._ready) < want:
+            cursor = self._skipped(self._ready[-1][1] if self._ready else self._cursor)
+            if self._ready and cursor.epoch != self._cursor.epoch:
+                return
+            try:
+                made = self._make(cursor)
+            except Exception:
+                if self._ready:
+                    return
+                raise
+            if made is None:
+                return
+            self._ready.append(made)
+
+    def _make(self, cursor: Cursor) -> tuple[Any, Cursor] | None:
+        take = self._stream.take(cursor)
+        if take is None:
+            return None
+        batch = self._assembly(take)
+        if self._feed is not None:
+            batch = self._feed.put(batch, take.rows, take.total)
+        return batch, take.after
+
+    def _settle(self) -> Cursor:
+        # move past skipped steps before anybody asks where the loader stands
+        if not self._ready:
+            self._cursor = self._skipped(self._cursor)
+        return self._cursor
+
+    def _skipped(self, cursor: Cursor) -> Cursor:
+        for start, stop in self._skips:
+            if start <= cursor.step < stop:
+                return self._stream.locate(stop)
+        return cursor
+
+    def close(self) -> None:
+        """End what runs for this loader; its state can still be read."""
+        self._ready.clear()
+        self._executor.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Batches a pass.
+
+        Raises:
+            LengthError: a pass never ends, or its rows are counted as they come.
+        """
+        options = self._options
+        if options["steps"] is not None:
+            return options["steps"]
+        if self._passes is None or self._passes.per_pass is None:
+            why = "rows are counted as they come" if self._passes is None else "a pass never ends"
+            raise LengthError(f"this loader has no length: {why}. Give steps=.")
+        return self._passes.per_pass
+
+    def once(self) -> Once:
+        """One pass from step 0, each time it is iterated: what evaluation wants.
+
+        >>> held_out = Loader(Dataset({"x": np.arange(4)}), 2).once()
+        >>> [batch["x"].tolist() for batch in held_out], len(list(held_out))
+        ([[0, 1], [2, 3]], 2)
+        """
+        return Once(self._dataset, self._batch_size, self._options)
+
+    # ---- where it stands
+
+    @property
+    def step(self) -> int:
+        """Data step of the next batch."""
+        return self._settle().step
+
+    @property
+    def epoch(self) -> int:
+        """Pass of the next batch; it turns over as a pass's last batch is handed out."""
+        return self._settle().epoch
+
+    def seek(self, step: int) -> None:
+        """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
+        self._cursor = self._stream.locate(_step(step))
+        self._ready.clear()
+
+    def skip(self, *ranges: range) -> None:
+        """Leave out the batches of these data steps, from now on and after every resume.
+
+        >>> loader = Loader(Dataset({"x": np.arange(8)}), 2)
+        >>> loader.skip(range(1, 3))
+        >>> [batch["x"].tolist() for batch in loader]
+        [[0, 1], [6, 7]]
+        """
+        for r in ranges:
+            if not isinstance(r, range) or r.step != 1 or r.start < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise PositionError(f"skip({r!r}): give ranges of steps like range(100, 200)")
+        self._skips = merge_skips([*self._skips, *((r.start, r.stop) for r in ranges)])
+        self._ready.clear()
+
+    def __getitem__(self, step: int) -> Any:
+        """The batch of a data step, skipped or not; the loader stays where it is."""
+        made = self._make(self._stream.locate(_step(step)))
+        if made is None:
+            raise PositionError(f"there is no step {step}: its pass holds no batch")
+        return made[0]
+
+    def where(self, step: int) -> Provenance:
+        """Provenance of this process's rows of a data step; if indexed, nothing is read.
+
+        >>> Loader(Dataset({"x": np.arange(8)}), 2).where(1)[0].record
+        2
+        """
+        origin = self._stream.origin(self._stream.locate(_step(step)))
+        return Provenance(self._dataset.components, origin)
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, just after the last batch handed out: small, JSON-able."""
+        saved = Saved(self._settle(), self._batch_size, self._since, self._skips)
+        state = encode(saved, self._dataset.fingerprint())
+        if self._feed is not None and self._passes is None:
+            return merge(self._feed.gather(state))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
+        """Stand where a state says, whatever hosts, workers or batch size it was saved under.
+
+        Args:
+            state: from `state_dict`, of any host if rows are split, merged if lanes are.
+            allow: names of differences that are intended, as the error lists them.
+
+        Raises:
+            MismatchError: the state is of another dataset.
+            StateError: it is damaged, or lacks lanes of this host.
+        """
+        saved = decode(state)
+        check_dataset(state, self._dataset.fingerprint(), allow)
+        cursor = saved.cursor
+        if isinstance(self._stream, CountedStream):
+            cursor = _own_lanes(cursor, self._stream.lanes, self._dataset.chain.lanes)
+        changed = saved.batch_size != self._batch_size
+        since = cursor.step if changed else saved.since
+        self._stream.anchor(cursor if since else self._stream.start())
+        self._cursor, self._since, self._skips = cursor, since, saved.skips
+        self._ready.clear()
+
+    get_state = state_dict
+    set_state = load_state_dict
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        """Orbax's v1 `StatefulCheckpointable`: the state of now is written in the background."""
+        primary = getattr(self._feed, "primary", True)
+        return await orbax.save(self.state_dict(), directory, primary=primary)
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        """Orbax's v1 `StatefulCheckpointable`: stand where a saved state says."""
+        return await orbax.load(directory, self.load_state_dict)
+
+
+class Once:
+    """A loader's dataset and options, read from the beginning each time."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, options: dict[str, Any]) -> None:
+        self._make = lambda: Loader(dataset, batch_size, **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._make() as loader:
+            yield from loader
+
+    def __len__(self) -> int:
+        with self._make() as loader:
+            return len(loader)
+
+
+def _own_lanes(cursor: Cursor, mine: tuple[int, ...], lanes: int) -> Cursor:
+    known = {lane[0]: lane for lane in cursor.lanes}
+    missing = [lane for lane in mine if lane not in known]
+    if missing:
+        raise StateError(
+            f"the state knows lanes {sorted(known)} of {lanes}, this process needs {missing} too: "
+            "merge the hosts' states with pipeline.checkpoint.merge([...]) first"
+        )
+    own = tuple(known[lane] for lane in mine)
+    return Cursor(cursor.rows, cursor.step, cursor.epoch, cursor.batch, own, cursor.taken)
+
+
+def _step(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise PositionError(f"step {value!r}: give a whole number from 0 on")
+    return int(value)

@@ -1,0 +1,205 @@
+"""Batches of a counted dataset: each lane gives its next rows, block after block."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.block import Block, Int64s, Origin
+from pipeline.chain import Chain
+from pipeline.errors import LanesError, PositionError, StreamEndError
+from pipeline.sampling.passes import Cursor
+from pipeline.streams.take import Share, Take
+from pipeline.workers.work import Executor, LaneBlock, Pending
+
+
+class CountedStream:
+    """Batches of a counted dataset: the next rows of each of this process's lanes, lane by lane."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        executor: Executor,
+        share: Share,
+        *,
+        batch_size: int,
+        remainder: str,
+        steps: int | None,
+    ) -> None:
+        self._chain, self._executor = chain, executor
+        self._batch, self._remainder, self._steps = batch_size, remainder, steps
+        self._each = batch_size // chain.lanes
+        self._per_pass = chain.blocks.per_pass
+        self._rows = share.rows(batch_size)
+        self.lanes = self._own_lanes()
+        self.alone = len(self.lanes) == chain.lanes
+        self._pending: dict[LaneBlock, Pending] = {}
+        # without a common end, hosts would stop at different steps
+        self.ends_together = self._per_pass is None or steps is not None or remainder == "pad"
+        self._marks = [self.start()]
+        self._counts: dict[tuple[int, int], int] = {}
+
+    def start(self) -> Cursor:
+        return Cursor(lanes=tuple((lane, 0, 0) for lane in self.lanes))
+
+    def turn(self, cursor: Cursor) -> Cursor:
+        epoch, lanes = cursor.epoch + 1, cursor.lanes
+        if self._per_pass is not None:
+            lanes = tuple((lane, epoch * self._per_pass, 0) for lane, _, _ in lanes)
+        return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
+
+    def anchor(self, cursor: Cursor) -> None:
+        self._marks = [cursor]
+
+    def mark(self, cursor: Cursor) -> None:
+        """Remember a cursor for later seeks; the marks thin out as they grow many."""
+        if cursor.step > self._marks[-1].step:
+            self._marks.append(cursor)
+            if len(self._marks) > 256:
+                self._marks = self._marks[::2]
+
+    def locate(self, step: int) -> Cursor:
+        nearest = bisect_right(self._marks, step, key=lambda c: c.step) - 1
+        if nearest < 0:
+            raise PositionError(
+                f"step {step} lies before step {self._marks[0].step}, where this loader took over "
+                "a state of another batch size. For earlier steps use a loader of that batch size."
+            )
+        cursor = self._marks[nearest]
+        while cursor.step < step:
+            take = self.take(cursor)
+            if take is None and self.take(self.turn(cursor)) is None:
+                raise StreamEndError(f"there is no step {step}: a whole pass holds no batch")
+            cursor = take.after if take else self.turn(cursor)
+        return cursor
+
+    def origin(self, cursor: Cursor) -> Origin:
+        take = self.take(cursor)
+        if take is None:
+            raise PositionError(f"there is no step {cursor.step}: its pass holds no batch")
+        return take.block.origin
+
+    def take(self, cursor: Cursor) -> Take | None:
+        parts: list[Block] = []
+        slots: list[Int64s] = []
+        lanes: list[tuple[int, int, int]] = []
+        end = self._end(cursor)
+        for k, (lane, number, offset) in enumerate(cursor.lanes):
+            found, number, offset = self._pull(lane, number, offset, end)
+            parts += found
+            lanes.append((lane, number, offset))
+            slots.append(k * self._each + np.arange(sum(len(p) for p in found)))
+        got = sum(len(s) for s in slots)
+        if not self._enough(got, cursor):
+            return None
+        block = Block.concat(parts) if parts else Block([], Origin.none())
+        pad = self._remainder == "pad"
+        after = Cursor(
+            cursor.rows + (self._batch if pad or not self.alone else got),
+            cursor.step + 1,
+            cursor.epoch,
+            cursor.batch + 1,
+            tuple(lanes),
+            cursor.taken + self._each,
+        )
+        self.mark(after := self.turn(after) if self._over(after) else after)
+        rows = self._rows if pad or not self.alone else np.arange(got)
+        where = np.concatenate(slots) if pad else np.arange(got)
+        return Take(block, where, rows, self._batch if pad or not self.alone else got, after)
+
+    # ---- ends
+
+    def _end(self, cursor: Cursor) -> int | None:
+        return None if self._per_pass is None else (cursor.epoch + 1) * self._per_pass
+
+    def _enough(self, got: int, cursor: Cursor) -> bool:
+        # whether what was found is a batch: always, once a pass turns over in time
+        full = got == self._each * len(self.lanes)
+        if full or (self._remainder == "pad" and (self._steps or not self._over(cursor))):
+            return True
+        if self._steps is not None:
+            raise StreamEndError(
+                f"steps={self._steps}, but pass {cursor.epoch} ends after {cursor.batch} batches "
+                f'of {self._batch}. Lower steps=, repeat() the dataset, or use remainder="pad".'
+            )
+        return self._remainder == "keep" and got > 0
+
+    def _over(self, cursor: Cursor) -> bool:
+        """Whether the pass holds no further batch at a cursor."""
+        if self._steps is not None:
+            return cursor.batch >= self._steps
+        end = self._end(cursor)
+        if end is None:
+            return False
+        if self._remainder == "pad" and not self.alone:
+            # every host must come to the same answer, so each counts all lanes
+            lanes = range(self._chain.lanes)
+            return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
+        want = self._each if self._remainder == "drop" else 1
+        left = [self._has(*lane, end, want) for lane in cursor.lanes]
+        return not (all(left) if self._remainder == "drop" else any(left))
+
+    def _has(self, lane: int, number: int, offset: int, end: int, want: int) -> bool:
+        want += offset
+        while want > 0 and number < end:
+            want -= len(self._get(lane, number, end))
+            number += 1
+        return want <= 0
+
+    def _count(self, lane: int, epoch: int) -> int:
+        if (lane, epoch) not in self._counts:
+            first = epoch * (self._per_pass or 0)
+            numbers = range(first, first + (self._per_pass or 0))
+            self._counts = {k: v for k, v in self._counts.items() if k[1] == epoch}
+            self._counts[lane, epoch] = sum(
+                len(self._executor.submit(LaneBlock(lane, n)).result()) for n in numbers
+            )
+        return self._counts[lane, epoch]
+
+    # ---- lanes
+
+    def _own_lanes(self) -> tuple[int, ...]:
+        lanes = np.unique(self._rows // self._each)
+        whole = (lanes[:, None] * self._each + np.arange(self._each)).ravel()
+        if not np.array_equal(whole, self._rows):
+            raise LanesError(
+                f"this process needs rows {self._rows[0]}..{self._rows[-1]} of {self._batch}, "
+                f"no whole lanes: the dataset has {self._chain.lanes} of {self._each} rows each "
+                "(saved states depend on it). New run: .lanes(number of hosts)."
+            )
+        return tuple(int(lane) for lane in lanes)
+
+    def _pull(
+        self, lane: int, number: int, offset: int, end: int | None
+    ) -> tuple[list[Block], int, int]:
+        # up to `each` rows of a lane, and where it then stands
+        parts: list[Block] = []
+        want, empty = self._each, 0
+        while want and (end is None or number < end):
+            block = self._get(lane, number, end)
+            part = block.slice(offset, min(offset + want, len(block)))
+            want, offset = want - len(part), offset + len(part)
+            empty = 0 if len(part) else empty + 1
+            if len(part):
+                parts.append(part)
+            if offset == len(block):
+                number, offset = number + 1, 0
+            if empty > 64 + 2 * self._chain.blocks.per_epoch:
+                raise StreamEndError(
+                    f"lane {lane} gave no row in {empty} blocks, more than two epochs of them: do "
+                    "its stages drop everything?"
+                )
+        return parts, number, offset
+
+    def _get(self, lane: int, number: int, end: int | None) -> Block:
+        # each lane's next block starts when its current one does
+        for n in (number, number + 1):
+            key = LaneBlock(lane, n)
+            if key not in self._pending and (end is None or n < end or n == number):
+                self._pending[key] = self._executor.submit(key)
+        for key in list(self._pending):
+            if key.lane == lane and not number - 1 <= key.number <= number + 8:
+                del self._pending[key]
+        return self._pending[LaneBlock(lane, number)].result()
