@@ -1,0 +1,170 @@
+"""Random datasets for the laws: recipes are lists of operations, printed as one line when they fail."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python.array_record_module import ArrayRecordWriter
+from hypothesis import strategies as st
+
+from pipeline import ArrayRecordSource, Dataset, Loader, MemorySource, ParquetSource
+from pipeline.debug.digest import digest
+
+Op = tuple[Any, ...]
+SOURCES = ("list", "columns", "array_record", "parquet")
+
+
+# ---- rows are {"id": which record, "v": what was done to it}
+
+
+def bump(row: Any) -> Any:
+    return {"id": row["id"], "v": row["v"] * 31 + 7}
+
+
+def bump_columns(rows: Any) -> Any:
+    return {"id": rows["id"], "v": rows["v"] * 31 + 7}
+
+
+def jitter(row: Any, rng: np.random.Generator) -> Any:
+    return {"id": row["id"], "v": row["v"] ^ rng.integers(1 << 30)}
+
+
+def place(position: int, row: Any) -> Any:
+    return {"id": row["id"], "v": row["v"] + position}
+
+
+def some(row: Any) -> bool:
+    return row["id"] % 3 != 0
+
+
+def copies(row: Any) -> list[Any]:
+    return [{"id": row["id"], "v": row["v"] + j} for j in range(int(row["id"]) % 3)]
+
+
+def document(row: Any) -> Any:
+    return {"tokens": np.full(1 + row["id"] % 7, row["v"])}
+
+
+def decode(record: bytes) -> Any:
+    return {"id": np.int64(int(record)), "v": np.int64(int(record) * 5)}
+
+
+class Files:
+    """Small files of n records, made once a session."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.array_record = functools.cache(self._array_record)
+        self.parquet = functools.cache(self._parquet)
+
+    def _array_record(self, n: int) -> ArrayRecordSource:
+        paths: list[str] = []
+        for shard, part in enumerate(np.array_split(np.arange(n), 3)):
+            path = str(self._folder / f"{n}-{shard}.array_record")
+            writer = ArrayRecordWriter(path, "group_size:2")
+            for i in part:
+                writer.write(b"%d" % i)
+            writer.close()
+            paths.append(path)
+        return ArrayRecordSource(paths)
+
+    def _parquet(self, n: int) -> ParquetSource:
+        path = self._folder / f"{n}.parquet"
+        table = pa.table({"id": np.arange(n), "v": np.arange(n) * 5})
+        pq.write_table(table, path, row_group_size=4)
+        return ParquetSource(path)
+
+    def dataset(self, kind: str, n: int, seed: int) -> Dataset:
+        if kind == "array_record":
+            return Dataset(self.array_record(n), seed=seed).map(decode)
+        if kind == "parquet":
+            return Dataset(self.parquet(n), seed=seed)
+        columns = {"id": np.arange(n), "v": np.arange(n) * 5}
+        if kind == "columns":
+            return Dataset(columns, seed=seed)
+        return Dataset(MemorySource([decode(b"%d" % i) for i in range(n)]), seed=seed)
+
+
+def build(files: Files, recipe: tuple[str, int, int, list[Op]]) -> Dataset:
+    """The dataset that a recipe (source, n, seed, operations) describes."""
+    kind, n, seed, ops = recipe
+    ds = files.dataset(kind, n, seed)
+    for i, (op, *args) in enumerate(ops):
+        ds = _OPS[op](ds, f"s{i}", *args)
+    return ds
+
+
+_OPS: dict[str, Callable[..., Dataset]] = {
+    "shuffle": lambda ds, name: ds.shuffle(name=name),
+    "pinned": lambda ds, name: ds.shuffle(name=name, reshuffle=False),
+    "slice": lambda ds, name, a, b, c: ds[a:b:c] if len(range(len(ds))[a:b:c]) else ds,
+    "repeat": lambda ds, name, k: ds.repeat(k),
+    "map": lambda ds, name: ds.map(bump),
+    "batched": lambda ds, name: ds.map(bump_columns, batched=True),
+    "random_map": lambda ds, name: ds.random_map(jitter, name=name),
+    "map_with_index": lambda ds, name: ds.map_with_index(place),
+    "filter": lambda ds, name, block: ds.filter(some, block=block),
+    "flat_map": lambda ds, name, block: ds.flat_map(copies, block=block),
+    "split": lambda ds, name, block: ds.map(document).pack({"tokens": 5}, block=block),
+    "first_fit": lambda ds, name, block: ds.map(document).pack(
+        {"tokens": 8}, how="first_fit", block=block
+    ),
+    "lanes": lambda ds, name, n: ds.lanes(n),
+}
+
+_BOUND = st.none() | st.integers(-12, 30)
+_KEEP = st.sampled_from([("map",), ("batched",), ("random_map",)])
+_ORDER = st.one_of(
+    st.sampled_from([("shuffle",), ("pinned",), ("map_with_index",)]),
+    st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
+    st.tuples(st.just("repeat"), st.integers(1, 3)),
+)
+_BLOCK = st.sampled_from([1, 3, 8, 64])
+_COUNT = st.tuples(st.sampled_from(["filter", "flat_map"]), _BLOCK)
+_PACK = st.tuples(st.sampled_from(["split", "first_fit"]), _BLOCK)
+_LANES = st.tuples(st.just("lanes"), st.sampled_from([1, 2, 4]))
+
+
+@st.composite
+def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None) -> Any:
+    """A recipe of an indexed dataset."""
+    n = draw(sizes if sizes is not None else st.integers(1, 40))
+    ops = draw(st.lists(st.one_of(_KEEP, _ORDER), max_size=5))
+    return draw(st.sampled_from(SOURCES)), n, draw(st.integers(0, 3)), ops
+
+
+@st.composite
+def counted(draw: st.DrawFn) -> Any:
+    """A recipe of a counted dataset, with lanes."""
+    kind, n, seed, ops = draw(indexed(st.integers(1, 60)))
+    ops = [*ops, draw(_COUNT), *draw(st.lists(st.one_of(_KEEP, _COUNT), max_size=2))]
+    if draw(st.booleans()):
+        ops = [*ops, draw(_PACK)]
+    return kind, n, seed, [*ops, draw(_LANES)]
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """A recipe of any dataset."""
+    return st.one_of(indexed(), counted())
+
+
+def run(loader: Loader, steps: int) -> list[str]:
+    """Digests of the next batches, fewer where passes hold none."""
+    out: list[str] = []
+    for _ in range(steps):
+        try:
+            out.append(digest(next(loader)))
+        except StopIteration:
+            break
+    return out
+
+
+def joined(parts: list[Any]) -> Any:
+    """The global batch that hosts' parts make up: their rows end to end."""
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

@@ -1,0 +1,92 @@
+"""Tiny training runs in processes of their own, to be watched and killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.ledger import Entry, read
+
+TINY = ("width=32", "layers=1", "hidden=64", "length=64", "warmup=4", "steps=40")
+TINY += ("save_every=5", "keep=2", "keep_every=20")
+
+
+class Workplace:
+    """A directory in which runs share the converted corpus and XLA's compilation cache."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def environment(self, devices: int = 1) -> dict[str, str]:
+        return {
+            **os.environ,
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(self.path / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        }
+
+    def start(self, run: str, *, devices: int = 1) -> subprocess.Popen[str]:
+        """Begin or resume training; the caller ends it."""
+        command = [sys.executable, "-m", "harness", "train", "--run", str(self.path / run)]
+        return subprocess.Popen(
+            [*command, "--config", *TINY],
+            env=self.environment(devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def train(self, run: str, *, devices: int = 1) -> str:
+        """Train to the end; what it printed."""
+        process = self.start(run, devices=devices)
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+        return out
+
+    def interrupt(
+        self, run: str, signal: int, when: Callable[[Path], bool], *, devices: int = 1
+    ) -> tuple[int, str]:
+        """Train until `when(directory)` holds, send the signal; exit status and output."""
+        process = self.start(run, devices=devices)
+        while not when(self.path / run):
+            assert process.poll() is None, f"it ended too early: {process.communicate()[0]}"
+            time.sleep(0.0005)
+        process.send_signal(signal)
+        out, _ = process.communicate()
+        return process.returncode, out
+
+
+def at_step(step: int) -> Callable[[Path], bool]:
+    """The ledger holds a line of that step."""
+    return lambda run: any(entry.step >= step for entry in read(run / "ledger.jsonl"))
+
+
+def mid_save(step: int) -> Callable[[Path], bool]:
+    """A checkpoint later than that step is being written."""
+
+    def holds(run: Path) -> bool:
+        return any(at > step for at in unfinished(run))
+
+    return holds
+
+
+def unfinished(run: Path) -> list[int]:
+    """Steps whose checkpoint is begun and not complete."""
+    temporary = (run / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+    return [int(path.name.partition(".")[0]) for path in temporary]
+
+
+def finished(run: Path) -> list[int]:
+    """Steps of the complete checkpoints."""
+    return sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def bits(entry: Entry) -> tuple[object, ...]:
+    """All of a step that must not depend on how often its run was stopped."""
+    return entry.loss_bits, entry.grad_norm, entry.digest, entry.data_step, entry.rows
