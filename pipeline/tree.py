@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +29,9 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
 def rebuild(tree: Any, parts: list[Any]) -> Any:
     """A container of the same kind as `tree` around other parts, in `children(tree)` order."""
     if isinstance(tree, dict):
-        return type(tree)(zip(tree, parts, strict=True))
+        same = copy.copy(tree)  # of a defaultdict too, whose constructor takes no pairs
+        same.update(zip(tree, parts, strict=True))
+        return same
     if isinstance(tree, tuple):
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     names = [f.name for f in dataclasses.fields(tree)]

@@ -1,4 +1,4 @@
-"""Random datasets for the laws: recipes are lists of operations, printed as one line when they fail."""
+"""Random datasets for the laws: a recipe lists operations, so a failure prints as one line."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         StateError: none given, or they were taken at different steps or of different datasets.
 
     >>> from pipeline import Dataset, Loader
-    >>> ds = Dataset(range(100)).filter(lambda x: x % 3).lanes(2).repeat()
+    >>> ds = Dataset(range(100)).filter(lambda x: x % 3 > 0).lanes(2).repeat()
     >>> hosts = [Loader(ds, 4, host=h, hosts=2) for h in range(2)]
     >>> _ = [next(loader) for loader in hosts]
     >>> merge([loader.state_dict() for loader in hosts])["lanes"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
+from tests.harness.runs import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -66,17 +69,20 @@ def test_false_digest_in_one_of_two_launches(
     assert main(["replay", "--run", str(run), "--steps", "12:13"]) == 0
 
 
-@pytest.mark.parametrize("gone", ["state", "state/d", "data/loader.json"])
-def test_half_removed_checkpoint_is_passed_over(
-    copy: Callable[..., Path], capsys: pytest.CaptureFixture[str], gone: str
-) -> None:
+def test_damaged_checkpoint(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy(lambda lines: None)
-    path = run / "checkpoints/20" / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert main(["replay", "--run", str(run), "--steps", "20:21"]) == 0
-    out = capsys.readouterr().out
-    assert "passing over checkpoint 20" in out
-    assert "from checkpoint 0" in out
+    (run / "checkpoints/20/data/loader.json").unlink()
+    assert main(["replay", "--run", str(run), "--steps", "20:21"]) == 2
+    assert "checkpoints/20 is damaged" in capsys.readouterr().err
+
+
+def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplace) -> None:
+    run = copy(lambda lines: None)
+    shutil.rmtree(run / "checkpoints/20/state/d")
+    command = [sys.executable, "-m", "harness", "replay", "--run", str(run), "--steps", "20:21"]
+    done = subprocess.run(command, env=workplace.environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "checkpoints/20 is damaged: NOT_FOUND" in done.stderr
 
 
 def test_show(uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_an_own_fingerprint_is_taken():
     assert MemorySource(Own(3)).fingerprint() == "mine"
 
 
-def rows_of(source):
+def rows_of(source) -> Any:
     return source.read(np.arange(len(source)))
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
 from pipeline.block import Columns, Int64s
-from pipeline.debug.conformance_transform import check_transform as check_transform
-from pipeline.tree import children, leaves
+from pipeline.debug.conformance.records import same, scribble
+from pipeline.tree import leaves
 from pipeline.types import Source
 
 
@@ -58,7 +57,7 @@ class _Case:
     def __init__(self, source: Source, samples: int, seed: int) -> None:
         self.source = source
         self.n = len(source)
-        self.pickled = len(pickle.dumps(source))  # before anything is read
+        self.pickled = len(cloudpickle.dumps(source))  # before anything is read
         self.rng = np.random.default_rng(seed)
         chosen = np.arange(self.n)
         if self.n > samples:
@@ -160,11 +159,11 @@ def _check_independence(case: _Case) -> None:
     for a, b in combinations(arrays, 2):
         _need(not np.shares_memory(a, b), "two columns of one read share memory. Copy them.")
     for value in arrays if isinstance(got, Columns) else _rows(got):
-        _scribble(value)
+        scribble(value)
     case.compare(case.chosen, "writing into what read returned changed the source")
     for i in case.chosen[:8].tolist():
         first, second = case.read([i, i])
-        _scribble(first)
+        scribble(first)
         _need(
             same(second, case.known[i]),
             f"read([{i}, {i}]): writing into the first changed the second to {_short(second)}.",
@@ -182,13 +181,13 @@ def _check_threads(case: _Case) -> None:
 
 
 def _check_pickle(case: _Case, most: int | None) -> None:
-    data = pickle.dumps(case.source)
+    data = cloudpickle.dumps(case.source)
     _need(
         most is None or len(data) <= most,
         f"the pickle takes {len(data)} bytes, more than {most}. "
         "Leave handles and caches out in __getstate__.",
     )
-    twin = pickle.loads(data)
+    twin = cloudpickle.loads(data)
     _need(len(twin) == case.n, f"the pickled copy has {len(twin)} records, not {case.n}.")
     case.compare(case.chosen, "read from a pickled copy", twin)
     _close(twin)
@@ -234,7 +233,7 @@ def _check_fingerprint(case: _Case) -> None:
     first = known()
     _need(isinstance(first, str) and bool(first), f"fingerprint is {first!r}, not a string.")  # pyright: ignore[reportUnnecessaryIsInstance]
     case.read(case.chosen)
-    twin = pickle.loads(pickle.dumps(case.source)).fingerprint()
+    twin = cloudpickle.loads(cloudpickle.dumps(case.source)).fingerprint()
     _need(first == known() == twin, f"fingerprint is {first}, then {known()}, pickled {twin}.")
 
 
@@ -250,76 +249,8 @@ def _close(source: Any) -> None:
     getattr(source, "close", lambda: None)()
 
 
-def same(a: Any, b: Any) -> bool:
-    """Are two records equal: structure, types, dtypes, shapes and values, NaN being itself?
-
-    >>> same({"x": np.array([1.0, np.nan])}, {"x": np.array([1.0, np.nan])}), same(1, 1.0)
-    (True, False)
-    """
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray | np.generic):
-        return _same_arrays(np.asarray(a), np.asarray(b))
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    parts, others = children(a), children(b)
-    if parts is not None and others is not None:
-        return [k for k, _ in parts] == [k for k, _ in others] and all(
-            same(v, w) for (_, v), (_, w) in zip(parts, others, strict=True)
-        )
-    if hasattr(a, "__array__"):
-        return _same_arrays(np.asarray(a), np.asarray(b))
-    if type(a).__eq__ is object.__eq__:  # equal only to itself, so what it holds decides
-        return a is b or same(getattr(a, "__dict__", {}), getattr(b, "__dict__", {}))
-    return bool(a == b) or (a != a and b != b)
-
-
-def _same_arrays(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    if a.dtype.hasobject:
-        return all(map(same, a.ravel().tolist(), b.ravel().tolist()))
-    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcmM"))
-
-
 def _rows(got: Sequence[Any] | Columns) -> list[Any]:
     return got.rows() if isinstance(got, Columns) else [got[i] for i in range(len(got))]
-
-
-def _scribble(value: Any) -> None:
-    """Write into everything that can be written into."""
-    if isinstance(value, np.ndarray):
-        _scribble_array(value)
-    elif isinstance(value, list):
-        for part in value:
-            _scribble(part)
-        value.clear()
-    elif (parts := children(value)) is not None:
-        for _, part in parts:
-            _scribble(part)
-        if isinstance(value, dict):
-            value.clear()
-        elif dataclasses.is_dataclass(value) and parts and not _is_frozen(value):
-            setattr(value, parts[0][0], None)
-
-
-def _scribble_array(a: np.ndarray) -> None:
-    if a.dtype.hasobject:
-        for part in a.ravel().tolist():
-            _scribble(part)
-    if not a.flags.writeable:
-        return
-    if a.dtype.kind == "O":
-        a[...] = None
-    elif a.dtype.kind == "b":
-        a[...] = ~a
-    elif not a.dtype.hasobject and a.size:
-        other = np.frombuffer(bytes(255 - x for x in a.tobytes()), a.dtype)
-        a[...] = other.reshape(a.shape)
-
-
-def _is_frozen(value: Any) -> bool:
-    return type(value).__dataclass_params__.frozen
 
 
 def _need(good: bool, message: str) -> None:
