@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -43,7 +44,8 @@ class Leaf:
 
     def fingerprint(self) -> dict[str, str]:
         own = getattr(self.source, "fingerprint", None)
-        return {"source": own() if own else f"{type(self.source).__name__} {len(self.source)}"}
+        text = own() if own else f"{type(self.source).__name__} {len(self.source)}"
+        return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
 
 class Chain:

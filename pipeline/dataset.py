@@ -232,7 +232,7 @@ class Dataset:
         return self.chain.length
 
     def __repr__(self) -> str:
-        head = " ".join(self.chain.root.fingerprint().values())
+        head = ", ".join(type(c.source).__name__ for c in self.components)
         stages = "".join(f"\n  .{s.fingerprint()}" for s in self.chain.stages)
         return f"Dataset({head}, seed={self.chain.seed}){stages}"
 

@@ -57,12 +57,8 @@ class JaxFeed:
         Raises:
             BatchError: the batch does not split over the devices.
         """
-        try:
-            index = self._leading().addressable_devices_indices_map((batch,))
-        except ValueError as e:
-            raise BatchError(
-                f"a batch of {batch} rows does not split over the sharding {self.sharding}: {e}"
-            ) from e
+        self._check_split(batch)
+        index = self._leading().addressable_devices_indices_map((batch,))
         spans = {i[0].indices(batch)[:2] for i in index.values()}
         return np.unique(np.concatenate([np.arange(*span) for span in sorted(spans)]))
 
@@ -74,6 +70,7 @@ class JaxFeed:
         """
         for name, leaf in leaves(batch):
             self._check(name, leaf)
+        self._check_split(total)
         return map_leaves(lambda a: self._place(np.asarray(a), rows, total), batch)
 
     def gather(self, state: Any) -> list[Any]:
@@ -89,6 +86,15 @@ class JaxFeed:
         all_text = multihost_utils.process_allgather(padded)
         flat = zip(all_text.reshape(len(sizes), -1), sizes.ravel(), strict=True)
         return [json.loads(row[: int(n)].tobytes()) for row, n in flat]
+
+    def _check_split(self, batch: int) -> None:
+        try:
+            self._leading().shard_shape((batch,))
+        except ValueError as e:
+            raise BatchError(
+                f"a batch of {batch} rows does not split over {self.sharding}. Choose a multiple "
+                'of its devices; for a short last batch, remainder="drop" or "pad".'
+            ) from e
 
     def _leading(self) -> Any:
         return self._cut(1)

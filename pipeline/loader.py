@@ -69,6 +69,8 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int = 0,
     ) -> None:
+        if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(f"a Loader wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
         self._options: dict[str, Any] = {
             "feed": feed,
             "host": host,
@@ -104,6 +106,7 @@ class Loader:
         self, share: Share, remainder: str, steps: int | None
     ) -> tuple[Stream, Passes | None]:
         chain, size = self._dataset.chain, self._batch_size
+        share.rows(size)  # a batch that fits no devices is refused here, not at the first step
         if not chain.counted:
             passes = Passes(chain.length, size, remainder == "drop", steps)
             passes.check()
@@ -133,14 +136,13 @@ class Loader:
         Raises:
             StopIteration: the whole next pass holds no batch.
         """
-        if not self._ready:
-            self._settle()
-        self._fill(1)
+        self._settle()
+        # fill before taking: an interrupt in here loses no batch
+        self._fill(1 + (self._feed.prefetch if self._feed else 0))
         if not self._ready:
             self._cursor = self._stream.turn(self._cursor)
             raise StopIteration
         batch, self._cursor = self._ready.popleft()
-        self._fill(self._feed.prefetch if self._feed else 0)
         return batch
 
     def _fill(self, want: int) -> None:
@@ -170,8 +172,7 @@ class Loader:
 
     def _settle(self) -> Cursor:
         # move past skipped steps before anybody asks where the loader stands
-        if not self._ready:
-            self._cursor = self._skipped(self._cursor)
+        self._cursor = self._skipped(self._cursor)
         return self._cursor
 
     def _skipped(self, cursor: Cursor) -> Cursor:
@@ -264,7 +265,10 @@ class Loader:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, just after the last batch handed out: small, JSON-able."""
+        """Where the loader stands, just after the last batch handed out: small, JSON-able.
+
+        With a feed and a counted dataset, processes gather their lanes: all must call it.
+        """
         saved = Saved(self._settle(), self._batch_size, self._since, self._skips)
         state = encode(saved, self._dataset.fingerprint())
         if self._feed is not None and self._passes is None:
@@ -287,11 +291,17 @@ class Loader:
         cursor = saved.cursor
         if isinstance(self._stream, CountedStream):
             cursor = _own_lanes(cursor, self._stream.lanes, self._dataset.chain.lanes)
-        changed = saved.batch_size != self._batch_size
-        since = cursor.step if changed else saved.since
+        since = cursor.step if self._other_batches(saved) else saved.since
         self._stream.anchor(cursor if since else self._stream.start())
         self._cursor, self._since, self._skips = cursor, since, saved.skips
         self._ready.clear()
+
+    def _other_batches(self, saved: Saved) -> bool:
+        # whether the steps before this state were of another batch size
+        if self._passes is None:
+            return saved.batch_size != self._batch_size
+        reached = self._passes.reaches(saved.cursor)
+        return not saved.since and not reached
 
     get_state = state_dict
     set_state = load_state_dict

@@ -19,13 +19,13 @@ class Saved:
 
     Attributes:
         cursor: where the stream stands; its lanes are those that the state knows.
-        batch_size: the global batch size it was saved under.
+        batch_size: the global batch size it was saved under; None if the rows tell.
         since: the step from which that batch size has held.
         skips: rising, disjoint half-open step ranges.
     """
 
     cursor: Cursor
-    batch_size: int
+    batch_size: int | None
     since: int
     skips: Skips
 
@@ -39,8 +39,7 @@ def encode(saved: Saved, dataset: Mapping[str, str]) -> dict[str, Any]:
         "step": c.step,
         "epoch": c.epoch,
         "batch": c.batch,
-        "batch_size": saved.batch_size,
-        "dataset": dict(dataset),
+        "dataset": _fold(dataset),
     }
     if saved.since:
         state["since"] = saved.since
@@ -49,6 +48,7 @@ def encode(saved: Saved, dataset: Mapping[str, str]) -> dict[str, Any]:
     if c.lanes:
         state["lanes"] = [list(lane) for lane in c.lanes]
         state["taken"] = c.taken
+        state["batch_size"] = saved.batch_size
     return state
 
 
@@ -79,7 +79,7 @@ def decode(state: Any) -> Saved:
         since = _whole(state.get("since", 0))
         if len({lane[0] for lane in lanes}) != len(lanes):
             raise ValueError(f"a lane stands twice in {lanes}")
-        return Saved(cursor, _count(state, "batch_size"), since, skips)
+        return Saved(cursor, _count(state, "batch_size") if lanes else None, since, skips)
     except (KeyError, TypeError, ValueError) as e:
         raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
 
@@ -88,9 +88,10 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     """Raises MismatchError, listing what differs, if the state is of another dataset than `now`."""
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
-    saved = state.get("dataset")
-    if not isinstance(saved, Mapping):
-        raise StateError(f"the state names no dataset: {_short(state)}. Use another.")
+    try:
+        saved = _unfold(state["dataset"])
+    except (KeyError, AttributeError, TypeError) as e:
+        raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
     keys = sorted({*saved, *now}, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
@@ -154,6 +155,26 @@ def merge_skips(ranges: Iterable[tuple[int, int]]) -> Skips:
     return tuple(joined)
 
 
+def _fold(dataset: Mapping[str, str]) -> dict[str, Any]:
+    # {"stages.0": a, "stages.1": b} as {"stages": [a, b]}: states stay short
+    folded: dict[str, Any] = {}
+    for key, value in dataset.items():
+        head, _, last = key.rpartition(".")
+        if last.isdigit():
+            folded.setdefault(head, []).append(value)
+        else:
+            folded[key] = value
+    return folded
+
+
+def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in folded.items():
+        many = isinstance(value, list | tuple)
+        flat |= {f"{key}.{i}": v for i, v in enumerate(value)} if many else {key: value}
+    return flat
+
+
 def _copy(state: Any) -> Any:
     if isinstance(state, Mapping):
         return {k: _copy(v) for k, v in state.items()}
@@ -188,6 +209,8 @@ def _difference(key: str, saved: str | None, now: str | None) -> str:
         (old, _, _), (new, _, _) = saved.rpartition(" "), now.rpartition(" ")
         if old == new and old:
             return f"{name}: {old}, code or options changed"
+    if key.endswith("source"):
+        return f"{name}: other records ({saved} -> {now})"
     return f"{name}: {saved} -> {now}"
 
 

@@ -86,6 +86,12 @@ class Passes:
         """The cursor once the batch at `cursor` has been handed out."""
         return self.locate(cursor.step + 1, cursor)
 
+    def reaches(self, cursor: Cursor) -> bool:
+        """Whether these batches, counted from step 0, come to a cursor."""
+        if not cursor.step:
+            return not cursor.rows
+        return bool(self.per_pass != 0 and self.locate(cursor.step) == cursor)
+
     def locate(self, step: int, anchor: Cursor | None = None) -> Cursor:
         """The cursor at a step, in O(1), counted from an anchor that was reached some other way.
 

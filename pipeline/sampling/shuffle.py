@@ -45,8 +45,9 @@ class Shuffle:
         return At(at.epoch, order, index)
 
     def fingerprint(self) -> str:
+        name = "" if self.name == "shuffle" else f" {self.name}"
         seed = "" if self.seed is None else f" seed={self.seed}"
-        return f"shuffle {self.name}{seed}{'' if self.reshuffle else ' reshuffle=False'}"
+        return f"shuffle{name}{seed}{'' if self.reshuffle else ' reshuffle=False'}"
 
     def refusal(self, n: int) -> str | None:
         if n == ENDLESS:

@@ -29,7 +29,8 @@ def test_words_that_are_no_settings(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"width": 30}, {"steps": 10}, {"dtype": "float16"}, {"fsdp": -1}, {"keep": 0}]
+    "given",
+    [{"width": 30}, {"steps": 10}, {"dtype": "float16"}, {"fsdp": -1}, {"lanes": 3}, {"keep": 0}],
 )
 def test_settings_that_cannot_be(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(given))):
@@ -49,6 +50,8 @@ def test_settings_of_another_version() -> None:
     stored = {**dataclasses.asdict(Config()), "depth": 3}
     with pytest.raises(ConfigError, match=r"\['depth'\]"):
         settle(stored, {})
+    del stored["depth"], stored["lanes"]
+    assert settle(stored, {}).lanes == 1
 
 
 def test_mismatch_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,12 @@ def test_evaluation_sees_each_token_exactly_once(corpus: Corpus) -> None:
     assert bytes(tokens[tokens != BOS].astype(np.uint8)) == text
 
 
+def test_lanes_change_no_count(corpus: Corpus) -> None:
+    loader = Loader(held_out_data(corpus, Config(lanes=2)), 8, remainder="pad")
+    real = [np.sum((b["segment_ids"] > 0) & b["mask"][:, None]) for b in loader.once()]
+    assert sum(real) == corpus.held_out_tokens
+
+
 def test_training_rows_are_full(corpus: Corpus) -> None:
     batch = next(Loader(training_data(corpus, Config()), 16))
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {

@@ -1,0 +1,211 @@
+"""The description: what chains, what is refused when chained, what a dataset says of itself."""
+
+from __future__ import annotations
+
+import pickle
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Columns, Dataset, Loader
+from pipeline.errors import ChainError, LengthError, PositionError, SourceError
+
+
+def numbers(n: int = 10) -> Dataset:
+    return Dataset(range(n))
+
+
+def test_methods_give_new_datasets() -> None:
+    ds = numbers()
+    assert ds.shuffle() is not ds
+    assert list(ds) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("chain", "name"),
+    [
+        (lambda ds: ds.shuffle(), "shuffle"),
+        (lambda ds: ds[2:5], "slice"),
+        (lambda ds: ds[0], "ds[i]"),
+        (lambda ds: ds.read([0]), "read"),
+        (lambda ds: ds.map_with_index(lambda i, row: row), "map_with_index"),
+    ],
+)
+def test_order_is_refused_after_counting(chain: Any, name: str) -> None:
+    counted = numbers().filter(lambda x: x > 2, name="big")
+    with pytest.raises(ChainError, match="filter 'big' counts rows") as caught:
+        chain(counted)
+    assert f"Move {name} before it" in str(caught.value)
+
+
+def test_lengths() -> None:
+    assert len(numbers()[2:8:2]) == 3
+    assert len(numbers().repeat(3)) == 30
+    for ds in (numbers().repeat(), numbers().filter(lambda x: True)):
+        with pytest.raises(LengthError):
+            len(ds)
+    assert list(numbers(4).filter(lambda x: x > 1)) == [2, 3]  # list() asks for a length first
+
+
+def test_rows_by_position() -> None:
+    ds = numbers().shuffle()
+    rows = list(ds)
+    assert [ds[i] for i in range(10)] == rows
+    assert ds[-1] == rows[-1]
+    assert ds[np.int64(3)] == rows[3]
+    for bad in (10, -11):
+        with pytest.raises(IndexError, match="of a dataset of 10 rows"):
+            ds[bad]
+    with pytest.raises(PositionError, match="lie outside"):
+        ds.read([3, 10])
+    assert len(ds.read([])) == 0
+    assert ds.read([1, 1]).rows() == [rows[1], rows[1]]
+
+
+def test_slices() -> None:
+    assert list(numbers()[::-1]) == list(range(10))[::-1]
+    assert list(numbers()[7:2:-2]) == [7, 5, 3]
+    assert len(numbers()[20:]) == 0
+    endless = numbers().repeat()
+    assert list(endless[8:13]) == [8, 9, 0, 1, 2]
+    with pytest.raises(ChainError, match="needs a start and a stop"):
+        endless[3:]
+
+
+def test_pinned_orders() -> None:
+    ds = numbers().shuffle()
+    fresh = list(ds.repeat(2))
+    assert fresh[:10] != fresh[10:]
+    pinned = list(numbers().shuffle(reshuffle=False).repeat(2))
+    assert pinned[:10] == pinned[10:] == fresh[:10]
+    cut = list(ds[:].repeat(2))
+    assert cut[:10] == cut[10:]
+
+
+def test_two_random_stages_of_one_name_are_refused() -> None:
+    with pytest.raises(ChainError, match=r"two shuffle stages are named 'shuffle'.*name="):
+        numbers().shuffle().shuffle()
+    numbers().shuffle().shuffle(name="again")
+    with pytest.raises(ChainError, match="two random_map stages"):
+        numbers().random_map(lambda x, rng: x).random_map(lambda x, rng: x)
+
+
+@pytest.mark.parametrize("bad", [3, None, 2.5, object()])
+def test_what_is_no_source_is_refused(bad: Any) -> None:
+    with pytest.raises(ChainError, match="a dataset needs a source"):
+        Dataset(bad)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ChainError, match="seed"):
+        Dataset(range(3), seed="a")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ChainError, match="give 1 or more"):
+        numbers().repeat(0)
+    with pytest.raises(ChainError, match="empty"):
+        Dataset([]).repeat()
+    with pytest.raises(ChainError, match="before repeat"):
+        numbers().repeat().shuffle()
+    with pytest.raises(ChainError, match="only counted datasets have lanes"):
+        numbers().lanes(2)
+    with pytest.raises(ChainError, match="1 or more"):
+        numbers().filter(bool).lanes(0)
+    with pytest.raises(SourceError, match="nothing-here"):
+        Dataset("nothing-here/*.parquet")
+
+
+def test_repeat_passes_through_counting_stages() -> None:
+    def even(x: int) -> bool:
+        return x % 2 == 0
+
+    after = numbers().shuffle().filter(even).repeat(2)
+    before = numbers().shuffle().repeat(2).filter(even)
+    assert list(after) == list(before)
+    assert after.fingerprint() == before.fingerprint()
+
+
+def test_rows_may_be_any_pytree() -> None:
+    Point = namedtuple("Point", ["x", "y"])
+
+    @dataclass
+    class Pair:
+        a: Any
+        b: Any
+
+    rows = [Pair(Point(i, float(i)), (str(i), [i, i])) for i in range(4)]
+    batch = next(Loader(Dataset(rows), 4))
+    assert isinstance(batch, Pair)
+    assert isinstance(batch.a, Point)
+    assert batch.a.y.dtype == np.float64
+    assert batch.b[0].tolist() == ["0", "1", "2", "3"]
+    assert batch.b[1].shape == (4, 2)
+
+
+def test_columns_pass_through_as_columns() -> None:
+    ds = Dataset({"x": np.arange(6), "y": np.zeros((6, 2), np.float32)}).shuffle()[1:5]
+    assert isinstance(ds.read([0, 3]).values, Columns)
+    doubled = ds.map(lambda rows: {"x": rows["x"] * 2}, batched=True)
+    assert isinstance(doubled.read([0, 3]).values, Columns)
+
+
+def test_spec_reads_at_most_one_record() -> None:
+    reads: list[int] = []
+
+    class Counting:
+        def __len__(self) -> int:
+            return 100
+
+        def read(self, indices: Any) -> list[Any]:
+            reads.append(len(indices))
+            return [{"x": np.float32(i)} for i in indices]
+
+    assert repr(Dataset(Counting()).shuffle().spec) == "{'x': float32[]}"
+    assert reads == [1]
+    with pytest.raises(PositionError, match="no spec"):
+        _ = Dataset([]).spec
+
+
+def test_a_source_that_gives_too_few_records_is_named() -> None:
+    class Short:
+        def __len__(self) -> int:
+            return 4
+
+        def read(self, indices: Any) -> list[Any]:
+            return [0]
+
+    with pytest.raises(SourceError, match=r"Short\.read gave 1 records for 3 indices"):
+        Dataset(Short()).read([0, 1, 2])
+
+
+def test_head_and_iteration() -> None:
+    assert numbers().repeat().head(12) == [*range(10), 0, 1]
+    assert numbers(3).head() == [0, 1, 2]
+    assert numbers().filter(lambda x: x > 7).head() == [8, 9]
+    lanes = list(numbers().filter(lambda x: True, block=2).lanes(2))
+    assert lanes == [0, 1, 3, 2, 4, 5, 6, 8, 7, 9]  # blocks 0 12 34 5 67 89, lanes in turn
+
+
+def test_datasets_pickle() -> None:
+    ds = numbers().shuffle().filter(bool).lanes(2).repeat(2)
+    copied = pickle.loads(pickle.dumps(ds))
+    assert copied.fingerprint() == ds.fingerprint()
+    assert list(copied) == list(ds)
+
+
+def test_open_by_path(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"x": [1, 2, 3]}), tmp_path / "a.parquet")
+    assert [int(row["x"]) for row in Dataset(str(tmp_path / "*.parquet"))] == [1, 2, 3]
+    assert [int(row["x"]) for row in Dataset(tmp_path / "a.parquet")] == [1, 2, 3]
+
+
+def test_repr_shows_the_chain() -> None:
+    assert (
+        repr(numbers().shuffle().repeat(2))
+        == "Dataset(MemorySource, seed=0)\n  .shuffle\n  .repeat 2"
+    )
