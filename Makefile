@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-RUN ?= runs/sotu
+RUN ?= runs/default
 
 .PHONY: train test check bench clean
 

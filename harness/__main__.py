@@ -1,0 +1,120 @@
+"""The command line: python -m harness train | replay."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config, parse
+from harness.errors import HarnessError
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from pipeline.errors import PipelineError
+
+_REPEATABLE = "--xla_gpu_exclude_nondeterministic_ops"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done; 1 a replayed step differs; 2 it cannot be done as asked, and stderr
+        says why; 143 or 130 stopped by SIGTERM or Ctrl-C, all saved.
+    """
+    args = _parser().parse_args(argv)
+    _before_jax()
+    try:
+        return args.run_command(args, RunDir(args.run), Screen())
+    except (HarnessError, PipelineError) as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to resume", file=sys.stderr)
+        return 130
+
+
+def _before_jax() -> None:
+    # read once, when jax starts: without it, GPU scatters add in any order
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _REPEATABLE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_REPEATABLE}=true".strip()
+
+
+def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.config(parse(args.config))
+    until = args.steps or cfg.steps
+    done = run.evaluation()
+    if done is None or done["step"] < until:
+        from harness.train import train
+
+        stopped = train(run, cfg, until=until, screen=screen)
+        if stopped is not None:
+            screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
+            return 128 + stopped
+        done = run.evaluation() or {}
+    else:
+        screen.say(f"{run.path} stands at step {done['step']:,}: nothing left to train.")
+    _tell(run, done, screen)
+    return 0
+
+
+def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
+    screen.say(
+        f"held-out loss {done['loss']:.4f} nats a byte after step {done['step']:,} "
+        f"({done['tokens']:,} tokens; unigram entropy {done['unigram_entropy']:.4f})\n"
+        f"run          {run.path}\n"
+        f"checkpoints  {run.checkpoints}\n"
+        f"ledger       {run.ledger}\n"
+        "To train on, give --steps more. To prove steps: "
+        f"python -m harness replay --run {run.path} --steps 0:{min(20, done['step'])}"
+    )
+
+
+def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config(parse(args.config))
+    from harness.replay import replay
+
+    return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
+
+
+def _window(text: str) -> range:
+    start, _, stop = text.partition(":")
+    if not (start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give first:end, such as 100:120")
+    return range(int(start), int(stop))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    settings = ", ".join(f"{k}={v}" for k, v in vars(Config()).items())
+
+    train = commands.add_parser(
+        "train", help="train, or go on training", epilog=f"Settings: {settings}"
+    )
+    train.add_argument("--steps", type=_positive, help="stop after so many steps of the run")
+    train.set_defaults(run_command=_train)
+
+    replay = commands.add_parser("replay", help="prove steps against the ledger")
+    replay.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
+    replay.add_argument("--show", action="store_true", help="print each row's records and text")
+    replay.set_defaults(run_command=_replay)
+
+    for command in (train, replay):
+        command.add_argument("--run", type=Path, required=True, metavar="DIR")
+        command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""How a run's settings become its parts: mesh, corpus, loader, compiled functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+
+from harness.config import Config
+from harness.data import Corpus, prepare, training_data
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from harness.sharding import batch_sharding, make_mesh
+from harness.step import StepFunctions, make_steps
+from pipeline import Dataset, JaxFeed, Loader
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What training and replay both work with."""
+
+    cfg: Config
+    mesh: Mesh
+    corpus: Corpus
+    data: Dataset
+    loader: Loader
+    functions: StepFunctions
+
+
+@contextmanager
+def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
+    """The parts of a run on this process's devices; the mesh is set while it is entered.
+
+    Raises:
+        ConfigError: the devices do not fit the settings.
+    """
+    mesh = make_mesh(cfg)
+    corpus = prepare(run.data(cfg), screen)
+    data = training_data(corpus, cfg)
+    with (
+        jax.set_mesh(mesh),
+        Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
+    ):
+        yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh))

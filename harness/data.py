@@ -1,0 +1,174 @@
+"""What is trained on: the corpus as documents in ArrayRecord files, and the chains over them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config import Config
+from harness.files import locked, read_json, write_json
+from harness.metrics import Meter, Screen
+from harness.tokens import BOS, encode
+from pipeline import ArrayRecordSource, Dataset
+
+NAME = "sotu-v1"  # the rules below decide its bytes: change a rule, change the name
+_SHARDS = 4
+_PARAGRAPH = 600  # bytes after which the next end of a sentence ends a document
+_HELD_OUT_EVERY = 25
+_SENTENCE_END = re.compile(r"(?<=[.?!]) +")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The converted corpus.
+
+    Attributes:
+        path: its directory.
+        train_documents, held_out_documents: how many there are.
+        held_out_tokens: bytes and document beginnings of the held-out part.
+        unigram_entropy: nats a byte of the training part, if bytes came independently: the loss of
+            a model that knows only how frequent each byte is.
+    """
+
+    path: Path
+    train_documents: int
+    held_out_documents: int
+    held_out_tokens: int
+    unigram_entropy: float
+
+
+def documents(text: str) -> Iterator[str]:
+    """Cut a speech at ends of sentences into documents of paragraph size.
+
+    >>> [len(d) for d in documents("A sentence of thirty letters. " * 50)]
+    [629, 629, 239]
+    """
+    taken: list[str] = []
+    size = 0
+    for sentence in _SENTENCE_END.split(text.strip()):
+        taken.append(sentence)
+        size += len(sentence.encode()) + 1
+        if size > _PARAGRAPH:
+            yield " ".join(taken)
+            taken, size = [], 0
+    if taken:
+        yield " ".join(taken)
+
+
+def pack_record(speech: dict[str, Any], part: int, text: str) -> bytes:
+    """One document as a record: a line of JSON that says whence, then the text in UTF-8."""
+    whence = {k: speech[k] for k in ("id", "year", "president")}
+    return json.dumps({**whence, "part": part}).encode() + b"\n" + text.encode()
+
+
+def unpack_record(record: bytes) -> tuple[dict[str, Any], bytes]:
+    """What `pack_record` packed: whence, and the text's bytes.
+
+    >>> speech = {"id": "1790_gw", "year": 1790, "president": "George Washington"}
+    >>> unpack_record(pack_record(speech, 0, "I embrace"))[1]
+    b'I embrace'
+    """
+    head, _, text = record.partition(b"\n")
+    return json.loads(head), text
+
+
+def tokenize(record: bytes) -> dict[str, NDArray[np.int32]]:
+    """A record's text as tokens: int32[n]."""
+    return {"tokens": encode(unpack_record(record)[1])}
+
+
+def training_data(corpus: Corpus, cfg: Config) -> Dataset:
+    """The endless training stream: reshuffled each epoch, packed into rows of `length` tokens."""
+    source = ArrayRecordSource(str(corpus.path / "train-*.arrayrecord"))
+    chain = Dataset(source, seed=cfg.seed).shuffle().map(tokenize)
+    return chain.pack({"tokens": cfg.length}, how="split").repeat().lanes(cfg.lanes)
+
+
+def held_out_data(corpus: Corpus, cfg: Config) -> Dataset:
+    """The held-out speeches once over, in order."""
+    source = ArrayRecordSource(str(corpus.path / "held-out-*.arrayrecord"))
+    chain = Dataset(source).map(tokenize).pack({"tokens": cfg.length}, how="split")
+    return chain.lanes(cfg.lanes)
+
+
+def prepare(directory: Path, screen: Screen) -> Corpus:
+    """The converted corpus in `directory`, converting it first where it is not there.
+
+    Safe to kill, and to run in two processes at once: the second waits for the first.
+    """
+    path = directory / NAME
+    if not path.exists():
+        with locked(directory / "lock", wait=True):
+            if not path.exists():
+                _convert(path, screen)
+    return Corpus(path, **read_json(path / "corpus.json"))  # pyright: ignore[reportCallIssue]
+
+
+def _convert(path: Path, screen: Screen) -> None:
+    for stale in path.parent.glob(f".{NAME}.*"):
+        shutil.rmtree(stale)  # we hold the lock: its writer was killed
+    temporary = Path(tempfile.mkdtemp(prefix=f".{NAME}.", dir=path.parent))
+    speeches = _speeches()
+    with screen.meter("convert", total=len(speeches), unit="speeches") as meter:
+        train = Counter[int]()
+        members = [s for i, s in enumerate(speeches) if not _is_held_out(i)]
+        for i, shard in enumerate(np.array_split(np.arange(len(members)), _SHARDS)):
+            file = temporary / f"train-{i:05d}-of-{_SHARDS:05d}.arrayrecord"
+            train += _write(file, [members[j] for j in shard], meter)
+        file = temporary / "held-out-00000-of-00001.arrayrecord"
+        held_out = _write(file, [s for i, s in enumerate(speeches) if _is_held_out(i)], meter)
+    facts = {
+        "train_documents": train.pop(BOS),
+        "held_out_documents": held_out[BOS],
+        "held_out_tokens": held_out.total(),
+        "unigram_entropy": _entropy(train),
+    }
+    write_json(temporary / "corpus.json", facts)
+    temporary.rename(path)
+
+
+def _is_held_out(index: int) -> bool:
+    return index % _HELD_OUT_EVERY == _HELD_OUT_EVERY // 2
+
+
+def _speeches() -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with (
+        resources.as_file(resources.files("harness") / "data" / "sotu.parquet") as file,
+        open(file, "rb") as f,
+    ):
+        return pq.read_table(f).to_pylist()
+
+
+def _write(file: Path, speeches: Iterable[dict[str, Any]], meter: Meter) -> Counter[int]:
+    """Write speeches as documents; how often each token occurs in them."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    counts = Counter[int]()
+    writer = ArrayRecordWriter(str(file), "group_size:1")
+    for speech in speeches:
+        for part, text in enumerate(documents(speech["text"])):
+            writer.write(pack_record(speech, part, text))
+            counts.update([BOS])
+            counts.update(text.encode())
+        meter.advance()
+    writer.close()
+    return counts
+
+
+def _entropy(counts: Counter[int]) -> float:
+    total = counts.total()
+    return math.log(total) - math.fsum(n * math.log(n) for n in counts.values()) / total

@@ -1,0 +1,123 @@
+"""What the terminal shows while long work runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import InitVar, dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+_PLAIN_EVERY = 5.0  # seconds between plain lines
+
+
+def span(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> span(7), span(107), span(7300)
+    ('7s', '1m47s', '2h01m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@dataclass
+class Meter:
+    """How far one job is: rate and time left, counted from its first advance.
+
+    The first advance bears what comes once (compilation, opening files), so it is no measure.
+
+    >>> meter = Meter("convert", total=4, unit="files", clock=iter([0.0, 1.0, 2.0]).__next__)
+    >>> for _ in range(3):
+    ...     meter.advance()
+    >>> str(meter)
+    'convert 3/4 files  1.0/s  1s left'
+    """
+
+    what: str
+    total: int
+    unit: str = "steps"
+    done: int = 0
+    note: str = ""
+    clock: InitVar[Callable[[], float]] = time.monotonic
+    shown: Callable[[Meter], None] = field(default=lambda _: None, repr=False)
+
+    def __post_init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._from: tuple[float, int] | None = None
+        self._rate = 0.0
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """n more are done; `note` says what else is worth knowing now."""
+        self.done += n
+        self.note = note
+        now = self._clock()
+        if self._from is None:
+            self._from = now, self.done
+        elif now > self._from[0]:
+            self._rate = (self.done - self._from[1]) / (now - self._from[0])
+        self.shown(self)
+
+    @property
+    def status(self) -> str:
+        """Rate, note and time left."""
+        rate = f"{self._rate:,.1f}/s" if self._rate else "starting"
+        left = f"{span((self.total - self.done) / self._rate)} left" if self._rate else ""
+        return "  ".join(part for part in (rate, self.note, left) if part)
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}  {self.status}"
+
+
+class Screen:
+    """The terminal: messages, and one meter at a time."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print a message; a bar in progress stays below it."""
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def meter(
+        self, what: str, *, total: int, unit: str = "steps", done: int = 0
+    ) -> Iterator[Meter]:
+        """A meter that shows itself as it advances."""
+        if self._console.is_terminal:
+            with self._bar(what, total, unit, done) as show:
+                yield Meter(what, total, unit, done, shown=show)
+        else:
+            yield Meter(what, total, unit, done, shown=self._plain())
+
+    def _plain(self) -> Callable[[Meter], None]:
+        last = float("-inf")
+
+        def show(meter: Meter) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PLAIN_EVERY or meter.done == meter.total:
+                last = now
+                self.say(str(meter))
+
+        return show
+
+    @contextmanager
+    def _bar(
+        self, what: str, total: int, unit: str, done: int
+    ) -> Iterator[Callable[[Meter], None]]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,}/{task.total:,} " + unit),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=total, completed=done, status="starting")
+            yield lambda meter: progress.update(task, completed=meter.done, status=meter.status)

@@ -1,0 +1,136 @@
+"""Whether recomputed steps equal what the ledger says, and what their rows held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.assembly import Assembly, assemble
+from harness.checkpoint import Checkpoints
+from harness.config import Config
+from harness.data import unpack_record
+from harness.errors import CheckpointError, ConfigError
+from harness.ledger import Entry, float_bits, read
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from harness.sharding import host_arrays
+from harness.step import TrainState
+from harness.tokens import decode, encode
+from pipeline.debug.digest import digest
+from pipeline.provenance import SegmentOrigin
+
+
+def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen) -> bool:
+    """Recompute steps from the nearest checkpoint before them and compare each with the ledger.
+
+    A step that the ledger holds twice, after a crash, must equal both lines. Nothing is written.
+
+    Returns:
+        True if batch digests and loss bits of all steps are equal; else the first that differs
+        was named.
+
+    Raises:
+        ConfigError: the ledger has no line for one of the steps.
+        CheckpointError: no checkpoint stands before them, or the nearest is damaged.
+    """
+    entries = _entries(run, steps)
+    with (
+        assemble(run, cfg, screen) as parts,
+        closing(
+            Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
+        ) as checkpoints,
+    ):
+        start, state = _nearest(checkpoints, parts, steps.start, screen)
+        with screen.meter("replay", total=steps.stop - start) as meter:
+            for step in range(start, steps.stop):
+                data_step = parts.loader.step
+                batch = next(parts.loader)
+                state, told = parts.functions.train(state, batch)
+                if step in steps:
+                    if show:
+                        _show(parts, step, data_step, screen)
+                    found = digest(host_arrays(batch)), float_bits(host_arrays(told["loss"]))
+                    differs = _compare(entries[step], *found)
+                    if differs:
+                        screen.say(differs + _elsewhere(run, parts, entries[step]))
+                        return False
+                meter.advance()
+    screen.say(f"{len(steps):,} steps proved equal, {steps.start:,} to {steps.stop - 1:,}")
+    return True
+
+
+def _entries(run: RunDir, steps: range) -> dict[int, list[Entry]]:
+    found: dict[int, list[Entry]] = {step: [] for step in steps}
+    known = read(run.ledger)
+    for entry in known:
+        if entry.step in found:
+            found[entry.step].append(entry)
+    missing = [step for step, lines in found.items() if not lines]
+    if missing:
+        last = max((entry.step for entry in known), default=-1)
+        raise ConfigError(
+            f"the ledger has no line for step {missing[0]:,}: it goes up to {last:,}. "
+            f"Choose --steps within 0:{last + 1}."
+        )
+    return found
+
+
+def _nearest(
+    checkpoints: Checkpoints, parts: Assembly, step: int, screen: Screen
+) -> tuple[int, TrainState]:
+    before = [s for s in checkpoints.steps if s <= step]
+    if not before:
+        raise CheckpointError(
+            f"no checkpoint stands at or before step {step:,}; there are {checkpoints.steps}. "
+            "Choose later steps."
+        )
+    screen.say(f"from checkpoint {before[-1]:,}")
+    return before[-1], checkpoints.restore(before[-1], parts.functions.abstract, parts.loader)
+
+
+def _compare(entries: Sequence[Entry], found_digest: str, found_bits: str) -> str:
+    """What differs from the ledger, in words; "" where nothing does."""
+    for entry in entries:
+        which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
+        if entry.digest != found_digest:
+            return f"{which}batch digest {entry.digest} in the ledger, {found_digest} now"
+        if entry.loss_bits != found_bits:
+            return (
+                f"{which}loss bits {entry.loss_bits} ({_value(entry.loss_bits)}) in the ledger, "
+                f"{found_bits} ({_value(found_bits)}) now; the batch is the same"
+            )
+    return ""
+
+
+def _value(bits: str) -> np.float32:
+    return np.uint32(int(bits, 16)).view(np.float32)
+
+
+def _elsewhere(run: RunDir, parts: Assembly, entries: Sequence[Entry]) -> str:
+    """A loss keeps its bits only on the same mesh and kind of device: say if these changed."""
+    mesh = dict(parts.mesh.shape)
+    launches = {entry.launch for entry in entries}
+    others = [x["mesh"] for x in run.all_launches() if x["launch"] in launches if x["mesh"] != mesh]
+    return f"\n(that launch ran on the mesh {others[0]}, this is {mesh})" if others else ""
+
+
+def _show(parts: Assembly, step: int, data_step: int, screen: Screen) -> None:
+    screen.say(f"step {step:,}, data step {data_step:,}")
+    for i, row in enumerate(parts.loader.where(data_step)):
+        for segment in row.segments:
+            screen.say(f"  row {i}  {_text(parts, segment)}")
+
+
+def _text(parts: Assembly, segment: SegmentOrigin) -> str:
+    row = segment.row
+    record: Any = parts.data.components[0].source.read(np.array([row.record], np.int64))
+    whence, text = unpack_record(record[0])
+    place = f"epoch {row.epoch}  record {row.file_record} of {Path(row.file).name}"
+    span = f"tokens [{segment.start}:{segment.stop}]"
+    speech = f"{whence['id']}, {whence['year']}, {whence['president']}, part {whence['part']}"
+    part = decode(encode(text)[segment.start : segment.stop])
+    return f"{place}  {span}  {speech}\n    {part}"

@@ -1,0 +1,96 @@
+"""What lies in a run's directory: settings, launches, ledger, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config, settle
+from harness.errors import ConfigError
+from harness.files import LineLog, read_json, read_lines, write_json
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run.
+
+        D/config.json        settings, written by the first launch
+        D/launches.jsonl     a line each time training starts: where it stood, on which devices
+        D/ledger.jsonl       a line a step
+        D/checkpoints/K/     all that step K needs to be the next one
+        D/evaluation.json    the held-out loss after the last step
+        D/lock               held while a process trains
+
+    >>> RunDir(Path("runs/a")).ledger.as_posix()
+    'runs/a/ledger.jsonl'
+    """
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def launches(self) -> Path:
+        return self.path / "launches.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def data(self, cfg: Config) -> Path:
+        """Where the converted corpus lies."""
+        return (self.path / cfg.data).resolve()
+
+    def config(self, given: Mapping[str, Any] | None = None) -> Config:
+        """The run's settings with what this launch gives; see `config.settle` for what it may.
+
+        Raises:
+            ConfigError: they differ from those that the run was begun with.
+        """
+        return settle(read_json(self.path / "config.json"), given or {})
+
+    def begin(self, cfg: Config) -> None:
+        """Keep the settings, unless the run has them."""
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", dataclasses.asdict(cfg))
+
+    def begun(self) -> RunDir:
+        """Itself, where there is a run to look at.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not (self.path / "config.json").exists():
+            raise ConfigError(
+                f"there is no run in {self.path}. Train one: python -m harness train --run "
+                f"{self.path}"
+            )
+        return self
+
+    def launch(self, facts: Mapping[str, Any]) -> int:
+        """Note that a process has begun to train, and get its number: 0, 1, ..."""
+        log = LineLog(self.launches)
+        number = len(read_lines(self.launches))
+        log.append({"launch": number, **facts})
+        log.close()
+        return number
+
+    def all_launches(self) -> list[dict[str, Any]]:
+        """What each launch noted: the step it began at, its time, devices and versions."""
+        return read_lines(self.launches)
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The held-out loss and the step after which it was measured, or None."""
+        return read_json(self.path / "evaluation.json")
+
+    def keep_evaluation(self, result: Mapping[str, Any]) -> None:
+        write_json(self.path / "evaluation.json", dict(result))
