@@ -1,5 +1,15 @@
-"""What every test leaves behind: nothing."""
+"""What every test session leaves behind: nothing."""
 
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # deadlines measure the machine, not the code; the database would be a leftover
@@ -11,3 +21,35 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 settings.load_profile("lockstep")
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = stat.parent.name, stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if rest[1] == str(os.getpid()):
+            found.add(pid)
+    return found
+
+
+def _threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if not t.daemon}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    children, threads = _children(), _threads()
+    shared = set(os.listdir("/dev/shm"))
+    yield
+    gc.collect()
+    for _ in range(40):  # what is ending may take its two seconds
+        if not (_children() - children or _threads() - threads):
+            break
+        time.sleep(0.05)
+    assert not _children() - children
+    assert not _threads() - threads
+    mine = {name for name in set(os.listdir("/dev/shm")) - shared if "lockstep" in name}
+    assert not mine
