@@ -3,7 +3,7 @@
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, concatenate, zip_datasets
 from pipeline.feed import JaxFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
@@ -19,6 +19,8 @@ __all__ = [
     "MemorySource",
     "ParquetSource",
     "Source",
+    "concatenate",
     "errors",
     "merge",
+    "zip_datasets",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.errors import ChainError, LengthError, PositionError
+from pipeline.roots import Concatenation, Zip, numbered
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.shuffle import Shuffle
 from pipeline.sampling.slice import Slice
+from pipeline.sampling.window import WindowShuffle
 from pipeline.sources import MemorySource, open_path
 from pipeline.transforms import (
     Filter,
@@ -25,7 +27,7 @@ from pipeline.transforms import (
     collate_block,
 )
 from pipeline.tree import map_leaves
-from pipeline.types import ENDLESS, ArraySpec, At, Component, Order, Source, describe
+from pipeline.types import ENDLESS, ArraySpec, At, Component, Order, Root, Source, describe
 
 
 class Dataset:
@@ -63,15 +65,29 @@ class Dataset:
     # ---- chaining
 
     def shuffle(
-        self, *, seed: int | None = None, reshuffle: bool = True, name: str | None = None
+        self,
+        *,
+        seed: int | None = None,
+        window: int | None = None,
+        reshuffle: bool = True,
+        name: str | None = None,
     ) -> Dataset:
         """A new random order each epoch; `reshuffle=False` keeps epoch 0's order in all of them.
+
+        Args:
+            seed: instead of the dataset's.
+            window: shuffle only within aligned runs of so many rows: neighbours are read together.
+            reshuffle: whether each epoch has an order of its own.
+            name: sets this shuffle's randomness apart from another of the chain.
 
         >>> ds = Dataset(range(4)).shuffle()
         >>> sorted(ds)
         [0, 1, 2, 3]
         """
-        return self._ordered(Shuffle(name or "shuffle", seed, reshuffle))
+        name = name or "shuffle"
+        if window is not None:
+            return self._ordered(WindowShuffle(window, name, seed, reshuffle))
+        return self._ordered(Shuffle(name, seed, reshuffle))
 
     def repeat(self, epochs: int | None = None) -> Dataset:
         """The dataset `epochs` times over, or endlessly; batches then run across epochs.
@@ -337,6 +353,34 @@ class Dataset:
             if len(rows) >= n:
                 break
         return rows[:n]
+
+
+def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
+    """Indexed datasets one after another; their shuffles differ by their place.
+
+    Args:
+        datasets: finite ones.
+        seed: of the stages above.
+
+    >>> list(concatenate([Dataset(["a", "b"]), Dataset(["c"])]))
+    ['a', 'b', 'c']
+    """
+    return _over(Concatenation(numbered([ds.chain for ds in datasets])), seed)
+
+
+def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
+    """Indexed datasets of one length side by side: rows are {name: row}.
+
+    >>> zip_datasets({"x": Dataset(["a", "b"]), "y": Dataset([1, 2])})[1]
+    {'x': 'b', 'y': 2}
+    """
+    return _over(Zip({name: ds.chain for name, ds in datasets.items()}), seed)
+
+
+def _over(root: Root, seed: int) -> Dataset:
+    new = object.__new__(Dataset)
+    new.chain = Chain(root, (), seed, 1)
+    return new
 
 
 def _slice(item: slice, n: int) -> Slice:

@@ -102,6 +102,7 @@ def build(files: Files, recipe: tuple[str, int, int, list[Op]]) -> Dataset:
 
 _OPS: dict[str, Callable[..., Dataset]] = {
     "shuffle": lambda ds, name: ds.shuffle(name=name),
+    "window": lambda ds, name: ds.shuffle(window=4, name=name),
     "pinned": lambda ds, name: ds.shuffle(name=name, reshuffle=False),
     "slice": lambda ds, name, a, b, c: ds[a:b:c] if len(range(len(ds))[a:b:c]) else ds,
     "repeat": lambda ds, name, k: ds.repeat(k),
@@ -121,7 +122,7 @@ _OPS: dict[str, Callable[..., Dataset]] = {
 _BOUND = st.none() | st.integers(-12, 30)
 _KEEP = st.sampled_from([("map",), ("batched",), ("random_map",)])
 _ORDER = st.one_of(
-    st.sampled_from([("shuffle",), ("pinned",), ("map_with_index",)]),
+    st.sampled_from([("shuffle",), ("window",), ("pinned",), ("map_with_index",)]),
     st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Columns, Dataset, Loader
+from pipeline import Columns, Dataset, Loader, concatenate, zip_datasets
 from pipeline.errors import ChainError, LengthError, PositionError, SourceError
 
 
@@ -209,3 +209,47 @@ def test_repr_shows_the_chain() -> None:
         repr(numbers().shuffle().repeat(2))
         == "Dataset(MemorySource, seed=0)\n  .shuffle\n  .repeat 2"
     )
+
+
+def test_concatenation_keeps_columns_and_components_apart() -> None:
+    parts = [Dataset({"x": np.arange(k, k + 4)}, seed=1).shuffle() for k in (0, 10)]
+    both = concatenate(parts)
+    assert isinstance(both.read([7, 0]).values, Columns)
+    rows = [int(row["x"]) for row in both]
+    assert sorted(rows[:4]) == [0, 1, 2, 3]
+    assert rows[:4] != [x - 10 for x in rows[4:]]  # their shuffles differ by path
+    where = Loader(both, 8).where(0)
+    assert [row.component for row in where] == ["0"] * 4 + ["1"] * 4
+    assert list(both.fingerprint())[:2] == ["seed", "root"]
+    assert len(both.read([])) == 0
+
+
+def test_zip_is_rows_side_by_side() -> None:
+    columns = zip_datasets({"a": Dataset(np.arange(4)), "b": Dataset({"x": np.arange(4) * 2})})
+    assert isinstance(columns.read([1, 2]).values, Columns)
+    assert columns[3] == {"a": 3, "b": {"x": 6}}
+    assert list(zip_datasets({"n": numbers(2), "s": Dataset(["u", "v"])})) == [
+        {"n": 0, "s": "u"},
+        {"n": 1, "s": "v"},
+    ]
+
+
+def test_what_cannot_be_joined_is_refused() -> None:
+    with pytest.raises(ChainError, match=r"zip needs equal lengths, got \{'a': 2, 'b': 3\}"):
+        zip_datasets({"a": numbers(2), "b": numbers(3)})
+    with pytest.raises(ChainError, match="filter 'bool' of dataset '1' counts rows"):
+        concatenate([numbers(2), numbers(3).filter(bool)])
+    with pytest.raises(ChainError, match="never ends"):
+        concatenate([numbers(2).repeat(), numbers(3)])
+    with pytest.raises(ChainError, match="no datasets"):
+        concatenate([])
+
+
+def test_windows_keep_rows_near_where_they_lie() -> None:
+    rows = list(numbers(23).shuffle(window=5))
+    assert [sorted(rows[i : i + 5]) for i in range(0, 23, 5)] == [
+        list(range(i, min(i + 5, 23))) for i in range(0, 23, 5)
+    ]
+    assert rows != list(range(23))
+    with pytest.raises(ChainError, match=r"shuffle\(window=0\)"):
+        numbers().shuffle(window=0)

@@ -17,6 +17,7 @@ FLOORS = (
     {"types"},
     {"sources", "sampling", "transforms"},
     {"chain"},
+    {"roots"},
     {"dataset"},
     {"workers", "checkpoint", "provenance"},
     {"streams"},

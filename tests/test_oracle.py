@@ -9,19 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader
+from pipeline import Dataset, Loader, concatenate, zip_datasets
+from pipeline.provenance import RowOrigin
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import derive_seed
 from tests import semantics_model as model
 
 BLOCK = 8  # the model's block size
+_WINDOW = 5
 
 
 @pytest.fixture(autouse=True)
 def _our_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     # orders aside: the model permutes and draws lengths as we do
-    def perm(n: int, path: tuple[str, ...], name: str, epoch: int) -> list[int]:
-        return Permutation(n, derive_seed(0, path, name, epoch))(np.arange(n)).tolist()
+    def perm(n: int, path: tuple[str, ...], name: str, epoch: int, *first: int) -> list[int]:
+        window = ("window", first[0] // _WINDOW) if first else ()
+        return Permutation(n, derive_seed(0, path, name, epoch, *window))(np.arange(n)).tolist()
 
     plain = model.h
 
@@ -56,15 +59,32 @@ def _fan(row: Row) -> list[Row]:
 
 
 @st.composite
-def _chains(draw: st.DrawFn) -> tuple[Any, Dataset]:
+def _roots(draw: st.DrawFn, depth: int) -> tuple[Any, Dataset]:
+    """What a chain stands on: a source, or a few chains one after another or side by side."""
+    kind = draw(st.sampled_from(["source", "concatenate", "zip"])) if depth else "source"
+    if kind == "source":
+        n = draw(st.integers(1, 40))
+        return model.Src(n), Dataset([Row(i) for i in range(n)])
+    parts = draw(st.lists(_chains(depth - 1), min_size=1, max_size=3))
+    if kind == "concatenate":
+        return model.Concat([t for t, _ in parts]), concatenate([o for _, o in parts])
+    n = min(t.n for t, _ in parts)
+    parts = [(t.slice(0, n), o[:n]) for t, o in parts]
+    named = {str(i): o for i, (_, o) in enumerate(parts)}
+    return model.Zip([t for t, _ in parts]), zip_datasets(named).map(lambda row: row["0"])
+
+
+@st.composite
+def _chains(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Dataset]:
     """The same random chain twice: the model's and ours."""
-    n = draw(st.integers(1, 40))
-    theirs: Any = model.Src(n)
-    ours = Dataset([Row(i) for i in range(n)])
+    theirs, ours = draw(_roots(depth))
     for i in range(draw(st.integers(0, 4))):
-        op = draw(st.sampled_from(["shuffle", "slice", "repeat", "map"]))
+        op = draw(st.sampled_from(["shuffle", "window", "slice", "repeat", "map"]))
         if op == "shuffle":
             theirs, ours = theirs.shuffle(f"s{i}"), ours.shuffle(name=f"s{i}")
+        elif op == "window":
+            theirs = theirs.shuffle(f"s{i}", window=_WINDOW)
+            ours = ours.shuffle(window=_WINDOW, name=f"s{i}")
         elif op == "slice":
             a, b = draw(st.integers(0, 9)), draw(st.integers(10, 60))
             c = draw(st.integers(1, 3))
@@ -108,9 +128,9 @@ def _model_rows(rows: list[Any]) -> list[Any]:
     out: list[Any] = []
     for value, key in rows:
         if isinstance(value, tuple) and value and value[0] == "P":
-            out.append([k[1:] for _, k in value[1]])
+            out.append([k for _, k in value[1]])
         else:
-            out.append(key[1:])
+            out.append(key)
     return out
 
 
@@ -118,10 +138,15 @@ def _our_rows(loader: Loader, step: int) -> list[Any]:
     out: list[Any] = []
     for row in loader.where(step):
         if row.segments:
-            out.append([(s.row.epoch, s.row.record, s.row.place) for s in row.segments])
+            out.append([_key(s.row) for s in row.segments])
         else:
-            out.append((row.epoch, row.record, row.place))
+            out.append(_key(row))
     return out
+
+
+def _key(row: RowOrigin) -> tuple[Any, ...]:
+    path = tuple(row.component.split("/")) if row.component else ()
+    return path, row.epoch, row.record, row.place
 
 
 @given(_chains(), st.sampled_from([1, 2, 4]))

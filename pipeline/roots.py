@@ -1,0 +1,129 @@
+"""What several indexed datasets become together: one after another, or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Block, Columns, Origin
+from pipeline.chain import Chain, Path
+from pipeline.errors import ChainError
+from pipeline.types import ENDLESS, At, Component
+
+
+class _Joined:
+    """Named chains under one root: their components, paths and fingerprints."""
+
+    kind = ""
+
+    def __init__(self, chains: Mapping[str, Chain]) -> None:
+        if not chains:
+            raise ChainError(f"{self.kind} of no datasets: give at least one")
+        for name, chain in chains.items():
+            if chain.counted:
+                stage = chain.stages[chain.split]
+                raise ChainError(
+                    f"{self.kind} needs rows by position, but {stage.kind} '{stage.name}' of "
+                    f"dataset {name!r} counts rows as they come. Move it after the {self.kind}."
+                )
+        self.chains = dict(chains)
+        counts = [len(chain.root.components(())) for chain in self.chains.values()]
+        self._firsts = np.cumsum([0, *counts])[:-1].tolist()
+
+    def components(self, path: Path) -> tuple[Component, ...]:
+        parts = [c.root.components((*path, name)) for name, c in self.chains.items()]
+        return tuple(component for part in parts for component in part)
+
+    def fingerprint(self) -> dict[str, str]:
+        parts = {f"{n}.{k}": v for n, c in self.chains.items() for k, v in c.fingerprint().items()}
+        return {"root": f"{self.kind} {' '.join(self.chains)}", **parts}
+
+    def _from(self, j: int, origin: Origin) -> Origin:
+        return replace(origin, component=origin.component + self._firsts[j])
+
+
+class Concatenation(_Joined):
+    """Datasets one after another; an epoch is one epoch of each."""
+
+    kind = "concatenate"
+
+    def __init__(self, chains: Mapping[str, Chain]) -> None:
+        super().__init__(chains)
+        for name, chain in self.chains.items():
+            if chain.length == ENDLESS:
+                raise ChainError(f"concatenate: dataset {name!r} never ends. Repeat the whole.")
+        self._ends = np.cumsum([chain.length for chain in self.chains.values()])
+
+    def length(self) -> int:
+        return int(self._ends[-1])
+
+    def origin(self, at: At, path: Path) -> Origin:
+        return self._gathered(at, path, lambda c, a, p: c.origin(a, p), Origin.concat)
+
+    def read(self, at: At, path: Path) -> Block:
+        def read(chain: Chain, at: At, path: Path) -> Block:
+            return chain.read(at, path)
+
+        return self._gathered(at, path, read, Block.concat)
+
+    def _gathered(
+        self, at: At, path: Path, get: Callable[..., Any], concat: Callable[..., Any]
+    ) -> Any:
+        # each dataset is asked once, then its rows go where they were asked for
+        which = np.searchsorted(self._ends, at.index, side="right")
+        parts: list[Any] = []
+        places = [np.zeros(0, np.int64)]
+        for j, (name, chain) in enumerate(self.chains.items()):
+            here = np.flatnonzero(which == j)
+            if len(here) or (j == 0 and not len(which)):
+                start = int(self._ends[j]) - chain.length
+                part = get(
+                    chain,
+                    At(at.epoch[here], at.order[here], at.index[here] - start),
+                    (*path, name),
+                )
+                moved = part if isinstance(part, Origin) else part.origin
+                moved = self._from(j, moved)
+                parts.append(moved if isinstance(part, Origin) else Block(part.values, moved))
+                places.append(here)
+        return concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+
+class Zip(_Joined):
+    """Datasets side by side: row i is {name: row i of each}; its provenance is the first's."""
+
+    kind = "zip"
+
+    def __init__(self, chains: Mapping[str, Chain]) -> None:
+        super().__init__(chains)
+        lengths = {name: chain.length for name, chain in self.chains.items()}
+        if len(set(lengths.values())) > 1:
+            raise ChainError(f"zip needs equal lengths, got {lengths}. Slice the longer ones.")
+
+    def length(self) -> int:
+        return next(iter(self.chains.values())).length
+
+    def origin(self, at: At, path: Path) -> Origin:
+        name, chain = next(iter(self.chains.items()))
+        return chain.origin(at, (*path, name))
+
+    def read(self, at: At, path: Path) -> Block:
+        blocks = {name: chain.read(at, (*path, name)) for name, chain in self.chains.items()}
+        origin = next(iter(blocks.values())).origin
+        values = {name: block.values for name, block in blocks.items()}
+        if all(isinstance(v, Columns) for v in values.values()):
+            return Block(
+                Columns({n: v.tree for n, v in values.items() if isinstance(v, Columns)}), origin
+            )
+        rows = [block.rows() for block in blocks.values()]
+        return Block(
+            [dict(zip(values, row, strict=True)) for row in zip(*rows, strict=True)], origin
+        )
+
+
+def numbered(chains: Sequence[Chain]) -> dict[str, Chain]:
+    """Chains by their place: "0", "1", …"""
+    return {str(i): chain for i, chain in enumerate(chains)}
