@@ -14,6 +14,7 @@ from pipeline.tree import children, rebuild
 
 Describe = Callable[[int], str]
 Array = NDArray[Any]
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # where a batch's arrays are to lie
 
 _DTYPES: dict[type, Any] = {
     bool: np.bool_,
@@ -28,7 +29,9 @@ _REMEDY = {
 }
 
 
-def collate(rows: list[Any], describe: Describe | None = None) -> Any:
+def collate(
+    rows: list[Any], describe: Describe | None = None, *, empty: Empty = np.empty
+) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
 
     Python bools, ints and floats become bool, int64 and float64; arrays stack; a list of numbers,
@@ -39,6 +42,7 @@ def collate(rows: list[Any], describe: Describe | None = None) -> Any:
     Args:
         rows: at least one.
         describe: names row i in messages.
+        empty: makes the arrays that rows are copied into.
 
     Raises:
         CollateError: shapes, dtypes or fields differ, or there are no rows.
@@ -51,7 +55,7 @@ def collate(rows: list[Any], describe: Describe | None = None) -> Any:
         raise CollateError(
             "cannot stack 0 rows: their fields are unknown. Collate one row or more."
         )
-    return _stack(rows, "", describe or (lambda i: f"row {i}"))
+    return _stack(rows, "", describe or (lambda i: f"row {i}"), empty)
 
 
 def collate_block(block: Block, describe: Describe | None = None) -> Any:
@@ -81,13 +85,13 @@ def _differ(
     )
 
 
-def _stack(rows: list[Any], name: str, describe: Describe) -> Any:
+def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty) -> Any:
     first = children(rows[0])
     if first is None:
-        return _stack_leaves(rows, name, describe)
+        return _stack_leaves(rows, name, describe, empty)
     prefix = f"{name}." if name else ""
     columns = _by_field(rows, [field for field, _ in first], name, describe)
-    stacked = [_stack(column, prefix + field, describe) for field, column in columns.items()]
+    stacked = [_stack(column, prefix + field, describe, empty) for field, column in columns.items()]
     return rebuild(rows[0], stacked)
 
 
@@ -113,10 +117,10 @@ def _fields_of(row: Any) -> str:
     return kind if parts is None else f"{[field for field, _ in parts]} ({kind})"
 
 
-def _stack_leaves(values: list[Any], name: str, describe: Describe) -> Array:
+def _stack_leaves(values: list[Any], name: str, describe: Describe, empty: Empty) -> Array:
     types = set(map(type, values))
     if len(types) == 1:
-        quick = _quickly(values, types.pop())
+        quick = _quickly(values, types.pop(), empty)
         if quick is not None:
             return quick
     arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]
@@ -130,13 +134,15 @@ def _stack_leaves(values: list[Any], name: str, describe: Describe) -> Array:
     return np.stack(stackable) if stackable else _objects(values)
 
 
-def _quickly(values: list[Any], kind: type) -> Array | None:
+def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
     # many equal arrays, or numbers of one type; None leaves the case to the careful way
     if kind is np.ndarray:
         shape, dtype = values[0].shape, values[0].dtype
         alike = shape and dtype.kind not in "SU"
         if alike and all(v.shape == shape and v.dtype == dtype for v in values):
-            return np.concatenate(values).reshape(len(values), *shape)
+            out = empty((len(values), *shape), np.result_type(dtype, dtype))
+            np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
+            return out
     elif kind in (bool, float) or (issubclass(kind, np.generic) and np.dtype(kind).kind in "biufc"):
         return np.array(values, _DTYPES.get(kind, kind))
     elif kind is int:

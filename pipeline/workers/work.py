@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.block import Block, Int64s
+import numpy as np
+
+from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.chain import Chain
+from pipeline.errors import CollateError
+from pipeline.transforms.collate import Empty, collate
 from pipeline.types import At
+from pipeline.workers.stats import QueueStats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,6 +21,11 @@ class Rows:
 
     rows: Int64s
 
+    @property
+    def size(self) -> int:
+        """How much it is, beside other works of the same dataset."""
+        return max(1, len(self.rows))
+
 
 @dataclass(frozen=True, slots=True)
 class LaneBlock:
@@ -23,6 +33,11 @@ class LaneBlock:
 
     lane: int
     number: int
+
+    @property
+    def size(self) -> int:
+        """How much it is, beside other works of the same dataset."""
+        return 1
 
 
 Work = Rows | LaneBlock
@@ -35,6 +50,28 @@ def evaluate(chain: Chain, work: Work) -> Block:
     return chain.read(At.of_rows(work.rows, max(1, chain.length)))
 
 
+def records(chain: Chain, work: Work) -> Origin:
+    """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
+    rows = np.arange(*chain.blocks.bounds(work.lane, work.number)) if isinstance(
+        work, LaneBlock
+    ) else work.rows
+    return chain.origin(At.of_rows(rows, max(1, chain.length)))
+
+
+def stacked(block: Block, empty: Empty = np.empty) -> Block:
+    """The block as columns where its rows stack; else as it is, for its batches to decide.
+
+    A batch of rows that stack here looks the same whether it is collated now or later: nothing is
+    promoted, and neighbours have no say.
+    """
+    if isinstance(block.values, Columns) or not len(block):
+        return block
+    try:
+        return Block(Columns(collate(block.values, empty=empty)), block.origin)
+    except CollateError:
+        return block
+
+
 class Pending(Protocol):
     """Work under way."""
 
@@ -42,10 +79,47 @@ class Pending(Protocol):
         """Its rows, waiting for them; the same error again if asked again."""
         ...
 
+    def cancel(self) -> None:
+        """Its rows are not wanted any more."""
+        ...
+
 
 class Executor(Protocol):
     """Evaluates work, in any order it likes: results depend on the work alone."""
 
-    def submit(self, work: Work) -> Pending: ...
+    @property
+    def fresh(self) -> bool:
+        """Whether results lie in memory that nobody else writes to or keeps."""
+        ...
 
-    def close(self) -> None: ...
+    def submit(self, work: Work, *, urgent: bool = False) -> Pending:
+        """Begin some work; urgent work, which somebody waits for, before all other."""
+        ...
+
+    def room(self) -> bool:
+        """Whether work should be submitted before it is needed."""
+        ...
+
+    def group(self, rows: int) -> int:
+        """How many batches of so many rows are best evaluated together."""
+        ...
+
+    def stats(self) -> QueueStats: ...
+
+    def close(self) -> None:
+        """End all that runs; work submitted later starts it again."""
+        ...
+
+
+class Workers(Protocol):
+    """Who evaluates, described: what `Loader(workers=)` takes."""
+
+    def open(self, chain: Chain, *, ahead: int, stack: bool) -> Executor:
+        """An executor of a chain.
+
+        Args:
+            chain: what to evaluate.
+            ahead: bytes of results that may wait to be asked for.
+            stack: whether rows may be stacked into columns before they are handed over.
+        """
+        ...

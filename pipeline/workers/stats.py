@@ -1,0 +1,97 @@
+"""How busy everybody is: frozen figures of stages, workers and the queue between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.meter import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """What one stage has done, in all workers together.
+
+    Attributes:
+        name: "source", or as errors call it: "stage 3: map 'tokenize'".
+        rows: rows it gave.
+        bytes: bytes of these where that is cheap to know (columns, bytes records), else 0.
+        seconds: time spent in it alone.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What an executor knows of itself.
+
+    Attributes:
+        workers: threads or processes; 0 if the caller evaluates.
+        stages: by name.
+        works: pieces of work done.
+        busy: seconds that workers spent evaluating.
+        wait: seconds that the caller waited for results.
+        up: seconds that workers have been there, summed over workers.
+        ready: results that wait to be asked for.
+        ready_bytes: their bytes.
+        asked: pieces of work submitted and not done.
+        restarts: workers replaced.
+    """
+
+    workers: int = 0
+    stages: Mapping[str, Tally] | None = None
+    works: int = 0
+    busy: float = 0.0
+    wait: float = 0.0
+    up: float = 0.0
+    ready: int = 0
+    ready_bytes: int = 0
+    asked: int = 0
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a loader's data has cost since it was made; cheap, and true across processes.
+
+    Attributes:
+        stages: from the source up, then "collate".
+        batches: handed out.
+        rows: of these, on this host.
+        bytes: of these.
+        seconds: since the first batch was asked for.
+        wait: of these, seconds that the loop waited in `next`.
+        workers: threads or processes; 0 if the loop evaluates.
+        busy: seconds that workers spent evaluating, all together.
+        occupancy: busy over the time that the workers were there: near 1, they are the limit.
+        ready, ready_bytes: results that wait to be asked for.
+        asked: pieces of work begun or queued.
+        ahead: bytes that may wait.
+        restarts: workers replaced.
+    """
+
+    stages: tuple[StageStats, ...]
+    batches: int
+    rows: int
+    bytes: int
+    seconds: float
+    wait: float
+    workers: int
+    busy: float
+    occupancy: float
+    ready: int
+    ready_bytes: int
+    asked: int
+    ahead: int
+    restarts: int
+
+    @property
+    def limit(self) -> str:
+        """What to make faster: the loop, or the stage that takes the most of the workers' time."""
+        if self.workers and self.wait < 0.1 * self.seconds:
+            return "the loop"
+        return max(self.stages, key=lambda s: s.seconds).name if self.stages else "nothing yet"
