@@ -8,6 +8,7 @@ from pipeline.feed import JaxFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
 from pipeline.types import Source
+from pipeline.workers import Processes, Serial, Threads
 
 __all__ = [
     "ArrayRecordSource",
@@ -18,7 +19,10 @@ __all__ = [
     "Loader",
     "MemorySource",
     "ParquetSource",
+    "Processes",
+    "Serial",
     "Source",
+    "Threads",
     "concatenate",
     "errors",
     "merge",

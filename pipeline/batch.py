@@ -48,6 +48,8 @@ class Assembly:
             return map_leaves(lambda s: np.zeros((0, *s.shape), s.dtype), self._spec)
         components = self.dataset.components
         tree = collate_block(block, lambda i: describe(components, block.origin, i))
+        if take.own:
+            return tree
         # a view would hand the user memory of a block that later batches read
         return map_leaves(lambda a: a if a.base is None and a.flags.writeable else a.copy(), tree)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import SourceError
+from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
 from pipeline.types import At, Component, Order, Root, Site, Source, Transform
 
@@ -94,9 +95,9 @@ class Chain:
     def read(self, at: At, path: Path = ()) -> Block:
         """Rows of the indexed part, wherever they stand; bounds are the caller's business."""
         at, transforms = self._resolve(at, path)
-        block = self.root.read(at, path)
+        block = METER.timed(_named("source", path), self.root.read, at, path)
         for transform, site in transforms:
-            block = transform.apply(block, site)
+            block = METER.timed(_named(site.stage, path), transform.apply, block, site)
         return block
 
     def origin(self, at: At, path: Path = ()) -> Origin:
@@ -109,7 +110,8 @@ class Chain:
         block = self.read(At.of_rows(np.arange(start, stop), self.length), path)
         sites = self._site(path)
         for i in range(self.split, len(self.stages)):
-            block = cast(Transform, self.stages[i]).apply(block, sites[i])
+            transform, site = cast(Transform, self.stages[i]), sites[i]
+            block = METER.timed(_named(site.stage, path), transform.apply, block, site)
         return block
 
     def lane_rows(self, lane: int) -> Iterator[Block]:
@@ -147,6 +149,10 @@ class Chain:
                 for i, s in enumerate(self.stages)
             )
         return self._sites[path]
+
+
+def _named(stage: str, path: Path) -> str:
+    return f"{'/'.join(path)}: {stage}" if path else stage
 
 
 def as_order(stage: Stage) -> Order | None:

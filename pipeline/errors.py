@@ -55,6 +55,10 @@ class StreamEndError(PipelineError):
     """A counted stream ended before the promised steps: lower steps= or repeat the dataset."""
 
 
+class WorkerError(PipelineError, RuntimeError):
+    """Workers die or hang over some records, or cannot start: see what it names."""
+
+
 class FeedError(PipelineError, TypeError):
     """A batch cannot be placed on devices: drop or convert the field it names."""
 

@@ -24,7 +24,8 @@ from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes
 from pipeline.streams import CountedStream, IndexedStream, Share, Stream
 from pipeline.types import Feed
-from pipeline.workers.serial import Serial
+from pipeline.workers import Workers, budget, chosen
+from pipeline.workers.stats import Stats
 
 REMAINDERS = ("keep", "drop", "pad")
 
@@ -44,7 +45,9 @@ class Loader:
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
         steps: end a pass after so many batches.
         collate: layout only: this host's rows (a list) -> batch.
-        workers: 0 evaluates in this thread.
+        workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
+            or Threads(n), Processes(n).
+        ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
 
     Raises:
         BatchError: the batch size fits neither hosts, lanes nor the dataset.
@@ -67,7 +70,8 @@ class Loader:
         remainder: Literal["keep", "drop", "pad"] = "keep",
         steps: int | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
-        workers: int = 0,
+        workers: int | Literal["auto"] | Workers = 0,
+        ahead: int | str = "512MiB",
     ) -> None:
         if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"a Loader wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
@@ -79,6 +83,7 @@ class Loader:
             "steps": steps,
             "collate": collate,
             "workers": workers,
+            "ahead": ahead,
         }
         self._dataset, self._batch_size, self._feed = (
             dataset,
@@ -89,12 +94,11 @@ class Loader:
             raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
         if steps is not None:
             positive("steps", steps)
-        if workers != 0:
-            raise ChainError(
-                f"workers={workers!r}: this version evaluates in the caller, workers=0"
-            )
-        self._executor = Serial(dataset.chain)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
+        # whoever collates by hand sees the very rows that stages return
+        stack = collate is None or remainder == "pad"
+        self._ahead = budget(ahead)
+        self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
         self._stream, self._passes = self._open(
             share_of(feed, host, hosts, batch_size), remainder, steps
         )
@@ -152,6 +156,7 @@ class Loader:
             if self._ready and cursor.epoch != self._cursor.epoch:
                 return
             try:
+                self._stream.expect(cursor, self._skipped)
                 made = self._make(cursor)
             except Exception:
                 if self._ready:
@@ -160,6 +165,13 @@ class Loader:
             if made is None:
                 return
             self._ready.append(made)
+        self._expect(self._ready[-1][1])
+
+    def _expect(self, cursor: Cursor) -> None:
+        # workers go on while the loop uses this batch; not into a pass that may never be asked for
+        cursor = self._skipped(cursor)
+        if cursor.epoch == self._cursor.epoch:
+            self._stream.expect(cursor, self._skipped)
 
     def _make(self, cursor: Cursor) -> tuple[Any, Cursor] | None:
         take = self._stream.take(cursor)
@@ -181,9 +193,13 @@ class Loader:
                 return self._stream.locate(stop)
         return cursor
 
+    def _clear(self) -> None:
+        self._ready.clear()
+        self._stream.forget()
+
     def close(self) -> None:
         """End what runs for this loader; its state can still be read."""
-        self._ready.clear()
+        self._clear()
         self._executor.close()
 
     def __enter__(self) -> Loader:
@@ -230,7 +246,7 @@ class Loader:
     def seek(self, step: int) -> None:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
         self._cursor = self._stream.locate(_step(step))
-        self._ready.clear()
+        self._clear()
 
     def skip(self, *ranges: range) -> None:
         """Leave out the batches of these data steps, from now on and after every resume.
@@ -244,7 +260,7 @@ class Loader:
             if not isinstance(r, range) or r.step != 1 or r.start < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise PositionError(f"skip({r!r}): give ranges of steps like range(100, 200)")
         self._skips = merge_skips([*self._skips, *((r.start, r.stop) for r in ranges)])
-        self._ready.clear()
+        self._clear()
 
     def __getitem__(self, step: int) -> Any:
         """The batch of a data step, skipped or not; the loader stays where it is."""
@@ -294,7 +310,7 @@ class Loader:
         since = cursor.step if self._other_batches(saved) else saved.since
         self._stream.anchor(cursor if since else self._stream.start())
         self._cursor, self._since, self._skips = cursor, since, saved.skips
-        self._ready.clear()
+        self._clear()
 
     def _other_batches(self, saved: Saved) -> bool:
         # whether the steps before this state were of another batch size

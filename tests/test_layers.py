@@ -15,7 +15,7 @@ FLOORS = (
     {"tree"},
     {"block"},
     {"types"},
-    {"sources", "sampling", "transforms"},
+    {"sources", "sampling", "transforms", "meter"},
     {"chain"},
     {"roots"},
     {"dataset"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
 from pipeline.errors import LanesError, PositionError, StreamEndError
 from pipeline.sampling.passes import Cursor
-from pipeline.streams.take import Share, Take
+from pipeline.streams.take import Jump, Share, Take
 from pipeline.workers.work import Executor, LaneBlock, Pending
+
+FAR = 1024  # blocks of a lane that are asked for ahead at most
 
 
 class CountedStream:
@@ -35,7 +38,7 @@ class CountedStream:
         self._rows = share.rows(batch_size)
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == chain.lanes
-        self._pending: dict[LaneBlock, Pending] = {}
+        self._blocks: dict[int, dict[int, Pending]] = {lane: {} for lane in self.lanes}
         # without a common end, hosts would stop at different steps
         self.ends_together = self._per_pass is None or steps is not None or remainder == "pad"
         self._marks = [self.start()]
@@ -69,6 +72,7 @@ class CountedStream:
             )
         cursor = self._marks[nearest]
         while cursor.step < step:
+            self.expect(cursor, lambda after: after)
             take = self.take(cursor)
             if take is None and self.take(self.turn(cursor)) is None:
                 raise StreamEndError(f"there is no step {step}: a whole pass holds no batch")
@@ -144,7 +148,7 @@ class CountedStream:
     def _has(self, lane: int, number: int, offset: int, end: int, want: int) -> bool:
         want += offset
         while want > 0 and number < end:
-            want -= len(self._get(lane, number, end))
+            want -= len(self._get(lane, number))
             number += 1
         return want <= 0
 
@@ -178,7 +182,7 @@ class CountedStream:
         parts: list[Block] = []
         want, empty = self._each, 0
         while want and (end is None or number < end):
-            block = self._get(lane, number, end)
+            block = self._get(lane, number)
             part = block.slice(offset, min(offset + want, len(block)))
             want, offset = want - len(part), offset + len(part)
             empty = 0 if len(part) else empty + 1
@@ -193,13 +197,41 @@ class CountedStream:
                 )
         return parts, number, offset
 
-    def _get(self, lane: int, number: int, end: int | None) -> Block:
-        # each lane's next block starts when its current one does
-        for n in (number, number + 1):
-            key = LaneBlock(lane, n)
-            if key not in self._pending and (end is None or n < end or n == number):
-                self._pending[key] = self._executor.submit(key)
-        for key in list(self._pending):
-            if key.lane == lane and not number - 1 <= key.number <= number + 8:
-                del self._pending[key]
-        return self._pending[LaneBlock(lane, number)].result()
+    def _get(self, lane: int, number: int) -> Block:
+        blocks = self._blocks[lane]
+        for n in [n for n in blocks if not number - 1 <= n <= number + FAR]:
+            blocks.pop(n).cancel()
+        if number not in blocks:
+            blocks[number] = self._executor.submit(LaneBlock(lane, number), urgent=True)
+        try:
+            return blocks[number].result()
+        except BaseException:
+            blocks.pop(number)  # asked again, it is tried again
+            raise
+
+    # ---- ahead
+
+    def expect(self, cursor: Cursor, jump: Jump) -> None:
+        # lane by lane, so that none is short of blocks while another has many; skipped steps are
+        # read too: only their rows say where the next ones begin
+        end = self._end(cursor)
+        behind = [(self._reach(lane, number) - number, lane, number) for lane, number, _ in cursor.lanes]
+        heapify(behind)
+        while behind and self._executor.room():
+            ahead, lane, number = heappop(behind)
+            n = self._reach(lane, number + ahead)
+            if (end is None or n < end) and n < number + FAR:
+                self._blocks[lane][n] = self._executor.submit(LaneBlock(lane, n))
+                heappush(behind, (n + 1 - number, lane, number))
+
+    def _reach(self, lane: int, number: int) -> int:
+        # the lane's first block from `number` on that was not asked for
+        while number in self._blocks[lane]:
+            number += 1
+        return number
+
+    def forget(self) -> None:
+        for blocks in self._blocks.values():
+            for pending in blocks.values():
+                pending.cancel()
+            blocks.clear()

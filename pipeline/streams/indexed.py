@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.block import Int64s, Origin
+from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
 from pipeline.sampling.passes import Cursor, Passes
-from pipeline.streams.take import Share, Take
+from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
-from pipeline.workers.work import Executor, Rows
+from pipeline.workers.work import Executor, Pending, Rows
 
 
 class IndexedStream:
@@ -22,7 +22,8 @@ class IndexedStream:
     ) -> None:
         self._chain, self._executor, self._share = chain, executor, share
         self._passes, self._pad = passes, pad
-        self._anchor = Cursor()
+        self._anchor = self._tail = Cursor()
+        self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
     def start(self) -> Cursor:
         return Cursor()
@@ -40,8 +41,48 @@ class IndexedStream:
         if self._passes.per_pass == 0:
             return None
         rows, total, mine = self._mine(cursor)
-        block = self._executor.submit(Rows(rows)).result()
-        return Take(block, np.arange(len(rows)), mine, total, self._passes.after(cursor))
+        block, after = self._evaluated(cursor, rows), self._passes.after(cursor)
+        return Take(block, np.arange(len(rows)), mine, total, after, self._executor.fresh)
+
+    def _evaluated(self, cursor: Cursor, rows: Int64s) -> Block:
+        if cursor in self._ahead:
+            pending, start, alone = self._ahead.pop(cursor)
+            try:
+                block = pending.result()
+                return block if alone else block.slice(start, start + len(rows))
+            except Exception:
+                # of a group, another batch's rows may be at fault
+                if alone:
+                    raise
+        return self._executor.submit(Rows(rows), urgent=True).result()
+
+    def expect(self, cursor: Cursor, jump: Jump) -> None:
+        if self._passes.per_pass == 0:
+            return
+        if not self._ahead:
+            self._tail = cursor
+        while self._tail.epoch == cursor.epoch and self._executor.room():
+            self._submit(cursor.epoch, jump)
+
+    def _submit(self, epoch: int, jump: Jump) -> None:
+        # the next batches of the pass as one work
+        found: dict[Cursor, Int64s] = {}
+        most = 1
+        while self._tail.epoch == epoch and len(found) < most:
+            rows, _, _ = self._mine(self._tail)
+            most = self._executor.group(len(rows))
+            found[self._tail] = rows
+            self._tail = jump(self._passes.after(self._tail))
+        pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))
+        start = 0
+        for cursor, rows in found.items():
+            self._ahead[cursor] = pending, start, len(found) == 1
+            start += len(rows)
+
+    def forget(self) -> None:
+        for pending, _, _ in self._ahead.values():
+            pending.cancel()
+        self._ahead.clear()
 
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,7 @@ class Take:
         rows: int64[m], this process's rows of the global batch, padding included.
         total: rows of the global batch, padding included.
         after: the cursor that holds once the batch has been handed out.
+        own: whether the block's memory is nobody else's.
     """
 
     block: Block
@@ -26,12 +28,16 @@ class Take:
     rows: Int64s
     total: int
     after: Cursor
+    own: bool = False
 
 
 class Share(Protocol):
     """Which rows of a global batch are this process's."""
 
     def rows(self, batch: int) -> Int64s: ...
+
+
+Jump = Callable[[Cursor], Cursor]  # past the steps that are skipped
 
 
 class Stream(Protocol):
@@ -41,6 +47,14 @@ class Stream(Protocol):
 
     def take(self, cursor: Cursor) -> Take | None:
         """The batch at a cursor; None where its pass holds none."""
+        ...
+
+    def expect(self, cursor: Cursor, jump: Jump) -> None:
+        """Have the batches from a cursor on evaluated ahead, as far as pass and budget go."""
+        ...
+
+    def forget(self) -> None:
+        """What was expected does not come."""
         ...
 
     def turn(self, cursor: Cursor) -> Cursor:

@@ -1,0 +1,56 @@
+"""Who evaluates: the loop itself, threads, or processes; the data never shows which."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pipeline.errors import ChainError
+from pipeline.workers.processes import Processes
+from pipeline.workers.serial import Serial
+from pipeline.workers.threads import Threads
+from pipeline.workers.work import Workers
+
+__all__ = ["Processes", "Serial", "Threads", "Workers", "budget", "chosen"]
+
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
+
+
+def chosen(workers: Any) -> Workers:
+    """What `Loader(workers=)` means: 0, "auto", a number of processes, or a description.
+
+    Raises:
+        ChainError: it is none of these.
+
+    >>> chosen(0), chosen(2)
+    (Serial(), Processes(n=2, timeout=None))
+    """
+    if isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0:
+        return Processes(workers) if workers else Serial()
+    if workers == "auto":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return Processes(min(16, (cores or 1) - 1)) if cores and cores > 1 else Serial()
+    if hasattr(workers, "open") and not isinstance(workers, str):
+        return workers
+    raise ChainError(
+        f'workers={workers!r}: give 0, "auto", a number of processes, Threads(n) or Processes(n)'
+    )
+
+
+def budget(ahead: Any) -> int:
+    """Bytes, from a whole number or words like "512MiB".
+
+    Raises:
+        ChainError: it is neither.
+
+    >>> budget("512MiB"), budget(1000)
+    (536870912, 1000)
+    """
+    if isinstance(ahead, str):
+        for unit, factor in _UNITS.items():
+            number = ahead.removesuffix(unit).strip()
+            if ahead.endswith(unit) and number.isdecimal():
+                return int(number) * factor
+    elif isinstance(ahead, int) and not isinstance(ahead, bool) and ahead >= 0:
+        return ahead
+    raise ChainError(f'ahead={ahead!r}: give bytes, or a string like "512MiB"')

@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 from pipeline.block import Block
 from pipeline.chain import Chain
+from pipeline.meter import METER, Tally, add_up
+from pipeline.workers.stats import QueueStats
 from pipeline.workers.work import Work, evaluate
+
+
+@dataclass(frozen=True)
+class Serial:
+    """The loop's own thread evaluates, batch by batch: `Loader(workers=0)`."""
+
+    def open(self, chain: Chain, *, ahead: int, stack: bool) -> SerialExecutor:
+        return SerialExecutor(chain)
 
 
 class SerialResult:
     """One piece of work, done when first asked for; after a failure, asking again tries again."""
 
-    __slots__ = ("_block", "_chain", "_work")
+    __slots__ = ("_block", "_by", "_work")
 
-    def __init__(self, chain: Chain, work: Work) -> None:
-        self._chain, self._work = chain, work
+    def __init__(self, by: SerialExecutor, work: Work) -> None:
+        self._by, self._work = by, work
         self._block: Block | None = None
 
     def result(self) -> Block:
         if self._block is None:
-            self._block = evaluate(self._chain, self._work)
+            self._block = self._by.evaluate(self._work)
         return self._block
 
+    def cancel(self) -> None:
+        self._block = None
 
-class Serial:
+
+class SerialExecutor:
     """Evaluates in the calling thread."""
+
+    fresh = False
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
+        self._stages: dict[str, Tally] = {}
+        self._works, self._busy = 0, 0.0
 
-    def submit(self, work: Work) -> SerialResult:
-        return SerialResult(self._chain, work)
+    def submit(self, work: Work, *, urgent: bool = False) -> SerialResult:
+        return SerialResult(self, work)
+
+    def evaluate(self, work: Work) -> Block:
+        METER.take()
+        started = time.perf_counter()
+        try:
+            return evaluate(self._chain, work)
+        finally:
+            self._works += 1
+            self._busy += time.perf_counter() - started
+            add_up(self._stages, METER.take())
+
+    def room(self) -> bool:
+        return False
+
+    def group(self, rows: int) -> int:
+        return 1
+
+    def stats(self) -> QueueStats:
+        stages = dict(self._stages)
+        return QueueStats(stages=stages, works=self._works, busy=self._busy, wait=self._busy)
 
     def close(self) -> None:
         """Nothing to end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,17 @@ class Rows:
     def size(self) -> int:
         """How much it is, beside other works of the same dataset."""
         return max(1, len(self.rows))
+
+    def __reduce__(self) -> Any:
+        # few runs, however many rows: it travels in one packet
+        cuts = np.flatnonzero(np.diff(self.rows) != 1) + 1
+        runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(self.rows, cuts) if len(r)]
+        return _of_runs, (runs,)
+
+
+def _of_runs(runs: list[tuple[int, int]]) -> Rows:
+    spans = [np.arange(*run, dtype=np.int64) for run in runs]
+    return Rows(np.concatenate(spans) if spans else np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,135 @@
+"""Who evaluates while the loop goes on: threads, for functions that release the GIL."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+from pipeline.chain import Chain
+from pipeline.errors import ChainError
+from pipeline.meter import METER
+from pipeline.workers.stats import QueueStats
+from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising, weight
+from pipeline.workers.work import Work, evaluate, stacked
+
+
+@dataclass(frozen=True)
+class Threads:
+    """n threads evaluate: right where functions release the GIL (NumPy, decoders, reading).
+
+    Attributes:
+        n: how many.
+
+    Raises:
+        ChainError: n is below 1.
+
+    >>> from pipeline import Dataset, Loader
+    >>> with Loader(Dataset(range(8)), 4, workers=Threads(2)) as loader:
+    ...     [batch.tolist() for batch in loader]
+    [[0, 1, 2, 3], [4, 5, 6, 7]]
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        check_count("Threads", self.n)
+
+    def open(self, chain: Chain, *, ahead: int, stack: bool) -> ThreadExecutor:
+        return ThreadExecutor(chain, self.n, ahead, stack)
+
+
+def check_count(kind: str, n: object) -> None:
+    """Refuse numbers of workers below one.
+
+    Raises:
+        ChainError: n is no whole number from 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ChainError(f"{kind}({n!r}): give a whole number from 1, or workers=0 for none")
+
+
+class ThreadExecutor:
+    """Evaluates in threads, which start with the first work."""
+
+    fresh = False
+
+    def __init__(self, chain: Chain, n: int, ahead: int, stack: bool) -> None:
+        self._chain, self._n, self._ahead, self._stack = chain, n, ahead, stack
+        self._book = Book(n, ahead, _nothing)
+        self._crew: _Crew | None = None
+
+    def submit(self, work: Work, *, urgent: bool = False) -> Ticket:
+        if self._crew is None:
+            self._crew = _Crew(self._chain, self._book, self._n, self._stack)
+            self._end = weakref.finalize(self, self._crew.close)
+        return self._book.submit(work, urgent)
+
+    def room(self) -> bool:
+        return self._book.room()
+
+    def group(self, rows: int) -> int:
+        return self._book.group(rows)
+
+    def stats(self) -> QueueStats:
+        up = self._crew.up() if self._crew else 0.0
+        return self._book.stats(up=up, restarts=0)
+
+    def close(self) -> None:
+        """End the threads, each after the work that it is at."""
+        if self._crew is not None:
+            self._end()
+            self._crew = None
+            self._book = Book(self._n, self._ahead, _nothing)
+
+
+def _nothing() -> None:
+    """Threads wait on the book's own condition."""
+
+
+class _Crew:
+    # knows nothing of the executor, so that dropping the executor ends it
+    def __init__(self, chain: Chain, book: Book, n: int, stack: bool) -> None:
+        self._chain, self._book, self._stack = chain, book, stack
+        self._closing = False
+        self._started = time.perf_counter()
+        names = [f"lockstep-{i}" for i in range(n)]
+        self._threads = [threading.Thread(target=self._run, name=x, daemon=True) for x in names]
+        for thread in self._threads:
+            thread.start()
+
+    def up(self) -> float:
+        return (time.perf_counter() - self._started) * len(self._threads)
+
+    def _run(self) -> None:
+        while (ticket := self._next()) is not None:
+            started = time.perf_counter()
+            outcome, size = self._evaluate(ticket)
+            self._book.finish(ticket, outcome, size, time.perf_counter() - started)
+            self._book.measured(METER.take())
+            del ticket, outcome  # a thread that waits keeps nobody's batch
+
+    def _next(self) -> Ticket | None:
+        with self._book.lock:
+            while not self._closing:
+                ticket = self._book.pull()
+                if ticket is not None:
+                    return ticket
+                self._book.lock.wait()
+            return None
+
+    def _evaluate(self, ticket: Ticket) -> tuple[Outcome, int]:
+        try:
+            block = evaluate(self._chain, ticket.work)
+            block = METER.timed("collate", stacked, block) if self._stack else block
+        except BaseException as error:
+            return raising(error), 0
+        return (lambda: block), weight(block)
+
+    def close(self) -> None:
+        self._closing = True
+        self._book.break_off(closed())
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=1.5)
