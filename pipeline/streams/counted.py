@@ -15,7 +15,8 @@ from pipeline.sampling.passes import Cursor
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.workers.work import Executor, LaneBlock, Pending
 
-FAR = 1024  # blocks of a lane that are asked for ahead at most
+BEGIN = 8  # blocks begun at a time, or two a lane: each batch handed out begins some more
+FAR = 256  # blocks of a lane that are asked for ahead at most
 
 
 class CountedStream:
@@ -217,7 +218,9 @@ class CountedStream:
         end = self._end(cursor)
         behind = [(self._reach(lane, number) - number, lane, number) for lane, number, _ in cursor.lanes]
         heapify(behind)
-        while behind and self._executor.room():
+        for _ in range(max(BEGIN, 2 * len(behind))):
+            if not behind or not self._executor.room():
+                return
             ahead, lane, number = heappop(behind)
             n = self._reach(lane, number + ahead)
             if (end is None or n < end) and n < number + FAR:

@@ -13,6 +13,9 @@ from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
 from pipeline.workers.work import Executor, Pending, Rows
 
+BEGIN = 8  # works begun at a time: each batch handed out begins some more
+GROUP = 64  # batches of one work at most
+
 
 class IndexedStream:
     """Batches of an indexed dataset: arithmetic, then one read."""
@@ -61,7 +64,9 @@ class IndexedStream:
             return
         if not self._ahead:
             self._tail = cursor
-        while self._tail.epoch == cursor.epoch and self._executor.room():
+        for _ in range(BEGIN):
+            if self._tail.epoch != cursor.epoch or not self._executor.room():
+                return
             self._submit(cursor.epoch, jump)
 
     def _submit(self, epoch: int, jump: Jump) -> None:
@@ -70,7 +75,7 @@ class IndexedStream:
         most = 1
         while self._tail.epoch == epoch and len(found) < most:
             rows, _, _ = self._mine(self._tail)
-            most = self._executor.group(len(rows))
+            most = min(GROUP, self._executor.group(len(rows)))
             found[self._tail] = rows
             self._tail = jump(self._passes.after(self._tail))
         pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))

@@ -20,7 +20,7 @@ from pipeline.workers.work import Work
 
 Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
 
-MOST = 4096  # works outstanding, however small they are
+MOST = 256  # works outstanding, however small: beyond, being ahead gains nothing
 ROWS = 2048  # of one work: where reading many at once stops to gain
 BYTES = 16 << 20  # of one work: larger ones only leave the caches
 SECONDS = 0.1  # of one work: longer ones come late, and are costly to redo
