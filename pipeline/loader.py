@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from pipeline.sampling.passes import Cursor, Passes
 from pipeline.streams import CountedStream, IndexedStream, Share, Stream
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen
-from pipeline.workers.stats import Stats
+from pipeline.workers.stats import Account, Stats
 
 REMAINDERS = ("keep", "drop", "pad")
 
@@ -104,7 +105,8 @@ class Loader:
         )
         self._cursor = self._stream.start()
         self._since, self._skips = 0, ()
-        self._ready: deque[tuple[Any, Cursor]] = deque()
+        self._account = Account()
+        self._ready: deque[tuple[Any, Cursor, int]] = deque()
 
     def _open(
         self, share: Share, remainder: str, steps: int | None
@@ -140,13 +142,15 @@ class Loader:
         Raises:
             StopIteration: the whole next pass holds no batch.
         """
+        asked = time.perf_counter()
         self._settle()
         # fill before taking: an interrupt in here loses no batch
         self._fill(1 + (self._feed.prefetch if self._feed else 0))
         if not self._ready:
             self._cursor = self._stream.turn(self._cursor)
             raise StopIteration
-        batch, self._cursor = self._ready.popleft()
+        batch, self._cursor, rows = self._ready.popleft()
+        self._account.handed_out(batch, rows, asked)
         return batch
 
     def _fill(self, want: int) -> None:
@@ -173,14 +177,16 @@ class Loader:
         if cursor.epoch == self._cursor.epoch:
             self._stream.expect(cursor, self._skipped)
 
-    def _make(self, cursor: Cursor) -> tuple[Any, Cursor] | None:
+    def _make(self, cursor: Cursor) -> tuple[Any, Cursor, int] | None:
         take = self._stream.take(cursor)
         if take is None:
             return None
+        started = time.perf_counter()
         batch = self._assembly(take)
+        self._account.collated(time.perf_counter() - started)
         if self._feed is not None:
             batch = self._feed.put(batch, take.rows, take.total)
-        return batch, take.after
+        return batch, take.after, len(take.block)
 
     def _settle(self) -> Cursor:
         # move past skipped steps before anybody asks where the loader stands
@@ -230,6 +236,16 @@ class Loader:
         ([[0, 1], [2, 3]], 2)
         """
         return Once(self._dataset, self._batch_size, self._options)
+
+    def stats(self) -> Stats:
+        """What the data has cost so far: each stage, the workers, and the queue between them.
+
+        >>> loader = Loader(Dataset({"x": np.arange(8)}).map(lambda r: r, name="same"), 4)
+        >>> _ = list(loader)
+        >>> [(s.name, s.rows) for s in loader.stats().stages]
+        [('source', 8), ("stage 0: map 'same'", 8), ('collate', 8)]
+        """
+        return self._account.stats(self._executor.stats(), self._ahead)
 
     # ---- where it stands
 

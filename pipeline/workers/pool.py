@@ -33,6 +33,7 @@ from pipeline.workers.work import records
 
 KILLS = 3  # workers that one work may cost
 BARREN = 10  # workers in a row that may die before they have begun to work
+PATIENCE = 1.0  # seconds for the nursery to end its workers and itself
 _BOOT = (
     "import sys; sys.path[:] = {path!r}; from pipeline.workers.nursery import main; main(*{args!r})"
 )
@@ -95,6 +96,7 @@ class Pool:
         self._queue.setblocking(False)
         self._wake, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="lockstep-pool", daemon=True)
+        book.more = self.dispatch
         self._thread.start()
 
     def up(self) -> float:
@@ -194,21 +196,23 @@ class Pool:
         elif worker is not None and isinstance(message, Exit):
             self._bury(worker, message.code)
 
-    def _hear(self, worker: _Worker, *, once: bool = True) -> bool:
-        # one message, or all there are; False once nothing more can come
-        while True:
+    def _hear(self, worker: _Worker, *, once: bool = True) -> None:
+        # one message, or all there are
+        while worker.link.fileno() >= 0:
             try:
                 received = worker.inbox.receive(wait=False)
             except BlockingIOError:
-                return True
+                return
             if received is None:
-                if worker.link.fileno() >= 0:
-                    self._selector.unregister(worker.link)
-                    worker.link.close()
-                return False
+                return self._hang_up(worker)
             self._take(worker, *received)
             if once:
-                return True
+                return
+
+    def _hang_up(self, worker: _Worker) -> None:
+        if worker.link.fileno() >= 0:
+            self._selector.unregister(worker.link)
+            worker.link.close()
 
     def _take(self, worker: _Worker, message: Any, fds: list[int]) -> None:
         if isinstance(message, Taken):
@@ -274,9 +278,7 @@ class Pool:
 
     def _bury(self, worker: _Worker, code: int) -> None:
         self._hear(worker, once=False)  # what it said before it died
-        if worker.link.fileno() >= 0:
-            self._selector.unregister(worker.link)
-            worker.link.close()
+        self._hang_up(worker)
         del self._workers[worker.number]
         if self._book.broken is not None:
             return
@@ -325,9 +327,7 @@ class Pool:
         dead = list(self._workers.values())
         for worker in dead:
             self._hear(worker, once=False)
-            if worker.link.fileno() >= 0:
-                self._selector.unregister(worker.link)
-                worker.link.close()
+            self._hang_up(worker)
         self._workers.clear()
         self._recall()
         with self._book.lock:
@@ -369,16 +369,27 @@ class Pool:
         for worker in self._workers.values():
             worker.link.close()
         if hasattr(self, "_nursery"):
-            self._control.close()
-            try:
-                self._nursery.wait(timeout=1.0)
-            except subprocess.TimeoutExpired:
-                self._nursery.kill()
-                self._nursery.wait()
+            self._end_nursery()
         self._selector.close()
         for end in (self._wake, self._waker):
             end.close()
         os.close(self._dataset[0])
+
+
+    def _end_nursery(self) -> None:
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_WR)
+        # it hangs up as it ends; Popen.wait with a timeout would sleep between looks
+        self._control.settimeout(PATIENCE)
+        try:
+            while self._control.recv(packets.PACKET):
+                pass
+        except TimeoutError:
+            self._nursery.kill()
+        except OSError:
+            pass
+        self._control.close()
+        self._nursery.wait()
 
 
 class _Parcel:

@@ -59,14 +59,7 @@ class ProcessExecutor:
     def __init__(self, chain: Chain, options: Processes, ahead: int, stack: bool) -> None:
         self._chain, self._options, self._ahead, self._stack = chain, options, ahead, stack
         self._pool: Pool | None = None
-        self._book = self._new_book()
-
-    def _new_book(self) -> Book:
-        return Book(self._options.n, self._ahead, self._changed)
-
-    def _changed(self) -> None:
-        if self._pool is not None:
-            self._pool.dispatch()
+        self._book = Book(options.n, ahead)
 
     def submit(self, work: Work, *, urgent: bool = False) -> Ticket:
         if self._pool is None:
@@ -92,7 +85,7 @@ class ProcessExecutor:
         """End the processes."""
         if self._pool is not None:
             self._end()
-            self._pool, self._book = None, self._new_book()
+            self._pool, self._book = None, Book(self._options.n, self._ahead)
 
 
 def _close(pool: Pool, owner: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.meter import Tally
+from pipeline.tree import leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +98,57 @@ class Stats:
         if self.workers and self.wait < 0.1 * self.seconds:
             return "the loop"
         return max(self.stages, key=lambda s: s.seconds).name if self.stages else "nothing yet"
+
+
+class Account:
+    """A loader's own sums: what it handed out, and how long that took."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._batches = self._rows = self._bytes = 0
+        self._wait = self._collate = 0.0
+
+    def collated(self, seconds: float) -> None:
+        self._collate += seconds
+
+    def handed_out(self, batch: Any, rows: int, asked: float) -> None:
+        """A batch asked for at `asked` (of `time.perf_counter`) is there."""
+        self._started = asked if self._started is None else self._started
+        self._wait += time.perf_counter() - asked
+        self._batches += 1
+        self._rows += rows
+        self._bytes += sum(getattr(leaf, "nbytes", 0) for _, leaf in leaves(batch))
+
+    def stats(self, queue: QueueStats, ahead: int) -> Stats:
+        """The figures of now."""
+        tallies = dict(queue.stages or {})
+        mine = Tally(self._rows, self._bytes, self._collate)
+        tallies["collate"] = tallies.pop("collate", Tally()).plus(mine)._replace(
+            rows=self._rows, bytes=self._bytes
+        )
+        stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
+        now = time.perf_counter()
+        return Stats(
+            stages=tuple(sorted(stages, key=_place)),
+            batches=self._batches,
+            rows=self._rows,
+            bytes=self._bytes,
+            seconds=0.0 if self._started is None else now - self._started,
+            wait=self._wait,
+            workers=queue.workers,
+            busy=queue.busy,
+            occupancy=queue.busy / queue.up if queue.up else 0.0,
+            ready=queue.ready,
+            ready_bytes=queue.ready_bytes,
+            asked=queue.asked,
+            ahead=ahead,
+            restarts=queue.restarts,
+        )
+
+
+def _place(stage: StageStats) -> tuple[int, int]:
+    # sources, then stages by number, then what the loader does
+    _, _, number = stage.name.partition("stage ")
+    if number:
+        return 1, int(number.partition(":")[0])
+    return (2, 0) if stage.name == "collate" else (0, 0)

@@ -57,7 +57,7 @@ class ThreadExecutor:
 
     def __init__(self, chain: Chain, n: int, ahead: int, stack: bool) -> None:
         self._chain, self._n, self._ahead, self._stack = chain, n, ahead, stack
-        self._book = Book(n, ahead, _nothing)
+        self._book = Book(n, ahead)
         self._crew: _Crew | None = None
 
     def submit(self, work: Work, *, urgent: bool = False) -> Ticket:
@@ -81,11 +81,7 @@ class ThreadExecutor:
         if self._crew is not None:
             self._end()
             self._crew = None
-            self._book = Book(self._n, self._ahead, _nothing)
-
-
-def _nothing() -> None:
-    """Threads wait on the book's own condition."""
+            self._book = Book(self._n, self._ahead)
 
 
 class _Crew:

@@ -51,11 +51,15 @@ class Book:
     Args:
         workers: how many pull from it.
         ahead: bytes of results that may wait to be fetched.
-        changed: called, outside of the lock, when there is more to pull.
+
+    Attributes:
+        lock: held to pull; notified when there is more to pull, or to fetch.
+        more: called, outside of the lock, when there is more to pull.
     """
 
-    def __init__(self, workers: int, ahead: int, changed: Callable[[], None]) -> None:
-        self._workers, self._ahead, self._changed = workers, ahead, changed
+    def __init__(self, workers: int, ahead: int) -> None:
+        self._workers, self._ahead = workers, ahead
+        self.more: Callable[[], None] = _nothing
         self.lock = threading.Condition()
         self._waiting: deque[Ticket] = deque()
         self._numbers = 0
@@ -75,7 +79,7 @@ class Book:
             self._asked_size += work.size
             (self._waiting.appendleft if urgent else self._waiting.append)(ticket)
             self.lock.notify_all()
-        self._changed()
+        self.more()
         return ticket
 
     def fetch(self, ticket: Ticket) -> Outcome:
@@ -192,6 +196,10 @@ class Book:
                 self._outstanding - self._ready,
                 restarts,
             )
+
+
+def _nothing() -> None:
+    """Those who wait on the lock need no call."""
 
 
 def closed() -> PipelineError:

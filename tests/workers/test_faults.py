@@ -1,0 +1,226 @@
+"""Nothing is lost to a fault: killed, hung and failing workers change no byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, Loader, Processes, Threads
+from pipeline.debug.digest import digest
+from pipeline.errors import ChainError, WorkerError
+from tests.workers.conftest import children
+
+
+def _slow(row: Any, rng: np.random.Generator) -> Any:
+    time.sleep(0.0005)
+    return {"x": row["x"], "noise": rng.random(8), "s": "é\0" * int(row["x"] % 5)}
+
+
+def _dataset(n: int) -> Dataset:
+    return Dataset({"x": np.arange(n)}, seed=1).shuffle().random_map(_slow, name="slow")
+
+
+def _workers() -> list[int]:
+    # the nursery is our child, the workers are its
+    own = os.getpid()
+    return [p for p in children(own) if p not in _direct(own)]
+
+
+def _direct(pid: int) -> set[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        found = set(map(int, file.read().split()))
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as file:
+            found |= set(map(int, file.read().split()))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_hundred_kills_in_one_epoch_change_nothing(counted: bool) -> None:
+    ds = _dataset(8000)
+    if counted:
+        ds = ds.filter(lambda row: row["x"] % 7 > 0).lanes(4)
+    plain = [digest(batch) for batch in Loader(_dataset(8000) if not counted else ds, 8)]
+    rng, kills = random.Random(0), 0
+    with Loader(ds, 8, workers=Processes(4)) as loader:
+        for step, want in enumerate(plain):
+            assert digest(next(loader)) == want
+            while kills * len(plain) < 100 * (step + 1):
+                victims = _workers()
+                if victims:
+                    os.kill(rng.choice(victims), signal.SIGKILL)
+                    kills += 1
+        assert loader.epoch == 1
+        assert loader.stats().restarts > 40
+    assert kills >= 100
+
+
+def test_the_nursery_itself_may_die() -> None:
+    plain = [digest(batch) for batch in Loader(_dataset(400), 8)]
+    with Loader(_dataset(400), 8, workers=Processes(2)) as loader:
+        got = [digest(next(loader))]
+        for pid in _direct(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        got += [digest(batch) for batch in loader]
+    assert got == plain
+
+
+@pytest.mark.parametrize(
+    ("death", "words"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "died of SIGKILL"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "died of SIGSEGV"),
+        (lambda: os._exit(3), "exited with code 3"),
+        (lambda: time.sleep(100), "hung for more than 0.3 s"),
+    ],
+    ids=["kill", "segfault", "exit", "hang"],
+)
+def test_a_record_that_kills_is_named_and_the_rest_goes_on(death: Any, words: str) -> None:
+    def deadly(x: int) -> int:
+        if x == 21:
+            death()
+        return x
+
+    ds = Dataset(range(40)).map(deadly)
+    with Loader(ds, 4, workers=Processes(2, timeout=0.3)) as loader:
+        got = [next(loader).tolist() for _ in range(5)]
+        for _ in range(2):
+            with pytest.raises(WorkerError, match=words) as caught:
+                next(loader)
+            assert "record 21 of MemorySource" in str(caught.value)
+            assert loader.step == 5
+        loader.seek(6)
+        got += [batch.tolist() for batch in loader]
+    assert got == [list(range(i, i + 4)) for i in range(0, 40, 4) if i != 20]
+
+
+def test_a_death_that_does_not_repeat_costs_nothing(tmp_path: Path) -> None:
+    def once(x: int) -> int:
+        flag = tmp_path / str(x)
+        if x % 10 == 3 and not flag.exists():
+            flag.touch()
+            os._exit(1)
+        return x * x
+
+    with Loader(Dataset(range(40)).map(once), 4, workers=Processes(2)) as loader:
+        assert np.concatenate(list(loader)).tolist() == [x * x for x in range(40)]
+        assert loader.stats().restarts == 4
+
+
+class _Odd(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+def test_errors_arrive_as_themselves_and_are_raised_again_on_retry(workers: Any) -> None:
+    def picky(x: int) -> int:
+        if x == 9:
+            raise KeyError("nine")
+        return x
+
+    with Loader(Dataset(range(16)).map(picky), 4, workers=workers) as loader:
+        got = [next(loader).tolist() for _ in range(2)]
+        for _ in range(2):
+            with pytest.raises(KeyError, match="nine") as caught:
+                next(loader)
+            notes = "\n".join(caught.value.__notes__)
+            assert "stage 0: map 'test_errors_" in notes or "map 'picky'" in notes
+            assert "record 9 of MemorySource, epoch 0" in notes
+            assert loader.step == 2
+            if isinstance(workers, Processes):
+                assert 'raise KeyError("nine")' in notes
+        loader.seek(3)
+        got.append(next(loader).tolist())
+    assert got == [[0, 1, 2, 3], [4, 5, 6, 7], [12, 13, 14, 15]]
+
+
+def test_an_error_that_cannot_travel_is_told() -> None:
+    def odd(x: int) -> int:
+        raise _Odd(x, 2)
+
+    with Loader(Dataset(range(4)).map(odd), 4, workers=Processes(1)) as loader:
+        with pytest.raises(WorkerError, match="_Odd.*0 and 2") as caught:
+            next(loader)
+        assert "record 0 of MemorySource" in "\n".join(caught.value.__notes__)
+
+
+def test_what_cannot_be_sent_is_named_with_its_stage() -> None:
+    import threading
+
+    lock = threading.Lock()
+
+    def locked(x: int) -> int:
+        with lock:
+            return x
+
+    # closures over locks cannot even be hashed into a fingerprint by value, so hide it
+    class Holder:
+        def __init__(self) -> None:
+            self.lock = lock
+
+        def __reduce__(self) -> Any:
+            raise TypeError("a lock stays where it is")
+
+        def __call__(self, x: int) -> int:
+            return locked(x)
+
+    ds = Dataset(range(4)).map(lambda x: x, name="fine")
+    ds = ds._with(*ds.chain.stages, _Unsendable(Holder()))  # type: ignore[arg-type]
+    with (
+        Loader(ds, 2, workers=Processes(1)) as loader,
+        pytest.raises(ChainError, match="stage 1: map 'held'.*Threads"),
+    ):
+        next(loader)
+
+
+class _Unsendable:
+    kind, name, random, counted, block = "map", "held", False, False, 0
+
+    def __init__(self, f: Any) -> None:
+        self.f = f
+
+    def apply(self, block: Any, site: Any) -> Any:
+        return block
+
+    def fingerprint(self) -> str:
+        return "map held 00000000"
+
+
+def test_a_dataset_that_cannot_be_loaded_says_why() -> None:
+    ds = Dataset(range(4)).map(_Refuses())
+    with Loader(ds, 2, workers=Processes(2)) as loader:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="not here"):
+                next(loader)
+
+
+class _Refuses:
+    def __call__(self, x: int) -> int:
+        return x
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> Any:
+    raise ZeroDivisionError("not here")
+
+
+def test_closing_ends_the_work_and_the_loader_can_go_on() -> None:
+    loader = Loader(_dataset(200), 8, workers=Processes(2))
+    plain = [digest(batch) for batch in Loader(_dataset(200), 8)]
+    got = [digest(next(loader)) for _ in range(3)]
+    loader.close()
+    assert not children(os.getpid())
+    got += [digest(batch) for batch in loader]
+    loader.close()
+    assert got == plain
