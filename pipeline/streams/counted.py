@@ -216,7 +216,9 @@ class CountedStream:
         # lane by lane, so that none is short of blocks while another has many; skipped steps are
         # read too: only their rows say where the next ones begin
         end = self._end(cursor)
-        behind = [(self._reach(lane, number) - number, lane, number) for lane, number, _ in cursor.lanes]
+        behind = [
+            (self._reach(lane, number) - number, lane, number) for lane, number, _ in cursor.lanes
+        ]
         heapify(behind)
         for _ in range(max(BEGIN, 2 * len(behind))):
             if not behind or not self._executor.room():

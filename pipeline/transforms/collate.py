@@ -29,9 +29,7 @@ _REMEDY = {
 }
 
 
-def collate(
-    rows: list[Any], describe: Describe | None = None, *, empty: Empty = np.empty
-) -> Any:
+def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty = np.empty) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
 
     Python bools, ints and floats become bool, int64 and float64; arrays stack; a list of numbers,

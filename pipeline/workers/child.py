@@ -56,7 +56,9 @@ class Done(NamedTuple):
     logs: list[logging.LogRecord]
 
 
-def serve(load: Callable[[], tuple[Chain, bool]], queue: socket.socket, link: socket.socket) -> None:
+def serve(
+    load: Callable[[], tuple[Chain, bool]], queue: socket.socket, link: socket.socket
+) -> None:
     """Work until the queue's other end is closed."""
     logs = _Logs()
     try:

@@ -38,17 +38,7 @@ _BOOT = (
     "import sys; sys.path[:] = {path!r}; from pipeline.workers.nursery import main; main(*{args!r})"
 )
 # n workers with a thread for each core would fight over the cores
-_SINGLE = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "ARROW_IO_THREADS",
-    )
-}
+_SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "ARROW_IO_THREADS"), "1")
 
 
 @dataclass(eq=False)
@@ -202,12 +192,12 @@ class Pool:
             try:
                 received = worker.inbox.receive(wait=False)
             except BlockingIOError:
-                return
+                return None
             if received is None:
                 return self._hang_up(worker)
             self._take(worker, *received)
             if once:
-                return
+                return None
 
     def _hang_up(self, worker: _Worker) -> None:
         if worker.link.fileno() >= 0:
@@ -224,20 +214,19 @@ class Pool:
         elif isinstance(message, Segment):
             worker.views.add(message.number, fds[0], message.size)
         elif isinstance(message, Hello):
-            worker.ready = True
+            worker.ready, self._barren = True, 0
         elif isinstance(message, NoMemory):
             self._warn(message.reason)
 
     def _finish(self, worker: _Worker, done: Done) -> None:
         if done.number < 0:
             return self._book.break_off(failure.unpack(done.data))
-        self._barren = 0
         buffers = worker.views.over(done.extents)
         ticket, worker.taken = worker.taken, None
         self._book.measured(done.stages)
         self._log(done.logs)
         if ticket is None:  # redone by another after all: whoever came first
-            return
+            return None
         outcome: Outcome = _Parcel(done.data, buffers)
         if done.failed:
             outcome = _failed(done.data)
@@ -285,7 +274,7 @@ class Pool:
         self._recall()
         if worker.taken is not None:
             self._blame(worker, worker.taken, _manner(worker, code, self._timeout))
-        else:
+        elif not worker.ready:
             self._barren += 1
         if self._barren > BARREN:
             self._book.break_off(
@@ -374,7 +363,6 @@ class Pool:
         for end in (self._wake, self._waker):
             end.close()
         os.close(self._dataset[0])
-
 
     def _end_nursery(self) -> None:
         with contextlib.suppress(OSError):

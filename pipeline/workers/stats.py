@@ -123,8 +123,8 @@ class Account:
         """The figures of now."""
         tallies = dict(queue.stages or {})
         mine = Tally(self._rows, self._bytes, self._collate)
-        tallies["collate"] = tallies.pop("collate", Tally()).plus(mine)._replace(
-            rows=self._rows, bytes=self._bytes
+        tallies["collate"] = (
+            tallies.pop("collate", Tally()).plus(mine)._replace(rows=self._rows, bytes=self._bytes)
         )
         stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
         now = time.perf_counter()

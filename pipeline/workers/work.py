@@ -63,9 +63,11 @@ def evaluate(chain: Chain, work: Work) -> Block:
 
 def records(chain: Chain, work: Work) -> Origin:
     """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
-    rows = np.arange(*chain.blocks.bounds(work.lane, work.number)) if isinstance(
-        work, LaneBlock
-    ) else work.rows
+    rows = (
+        np.arange(*chain.blocks.bounds(work.lane, work.number))
+        if isinstance(work, LaneBlock)
+        else work.rows
+    )
     return chain.origin(At.of_rows(rows, max(1, chain.length)))
 
 
