@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Origin
+from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.errors import SourceError
+from pipeline.faults import Skips, survivors
 from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
 from pipeline.types import At, Component, Order, Root, Site, Source, Transform
@@ -57,13 +58,23 @@ class Chain:
         stages: orders and transforms, from the root up.
         seed: what every random stage's seed is derived from.
         lanes: of a counted chain, L; else 1.
+        on_error: "raise", or "skip" what fails: a counted chain leaves the row out, an indexed one
+            takes the next good one of the epoch.
         split: the first counted stage's index; the stages before it keep one row per position.
         lengths: rows an epoch beneath each indexed stage; the last is above all of them.
         period: rows of one epoch of the indexed part.
     """
 
-    def __init__(self, root: Root, stages: tuple[Stage, ...], seed: int, lanes: int) -> None:
+    def __init__(
+        self,
+        root: Root,
+        stages: tuple[Stage, ...],
+        seed: int,
+        lanes: int,
+        on_error: str = "raise",
+    ) -> None:
         self.root, self.stages, self.seed, self.lanes = root, stages, seed, lanes
+        self.on_error, self._skips = on_error, Skips()
         counted = (i for i, s in enumerate(stages) if getattr(s, "counted", False))
         self.split = next(counted, len(stages))
         self.lengths, self.period = [root.length()], root.length()
@@ -75,7 +86,7 @@ class Chain:
         self._sites: dict[Path, tuple[Site, ...]] = {}
 
     def __reduce__(self) -> Any:
-        return Chain, (self.root, self.stages, self.seed, self.lanes)
+        return Chain, (self.root, self.stages, self.seed, self.lanes, self.on_error)
 
     @property
     def counted(self) -> bool:
@@ -92,8 +103,44 @@ class Chain:
         block = max((getattr(s, "block", 0) for s in self.stages), default=0)
         return Blocks(self.length, self.period, block, self.lanes)
 
+    @property
+    def skips(self) -> bool:
+        """Whether a row may be another than arithmetic says."""
+        parts: dict[str, Chain] = getattr(self.root, "chains", {})
+        return self.on_error == "skip" or any(chain.skips for chain in parts.values())
+
     def read(self, at: At, path: Path = ()) -> Block:
         """Rows of the indexed part, wherever they stand; bounds are the caller's business."""
+        if self.on_error == "raise":
+            return self._read(at, path)
+        good, bad = self._good(at, path)
+        if not bad:
+            return good[0][1] if good else self._read(at, path)
+        for row, error in bad.items():
+            good.append((np.array([row]), self._next_good(_rows(at, [row]), error, path)))
+        return _in_order(good)
+
+    def _good(self, at: At, path: Path) -> tuple[list[tuple[Int64s, Block]], dict[int, Exception]]:
+        # what can be read, by row; what cannot is logged
+        good, bad = survivors(lambda i: self._read(_rows(at, i), path), np.arange(len(at.index)))
+        for row, error in bad.items():
+            origin = self.origin(_rows(at, [row]), path)
+            self._skips.say(self.root.components(path), origin, 0, error)
+        return good, bad
+
+    def _next_good(self, at: At, error: Exception, path: Path) -> Block:
+        # what stands for a row that cannot be read: the next of its epoch that can
+        index = int(at.index[0])
+        first = index // self.period * self.period
+        rows = min(self.period, self.length - first)
+        for ahead in range(1, rows):
+            other = np.array([first + (index - first + ahead) % rows])
+            good, _ = self._good(At(at.epoch, at.order, other), path)
+            if good:
+                return good[0][1]
+        raise error
+
+    def _read(self, at: At, path: Path) -> Block:
         at, transforms = self._resolve(at, path)
         block = METER.timed(_named("source", path), self.root.read, at, path)
         for transform, site in transforms:
@@ -107,12 +154,30 @@ class Chain:
     def read_block(self, lane: int, number: int, path: Path = ()) -> Block:
         """Block `number` of a lane of a counted chain: a pure function of the two."""
         start, stop = self.blocks.bounds(lane, number)
-        block = self.read(At.of_rows(np.arange(start, stop), self.length), path)
+        at = At.of_rows(np.arange(start, stop), self.length)
+        if self.on_error == "raise":
+            block = self._read(at, path)
+        else:
+            good, bad = self._good(at, path)
+            block = _in_order(good) if good or bad else self._read(at, path)
         sites = self._site(path)
         for i in range(self.split, len(self.stages)):
-            transform, site = cast(Transform, self.stages[i]), sites[i]
-            block = METER.timed(_named(site.stage, path), transform.apply, block, site)
+            block = self._counted(cast(Transform, self.stages[i]), block, sites[i], path)
         return block
+
+    def _counted(self, transform: Transform, block: Block, site: Site, path: Path) -> Block:
+        def apply(block: Block) -> Block:
+            return METER.timed(_named(site.stage, path), transform.apply, block, site)
+
+        if self.on_error == "raise":
+            return apply(block)
+        every = np.arange(len(block))
+        good, bad = survivors(
+            lambda i: apply(block if len(i) == len(block) else block.take(i)), every
+        )
+        for row, error in bad.items():
+            self._skips.say(site.components, block.origin, row, error)
+        return Block.concat([part for _, part in good]) if good else apply(block.slice(0, 0))
 
     def lane_rows(self, lane: int) -> Iterator[Block]:
         """The rows of one lane in epoch 0 (in all epochs of an endless chain), each as a block."""
@@ -126,7 +191,8 @@ class Chain:
         """Everything that the data depends on, by name."""
         stages = {f"stages.{i}": s.fingerprint() for i, s in enumerate(self.stages)}
         lanes = {"lanes": str(self.lanes)} if self.counted else {}
-        return {"seed": str(self.seed), **lanes, **self.root.fingerprint(), **stages}
+        skip = {"on_error": self.on_error} if self.on_error != "raise" else {}
+        return {"seed": str(self.seed), **lanes, **skip, **self.root.fingerprint(), **stages}
 
     def _resolve(self, at: At, path: Path) -> tuple[At, list[tuple[Transform, Site]]]:
         sites = self._site(path)
@@ -149,6 +215,17 @@ class Chain:
                 for i, s in enumerate(self.stages)
             )
         return self._sites[path]
+
+
+def _rows(at: At, which: Int64s | list[int]) -> At:
+    return At(at.epoch[which], at.order[which], at.index[which])
+
+
+def _in_order(parts: list[tuple[Int64s, Block]]) -> Block:
+    if not parts:
+        return Block([], Origin.none())
+    rows = np.concatenate([rows for rows, _ in parts])
+    return Block.concat([block for _, block in parts]).take(np.argsort(rows))
 
 
 def _named(stage: str, path: Path) -> str:

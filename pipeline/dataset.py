@@ -56,10 +56,13 @@ class Dataset:
             raise ChainError(f"seed must be an int, got {seed!r}")
         self.chain = Chain(Leaf(_as_source(source)), (), int(seed), 1)
 
-    def _with(self, *stages: Stage, lanes: int | None = None) -> Dataset:
+    def _with(
+        self, *stages: Stage, lanes: int | None = None, on_error: str | None = None
+    ) -> Dataset:
         new = object.__new__(Dataset)
         c = self.chain
-        new.chain = Chain(c.root, stages, c.seed, c.lanes if lanes is None else lanes)
+        lanes = c.lanes if lanes is None else lanes
+        new.chain = Chain(c.root, stages, c.seed, lanes, on_error or c.on_error)
         return new
 
     # ---- chaining
@@ -193,6 +196,23 @@ class Dataset:
         if n < 1:
             raise ChainError(f"lanes({n}): give 1 or more")
         return self._with(*self.chain.stages, lanes=int(n))
+
+    def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
+        """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
+
+        Skipping, a counted dataset leaves the row out; an indexed one takes the epoch's next good
+        row in its place, so that every batch is full and each good row comes at least once. Both
+        are logged once by the logger "pipeline", with provenance. Only what would fail again is
+        skipped: I/O errors and mistakes in the chain are raised all the same. It holds for the
+        whole chain, wherever it stands, and is part of the fingerprint.
+
+        >>> bad = Dataset(range(4)).map(lambda x: 12 // (x - 1)).on_error("skip")
+        >>> list(bad)
+        [-12, 12, 12, 6]
+        """
+        if action not in ("raise", "skip"):
+            raise ChainError(f'on_error({action!r}): choose "raise" or "skip"')
+        return self._with(*self.chain.stages, on_error=action)
 
     def _ordered(self, stage: Order) -> Dataset:
         self._refuse_counted(stage.kind)

@@ -102,6 +102,12 @@ class Zip(_Joined):
         lengths = {name: chain.length for name, chain in self.chains.items()}
         if len(set(lengths.values())) > 1:
             raise ChainError(f"zip needs equal lengths, got {lengths}. Slice the longer ones.")
+        for name, chain in self.chains.items():
+            if chain.skips:
+                raise ChainError(
+                    f"zip: dataset {name!r} skips rows that fail, which would set others beside "
+                    'the wrong ones. Put .on_error("skip") after the zip.'
+                )
 
     def length(self) -> int:
         return next(iter(self.chains.values())).length

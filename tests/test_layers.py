@@ -15,7 +15,7 @@ FLOORS = (
     {"tree"},
     {"block"},
     {"types"},
-    {"sources", "sampling", "transforms", "meter"},
+    {"sources", "sampling", "transforms", "meter", "faults"},
     {"chain"},
     {"roots"},
     {"dataset"},

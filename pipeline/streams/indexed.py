@@ -91,6 +91,8 @@ class IndexedStream:
 
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor)
+        if self._chain.skips:  # only reading tells which rows stand in for others
+            return self._executor.submit(Rows(rows), urgent=True).result().origin
         return self._chain.origin(At.of_rows(rows, max(1, self._chain.length)))
 
     def _mine(self, cursor: Cursor) -> tuple[Int64s, int, Int64s]:

@@ -38,7 +38,17 @@ _BOOT = (
     "import sys; sys.path[:] = {path!r}; from pipeline.workers.nursery import main; main(*{args!r})"
 )
 # n workers with a thread for each core would fight over the cores
-_SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "ARROW_IO_THREADS"), "1")
+_SINGLE = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "ARROW_IO_THREADS",
+    ),
+    "1",
+)
 
 
 @dataclass(eq=False)
@@ -82,6 +92,7 @@ class Pool:
         self._sent: dict[int, Ticket] = {}  # in the queue, or pulled and not yet announced
         self._numbers = self._barren = 0
         self._closing = self._warned = False
+        self._logged: set[str] = set()
         self._queue, self._pulled = packets.pair()
         self._queue.setblocking(False)
         self._wake, self._waker = socket.socketpair()
@@ -236,7 +247,9 @@ class Pool:
     def _log(self, records: list[logging.LogRecord]) -> None:
         for record in records:
             logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
+            # several workers may have met the same row
+            if logger.isEnabledFor(record.levelno) and record.msg not in self._logged:
+                self._logged.add(record.msg)
                 logger.handle(record)
 
     def _tell_freed(self) -> None:

@@ -1,0 +1,76 @@
+"""Which rows fail, where a dataset says that those are to be skipped, and how that is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pipeline.block import Block, Int64s, Origin
+from pipeline.errors import PipelineError, RecordError
+from pipeline.types import Component, describe
+
+LOGGER = logging.getLogger("pipeline")
+_REMEMBERED = 100_000
+
+
+def skippable(error: Exception) -> bool:
+    """Whether the row is at fault, and will be again: not the network, memory or the chain.
+
+    >>> skippable(ValueError("bad JPEG")), skippable(OSError("timed out"))
+    (True, False)
+    """
+    if isinstance(error, RecordError):
+        return True
+    return not isinstance(error, OSError | MemoryError | PipelineError)
+
+
+def survivors(
+    call: Callable[[Int64s], Block], which: Int64s
+) -> tuple[list[tuple[Int64s, Block]], dict[int, Exception]]:
+    """`call` on rows, halved until what fails is one row: what came of the others, and the errors.
+
+    Raises:
+        Exception: an error that is no row's fault.
+    """
+    if not len(which):
+        return [], {}
+    try:
+        return [(which, call(which))], {}
+    except Exception as error:
+        if not skippable(error):
+            raise
+        if len(which) == 1:
+            return [], {int(which[0]): error}
+    good: list[tuple[Int64s, Block]] = []
+    bad: dict[int, Exception] = {}
+    for half in np.array_split(which, 2):
+        some, failed = survivors(call, half)
+        good += some
+        bad |= failed
+    return good, bad
+
+
+class Skips:
+    """Says once of each row that it was skipped, and why."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(
+        self, components: Sequence[Component], origin: Origin, i: int, error: Exception
+    ) -> None:
+        """Log row i of `origin`, whose evaluation raised `error`."""
+        stage = next((f", {n}" for n in getattr(error, "__notes__", ()) if n.startswith("in ")), "")
+        what = describe(components, origin, i)
+        self.once(f"skipped {what}: {type(error).__name__}: {error}{stage}")
+
+    def once(self, message: str) -> None:
+        """Log a message unless it has been."""
+        if message in self._said:
+            return
+        if len(self._said) >= _REMEMBERED:
+            self._said.clear()
+        self._said.add(message)
+        LOGGER.warning(message)
