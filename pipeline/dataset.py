@@ -115,18 +115,29 @@ class Dataset:
         return self._transformed(Map(f, name or code_name(f), batched))
 
     def random_map(
-        self, f: Callable[[Any, np.random.Generator], Any], *, name: str | None = None
+        self,
+        f: Callable[[Any, np.random.Generator], Any],
+        *,
+        name: str | None = None,
+        seed_globals: bool = False,
     ) -> Dataset:
         """Each row through `f(row, rng)`.
 
         rng is a function of the seed, this stage's name (by default the function's) and the row's
         provenance; it is good during the call only.
 
+        Args:
+            f: draws from rng alone.
+            name: sets the stage's randomness apart from that of others.
+            seed_globals: for functions that draw from global generators instead, as torchvision's
+                do: `random`, `np.random` and (once imported) torch's CPU generator are seeded from
+                rng before each row and put back afterwards. Refused in threads, which share them.
+
         >>> ds = Dataset(range(3)).random_map(lambda x, rng: x + rng.random(), name="jitter")
         >>> ds[1] == ds[1]
         True
         """
-        return self._transformed(RandomMap(f, name or code_name(f)))
+        return self._transformed(RandomMap(f, name or code_name(f), seed_globals))
 
     def map_with_index(self, f: Callable[[int, Any], Any], *, name: str | None = None) -> Dataset:
         """Each row through `f(position, row)`: its position in this dataset, from 0.

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.block import Block
 from pipeline.seeds import RowGenerators, derive_seed
+from pipeline.transforms import global_seeds
 from pipeline.transforms.calling import each, label
 from pipeline.transforms.code import code_digest
 from pipeline.types import Site
@@ -23,11 +24,14 @@ class RandomMap:
     Attributes:
         f: takes a row and a `np.random.Generator` that is good during this call only.
         name: sets this stage's randomness apart from others of the chain.
+        seed_globals: before each row, seed `random`, `np.random` and torch's CPU generator from
+            rng; afterwards all three go on where they were.
         code: what f computed when the stage was made, in eight hex digits.
     """
 
     f: Callable[[Any, np.random.Generator], Any]
     name: str
+    seed_globals: bool = False
     code: str = field(init=False, repr=False)
     kind: str = field(default="random_map", init=False, repr=False)
     random: bool = field(default=True, init=False, repr=False)
@@ -38,21 +42,41 @@ class RandomMap:
         object.__setattr__(self, "code", code_digest(self.f))
 
     def apply(self, block: Block, site: Site) -> Block:
-        """The rows, changed."""
+        """The rows, changed.
+
+        Raises:
+            ChainError: it should seed global generators, but is not in the main thread.
+        """
         origin = block.origin
         component, epoch = origin.component.tolist(), origin.epoch.tolist()
         record, place = origin.record.tolist(), origin.place
         made = {c: self._generators(site, c) for c in set(component)}
 
-        def call(i: int, row: Any) -> Any:
-            rng = made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
-            return self.f(row, rng)
+        def generator(i: int) -> np.random.Generator:
+            return made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
 
-        return Block(each(call, block, site), origin)
+        if not self.seed_globals:
+            return Block(each(lambda i, row: self.f(row, generator(i)), block, site), origin)
+        global_seeds.refuse_threads(site.stage)
+        with global_seeds.kept():
+            return Block(each(lambda i, row: self._seeded(row, i, generator), block, site), origin)
+
+    def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
+        known = global_seeds.torch_generator() is not None
+        rng = generator(i)
+        global_seeds.seed(rng)
+        result = self.f(row, rng)
+        if known or global_seeds.torch_generator() is None:
+            return result
+        # f itself imported torch, unseeded: this row must not differ from a later reading of it
+        rng = generator(i)
+        global_seeds.seed(rng)
+        return self.f(row, rng)
 
     def _generators(self, site: Site, component: int) -> RowGenerators:
         path = site.components[component].path
         return RowGenerators(derive_seed(site.seed, path, self.kind, self.name))
 
     def fingerprint(self) -> str:
-        return label(self.kind, self.name, self.code)
+        options = ("seed_globals",) if self.seed_globals else ()
+        return label(self.kind, self.name, self.code, *options)
