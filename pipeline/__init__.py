@@ -4,7 +4,7 @@ from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
 from pipeline.dataset import Dataset, concatenate, zip_datasets
-from pipeline.feed import JaxFeed
+from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
 from pipeline.types import Source
@@ -23,6 +23,7 @@ __all__ = [
     "Serial",
     "Source",
     "Threads",
+    "TorchFeed",
     "concatenate",
     "errors",
     "merge",

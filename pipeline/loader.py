@@ -41,7 +41,7 @@ class Loader:
     Args:
         dataset: what the data is.
         batch_size: rows of the GLOBAL batch, over all hosts.
-        feed: puts batches on devices, and knows this process's rows: JaxFeed(sharding).
+        feed: puts batches on devices, and knows its rows: JaxFeed(sharding), TorchFeed().
         host, hosts: this process's place among them, by hand.
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
         steps: end a pass after so many batches.
@@ -228,6 +228,9 @@ class Loader:
             raise LengthError(f"this loader has no length: {why}. Give steps=.")
         return self._passes.per_pass
 
+    def __bool__(self) -> bool:
+        return True  # `if loader` asks whether there is one, also where it has no length
+
     def once(self) -> Once:
         """One pass from step 0, each time it is iterated: what evaluation wants.
 
@@ -302,7 +305,8 @@ class Loader:
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
         saved = Saved(self._settle(), self._batch_size, self._since, self._skips)
-        state = encode(saved, self._dataset.fingerprint())
+        whole = getattr(self._feed, "whole_states", False)
+        state = encode(saved, self._dataset.fingerprint(), whole=whole)
         if self._feed is not None and self._passes is None:
             return merge(self._feed.gather(state))
         return state

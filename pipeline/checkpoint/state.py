@@ -10,6 +10,7 @@ from pipeline.errors import MismatchError, StateError
 from pipeline.sampling.passes import Cursor
 
 VERSION = 1
+WHOLE = 2  # of a state with all fields: what restores only some of them must not go unnoticed
 Skips = tuple[tuple[int, int], ...]
 
 
@@ -30,21 +31,26 @@ class Saved:
     skips: Skips
 
 
-def encode(saved: Saved, dataset: Mapping[str, str]) -> dict[str, Any]:
-    """The state as plain JSON-able data."""
+def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> dict[str, Any]:
+    """The state as plain JSON-able data.
+
+    Args:
+        saved: what it says.
+        dataset: the dataset's fingerprint.
+        whole: write the optional fields too, so that every state of a dataset has the same ones.
+    """
     c = saved.cursor
+    whole = whole or bool(saved.since or saved.skips)
     state: dict[str, Any] = {
-        "version": VERSION,
+        "version": WHOLE if whole else VERSION,
         "rows": c.rows,
         "step": c.step,
         "epoch": c.epoch,
         "batch": c.batch,
         "dataset": _fold(dataset),
     }
-    if saved.since:
-        state["since"] = saved.since
-    if saved.skips:
-        state["skips"] = [list(s) for s in saved.skips]
+    if whole:
+        state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
     if c.lanes:
         state["lanes"] = [list(lane) for lane in c.lanes]
         state["taken"] = c.taken
@@ -60,10 +66,17 @@ def decode(state: Any) -> Saved:
     """
     if not isinstance(state, Mapping) or "version" not in state:
         raise StateError(f"not a loader's state: {_short(state)}. Give what state_dict() returned.")
-    if state["version"] != VERSION:
+    if state["version"] not in (VERSION, WHOLE):
         raise StateError(
-            f"the state has version {state['version']}, this Lockstep reads {VERSION}: use the "
+            f"the state has version {state['version']}, this Lockstep reads up to {WHOLE}: use the "
             "Lockstep that wrote it, or newer"
+        )
+    lost = {"since", "skips"} - set(state) if state["version"] == WHOLE else set[str]()
+    if lost:
+        raise StateError(
+            f"the state has lost its fields {sorted(lost)}: torch.distributed.checkpoint restores "
+            "only those that a fresh loader's state has. Give the loader feed=TorchFeed(), or save "
+            "json.dumps(loader.state_dict())."
         )
     try:
         lanes = tuple(sorted(_lane(lane) for lane in state.get("lanes", ())))

@@ -1,4 +1,4 @@
-"""How batches reach devices, and which of their rows are this process's: read off the sharding."""
+"""How batches become global jax arrays, and which of their rows are this process's."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ _TORCH_STARTS = 67280421310721  # c10's default_rng_seed_val: where a fresh torc
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def kept() -> Generator[None, None, None]:
     """Leave the global generators as they were, however the block ends."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch = torch_generator()
