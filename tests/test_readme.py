@@ -14,6 +14,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def test_readme_blocks_run() -> None:
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
     result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert result.attempted > 30
     assert not result.failed
@@ -22,6 +23,8 @@ def test_readme_blocks_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
+    if path.name.startswith("torch_"):
+        pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout

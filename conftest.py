@@ -1,0 +1,17 @@
+"""Examples in docstrings that need an optional package are skipped where it is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+NEEDS = {"pipeline/feed/jax.py": "jax", "pipeline/feed/torch.py": "torch"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        extra = NEEDS.get(item.path.relative_to(config.rootpath).as_posix())
+        if extra is not None and find_spec(extra) is None:
+            reason = f"needs the extra: pip install 'lockstep[{extra}]'"
+            item.add_marker(pytest.mark.skip(reason=reason))
