@@ -13,7 +13,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import BatchError
 from pipeline.streams import Take
 from pipeline.transforms import collate_block
-from pipeline.tree import map_leaves
+from pipeline.tree import fresh, fresh_elements, map_leaves
 from pipeline.types import describe
 
 
@@ -34,7 +34,8 @@ class Assembly:
 
     def __call__(self, take: Take) -> Any:
         if self.collate is not None and not self.pad:
-            return self.collate(take.block.rows())
+            rows = take.block.rows()
+            return self.collate([fresh(row) for row in rows] if take.kept else rows)
         tree = self._columns(take)
         if self.pad:
             tree = _padded(tree, take.slots, len(take.rows))
@@ -50,8 +51,14 @@ class Assembly:
         tree = collate_block(block, lambda i: describe(components, block.origin, i))
         if take.own:
             return tree
-        # a view would hand the user memory of a block that later batches read
-        return map_leaves(lambda a: a if a.base is None and a.flags.writeable else a.copy(), tree)
+        return map_leaves(_owned, tree)
+
+
+def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # a view may be of a block that later batches read, or of an array that a user's function keeps
+    if a.dtype == object:
+        return fresh_elements(a)
+    return a if a.base is None and a.flags.writeable else a.copy()
 
 
 def _padded(tree: Any, slots: Int64s, size: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StreamEndError
 from pipeline.faults import Skips, survivors
 from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
@@ -181,11 +181,26 @@ class Chain:
 
     def lane_rows(self, lane: int) -> Iterator[Block]:
         """The rows of one lane in epoch 0 (in all epochs of an endless chain), each as a block."""
-        number, end = 0, self.blocks.per_pass
+        number, end, empty = 0, self.blocks.per_pass, 0
         while end is None or number < end:
             block = self.read_block(lane, number)
             yield from (block.slice(i, i + 1) for i in range(len(block)))
-            number += 1
+            number, empty = number + 1, 0 if len(block) else empty + 1
+            if end is None and empty > self.patience:
+                raise self.barren(lane, empty)
+
+    @property
+    def patience(self) -> int:
+        """Blocks of a lane without a row, beyond two epochs of them, after which none will come."""
+        return 64 + 2 * self.blocks.per_epoch
+
+    def barren(self, lane: int, blocks: int) -> StreamEndError:
+        """The error for a lane that gives nothing any more."""
+        return StreamEndError(
+            f"lane {lane} of {self.lanes} gave no row in {blocks} blocks, more than two epochs of "
+            f"them ({self.period} rows an epoch beneath): do the stages drop everything, or are "
+            "there more lanes than rows?"
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.chain import Chain
+from pipeline.checks import whole
 from pipeline.errors import BatchError, HostsError, LanesError
 from pipeline.sampling.passes import Passes
 from pipeline.streams import CountedStream, Share
@@ -39,7 +39,7 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, batch_size:
     if host is None or hosts is None:
         _refuse_untold()
         return HostShare(0, 1)
-    if not 0 <= host < positive("hosts", hosts):
+    if not 0 <= host < whole("hosts", hosts, 1, HostsError):
         raise HostsError(f"{host=} must lie in 0..{hosts - 1}")
     if batch_size % hosts:
         raise BatchError(
@@ -110,9 +110,3 @@ def check_even(passes: Passes, share: Share) -> None:
 def _nearest(size: int, divisor: int) -> str:
     low = size // divisor * divisor
     return ", ".join(str(n) for n in (low, low + divisor) if n)
-
-
-def positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise BatchError(f"{name}={value!r}: give a whole number from 1 on")
-    return int(value)

@@ -7,28 +7,29 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from pipeline.batch import Assembly
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge, merge_skips
+from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
     BatchError,
     ChainError,
+    HostsError,
     LengthError,
     PositionError,
-    StateError,
 )
-from pipeline.hosts import check_end, check_even, check_lanes, positive, share_of
+from pipeline.hosts import check_end, check_even, check_lanes, share_of
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes
 from pipeline.streams import CountedStream, IndexedStream, Share, Stream
+from pipeline.tree import fresh
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
 
 REMAINDERS = ("keep", "drop", "pad")
+MOST_STEPS = 1 << 48
 
 
 class Loader:
@@ -88,29 +89,26 @@ class Loader:
         }
         self._dataset, self._batch_size, self._feed = (
             dataset,
-            positive("batch_size", batch_size),
+            whole("batch_size", batch_size, 1, BatchError),
             feed,
         )
         if remainder not in REMAINDERS:
             raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
         if steps is not None:
-            positive("steps", steps)
+            whole("steps", steps, 1, BatchError)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
         # whoever collates by hand sees the very rows that stages return
         stack = collate is None or remainder == "pad"
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
-        self._stream, self._passes = self._open(
-            share_of(feed, host, hosts, batch_size), remainder, steps
-        )
+        self._stream = self._open(share_of(feed, host, hosts, batch_size), remainder, steps)
         self._cursor = self._stream.start()
         self._since, self._skips = 0, ()
+        self._skipped_pass: Cursor | None = None  # known to be skipped from its first step on
         self._account = Account()
         self._ready: deque[tuple[Any, Cursor, int]] = deque()
 
-    def _open(
-        self, share: Share, remainder: str, steps: int | None
-    ) -> tuple[Stream, Passes | None]:
+    def _open(self, share: Share, remainder: str, steps: int | None) -> Stream:
         chain, size = self._dataset.chain, self._batch_size
         share.rows(size)  # a batch that fits no devices is refused here, not at the first step
         if not chain.counted:
@@ -118,19 +116,22 @@ class Loader:
             passes.check()
             if self._feed is not None and remainder == "keep":
                 check_even(passes, share)
-            return IndexedStream(chain, self._executor, share, passes, remainder == "pad"), passes
+            return IndexedStream(chain, self._executor, share, passes, remainder == "pad")
         check_lanes(chain, share, size)
         stream = CountedStream(
             chain, self._executor, share, batch_size=size, remainder=remainder, steps=steps
         )
         check_end(stream)
-        return stream, None
+        return stream
 
     # ---- going on
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._settle().epoch
         while self._settle().epoch == epoch:
+            if self._skip_end(self._cursor.step) is not None:
+                self._cursor = self._next_pass(self._cursor)  # all of it is skipped
+                return
             try:
                 yield next(self)
             except StopIteration:
@@ -140,27 +141,30 @@ class Loader:
         """The next batch; passes follow one another.
 
         Raises:
-            StopIteration: the whole next pass holds no batch.
+            StopIteration: the next pass holds no batch.
         """
         asked = time.perf_counter()
-        self._settle()
+        while self._skip_end(self._settle().step) is not None:
+            self._cursor = self._next_pass(self._cursor)
         # fill before taking: an interrupt in here loses no batch
         self._fill(1 + (self._feed.prefetch if self._feed else 0))
         if not self._ready:
             self._cursor = self._stream.turn(self._cursor)
             raise StopIteration
-        batch, self._cursor, rows = self._ready.popleft()
-        self._account.handed_out(batch, rows, asked)
+        self._account.handed_out(self._ready[0][0], self._ready[0][2], asked)
+        # no call from here on, where an interrupt could come between
+        batch, self._cursor, _ = self._ready[0]
+        del self._ready[0]
         return batch
 
     def _fill(self, want: int) -> None:
         # batches ahead, within the pass; an error among them waits until its batch is asked for
         while len(self._ready) < want:
-            cursor = self._skipped(self._ready[-1][1] if self._ready else self._cursor)
+            cursor = self._settled(self._ready[-1][1] if self._ready else self._cursor)
             if self._ready and cursor.epoch != self._cursor.epoch:
                 return
             try:
-                self._stream.expect(cursor, self._skipped)
+                self._stream.expect(cursor, self._settled)
                 made = self._make(cursor)
             except Exception:
                 if self._ready:
@@ -173,31 +177,55 @@ class Loader:
 
     def _expect(self, cursor: Cursor) -> None:
         # workers go on while the loop uses this batch; not into a pass that may never be asked for
-        cursor = self._skipped(cursor)
+        cursor = self._settled(cursor)
         if cursor.epoch == self._cursor.epoch:
-            self._stream.expect(cursor, self._skipped)
+            self._stream.expect(cursor, self._settled)
 
     def _make(self, cursor: Cursor) -> tuple[Any, Cursor, int] | None:
-        take = self._stream.take(cursor)
-        if take is None:
-            return None
-        started = time.perf_counter()
-        batch = self._assembly(take)
+        try:
+            take = self._stream.take(cursor)
+            if take is None:
+                return None
+            started = time.perf_counter()
+            batch = self._assembly(take)
+        except StopIteration as e:
+            # a `for` over the loader would take it for the end of the pass
+            raise RuntimeError(
+                "a function of the dataset or its collate raised StopIteration"
+            ) from e
         self._account.collated(time.perf_counter() - started)
         if self._feed is not None:
+            if self._options["collate"] is not None:
+                batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
         return batch, take.after, len(take.block)
 
+    # ---- skipping
+
     def _settle(self) -> Cursor:
         # move past skipped steps before anybody asks where the loader stands
-        self._cursor = self._skipped(self._cursor)
+        self._cursor = self._settled(self._cursor)
         return self._cursor
 
-    def _skipped(self, cursor: Cursor) -> Cursor:
-        for start, stop in self._skips:
-            if start <= cursor.step < stop:
-                return self._stream.locate(stop)
+    def _settled(self, cursor: Cursor) -> Cursor:
+        # past the skipped steps of its pass. A pass that is skipped wholly stays: it is one without
+        # batches, so that a loop over passes counts it, interrupted or not
+        stop = self._skip_end(cursor.step)
+        if stop is None or cursor == self._skipped_pass:
+            return cursor
+        after = self._stream.advance(cursor, stop)
+        if after.epoch == cursor.epoch:
+            return after
+        if cursor.batch:
+            return self._settled(after)
+        self._skipped_pass = cursor
         return cursor
+
+    def _next_pass(self, cursor: Cursor) -> Cursor:
+        return self._stream.advance(cursor, self._skip_end(cursor.step) or cursor.step)
+
+    def _skip_end(self, step: int) -> int | None:
+        return next((stop for start, stop in self._skips if start <= step < stop), None)
 
     def _clear(self) -> None:
         self._ready.clear()
@@ -220,13 +248,11 @@ class Loader:
         Raises:
             LengthError: a pass never ends, or its rows are counted as they come.
         """
-        options = self._options
-        if options["steps"] is not None:
-            return options["steps"]
-        if self._passes is None or self._passes.per_pass is None:
-            why = "rows are counted as they come" if self._passes is None else "a pass never ends"
+        if self._stream.per_pass is None:
+            endless = self._dataset.endless
+            why = "a pass never ends" if endless else "rows are counted as they come"
             raise LengthError(f"this loader has no length: {why}. Give steps=.")
-        return self._passes.per_pass
+        return self._stream.per_pass
 
     def __bool__(self) -> bool:
         return True  # `if loader` asks whether there is one, also where it has no length
@@ -264,8 +290,7 @@ class Loader:
 
     def seek(self, step: int) -> None:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
-        self._cursor = self._stream.locate(_step(step))
-        self._clear()
+        self._stand(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
 
     def skip(self, *ranges: range) -> None:
         """Leave out the batches of these data steps, from now on and after every resume.
@@ -278,12 +303,13 @@ class Loader:
         for r in ranges:
             if not isinstance(r, range) or r.step != 1 or r.start < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise PositionError(f"skip({r!r}): give ranges of steps like range(100, 200)")
-        self._skips = merge_skips([*self._skips, *((r.start, r.stop) for r in ranges)])
-        self._clear()
+        skips = merge_skips([*self._skips, *((r.start, r.stop) for r in ranges)])
+        self._stand(self._cursor)
+        self._skips = skips
 
     def __getitem__(self, step: int) -> Any:
         """The batch of a data step, skipped or not; the loader stays where it is."""
-        made = self._make(self._stream.locate(_step(step)))
+        made = self._make(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
         if made is None:
             raise PositionError(f"there is no step {step}: its pass holds no batch")
         return made[0]
@@ -294,7 +320,9 @@ class Loader:
         >>> Loader(Dataset({"x": np.arange(8)}), 2).where(1)[0].record
         2
         """
-        origin = self._stream.origin(self._stream.locate(_step(step)))
+        origin = self._stream.origin(
+            self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS))
+        )
         return Provenance(self._dataset.components, origin)
 
     # ---- state
@@ -304,10 +332,10 @@ class Loader:
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
-        saved = Saved(self._settle(), self._batch_size, self._since, self._skips)
-        whole = getattr(self._feed, "whole_states", False)
-        state = encode(saved, self._dataset.fingerprint(), whole=whole)
-        if self._feed is not None and self._passes is None:
+        saved = Saved(self._settle(), self._stream.rule, self._since, self._skips)
+        every = getattr(self._feed, "whole_states", False)
+        state = encode(saved, self._dataset.fingerprint(), whole=every)
+        if self._feed is not None and self._dataset.counted:
             return merge(self._feed.gather(state))
         return state
 
@@ -324,26 +352,25 @@ class Loader:
         """
         saved = decode(state)
         check_dataset(state, self._dataset.fingerprint(), allow)
-        cursor = saved.cursor
-        if isinstance(self._stream, CountedStream):
-            cursor = _own_lanes(cursor, self._stream.lanes, self._dataset.chain.lanes)
-        since = cursor.step if self._other_batches(saved) else saved.since
-        self._stream.anchor(cursor if since else self._stream.start())
-        self._cursor, self._since, self._skips = cursor, since, saved.skips
-        self._clear()
+        cursor, other = self._stream.restore(saved)
+        self._stand(cursor)
+        self._since, self._skips = cursor.step if other else saved.since, saved.skips
 
-    def _other_batches(self, saved: Saved) -> bool:
-        # whether the steps before this state were of another batch size
-        if self._passes is None:
-            return saved.batch_size != self._batch_size
-        reached = self._passes.reaches(saved.cursor)
-        return not saved.since and not reached
+    def _stand(self, cursor: Cursor) -> None:
+        # cleared first: an interrupt leaves the old place, never batches of another
+        self._clear()
+        self._cursor, self._skipped_pass = cursor, None
 
     get_state = state_dict
     set_state = load_state_dict
 
     async def save(self, directory: Any) -> Awaitable[None]:
         """Orbax's v1 `StatefulCheckpointable`: the state of now is written in the background."""
+        if self._feed is None and not self._stream.alone:
+            raise HostsError(
+                "this process knows only its own lanes, and each host would write over the others' "
+                "state. Use a feed, or save merge([state_dict() of each host]) yourself."
+            )
         primary = getattr(self._feed, "primary", True)
         return await orbax.save(self.state_dict(), directory, primary=primary)
 
@@ -365,21 +392,3 @@ class Once:
     def __len__(self) -> int:
         with self._make() as loader:
             return len(loader)
-
-
-def _own_lanes(cursor: Cursor, mine: tuple[int, ...], lanes: int) -> Cursor:
-    known = {lane[0]: lane for lane in cursor.lanes}
-    missing = [lane for lane in mine if lane not in known]
-    if missing:
-        raise StateError(
-            f"the state knows lanes {sorted(known)} of {lanes}, this process needs {missing} too: "
-            "merge the hosts' states with pipeline.checkpoint.merge([...]) first"
-        )
-    own = tuple(known[lane] for lane in mine)
-    return Cursor(cursor.rows, cursor.step, cursor.epoch, cursor.batch, own, cursor.taken)
-
-
-def _step(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise PositionError(f"step {value!r}: give a whole number from 0 on")
-    return int(value)

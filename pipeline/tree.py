@@ -7,6 +7,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import CollateError
 
 
@@ -76,3 +79,31 @@ def map_leaves(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
             )
         columns.append([found[k] for k, _ in parts])
     return rebuild(tree, [map_leaves(f, *each) for each in zip(*columns, strict=True)])
+
+
+_ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
+
+def fresh(value: Any) -> Any:
+    """A record whose containers and arrays are copies."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if isinstance(value, np.ndarray):
+        return fresh_elements(value.copy())
+    if kind is list:
+        return [v if type(v) in _ATOMS else fresh(v) for v in value]
+    if children(value) is not None:
+        return map_leaves(fresh, value)
+    return value
+
+
+def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
+    """The array itself or, if it holds objects, a copy of it and of the mutable ones."""
+    if a.dtype.kind != "O" or a.ndim == 0:
+        return a
+    flat = np.array(a, order="C").reshape(-1)
+    for i, value in enumerate(flat):
+        if type(value) not in _ATOMS:
+            flat[i] = fresh(value)
+    return flat.reshape(a.shape)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "seeds"},
-    {"tree"},
+    {"tree", "checks"},
     {"block"},
     {"types"},
     {"sources", "sampling", "transforms", "meter", "faults"},

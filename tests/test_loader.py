@@ -175,8 +175,161 @@ def test_a_skip_may_cross_passes() -> None:
     loader = Loader(columns(6), 2)
     loader.skip(range(1, 7))
     assert values(loader) == [[0, 1]]
+    assert (loader.epoch, loader.step) == (1, 3)
+    assert values(loader) == []  # pass 1 is skipped wholly: one without batches
     assert (loader.epoch, loader.step) == (2, 7)
     assert values(loader) == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("skips", [range(2, 4), range(0, 2), range(1, 5), range(3, 7), range(0, 6)])
+def test_the_epoch_loop_resumes_right_with_skips(skips: range, counted: bool) -> None:
+    ds = columns(4).shuffle()
+    ds = ds.filter(lambda row: True) if counted else ds
+
+    def fresh(state: Any = None) -> Loader:
+        loader = Loader(ds, 2)
+        if state is None:
+            loader.skip(skips)
+        else:
+            loader.load_state_dict(state)
+        return loader
+
+    def loop(loader: Loader, most: int = 99) -> list[Any]:
+        seen: list[Any] = []
+        for epoch in range(loader.epoch, 4):
+            for batch in loader:
+                seen.append((epoch, batch["x"].tolist()))
+                if len(seen) == most:
+                    return seen
+        return seen
+
+    whole = loop(fresh())
+    assert whole
+    for stop in range(1, len(whole) + 1):
+        loader = fresh()
+        first = loop(loader, stop)
+        assert first + loop(fresh(loader.state_dict())) == whole
+
+
+def test_next_goes_over_passes_that_are_skipped() -> None:
+    loader = Loader(columns(4), 2)
+    loader.skip(range(2, 6))
+    assert [next(loader)["x"].tolist() for _ in range(3)] == [[0, 1], [2, 3], [0, 1]]
+    assert loader.step == 7
+
+
+def test_stop_iteration_in_user_code_ends_no_pass() -> None:
+    def exhausted(row: Any) -> Any:
+        if row["x"] == 5:
+            next(iter(()))
+        return row
+
+    loader = Loader(columns(12).map(exhausted), 4)
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(loader)
+    assert loader.step == 1
+
+
+def test_a_restored_state_is_where_seeks_start_from() -> None:
+    asked: list[int] = []
+
+    def seen(row: Any) -> bool:
+        asked.append(int(row["x"]))
+        return True
+
+    ds = columns(64).filter(seen, block=8).repeat()
+    loader = Loader(ds, 8)
+    for _ in range(500):
+        next(loader)
+    other = Loader(ds, 8)
+    other.load_state_dict(loader.state_dict())
+    asked.clear()
+    other.where(500)
+    other[501]
+    other.skip(range(500, 502))
+    next(other)
+    assert len(asked) < 60
+    assert other.step == 503
+    other.seek(0)
+    assert next(other)["x"].tolist() == list(range(8))
+    other.seek(400)
+    asked.clear()
+    other.seek(399)
+    other.seek(401)
+    assert len(asked) < 400
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_state_past_the_end_under_the_new_rule_begins_the_next_pass(counted: bool) -> None:
+    ds = columns(10).filter(lambda row: True) if counted else columns(10)
+    old = Loader(ds, 2, remainder="drop")
+    for _ in range(4):
+        next(old)
+    new = Loader(ds, 4, remainder="drop")
+    new.load_state_dict(old.state_dict())
+    assert (new.epoch, next(new)["x"].tolist()) == (1, [0, 1, 2, 3])
+    short = Loader(ds, 2, steps=3)
+    short.load_state_dict(old.state_dict())
+    assert (short.epoch, values(short)) == (1, [[0, 1], [2, 3], [4, 5]])
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_another_rule_counts_steps_from_the_state(counted: bool) -> None:
+    ds = columns(10).filter(lambda row: True) if counted else columns(10)
+    old = Loader(ds, 4)
+    for _ in range(4):
+        next(old)
+    new = Loader(ds, 4, remainder="drop")
+    new.load_state_dict(json.loads(json.dumps(old.state_dict())))
+    peeked = new[new.step]["x"].tolist()
+    assert next(new)["x"].tolist() == peeked == [4, 5, 6, 7]
+    new.seek(4)
+    assert next(new)["x"].tolist() == peeked
+    with pytest.raises(PositionError, match="other batches"):
+        new.seek(2)
+    again = Loader(ds, 4, remainder="drop")
+    again.load_state_dict(new.state_dict())
+    assert again.state_dict() == new.state_dict()
+
+
+def test_a_change_that_is_allowed_may_shorten_blocks() -> None:
+    old = Loader(columns(64).filter(lambda row: True, name="f").repeat(), 5)
+    for _ in range(9):
+        next(old)
+    new = Loader(columns(64).filter(lambda row: bool(row["x"] % 8 == 0), name="f").repeat(), 5)
+    new.load_state_dict(old.state_dict(), allow={"stages.1"})
+    assert next(new)["x"].tolist() == [0, 8, 16, 24, 32]
+
+
+def test_what_collate_or_the_user_changes_changes_no_other_batch() -> None:
+    ds = Dataset([{"x": [i], "t": "a"} for i in range(8)]).filter(lambda row: True)
+
+    def greedy(rows: Any) -> Any:
+        for row in rows:
+            row.pop("t")
+            row["x"].append(99)
+        return [row["x"][0] for row in rows]
+
+    loader = Loader(ds, 4, collate=greedy)
+    assert loader[0] == loader[0] == [0, 1, 2, 3]
+    ragged = Dataset([np.arange(i + 1) for i in range(4)]).filter(lambda row: True)
+    boxes = ragged.map(lambda row: {"x": [row, "not a number"]})
+    loader = Loader(boxes, 4)
+    loader[0]["x"][1][0][:] = -1
+    assert loader[0]["x"][1][0].tolist() == [0, 1]
+    kept = np.zeros(4)
+    shared = Loader(columns(4).map(lambda rows: {"x": kept}, batched=True), 4)
+    shared[0]["x"][:] = 7
+    assert shared[0]["x"].tolist() == [0, 0, 0, 0]
+
+
+def test_hosts_by_hand_cannot_save_a_part_as_the_whole() -> None:
+    import asyncio
+
+    ds = columns(99).filter(lambda row: True).lanes(2).repeat()
+    with pytest.raises(HostsError, match="only its own lanes"):
+        asyncio.run(Loader(ds, 8, host=0, hosts=2).save(None))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("bad", [range(0, 4, 2), range(-3, 2), 5, (1, 2)])

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import MismatchError, StateError
-from pipeline.sampling.passes import Cursor
+from pipeline.sampling.passes import Cursor, Lane
 
 VERSION = 1
 WHOLE = 2  # of a state with all fields: what restores only some of them must not go unnoticed
+Rule = tuple[int, str, int | None]  # batch size, remainder, steps
 Skips = tuple[tuple[int, int], ...]
 
 
@@ -20,13 +21,13 @@ class Saved:
 
     Attributes:
         cursor: where the stream stands; its lanes are those that the state knows.
-        batch_size: the global batch size it was saved under; None if the rows tell.
-        since: the step from which that batch size has held.
+        rule: (batch size, remainder, steps) it was saved under; None if the rows tell.
+        since: where other batches than these led to it, the step at which these began; else 0.
         skips: rising, disjoint half-open step ranges.
     """
 
     cursor: Cursor
-    batch_size: int | None
+    rule: Rule | None
     since: int
     skips: Skips
 
@@ -52,9 +53,9 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
     if whole:
         state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
     if c.lanes:
-        state["lanes"] = [list(lane) for lane in c.lanes]
+        state["lanes"] = [[lane, list(where)] for lane, where in c.lanes]
         state["taken"] = c.taken
-        state["batch_size"] = saved.batch_size
+        state["rule"] = list(saved.rule or ())
     return state
 
 
@@ -92,7 +93,7 @@ def decode(state: Any) -> Saved:
         since = _whole(state.get("since", 0))
         if len({lane[0] for lane in lanes}) != len(lanes):
             raise ValueError(f"a lane stands twice in {lanes}")
-        return Saved(cursor, _count(state, "batch_size") if lanes else None, since, skips)
+        return Saved(cursor, _rule(state["rule"]) if lanes else None, since, skips)
     except (KeyError, TypeError, ValueError) as e:
         raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
 
@@ -130,7 +131,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     >>> hosts = [Loader(ds, 4, host=h, hosts=2) for h in range(2)]
     >>> _ = [next(loader) for loader in hosts]
     >>> merge([loader.state_dict() for loader in hosts])["lanes"]
-    [[0, 0, 2], [1, 0, 2]]
+    [[0, [0, 2]], [1, [0, 2]]]
     """
     if not states:
         raise StateError("merge needs the state of each host, got none")
@@ -148,7 +149,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged = _copy(states[0])
     if any("lanes" in s for s in states):
         lanes = {_lane(lane) for s in states for lane in s.get("lanes", ())}
-        merged["lanes"] = [list(lane) for lane in sorted(lanes)]
+        merged["lanes"] = [[lane, list(where)] for lane, where in sorted(lanes)]
         decode(merged)
     return merged
 
@@ -194,9 +195,14 @@ def _copy(state: Any) -> Any:
     return [_copy(v) for v in state] if isinstance(state, list | tuple) else state
 
 
-def _lane(values: Any) -> tuple[int, int, int]:
-    lane, block, offset = (_whole(v) for v in values)
-    return lane, block, offset
+def _lane(values: Any) -> Lane:
+    lane, (block, offset) = values
+    return _whole(lane), (_whole(block), _whole(offset))
+
+
+def _rule(values: Any) -> Rule:
+    size, remainder, steps = values
+    return _whole(size), str(remainder), None if steps is None else _whole(steps)
 
 
 def _count(state: Mapping[str, Any], key: str) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pipeline.errors import BatchError, PositionError
 from pipeline.types import ENDLESS
 
-Lane = tuple[int, int, int]  # (lane, its block, rows of that block already given)
+Where = tuple[int, int]  # a block of a lane, and how many of its rows were given
+Lane = tuple[int, Where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,16 @@ class Passes:
         """The cursor once the batch at `cursor` has been handed out."""
         return self.locate(cursor.step + 1, cursor)
 
+    def left(self, cursor: Cursor) -> int | None:
+        """Batches from a cursor to the end of its pass; None if it never ends."""
+        left = None
+        if self.n != ENDLESS:
+            left = max(0, self._fit((cursor.epoch + 1) * self.n - cursor.rows))
+        if self.steps is not None:
+            most = max(0, self.steps - cursor.batch)
+            left = most if left is None else min(left, most)
+        return left
+
     def reaches(self, cursor: Cursor) -> bool:
         """Whether these batches, counted from step 0, come to a cursor."""
         if not cursor.step:
@@ -103,9 +114,9 @@ class Passes:
         if ahead < 0:
             raise PositionError(
                 f"step {step} lies before step {anchor.step}, where this loader took over a state "
-                "of another batch size. Use a loader of the old batch size for earlier steps."
+                "of other batches. For earlier steps use a loader of the old batch size and rule."
             )
-        left = self._left(anchor)
+        left = self.left(anchor)
         if left is None or ahead < left:
             rows = anchor.rows + ahead * self.batch_size
             return replace(anchor, rows=rows, step=step, batch=anchor.batch + ahead)
@@ -118,16 +129,6 @@ class Passes:
         if self.n == ENDLESS:
             first = anchor.rows + (left + turns * per_pass) * self.batch_size
         return Cursor(first + batch * self.batch_size, step, epoch, batch)
-
-    def _left(self, cursor: Cursor) -> int | None:
-        # batches from the cursor to the end of its pass
-        left = None
-        if self.n != ENDLESS:
-            left = self._fit((cursor.epoch + 1) * self.n - cursor.rows)
-        if self.steps is not None:
-            most = max(0, self.steps - cursor.batch)
-            left = most if left is None else min(left, most)
-        return left
 
     def _fit(self, rows: int) -> int:
         return rows // self.batch_size if self.drop else -(-rows // self.batch_size)

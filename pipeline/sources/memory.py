@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.errors import ChainError
 from pipeline.sources.indices import inside
-from pipeline.tree import children, leaves, map_leaves
-
-_ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+from pipeline.tree import children, fresh, fresh_elements, leaves, map_leaves
 
 
 class MemorySource:
@@ -59,8 +57,8 @@ class MemorySource:
         wanted = inside(indices, len(self))
         if isinstance(self._values, Columns):
             taken = self._values.read(wanted)
-            return Columns(map_leaves(_fresh_elements, taken.tree))
-        return [_fresh(self._values[i]) for i in wanted.tolist()]
+            return Columns(map_leaves(fresh_elements, taken.tree))
+        return [fresh(self._values[i]) for i in wanted.tolist()]
 
     def fingerprint(self) -> str:
         """Hex digest of the contents; objects of unknown types count by their type alone."""
@@ -118,31 +116,6 @@ def _sequence(values: Any) -> Any:
             "Give columns or a sequence, such as list(values)."
         )
     return values
-
-
-def _fresh(value: Any) -> Any:
-    """A record whose containers and arrays are copies."""
-    kind = type(value)
-    if kind in _ATOMS:
-        return value
-    if isinstance(value, np.ndarray):
-        return _fresh_elements(value.copy())
-    if kind is list:
-        return [v if type(v) in _ATOMS else _fresh(v) for v in value]
-    if children(value) is not None:
-        return map_leaves(_fresh, value)
-    return value
-
-
-def _fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
-    """The array itself or, if it holds objects, a copy of it and of the mutable ones."""
-    if a.dtype.kind != "O" or a.ndim == 0:
-        return a
-    flat = np.array(a, order="C").reshape(-1)
-    for i, value in enumerate(flat):
-        if type(value) not in _ATOMS:
-            flat[i] = _fresh(value)
-    return flat.reshape(a.shape)
 
 
 def _digest(values: Any) -> str:

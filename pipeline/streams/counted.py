@@ -10,8 +10,9 @@ import numpy as np
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
-from pipeline.errors import LanesError, PositionError, StreamEndError
-from pipeline.sampling.passes import Cursor
+from pipeline.checkpoint.state import Rule, Saved
+from pipeline.errors import LanesError, PositionError, StateError, StreamEndError
+from pipeline.sampling.passes import Cursor, Lane, Where
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.workers.work import Executor, LaneBlock, Pending
 
@@ -46,30 +47,61 @@ class CountedStream:
         self._counts: dict[tuple[int, int], int] = {}
 
     def start(self) -> Cursor:
-        return Cursor(lanes=tuple((lane, 0, 0) for lane in self.lanes))
+        return Cursor(lanes=tuple((lane, (0, 0)) for lane in self.lanes))
 
     def turn(self, cursor: Cursor) -> Cursor:
         epoch, lanes = cursor.epoch + 1, cursor.lanes
         if self._per_pass is not None:
-            lanes = tuple((lane, epoch * self._per_pass, 0) for lane, _, _ in lanes)
+            lanes = tuple((lane, (epoch * self._per_pass, 0)) for lane, _ in lanes)
         return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
 
-    def anchor(self, cursor: Cursor) -> None:
-        self._marks = [cursor]
+    @property
+    def rule(self) -> Rule:
+        return self._batch, self._remainder, self._steps
 
-    def mark(self, cursor: Cursor) -> None:
-        """Remember a cursor for later seeks; the marks thin out as they grow many."""
-        if cursor.step > self._marks[-1].step:
-            self._marks.append(cursor)
-            if len(self._marks) > 256:
-                self._marks = self._marks[::2]
+    @property
+    def per_pass(self) -> int | None:
+        return self._steps
+
+    def restore(self, saved: Saved) -> tuple[Cursor, bool]:
+        cursor = self._own(saved.cursor)
+        other = saved.rule != self.rule and cursor.step > 0
+        if other and self._over(cursor):
+            cursor = self.turn(cursor)
+        self._marks = (
+            [cursor] if other or saved.since or not cursor.step else [self.start(), cursor]
+        )
+        return cursor, other
+
+    def _own(self, cursor: Cursor) -> Cursor:
+        known = dict(cursor.lanes)
+        missing = [lane for lane in self.lanes if lane not in known]
+        if missing:
+            raise StateError(
+                f"the state knows lanes {sorted(known)} of {self._chain.lanes}, this process needs "
+                f"{missing} too: merge the hosts' states with pipeline.checkpoint.merge([...])"
+            )
+        return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
+
+    def _mark(self, cursor: Cursor) -> None:
+        # remembered for later seeks; the marks thin out as they grow many, the first one stays
+        nearest = self._nearest(cursor.step)
+        if nearest < 0 or self._marks[nearest].step == cursor.step:
+            return
+        self._marks.insert(nearest + 1, cursor)
+        if len(self._marks) > 256:
+            self._marks = self._marks[::2]
+
+    def _nearest(self, step: int) -> int:
+        return bisect_right(self._marks, step, key=lambda c: c.step) - 1
 
     def locate(self, step: int) -> Cursor:
-        nearest = bisect_right(self._marks, step, key=lambda c: c.step) - 1
+        nearest = self._nearest(step)
         if nearest < 0:
             raise PositionError(
                 f"step {step} lies before step {self._marks[0].step}, where this loader took over "
-                "a state of another batch size. For earlier steps use a loader of that batch size."
+                "a state of other batches. For earlier steps use a loader of the old batch size and "
+                "rule, or a state from before that step."
             )
         cursor = self._marks[nearest]
         while cursor.step < step:
@@ -77,6 +109,16 @@ class CountedStream:
             take = self.take(cursor)
             if take is None and self.take(self.turn(cursor)) is None:
                 raise StreamEndError(f"there is no step {step}: a whole pass holds no batch")
+            cursor = take.after if take else self.turn(cursor)
+        return cursor
+
+    def advance(self, cursor: Cursor, step: int) -> Cursor:
+        known = self._marks[max(0, self._nearest(step))]
+        if known.step > cursor.step and known.epoch == cursor.epoch:
+            cursor = known
+        epoch = cursor.epoch
+        while cursor.step < step and cursor.epoch == epoch:
+            take = self.take(cursor)
             cursor = take.after if take else self.turn(cursor)
         return cursor
 
@@ -89,12 +131,12 @@ class CountedStream:
     def take(self, cursor: Cursor) -> Take | None:
         parts: list[Block] = []
         slots: list[Int64s] = []
-        lanes: list[tuple[int, int, int]] = []
+        lanes: list[Lane] = []
         end = self._end(cursor)
-        for k, (lane, number, offset) in enumerate(cursor.lanes):
-            found, number, offset = self._pull(lane, number, offset, end)
+        for k, (lane, where) in enumerate(cursor.lanes):
+            found, where = self._pull(lane, where, end)
             parts += found
-            lanes.append((lane, number, offset))
+            lanes.append((lane, where))
             slots.append(k * self._each + np.arange(sum(len(p) for p in found)))
         got = sum(len(s) for s in slots)
         if not self._enough(got, cursor):
@@ -109,10 +151,11 @@ class CountedStream:
             tuple(lanes),
             cursor.taken + self._each,
         )
-        self.mark(after := self.turn(after) if self._over(after) else after)
+        self._mark(after := self.turn(after) if self._over(after) else after)
         rows = self._rows if pad or not self.alone else np.arange(got)
-        where = np.concatenate(slots) if pad else np.arange(got)
-        return Take(block, where, rows, self._batch if pad or not self.alone else got, after)
+        places = np.concatenate(slots) if pad else np.arange(got)
+        total = self._batch if pad or not self.alone else got
+        return Take(block, places, rows, total, after, kept=True)
 
     # ---- ends
 
@@ -143,10 +186,11 @@ class CountedStream:
             lanes = range(self._chain.lanes)
             return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
         want = self._each if self._remainder == "drop" else 1
-        left = [self._has(*lane, end, want) for lane in cursor.lanes]
+        left = [self._has(lane, where, end, want) for lane, where in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
 
-    def _has(self, lane: int, number: int, offset: int, end: int, want: int) -> bool:
+    def _has(self, lane: int, where: Where, end: int, want: int) -> bool:
+        number, offset = where
         want += offset
         while want > 0 and number < end:
             want -= len(self._get(lane, number))
@@ -176,14 +220,14 @@ class CountedStream:
             )
         return tuple(int(lane) for lane in lanes)
 
-    def _pull(
-        self, lane: int, number: int, offset: int, end: int | None
-    ) -> tuple[list[Block], int, int]:
+    def _pull(self, lane: int, where: Where, end: int | None) -> tuple[list[Block], Where]:
         # up to `each` rows of a lane, and where it then stands
+        number, offset = where
         parts: list[Block] = []
         want, empty = self._each, 0
         while want and (end is None or number < end):
             block = self._get(lane, number)
+            offset = min(offset, len(block))  # shorter than when saved, if a change was allowed
             part = block.slice(offset, min(offset + want, len(block)))
             want, offset = want - len(part), offset + len(part)
             empty = 0 if len(part) else empty + 1
@@ -191,12 +235,9 @@ class CountedStream:
                 parts.append(part)
             if offset == len(block):
                 number, offset = number + 1, 0
-            if empty > 64 + 2 * self._chain.blocks.per_epoch:
-                raise StreamEndError(
-                    f"lane {lane} gave no row in {empty} blocks, more than two epochs of them: do "
-                    "its stages drop everything?"
-                )
-        return parts, number, offset
+            if empty > self._chain.patience:
+                raise self._chain.barren(lane, empty)
+        return parts, (number, offset)
 
     def _get(self, lane: int, number: int) -> Block:
         blocks = self._blocks[lane]
@@ -217,7 +258,7 @@ class CountedStream:
         # read too: only their rows say where the next ones begin
         end = self._end(cursor)
         behind = [
-            (self._reach(lane, number) - number, lane, number) for lane, number, _ in cursor.lanes
+            (self._reach(lane, number) - number, lane, number) for lane, (number, _) in cursor.lanes
         ]
         heapify(behind)
         for _ in range(max(BEGIN, 2 * len(behind))):

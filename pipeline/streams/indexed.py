@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
+from pipeline.checkpoint.state import Saved
 from pipeline.sampling.passes import Cursor, Passes
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
@@ -34,8 +35,26 @@ class IndexedStream:
     def locate(self, step: int) -> Cursor:
         return self._passes.locate(step, self._anchor)
 
-    def anchor(self, cursor: Cursor) -> None:
-        self._anchor = cursor
+    def advance(self, cursor: Cursor, step: int) -> Cursor:
+        left = self._passes.left(cursor)
+        if left == 0:
+            return self.turn(cursor)
+        return self._passes.locate(step if left is None else min(step, cursor.step + left), cursor)
+
+    def restore(self, saved: Saved) -> tuple[Cursor, bool]:
+        cursor = replace(saved.cursor, lanes=(), taken=0)
+        other = not saved.since and not self._passes.reaches(cursor)
+        if self._passes.per_pass:
+            cursor = self._passes.locate(cursor.step, cursor)  # of a full pass, the next one
+        self._anchor = cursor if other or saved.since else Cursor()
+        return cursor, other
+
+    @property
+    def per_pass(self) -> int | None:
+        return self._passes.per_pass
+
+    rule = None
+    alone = True  # arithmetic needs no one else's state
 
     def turn(self, cursor: Cursor) -> Cursor:
         return replace(cursor, epoch=cursor.epoch + 1, batch=0)

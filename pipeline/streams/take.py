@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.block import Block, Int64s, Origin
+from pipeline.checkpoint.state import Rule, Saved
 from pipeline.sampling.passes import Cursor
 
 
@@ -21,6 +22,7 @@ class Take:
         total: rows of the global batch, padding included.
         after: the cursor that holds once the batch has been handed out.
         own: whether the block's memory is nobody else's.
+        kept: whether the block is part of one that later batches read too.
     """
 
     block: Block
@@ -29,6 +31,7 @@ class Take:
     total: int
     after: Cursor
     own: bool = False
+    kept: bool = False
 
 
 class Share(Protocol):
@@ -63,8 +66,31 @@ class Stream(Protocol):
 
     def locate(self, step: int) -> Cursor: ...
 
-    def anchor(self, cursor: Cursor) -> None:
-        """Count steps from here on, instead of from step 0."""
+    def advance(self, cursor: Cursor, step: int) -> Cursor:
+        """The cursor at a step, or at the start of the next pass if that comes first."""
+        ...
+
+    def restore(self, saved: Saved) -> tuple[Cursor, bool]:
+        """Where a state stands in this stream, and whether it comes of other batches than these.
+
+        Raises:
+            StateError: the state lacks lanes of this process.
+        """
+        ...
+
+    @property
+    def rule(self) -> Rule | None:
+        """What states must tell of how batches were cut; None if their rows tell."""
+        ...
+
+    @property
+    def per_pass(self) -> int | None:
+        """Batches a pass, where that is known."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process knows the whole state."""
         ...
 
     def origin(self, cursor: Cursor) -> Origin:

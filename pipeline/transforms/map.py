@@ -58,7 +58,8 @@ class Map:
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
         try:
-            result = _as_columns(self.f(guarded(stacked)))
+            # guarded again: f may return arrays of its own, which no batch may write into
+            result = Columns(guarded(_as_columns(self.f(guarded(stacked))).tree))
         except Exception as error:
             last = len(block) - 1
             span = " to ".join(site.describe(block.origin, i) for i in sorted({0, last}))
