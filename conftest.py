@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _names(doctest_namespace: dict[str, object]) -> None:
+    doctest_namespace["np"] = np
+
 
 NEEDS = {"pipeline/feed/jax.py": "jax", "pipeline/feed/torch.py": "torch"}
 

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import Config, parse
 from harness.errors import HarnessError
-from harness.metrics import Screen
 from harness.rundir import RunDir
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, need
+
+if TYPE_CHECKING:
+    from harness.metrics import Screen
 
 _REPEATABLE = "--xla_gpu_exclude_nondeterministic_ops"
 
@@ -28,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _before_jax()
     try:
+        from harness.metrics import Screen
+
         return args.run_command(args, RunDir(args.run), Screen())
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as e:
+        print(need("harness", str(e.name)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from harness.checkpoint import Checkpoints
 from harness.config import Config
 from harness.data import unpack_record
 from harness.errors import CheckpointError, ConfigError
-from harness.ledger import Entry, float_bits, read
+from harness.ledger import Entry, finite, float_bits, read
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
@@ -50,26 +50,30 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
                 data_step = parts.loader.step
                 batch = next(parts.loader)
                 state, told = parts.functions.train(state, batch)
-                if step in steps:
-                    if show:
-                        _show(parts, step, data_step, screen)
-                    found = digest(host_arrays(batch)), float_bits(host_arrays(told["loss"]))
-                    differs = _compare(entries[step], *found)
-                    if differs:
-                        screen.say(differs + _elsewhere(run, parts, entries[step]))
-                        return False
+                if show and step in steps:
+                    _show(parts, step, data_step, screen)
+                found = {
+                    "digest": digest(host_arrays(batch)),
+                    "data_step": data_step,
+                    "loss_bits": float_bits(host_arrays(told["loss"])),
+                    "grad_norm": finite(host_arrays(told["grad_norm"])),
+                }
+                # on the way to the window too: the first step that differs is to be named
+                differs = _compare(entries.get(step, []), found)
+                if differs:
+                    screen.say(differs + _elsewhere(run, parts, entries[step]))
+                    return False
                 meter.advance()
     screen.say(f"{len(steps):,} steps proved equal, {steps.start:,} to {steps.stop - 1:,}")
     return True
 
 
 def _entries(run: RunDir, steps: range) -> dict[int, list[Entry]]:
-    found: dict[int, list[Entry]] = {step: [] for step in steps}
+    found: dict[int, list[Entry]] = {}
     known = read(run.ledger)
     for entry in known:
-        if entry.step in found:
-            found[entry.step].append(entry)
-    missing = [step for step, lines in found.items() if not lines]
+        found.setdefault(entry.step, []).append(entry)
+    missing = [step for step in steps if step not in found]
     if missing:
         last = max((entry.step for entry in known), default=-1)
         raise ConfigError(
@@ -92,17 +96,22 @@ def _nearest(
     return before[-1], checkpoints.restore(before[-1], parts.functions.abstract, parts.loader)
 
 
-def _compare(entries: Sequence[Entry], found_digest: str, found_bits: str) -> str:
+def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
     for entry in entries:
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
-        if entry.digest != found_digest:
-            return f"{which}batch digest {entry.digest} in the ledger, {found_digest} now"
-        if entry.loss_bits != found_bits:
+        if entry.digest != found["digest"]:
+            return f"{which}batch digest {entry.digest} in the ledger, {found['digest']} now"
+        if entry.loss_bits != found["loss_bits"]:
+            was, now = entry.loss_bits, found["loss_bits"]
             return (
-                f"{which}loss bits {entry.loss_bits} ({_value(entry.loss_bits)}) in the ledger, "
-                f"{found_bits} ({_value(found_bits)}) now; the batch is the same"
+                f"{which}loss bits {was} ({_value(was)}) in the ledger, {now} ({_value(now)}) now; "
+                "the batch is the same"
             )
+        for name in ("data_step", "grad_norm"):
+            was = getattr(entry, name)
+            if was != found[name]:
+                return f"{which}{name} {was} in the ledger, {found[name]} now; the loss is the same"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -14,7 +15,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """While it is entered, the first signal is remembered and a second one acts as ever.
+    """While it is entered, the first signal is remembered and a second one ends the process.
 
     >>> with Stop() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -34,8 +35,10 @@ class Stop:
         self._restore()
 
     def _ask(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            # at once: unwinding beside jax's and Orbax's threads can crash, and a run bears a kill
+            os._exit(128 + number)
         self.signal = signal.Signals(number)
-        self._restore()
 
     def _restore(self) -> None:
         for s, before in self._before.items():

@@ -88,6 +88,12 @@ class Chain:
     def __reduce__(self) -> Any:
         return Chain, (self.root, self.stages, self.seed, self.lanes, self.on_error)
 
+    def below(self) -> Iterator[Stage]:
+        """The stages of all chains that the root joins: their rows carry the same provenance."""
+        for chain in getattr(self.root, "chains", {}).values():
+            yield from chain.stages
+            yield from chain.below()
+
     @property
     def counted(self) -> bool:
         return self.split < len(self.stages)

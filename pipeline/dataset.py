@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.chain import Chain, Leaf, Stage
+from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
 from pipeline.roots import Concatenation, Zip, numbered
 from pipeline.sampling.repeat import Repeat
@@ -28,6 +29,8 @@ from pipeline.transforms import (
 )
 from pipeline.tree import map_leaves
 from pipeline.types import ENDLESS, ArraySpec, At, Component, Order, Root, Source, describe
+
+MOST_LANES = 1 << 16
 
 
 class Dataset:
@@ -52,9 +55,8 @@ class Dataset:
     __slots__ = ("chain",)
 
     def __init__(self, source: Any, *, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ChainError(f"seed must be an int, got {seed!r}")
-        self.chain = Chain(Leaf(_as_source(source)), (), int(seed), 1)
+        seed = whole("seed", seed, -(1 << 62))
+        self.chain = Chain(Leaf(_as_source(source)), (), seed, 1)
 
     def _with(
         self, *stages: Stage, lanes: int | None = None, on_error: str | None = None
@@ -88,7 +90,9 @@ class Dataset:
         [0, 1, 2, 3]
         """
         name = name or "shuffle"
+        seed = None if seed is None else whole("seed", seed, -(1 << 62))
         if window is not None:
+            window = whole("shuffle window", window, 1)
             return self._ordered(WindowShuffle(window, name, seed, reshuffle))
         return self._ordered(Shuffle(name, seed, reshuffle))
 
@@ -98,6 +102,8 @@ class Dataset:
         >>> len(Dataset(range(4)).repeat(3))
         12
         """
+        if epochs is not None:
+            epochs = whole("repeat epochs", epochs, 1)
         stage, c = Repeat(epochs), self.chain
         self._refuse(stage)
         return self._with(*c.stages[: c.split], stage, *c.stages[c.split :])
@@ -112,7 +118,7 @@ class Dataset:
         >>> Dataset({"x": np.arange(3)}).map(lambda c: {"y": c["x"] + 1}, batched=True)[2]
         {'y': np.int64(3)}
         """
-        return self._transformed(Map(f, name or code_name(f), batched))
+        return self._transformed(Map(function("map", f), name or code_name(f), batched))
 
     def random_map(
         self,
@@ -145,7 +151,7 @@ class Dataset:
         >>> list(Dataset(["a", "b"]).map_with_index(lambda i, row: (i, row)))
         [(0, 'a'), (1, 'b')]
         """
-        stage = MapWithIndex(f, name or code_name(f))
+        stage = MapWithIndex(function("map_with_index", f), name or code_name(f))
         self._refuse_counted("map_with_index")
         return self._transformed(stage)
 
@@ -157,7 +163,8 @@ class Dataset:
         >>> list(Dataset(range(6)).filter(lambda x: x % 2 == 0))
         [0, 2, 4]
         """
-        return self._transformed(Filter(p, name or code_name(p), block))
+        block = whole("block", block, 1)
+        return self._transformed(Filter(function("filter", p), name or code_name(p), block))
 
     def flat_map(
         self, f: Callable[[Any], Any], *, block: int = 64, name: str | None = None
@@ -167,7 +174,8 @@ class Dataset:
         >>> list(Dataset(["ab", "c"]).flat_map(list))
         ['a', 'b', 'c']
         """
-        return self._transformed(FlatMap(f, name or code_name(f), block))
+        block = whole("block", block, 1)
+        return self._transformed(FlatMap(function("flat_map", f), name or code_name(f), block))
 
     def pack(
         self,
@@ -189,6 +197,7 @@ class Dataset:
         >>> [row["tokens"].tolist() for row in ds]
         [[5, 6], [7, 8]]
         """
+        block = whole("block", block, 1)
         return self._transformed(Pack(lengths, how=how, block=block, name=name or how))
 
     def lanes(self, n: int) -> Dataset:
@@ -204,9 +213,7 @@ class Dataset:
                 f"lanes({n}): only counted datasets have lanes, any number of hosts can share this "
                 "one by rows. Put .lanes after filter, flat_map or pack."
             )
-        if n < 1:
-            raise ChainError(f"lanes({n}): give 1 or more")
-        return self._with(*self.chain.stages, lanes=int(n))
+        return self._with(*self.chain.stages, lanes=whole("lanes", n, 1, most=MOST_LANES))
 
     def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
         """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
@@ -248,7 +255,9 @@ class Dataset:
             )
 
     def _refuse_twin(self, stage: Stage) -> None:
-        twins = [s for s in self.chain.stages if (s.kind, s.name) == (stage.kind, stage.name)]
+        below = self.chain.below() if stage.kind == "random_map" else ()
+        beside = [*self.chain.stages, *below]
+        twins = [s for s in beside if (s.kind, s.name) == (stage.kind, stage.name)]
         if stage.random and twins:
             raise ChainError(
                 f"two {stage.kind} stages are named {stage.name!r}: they would draw the same "
@@ -336,7 +345,7 @@ class Dataset:
             raise PositionError(
                 f"positions {bad[:5].tolist()} lie outside of 0..{n - 1}: the dataset has {n} rows"
             )
-        turn = np.full(len(index), epoch, np.int64)
+        turn = np.full(len(index), whole("epoch", epoch, 0), np.int64)
         return self.chain.read(At(turn, turn, index))
 
     def _stream(self) -> Iterator[Block]:
@@ -360,7 +369,7 @@ class Dataset:
             self._refuse_counted("slice")
             return self._with(*self.chain.stages, _slice(item, self.chain.length))
         self._refuse_counted("ds[i]")
-        n = self.chain.length
+        item, n = whole("row", item, -(1 << 62), PositionError), self.chain.length
         position = item + n if item < 0 and not self.endless else item
         if not 0 <= position < n:
             raise PositionError(f"row {item} of a dataset of {n} rows")
@@ -377,6 +386,7 @@ class Dataset:
         [7, 8]
         """
         rows: list[Any] = []
+        n = whole("head", n, 0)
         if not self.counted:
             return self.read(np.arange(min(n, self.chain.length))).rows()
         for block in self._stream():
@@ -419,7 +429,10 @@ def _slice(item: slice, n: int) -> Slice:
         raise ChainError(
             f"a slice of an endless dataset needs a start and a stop from 0 on: {item}"
         )
-    chosen = range(n)[item]
+    try:
+        chosen = range(n)[item]
+    except (TypeError, ValueError) as e:
+        raise ChainError(f"{item}: give whole numbers, and no step of 0") from e
     return Slice(chosen.start, chosen.step, len(chosen))
 
 

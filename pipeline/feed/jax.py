@@ -69,7 +69,7 @@ class JaxFeed:
             FeedError: a field is no array of numbers, or its numbers do not fit jax's integers.
         """
         for name, leaf in leaves(batch):
-            self._check(name, leaf)
+            self._check(name, leaf, len(rows))
         self._check_split(total)
         return map_leaves(lambda a: self._place(np.asarray(a), rows, total), batch)
 
@@ -116,8 +116,15 @@ class JaxFeed:
         shape = (total, *local.shape[1:])
         return self._jax.make_array_from_callback(shape, self._cut(local.ndim), shard)
 
-    def _check(self, name: str, leaf: Any) -> None:
+    def _check(self, name: str, leaf: Any, rows: int) -> None:
         a = np.asarray(leaf)
+        if not a.ndim or len(a) != rows:
+            raise FeedError(
+                f"field {name!r} has shape {a.shape}, but this process has {rows} rows of the "
+                "batch: collate must give each field a leading axis of rows."
+            )
+        if not a.dtype.isnative or a.dtype == np.longdouble:
+            raise FeedError(f"field {name!r} holds {a.dtype.str}: .astype(np.{a.dtype.name}) it")
         if a.dtype.kind not in "biufc" and a.dtype.name not in _ML_DTYPES:
             raise FeedError(
                 f"field {name!r} holds {a.dtype}, which no device takes. Drop it in a .map, or "

@@ -8,6 +8,8 @@ import numpy as np
 
 from pipeline.types import ENDLESS, At, Site
 
+MOST_ROWS = 1 << 60
+
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
@@ -33,15 +35,16 @@ class Repeat:
         if n == ENDLESS:
             return at
         turn, index = np.divmod(at.index, n)
-        times = self.epochs or 0  # an endless dataset never comes to its own epoch 1
+        # an endless dataset comes to its own epoch 1 only if a slice of it does
+        times = self.epochs or 1 << 32
         return At(at.epoch * times + turn, at.order * times + turn, index)
 
     def fingerprint(self) -> str:
         return f"repeat {'endless' if self.epochs is None else self.epochs}"
 
     def refusal(self, n: int) -> str | None:
-        if self.epochs is not None and self.epochs < 1:
-            return f"repeat(epochs={self.epochs}): give 1 or more, or None for no end"
+        if self.epochs is not None and n != ENDLESS and n * self.epochs > MOST_ROWS:
+            return f"repeat({self.epochs}) makes {n * self.epochs} rows, over 2**60: use repeat()"
         if n == 0 and self.epochs is None:
             return "repeat() of an empty dataset would never give a row"
         return None

@@ -54,8 +54,6 @@ class WindowShuffle:
         return f"shuffle {self.name} window={self.window}{seed}{fixed}"
 
     def refusal(self, n: int) -> str | None:
-        if self.window < 1:
-            return f"shuffle(window={self.window}): give 1 or more records"
         if n == ENDLESS:
             return "an endless dataset has no epochs to shuffle in: put shuffle before repeat()"
         return None

@@ -33,9 +33,9 @@ def open_path(path: str | os.PathLike[str]) -> Source:
     Raises:
         SourceError: no such file, an unknown suffix, or files of several formats.
 
-    >>> open_path("pyproject.toml")
+    >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    pipeline.errors.SourceError: pyproject.toml has the suffix '.toml'; known are .array_record,
+    pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
     .arrayrecord, .parquet, .pq. Narrow the pattern, or build the source by its class.
     """
     files = expand(path)

@@ -18,6 +18,7 @@ from pipeline.sources.indices import inside
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+_END = 64 << 10
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 
 
@@ -29,8 +30,17 @@ def expand(paths: Paths) -> tuple[str, ...]:
     Raises:
         SourceError: nothing matches, a directory, a missing file, or a URL.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    files = tuple(file for path in given for file in _expand_one(os.fspath(path)))
+    given = (
+        list(paths)
+        if isinstance(paths, Iterable) and not isinstance(paths, str | bytes)
+        else [paths]
+    )
+    try:
+        named = [os.path.expanduser(os.fsdecode(path)) for path in given]
+    except TypeError as e:
+        raise SourceError(f"paths={paths!r}: give a path, a glob or a list of them") from e
+    # absolute, so that a later chdir does not lose them
+    files = tuple(os.path.abspath(file) for path in named for file in _expand_one(path))
     if not files:
         raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
     return files
@@ -110,14 +120,28 @@ class Files:
             raise changed(self.paths[file], f"{self.sizes[file]} bytes", f"{size}")
 
     def fingerprint(self, kind: str, *more: str) -> str:
-        """32 hex digits from each file's base name, size and count; directories do not enter."""
+        """32 hex digits from each file's base name, size, count and ends; directories do not enter.
+
+        Of the bytes only the first and last 64 KiB count: where formats keep their indexes.
+        """
         digest = hashlib.blake2b(digest_size=16)
         names = (os.path.basename(path) for path in self.paths)
-        facts = zip(names, self.sizes, self.counts.tolist(), strict=True)
-        for part in (kind, *more, *(f"{size} {count} {name}" for name, size, count in facts)):
+        ends = (_ends(path, size) for path, size in zip(self.paths, self.sizes, strict=True))
+        facts = zip(names, self.sizes, self.counts.tolist(), ends, strict=True)
+        for part in (kind, *more, *(f"{size} {n} {end} {name}" for name, size, n, end in facts)):
             text = part.encode("utf-8", "surrogateescape")
             digest.update(b"%d:" % len(text) + text)
         return digest.hexdigest()
+
+
+def _ends(path: str, size: int) -> str:
+    try:
+        with open(path, "rb") as f:
+            head = f.read(_END)
+            f.seek(max(0, size - _END))
+            return hashlib.blake2b(head + f.read(_END), digest_size=16).hexdigest()
+    except OSError as e:
+        raise unreadable(path, e) from e
 
 
 def _size(path: str) -> int:

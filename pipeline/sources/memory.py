@@ -61,11 +61,18 @@ class MemorySource:
         return [fresh(self._values[i]) for i in wanted.tolist()]
 
     def fingerprint(self) -> str:
-        """Hex digest of the contents; objects of unknown types count by their type alone."""
+        """Hex digest of the contents; objects of unknown types count by their type alone.
+
+        Of a sequence that is no list, tuple or range, length and 64 records spread over it count,
+        or what its own `fingerprint()` says.
+        """
         if self._digest is None:
             own = getattr(self._values, "fingerprint", None)
             self._digest = str(own()) if callable(own) else _digest(self._values)
         return self._digest
+
+
+_SAMPLE = 64
 
 
 def _is_columns(values: Any) -> bool:
@@ -143,12 +150,21 @@ def _hash(digest: Any, value: Any) -> None:
         _hash_parts(digest, value, parts)
     elif hasattr(value, "__array__"):
         _hash_array(digest, np.asarray(value))
+    elif isinstance(value, range):
+        _tagged(digest, "range", repr(value).encode())
     elif hasattr(value, "__len__") and hasattr(value, "__getitem__"):
-        _tagged(digest, "sequence", b"%d" % len(value))
-        for i in range(len(value)):
-            _hash(digest, value[i])
+        _hash_sequence(digest, value)
     else:
         _tagged(digest, "object", _name(value).encode())
+
+
+def _hash_sequence(digest: Any, value: Any) -> None:
+    # a list lies in memory; records of any other may cost a read each, so a sample must do
+    n = len(value)
+    known = n if isinstance(value, list | tuple) else min(n, _SAMPLE)
+    _tagged(digest, "sequence", b"%d" % n)
+    for k in range(known):
+        _hash(digest, value[k * n // known])
 
 
 def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:

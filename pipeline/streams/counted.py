@@ -100,8 +100,8 @@ class CountedStream:
         if nearest < 0:
             raise PositionError(
                 f"step {step} lies before step {self._marks[0].step}, where this loader took over "
-                "a state of other batches. For earlier steps use a loader of the old batch size and "
-                "rule, or a state from before that step."
+                "a state of other batches. For earlier steps use a loader of the old batch size "
+                "and rule, or a state from before that step."
             )
         cursor = self._marks[nearest]
         while cursor.step < step:

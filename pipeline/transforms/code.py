@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import array
+import collections
+import datetime
+import decimal
 import dis
 import enum
+import fractions
 import functools
 import hashlib
 import operator
+import pathlib
 import re
 import sys
 import types
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -21,6 +29,19 @@ _OPTIMIZED, _VARARGS, _HAS_DOCSTRING = 0x1, 0xC, 0x4000000  # co_flags; the last
 _DEEPEST = 80  # levels of nesting; Python's own stack ends at about 1,000 calls
 _HEAP_TYPE = 1 << 9  # of a class's __flags__
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, range, slice, type(...))
+# of the standard library, what its repr says in full
+_VALUES = (
+    array.array,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    decimal.Decimal,
+    fractions.Fraction,
+    pathlib.PurePath,
+    re.Pattern,
+    uuid.UUID,
+)
 _BOOKKEEPING = {"__dict__", "__weakref__"}
 _OPERATORS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 _NAMED_VALUES = int | float | complex | str | bytes  # as parents; _ATOMS are these exactly
@@ -140,7 +161,6 @@ class _Walk:
     def __init__(self, home: str) -> None:
         self.done: dict[tuple[int, bool, str], tuple[Any, bytes]] = {}  # obj too: pins its id
         self.active: list[int] = []
-        self.owners: set[int] = set()  # objects whose methods are bound: their state computes
         self.home = home  # the module of the code being walked
 
     def of(self, obj: Any, follow: bool = True) -> bytes:
@@ -225,9 +245,7 @@ class _Walk:
         return _digest(b"class", cls.__qualname__.encode(), *parts)
 
     def _instance(self, obj: Any, follow: bool) -> bytes:
-        """Class and state of an object that computes or is a record; of any other, its type."""
-        if not (callable(obj) or is_dataclass(obj) or id(obj) in self.owners):
-            return _digest(b"opaque", self._named(type(obj)))
+        """Class and state of an object: its methods may compute from any of it."""
         state = self._mapping(_state(obj).items())
         return _digest(b"object", self._named(obj), self.of(type(obj), follow), state)
 
@@ -236,7 +254,6 @@ class _Walk:
         if isinstance(obj, functools.partial):
             return _digest(b"partial", *self._all((obj.func, obj.args, obj.keywords), follow))
         if isinstance(obj, types.MethodType):
-            self.owners.add(id(obj.__self__))
             return _digest(b"method", *self._all((obj.__func__, obj.__self__), follow))
         if isinstance(obj, property):
             return _digest(b"property", *self._all((obj.fget, obj.fset), follow))
@@ -256,7 +273,11 @@ class _Walk:
         kind = type(obj).__name__.encode()
         if isinstance(obj, enum.Enum):
             return _digest(b"enum", self._named(type(obj)), *self._all((obj.name, obj.value)))
-        if isinstance(obj, list | tuple):
+        if isinstance(obj, _VALUES):
+            return _digest(b"value", kind, repr(obj).encode())
+        if isinstance(obj, types.SimpleNamespace | argparse.Namespace):
+            return _digest(kind, self._mapping(vars(obj).items()))
+        if isinstance(obj, list | tuple | collections.deque):
             return _digest(kind, *self._all(obj))
         if isinstance(obj, set | frozenset):
             return _digest(kind, *sorted(self._all(obj)))
