@@ -8,7 +8,7 @@ from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
 from pipeline.types import Source
-from pipeline.workers import Processes, Serial, Threads
+from pipeline.workers import Processes, Ray, Serial, Threads
 
 __all__ = [
     "ArrayRecordSource",
@@ -20,6 +20,7 @@ __all__ = [
     "MemorySource",
     "ParquetSource",
     "Processes",
+    "Ray",
     "Serial",
     "Source",
     "Threads",

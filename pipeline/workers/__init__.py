@@ -1,4 +1,4 @@
-"""Who evaluates: the loop itself, threads, or processes; the data never shows which."""
+"""Who evaluates: the loop itself, threads, processes or Ray; the data never shows which."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 from pipeline.errors import ChainError
 from pipeline.workers.processes import Processes
+from pipeline.workers.ray import Ray
 from pipeline.workers.serial import Serial
 from pipeline.workers.threads import Threads
 from pipeline.workers.work import Workers
 
-__all__ = ["Processes", "Serial", "Threads", "Workers", "budget", "chosen"]
+__all__ = ["Processes", "Ray", "Serial", "Threads", "Workers", "budget", "chosen"]
 
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
 
@@ -33,7 +34,8 @@ def chosen(workers: Any) -> Workers:
     if hasattr(workers, "open") and not isinstance(workers, str):
         return workers
     raise ChainError(
-        f'workers={workers!r}: give 0, "auto", a number of processes, Threads(n) or Processes(n)'
+        f'workers={workers!r}: give 0, "auto", a number of processes, Threads(n), Processes(n) '
+        "or Ray(n)"
     )
 
 

@@ -60,7 +60,7 @@ def serve(
     load: Callable[[], tuple[Chain, bool]], queue: socket.socket, link: socket.socket
 ) -> None:
     """Work until the queue's other end is closed."""
-    logs = _Logs()
+    logs = Logs()
     try:
         chain, stack = load()
     except BaseException as error:
@@ -161,8 +161,9 @@ def _dumps(block: Block, place: Callable[[pickle.PickleBuffer], Any] | None) -> 
         return cloudpickle.dumps(block, 5, buffer_callback=place)
 
 
-class _Logs(logging.Handler):
-    # what the pipeline logs here is said by the parent
+class Logs(logging.Handler):
+    """Keeps what the pipeline logs in a worker, for the parent to say."""
+
     def __init__(self) -> None:
         super().__init__()
         self._records: list[logging.LogRecord] = []
@@ -176,5 +177,6 @@ class _Logs(logging.Handler):
         self._records.append(record)
 
     def take(self) -> list[logging.LogRecord]:
+        """What came together since it was last taken."""
         records, self._records = self._records, []
         return records

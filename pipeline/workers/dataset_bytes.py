@@ -19,6 +19,20 @@ def write(chain: Chain, stack: bool) -> tuple[int, list[int]]:
     Raises:
         ChainError: something cannot be sent; it names the stage.
     """
+    data, buffers = dumps(chain, stack)
+    parts = [memoryview(data), *buffers]
+    fd = _memory()
+    for part in parts:
+        _write(fd, part)
+    return fd, [part.nbytes for part in parts]
+
+
+def dumps(chain: Chain, stack: bool) -> tuple[bytes, list[memoryview]]:
+    """The pickle of both, and the buffers beside it.
+
+    Raises:
+        ChainError: something cannot be sent; it names the stage.
+    """
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = cloudpickle.dumps((chain, stack), 5, buffer_callback=buffers.append)
@@ -27,11 +41,7 @@ def write(chain: Chain, stack: bool) -> tuple[int, list[int]]:
             f"{_culprit(chain)} cannot be sent to worker processes: {error}. Open it inside the "
             "function, or use Threads(n)."
         ) from error
-    parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
-    fd = _memory()
-    for part in parts:
-        _write(fd, part)
-    return fd, [part.nbytes for part in parts]
+    return data, [buffer.raw() for buffer in buffers]
 
 
 def _write(fd: int, part: memoryview) -> None:

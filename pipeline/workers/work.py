@@ -11,7 +11,7 @@ from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.chain import Chain
 from pipeline.errors import CollateError
 from pipeline.transforms.collate import Empty, collate
-from pipeline.types import At
+from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
 
 
@@ -69,6 +69,15 @@ def records(chain: Chain, work: Work) -> Origin:
         else work.rows
     )
     return chain.origin(At.of_rows(rows, max(1, chain.length)))
+
+
+def named(chain: Chain, work: Work) -> str:
+    """The first records that a work reads, in words."""
+    origin = records(chain, work)
+    components = chain.root.components(())
+    shown = [describe(components, origin, i) for i in range(min(8, len(origin)))]
+    more = f" and {len(origin) - 8} more" if len(origin) > 8 else ""
+    return "; ".join(shown) + more
 
 
 def stacked(block: Block, empty: Empty = np.empty) -> Block:

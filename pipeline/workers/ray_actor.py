@@ -1,0 +1,95 @@
+"""What a Ray actor does: has the dataset, evaluates works, and sends what came of them."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Block
+from pipeline.chain import Chain
+from pipeline.meter import METER, Tally
+from pipeline.workers import failure
+from pipeline.workers.child import Logs
+from pipeline.workers.tickets import weight
+from pipeline.workers.work import Work, evaluate, stacked
+
+Bytes = NDArray[np.uint8]
+
+
+class Sent(NamedTuple):
+    """A pickle and the arrays beside it, which Ray's object store shares without a copy."""
+
+    data: bytes
+    buffers: list[Bytes]
+
+    @staticmethod
+    def of(data: bytes, buffers: list[memoryview]) -> Sent:
+        return Sent(data, [np.frombuffer(buffer, np.uint8) for buffer in buffers])
+
+    def loads(self) -> Any:
+        """What was sent; its arrays are read-only."""
+        return pickle.loads(self.data, buffers=self.buffers)
+
+
+class Done(NamedTuple):
+    """What came of a work: a block, or an error as `failure.pack` has it."""
+
+    block: Sent | None
+    error: bytes
+    size: int
+    seconds: float
+    stages: dict[str, Tally]
+    logs: list[logging.LogRecord]
+
+
+class Evaluator:
+    """The actor's class; Ray runs its methods one after the other, in the main thread."""
+
+    def __init__(self) -> None:
+        self._chain: Chain | None = None
+        self._stack = False
+        self._logs = Logs()
+
+    def load(self, dataset: Sent) -> bytes:
+        """Take the dataset; gives the error, if it cannot be read here, else nothing."""
+        try:
+            self._chain, self._stack = dataset.loads()
+        except BaseException as error:
+            return failure.pack(error)
+        return b""
+
+    def evaluate(self, work: Work) -> Done:
+        assert self._chain is not None
+        started = time.perf_counter()
+        block, error, size = None, b"", 0
+        try:
+            result = evaluate(self._chain, work)
+            result = METER.timed("collate", stacked, result) if self._stack else result
+            block, size = _sent(result), weight(result)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as e:
+            error = failure.pack(e)
+        seconds = time.perf_counter() - started
+        return Done(block, error, size, seconds, METER.take(), self._logs.take())
+
+
+def _sent(block: Block) -> Sent:
+    try:
+        return _dumps(pickle.dumps, block)
+    except Exception:
+        # rows of a class that only the user's __main__ knows
+        return _dumps(cloudpickle.dumps, block)
+
+
+def _dumps(dumps: Callable[..., bytes], block: Block) -> Sent:
+    buffers: list[pickle.PickleBuffer] = []
+    data = dumps(block, 5, buffer_callback=buffers.append)
+    return Sent.of(data, [buffer.raw() for buffer in buffers])
