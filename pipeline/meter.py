@@ -19,7 +19,8 @@ class Tally(NamedTuple):
     seconds: float = 0.0
 
     def plus(self, other: Tally) -> Tally:
-        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+        rows, size = self.rows + other.rows, self.bytes + other.bytes
+        return Tally(rows, size, self.seconds + other.seconds)
 
 
 class Meter(threading.local):

@@ -24,7 +24,7 @@ FLOORS = (
     {"batch", "hosts"},
     {"loader"},
     {"feed", "debug"},
-    {"__init__"},
+    {"__init__", "__main__"},
     {"harness"},
     {"examples", "benchmarks", "tests"},
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import ChainError
 from pipeline.workers.processes import Processes
@@ -31,8 +31,8 @@ def chosen(workers: Any) -> Workers:
     if workers == "auto":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return Processes(min(16, (cores or 1) - 1)) if cores and cores > 1 else Serial()
-    if hasattr(workers, "open") and not isinstance(workers, str):
-        return workers
+    if hasattr(workers, "open"):
+        return cast(Workers, workers)
     raise ChainError(
         f'workers={workers!r}: give 0, "auto", a number of processes, Threads(n), Processes(n) '
         "or Ray(n)"

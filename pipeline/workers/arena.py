@@ -1,4 +1,4 @@
-"""Where a worker writes its results: shared memory that belongs to no file, so none is left over."""
+"""Where a worker writes its results: shared memory that no file names, so none is left over."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Arena:
                 return Extent(number, start, flat.nbytes)
         placed = self._place(flat.nbytes)
         placed[:] = flat
-        return self.locate(memoryview(placed))
+        return self.locate(placed.data)
 
     def settle(self) -> None:
         """Take back what was made since the last time and has not been located."""
@@ -114,22 +114,23 @@ class Arena:
 
     def _place(self, size: int) -> NDArray[np.uint8]:
         whole = -(-size // PAGE) * PAGE
-        for number, segment in enumerate(self._segments):
-            start = segment.take(whole)
-            if start is not None:
-                break
-        else:
-            number, segment = self._grow(max(SEGMENT, whole))
-            start = segment.take(whole) or 0
+        number, start = self._find(whole)
         self._used[number, start] = whole
         self._fresh.add((number, start))
         self._held += whole
         self._touched = max(self._touched, start + whole)
-        return segment.bytes[start : start + size]
+        return self._segments[number].bytes[start : start + size]
 
-    def _grow(self, size: int) -> tuple[int, _Segment]:
+    def _find(self, whole: int) -> tuple[int, int]:
+        for number, segment in enumerate(self._segments):
+            start = segment.take(whole)
+            if start is not None:
+                return number, start
+        self._grow(max(SEGMENT, whole))
+        return self._find(whole)
+
+    def _grow(self, size: int) -> None:
         segment = _Segment(size)
         self._segments.append(segment)
         self._share(len(self._segments) - 1, segment.fd, size)
         os.close(segment.fd)
-        return len(self._segments) - 1, segment

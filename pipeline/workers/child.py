@@ -1,4 +1,4 @@
-"""What a worker process does: pulls work from the queue that all share, and sends what came of it."""
+"""What a worker process does: pulls work from the queue of all, and sends what came of it."""
 
 from __future__ import annotations
 

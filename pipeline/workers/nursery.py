@@ -1,5 +1,5 @@
-"""Where worker processes are born: a bare interpreter with one thread, which has imported what all
-of them need, forks them on request. So n workers cost one start, and a dead one is replaced at once.
+"""Where worker processes are born: a bare interpreter with one thread, which has imported what
+all of them need, forks them. So n workers cost one start, and a dead one is replaced at once.
 """
 
 from __future__ import annotations

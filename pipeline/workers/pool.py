@@ -189,7 +189,8 @@ class Pool:
     def _hear_nursery(self) -> None:
         received = self._control_inbox.receive()
         if received is None:
-            return self._replace_nursery()
+            self._replace_nursery()
+            return
         message, _ = received
         worker = self._workers.get(message.worker)
         if worker is not None and isinstance(message, Born):
@@ -203,12 +204,13 @@ class Pool:
             try:
                 received = worker.inbox.receive(wait=False)
             except BlockingIOError:
-                return None
+                return
             if received is None:
-                return self._hang_up(worker)
+                self._hang_up(worker)
+                return
             self._take(worker, *received)
             if once:
-                return None
+                return
 
     def _hang_up(self, worker: _Worker) -> None:
         if worker.link.fileno() >= 0:
@@ -231,13 +233,14 @@ class Pool:
 
     def _finish(self, worker: _Worker, done: Done) -> None:
         if done.number < 0:
-            return self._book.break_off(failure.unpack(done.data))
+            self._book.break_off(failure.unpack(done.data))
+            return
         buffers = worker.views.over(done.extents)
         ticket, worker.taken = worker.taken, None
         self._book.measured(done.stages)
         self._log(done.logs)
         if ticket is None:  # redone by another after all: whoever came first
-            return None
+            return
         outcome: Outcome = _Parcel(done.data, buffers)
         if done.failed:
             outcome = _failed(done.data)

@@ -67,7 +67,8 @@ class Stats:
         rows: of these, on this host.
         bytes: of these.
         seconds: since the first batch was asked for.
-        wait: of these, seconds that the loop waited in `next`.
+        first: seconds until that batch was there.
+        wait: seconds that the loop waited in `next`, the first batch included.
         workers: threads or processes; 0 if the loop evaluates.
         busy: seconds that workers spent evaluating, all together.
         occupancy: busy over the time that the workers were there: near 1, they are the limit.
@@ -82,6 +83,7 @@ class Stats:
     rows: int
     bytes: int
     seconds: float
+    first: float
     wait: float
     workers: int
     busy: float
@@ -95,7 +97,7 @@ class Stats:
     @property
     def limit(self) -> str:
         """What to make faster: the loop, or the stage that takes the most of the workers' time."""
-        if self.workers and self.wait < 0.1 * self.seconds:
+        if self.workers and self.wait - self.first < 0.1 * (self.seconds - self.first):
             return "the loop"
         return max(self.stages, key=lambda s: s.seconds).name if self.stages else "nothing yet"
 
@@ -106,15 +108,17 @@ class Account:
     def __init__(self) -> None:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
-        self._wait = self._collate = 0.0
+        self._wait = self._first = self._collate = 0.0
 
     def collated(self, seconds: float) -> None:
         self._collate += seconds
 
     def handed_out(self, batch: Any, rows: int, asked: float) -> None:
         """A batch asked for at `asked` (of `time.perf_counter`) is there."""
-        self._started = asked if self._started is None else self._started
-        self._wait += time.perf_counter() - asked
+        waited = time.perf_counter() - asked
+        if self._started is None:
+            self._started, self._first = asked, waited
+        self._wait += waited
         self._batches += 1
         self._rows += rows
         self._bytes += sum(getattr(leaf, "nbytes", 0) for _, leaf in leaves(batch))
@@ -134,6 +138,7 @@ class Account:
             rows=self._rows,
             bytes=self._bytes,
             seconds=0.0 if self._started is None else now - self._started,
+            first=self._first,
             wait=self._wait,
             workers=queue.workers,
             busy=queue.busy,

@@ -1,4 +1,4 @@
-"""How the parent sees workers' memory: arrays over it, and a note to the owner when all are gone."""
+"""How the parent sees workers' memory: arrays over it, and a note to the owner when they die."""
 
 from __future__ import annotations
 

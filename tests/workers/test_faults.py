@@ -150,7 +150,7 @@ def test_an_error_that_cannot_travel_is_told() -> None:
         raise _Odd(x, 2)
 
     with Loader(Dataset(range(4)).map(odd), 4, workers=Processes(1)) as loader:
-        with pytest.raises(WorkerError, match="_Odd.*0 and 2") as caught:
+        with pytest.raises(WorkerError, match=r"_Odd.*0 and 2") as caught:
             next(loader)
         assert "record 0 of MemorySource" in "\n".join(caught.value.__notes__)
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_sent_is_named_with_its_stage() -> None:
     ds = ds._with(*ds.chain.stages, _Unsendable(Holder()))  # type: ignore[arg-type]
     with (
         Loader(ds, 2, workers=Processes(1)) as loader,
-        pytest.raises(ChainError, match="stage 1: map 'held'.*Threads"),
+        pytest.raises(ChainError, match=r"stage 1: map 'held'.*Threads"),
     ):
         next(loader)
 

@@ -1,0 +1,100 @@
+"""Figures of stages, workers and queue: true in every executor, and cheap."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, Loader, Processes, Serial, Threads
+
+
+def _spin(row: Any) -> Any:
+    end = time.perf_counter() + 0.0005
+    while time.perf_counter() < end:
+        pass
+    return row
+
+
+def _dataset() -> Dataset:
+    columns = {"x": np.arange(200), "y": np.zeros((200, 100), np.float32)}
+    return Dataset(columns).map(_spin, name="spin").filter(lambda r: r["x"] % 2 == 0, name="even")
+
+
+@pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2)], ids=str)
+def test_each_stage_is_counted_wherever_it_runs(workers: Any) -> None:
+    with Loader(_dataset(), 10, workers=workers) as loader:
+        list(loader)
+        stats = loader.stats()
+    assert [(s.name, s.rows) for s in stats.stages] == [
+        ("source", 200),
+        ("stage 0: map 'spin'", 200),
+        ("stage 1: filter 'even'", 100),
+        ("collate", 100),
+    ]
+    source, spin, _, collate = stats.stages
+    assert source.bytes == 200 * 408
+    assert collate.bytes == stats.bytes == 100 * 408
+    assert spin.seconds >= 200 * 0.0005
+    assert stats.limit == spin.name
+    assert (stats.batches, stats.rows, stats.restarts) == (10, 100, 0)
+    assert stats.busy >= spin.seconds * 0.99
+    assert 0 < stats.wait <= stats.seconds
+    if stats.workers:
+        assert (stats.workers, stats.asked, stats.ready) == (2, 0, 0)
+        assert 0 < stats.occupancy <= 1
+
+
+def test_a_slow_loop_is_named_as_the_limit() -> None:
+    with Loader(_dataset().repeat(), 10, workers=Threads(2)) as loader:
+        for _ in range(5):
+            next(loader)
+            time.sleep(0.1)
+        stats = loader.stats()
+    assert stats.ready > 0
+    assert stats.limit == "the loop"
+
+
+def test_read_ahead_keeps_to_its_budget() -> None:
+    ds = Dataset({"x": np.zeros((64, 1 << 16), np.uint8)}).map(lambda row: row).repeat()
+    most = 0
+    with Loader(ds, 4, workers=Threads(2), ahead="2MiB") as loader:
+        for _ in range(100):
+            next(loader)
+            most = max(most, loader.stats().ready_bytes)
+    assert (1 << 18) < most <= (2 << 20) + 3 * (1 << 18)
+
+
+_MODULE = """
+import time
+from pipeline import Dataset
+def slow(x):
+    time.sleep(0.001)
+    return x
+def make():
+    return Dataset(range(100)).map(lambda x: x, name="quick").map(slow)
+"""
+
+
+def test_profile_names_the_limiting_stage(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(_MODULE)
+    command = [sys.executable, "-m", "pipeline", "profile", "mine:make", "--batch", "10"]
+    done = subprocess.run(
+        [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    figures = json.loads(done.stdout)
+    assert figures["limit"] == "stage 1: map 'slow'"
+    assert figures["rows"] == 100
+    table = subprocess.run(
+        [*command, "--workers", "2"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "the limit" in table.stdout
+    assert "2 workers" in table.stdout
+    wrong = subprocess.run([*command[:4], "mine"], cwd=tmp_path, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
