@@ -9,8 +9,6 @@ import pickle
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -24,7 +22,7 @@ from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.errors import WorkerError
 from pipeline.types import describe
-from pipeline.workers import failure, packets
+from pipeline.workers import failure, launch, packets
 from pipeline.workers.child import Done, Hello, NoMemory, Segment, Taken
 from pipeline.workers.nursery import Born, Exit, Fork, Kill
 from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising
@@ -34,21 +32,6 @@ from pipeline.workers.work import records
 KILLS = 3  # workers that one work may cost
 BARREN = 10  # workers in a row that may die before they have begun to work
 PATIENCE = 1.0  # seconds for the nursery to end its workers and itself
-_BOOT = (
-    "import sys; sys.path[:] = {path!r}; from pipeline.workers.nursery import main; main(*{args!r})"
-)
-# n workers with a thread for each core would fight over the cores
-_SINGLE = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "ARROW_IO_THREADS",
-    ),
-    "1",
-)
 
 
 @dataclass(eq=False)
@@ -149,16 +132,9 @@ class Pool:
         self._control, theirs = packets.pair()
         self._control_inbox = packets.Inbox(self._control)
         fds = (theirs.fileno(), self._pulled.fileno(), self._dataset[0])
-        code = _BOOT.format(path=sys.path, args=(*fds, self._dataset[1], os.getpid()))
-        # this thread lives as long as the pool: with it the kernel ends the nursery, and that the
-        # workers; a group of its own keeps a terminal's Ctrl-C from it
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=fds,
-            env={**os.environ, **_SINGLE},
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
+        # by this thread, which lives as long as the pool: with it the kernel ends the nursery, and
+        # that the workers
+        self._nursery = launch.nursery(fds, self._dataset[1])
         theirs.close()
         self._selector.register(self._control, selectors.EVENT_READ)
         for _ in range(self._n):

@@ -21,7 +21,7 @@ Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
 
 MOST = 256  # works outstanding, however small: beyond, being ahead gains nothing
 ROWS = 2048  # of one work: where reading many at once stops to gain
-BYTES = 16 << 20  # of one work: larger ones only leave the caches
+BYTES = 8 << 20  # of one work: larger ones only leave the caches
 SECONDS = 0.1  # of one work: longer ones come late, and are costly to redo
 
 
