@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline import ArrayRecordSource, Dataset, Loader, Processes, Threads
 
-IMAGES, SIDE, CROP, BATCH, RUNS = 8192, 64, 56, 128, 5
+IMAGES, EPOCHS, SIDE, CROP, BATCH, RUNS = 8192, 4, 64, 56, 128, 5
 
 
 def write_images(folder: Path) -> str:
@@ -57,9 +57,9 @@ def images_a_second(batches: Iterable[Any], warm: int) -> float:
 
 
 def ours(path: str, workers: Any) -> float:
-    ds = Dataset(ArrayRecordSource(path)).shuffle().random_map(augment)
+    ds = Dataset(ArrayRecordSource(path)).shuffle().random_map(augment).repeat(EPOCHS)
     with Loader(ds, BATCH, workers=workers, remainder="drop") as loader:
-        return images_a_second(loader, 4)
+        return images_a_second(loader, 8)
 
 
 def with_torch(path: str, workers: int) -> float:
@@ -77,7 +77,7 @@ def with_torch(path: str, workers: int) -> float:
     loader = torch_data.DataLoader(
         Images(), BATCH, shuffle=True, num_workers=workers, drop_last=True
     )
-    return images_a_second(loader, 4)
+    return images_a_second(loader, 8)
 
 
 def with_grain(path: str, workers: int) -> float:
@@ -91,7 +91,7 @@ def with_grain(path: str, workers: int) -> float:
     ds = ds.random_map(Augment()).batch(BATCH, drop_remainder=True).to_iter_dataset()
     if workers:
         ds = ds.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=workers))
-    return images_a_second(ds, 4)
+    return images_a_second(ds, 8)
 
 
 def copied() -> float:
