@@ -81,7 +81,7 @@ def with_torch(path: str, workers: int) -> float:
 
 
 def with_grain(path: str, workers: int) -> float:
-    import grain
+    import grain  # pyright: ignore[reportMissingImports]
 
     class Augment(grain.transforms.RandomMap):
         def random_map(self, element: Any, rng: np.random.Generator) -> Any:
