@@ -82,6 +82,9 @@ def with_torch(path: str, workers: int) -> float:
 
 def with_grain(path: str, workers: int) -> float:
     import grain  # pyright: ignore[reportMissingImports]
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # grain reads flags of its own
 
     class Augment(grain.transforms.RandomMap):
         def random_map(self, element: Any, rng: np.random.Generator) -> Any:
