@@ -56,7 +56,7 @@ def test_rows_by_position() -> None:
     rows = list(ds)
     assert [ds[i] for i in range(10)] == rows
     assert ds[-1] == rows[-1]
-    assert ds[np.int64(3)] == rows[3]
+    assert ds[np.int64(3)] == rows[3]  # pyright: ignore[reportCallIssue, reportArgumentType]
     for bad in (10, -11):
         with pytest.raises(IndexError, match="of a dataset of 10 rows"):
             ds[bad]
