@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from pipeline import Columns, Dataset, Loader, concatenate, zip_datasets
-from pipeline.errors import ChainError, LengthError, PositionError, SourceError
+from pipeline.errors import (
+    ChainError,
+    LengthError,
+    PositionError,
+    SourceError,
+    StreamEndError,
+)
 
 
 def numbers(n: int = 10) -> Dataset:
@@ -253,3 +259,82 @@ def test_windows_keep_rows_near_where_they_lie() -> None:
     assert rows != list(range(23))
     with pytest.raises(ChainError, match="window=0: give a whole number from 1 on"):
         numbers().shuffle(window=0)
+
+
+def test_a_shuffle_may_have_a_seed_of_its_own() -> None:
+    orders = {tuple(numbers().shuffle(seed=s)) for s in (None, 1, 2)}
+    assert len(orders) == 3
+    assert list(Dataset(range(10), seed=5).shuffle(seed=1)) == list(numbers().shuffle(seed=1))
+
+
+def test_an_order_that_does_not_reshuffle_pins_those_beneath() -> None:
+    rows = list(numbers().shuffle(name="a").shuffle(name="b", reshuffle=False).repeat(2))
+    assert rows[:10] == rows[10:]
+    above = list(numbers().shuffle(name="a", reshuffle=False).shuffle(name="b").repeat(2))
+    assert above[:10] != above[10:]
+
+
+def test_a_slice_of_an_endless_dataset_keeps_fresh_randomness() -> None:
+    drawn = numbers(4).random_map(lambda x, rng: (x, rng.random()), name="r").repeat()
+    rows = list(drawn[0:6].repeat(2))
+    assert [x for x, _ in rows[:6]] == [x for x, _ in rows[6:]]
+    assert len({r for _, r in rows}) == 12
+
+
+def test_random_maps_of_one_name_are_refused_across_a_join() -> None:
+    def draw(row: Any, rng: np.random.Generator) -> Any:
+        return row, rng.random()
+
+    joined = concatenate([numbers(3).random_map(draw), numbers(3)])
+    with pytest.raises(ChainError, match="two random_map stages are named 'draw'"):
+        joined.random_map(draw)
+    joined.shuffle().random_map(draw, name="again")
+
+
+def test_what_drops_everything_is_no_endless_wait() -> None:
+    barren = numbers(100).filter(lambda x: False).repeat()
+    for look in (lambda: barren.spec, barren.head):
+        with pytest.raises(StreamEndError, match="gave no row"):
+            look()
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda ds: ds.map(None),
+        lambda ds: ds.filter(3),
+        lambda ds: ds.filter(bool, block=float("nan")),
+        lambda ds: ds.flat_map(list, block=0),
+        lambda ds: ds.repeat(2.5),
+        lambda ds: ds.repeat(True),
+        lambda ds: ds.filter(bool).lanes(2.7),
+        lambda ds: ds.shuffle(seed=1.5),
+        lambda ds: ds.shuffle(window="a"),
+        lambda ds: ds.read([0], epoch=-1),
+        lambda ds: ds.head(-1),
+        lambda ds: ds[::0],
+        lambda ds: ds["a":],
+        lambda ds: ds["a"],
+        lambda ds: ds[1.5],
+    ],
+)
+def test_arguments_are_checked_where_they_are_given(chain: Any) -> None:
+    with pytest.raises((ChainError, PositionError), match="give "):
+        chain(numbers())
+
+
+def test_files_of_one_size_with_other_records_are_other_data(tmp_path: Path) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    marks: list[Any] = []
+    for word in (b"cat", b"dog"):
+        writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+        for i in range(500):
+            writer.write(word + b"%d" % i)
+        writer.close()
+        marks.append(Dataset(tmp_path / "a.array_record").fingerprint())
+    assert marks[0] != marks[1]
+
+
+def test_a_long_range_is_not_read_for_its_fingerprint() -> None:
+    assert Dataset(range(10**12)).fingerprint() != Dataset(range(10**12 + 1)).fingerprint()

@@ -536,3 +536,72 @@ def test_a_state_can_be_restored_twice() -> None:
         loader.load_state_dict(state)
         assert [digest(next(loader)) for _ in range(3)] == expected
     assert state == kept
+
+
+def test_where_spans_blocks() -> None:
+    docs = Dataset([np.full(3, i) for i in range(12)]).pack(4, block=2)
+    loader = Loader(docs, 6)
+    for batch, step in zip(loader, range(9), strict=False):
+        for tokens, row in zip(batch["tokens"], loader.where(step), strict=True):
+            spans = [np.full(s.stop - s.start, s.row.record) for s in row.segments]
+            told = np.concatenate(spans)
+            assert tokens[: len(told)].tolist() == told.tolist()
+
+
+def test_marks_thin_out_and_the_first_one_stays() -> None:
+    ds = columns(40).filter(lambda row: True).repeat()
+    loader = Loader(ds, 4)
+    expected = [next(loader)["x"].tolist() for _ in range(700)]
+    for step in (0, 699, 1, 300):
+        loader.seek(step)
+        assert next(loader)["x"].tolist() == expected[step]
+
+
+def test_padding_of_strings_is_none() -> None:
+    batch = list(Loader(Dataset([{"s": c} for c in "abc"]), 2, remainder="pad"))[-1]
+    assert batch["s"].tolist() == ["c", None]
+
+
+class _Ahead:
+    """A feed that does nothing but look ahead."""
+
+    prefetch = 3
+    primary = True
+
+    def rows(self, batch: int) -> Any:
+        return np.arange(batch)
+
+    def put(self, batch: Any, rows: Any, total: int) -> Any:
+        return batch
+
+    def gather(self, state: Any) -> list[Any]:
+        return [state]
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_batches_ahead_are_dropped_when_the_place_changes(counted: bool) -> None:
+    ds = columns(64).filter(lambda row: True).repeat() if counted else columns(64).repeat()
+    loader = Loader(ds, 4, feed=_Ahead())
+    next(loader)
+    state = loader.state_dict()
+    next(loader)
+    loader.seek(9)
+    assert next(loader)["x"][0] == 36
+    loader.skip(range(10, 12))
+    assert next(loader)["x"][0] == 48
+    loader.load_state_dict(state)
+    assert next(loader)["x"][0] == 4
+    assert loader.state_dict()["rows"] == 8
+
+
+def test_a_feed_that_cannot_split_the_last_batch_is_refused_at_once() -> None:
+    class Fussy(_Ahead):
+        def rows(self, batch: int) -> Any:
+            if batch % 4:
+                raise BatchError(f"{batch} does not split")
+            return np.arange(batch)
+
+    with pytest.raises(BatchError, match="ends with a batch of 2"):
+        Loader(columns(10), 4, feed=Fussy())
+    Loader(columns(10), 4, feed=Fussy(), remainder="pad")
+    Loader(columns(12), 4, feed=Fussy())
