@@ -26,7 +26,9 @@ train: $(TRAIN)  ## train the reference model on the embedded corpus; run again 
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
 
 test: $(TEST)  ## all tests, doctests and README's blocks
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@# a folder of its own: sessions beside this one are left alone, and nothing stays
+	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
+	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp $$temp/pytest $(ARGS)
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

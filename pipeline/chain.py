@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.errors import SourceError, StreamEndError
-from pipeline.faults import Skips, survivors
+from pipeline.faults import Skips, patiently, survivors
 from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
 from pipeline.types import At, Component, Order, Root, Site, Source, Transform
@@ -35,7 +35,15 @@ class Leaf:
         return Origin.of_records(0, at.epoch, at.index)
 
     def read(self, at: At, path: Path) -> Block:
-        values = self.source.read(at.index)
+        try:
+            values = patiently(self.source.read, at.index)
+        except Exception as error:
+            epochs = sorted(set(at.epoch.tolist()))
+            some = f"{at.index[:3].tolist()}{'…' if len(at.index) > 3 else ''}"
+            error.add_note(
+                f"in source {type(self.source).__name__}, records {some}, epochs {epochs}"
+            )
+            raise
         if len(values) != len(at.index):
             raise SourceError(
                 f"{type(self.source).__name__}.read gave {len(values)} records for "
@@ -150,7 +158,7 @@ class Chain:
         at, transforms = self._resolve(at, path)
         block = METER.timed(_named("source", path), self.root.read, at, path)
         for transform, site in transforms:
-            block = METER.timed(_named(site.stage, path), transform.apply, block, site)
+            block = METER.timed(_named(site.stage, path), patiently, transform.apply, block, site)
         return block
 
     def origin(self, at: At, path: Path = ()) -> Origin:
@@ -173,7 +181,7 @@ class Chain:
 
     def _counted(self, transform: Transform, block: Block, site: Site, path: Path) -> Block:
         def apply(block: Block) -> Block:
-            return METER.timed(_named(site.stage, path), transform.apply, block, site)
+            return METER.timed(_named(site.stage, path), patiently, transform.apply, block, site)
 
         if self.on_error == "raise":
             return apply(block)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from pipeline.types import Component, describe
 
 LOGGER = logging.getLogger("pipeline")
 _REMEMBERED = 100_000
+PAUSES = (0.05, 0.5)  # seconds between tries
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+T = TypeVar("T")
 
 
 def skippable(error: Exception) -> bool:
@@ -24,6 +29,30 @@ def skippable(error: Exception) -> bool:
     if isinstance(error, RecordError):
         return True
     return not isinstance(error, OSError | MemoryError | PipelineError)
+
+
+def patiently(call: Callable[..., T], *args: Any) -> T:
+    """`call(*args)`, tried again after a pause where input or output failed; then its error.
+
+    What is missing or forbidden is so at once.
+
+    >>> answers = iter([OSError("timed out"), 7])
+    >>> def ask():
+    ...     answer = next(answers)
+    ...     if isinstance(answer, OSError):
+    ...         raise answer
+    ...     return answer
+    >>> patiently(ask)
+    7
+    """
+    for pause in PAUSES:
+        try:
+            return call(*args)
+        except _FINAL:
+            raise
+        except OSError:
+            time.sleep(pause)
+    return call(*args)
 
 
 def survivors(
