@@ -132,6 +132,59 @@ def first_batch(workers: Any) -> float:
         return time.perf_counter() - started
 
 
+def first_batch_of_torch() -> float:
+    """The same through torch's DataLoader with two forked workers."""
+    import torch.utils.data as torch_data
+
+    class Light(torch_data.Dataset):
+        def __len__(self) -> int:
+            return 100_000
+
+        def __getitem__(self, i: int) -> Any:
+            return {"x": i + 1}
+
+    started = time.perf_counter()
+    next(iter(torch_data.DataLoader(Light(), BATCH, num_workers=2)))
+    return time.perf_counter() - started
+
+
+def first_batch_of_grain() -> float:
+    """The same through Grain with two worker processes."""
+    import grain  # pyright: ignore[reportMissingImports]
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()
+    started = time.perf_counter()
+    ds = grain.MapDataset.range(100_000).map(_one_more).batch(BATCH).to_iter_dataset()
+    options = grain.multiprocessing.MultiprocessingOptions(num_workers=2)
+    next(iter(ds.mp_prefetch(options)))
+    return time.perf_counter() - started
+
+
+def _one_more(i: int) -> dict[str, int]:
+    return {"x": i + 1}
+
+
+def transported_by_torch() -> float:
+    """MB/s of the same batches from one worker of torch's DataLoader."""
+    import torch
+    import torch.utils.data as torch_data
+
+    rows = torch.ones((8, 4 << 20), dtype=torch.uint8)
+
+    class Wide(torch_data.IterableDataset):
+        def __iter__(self) -> Any:
+            return iter(lambda: {"x": rows.clone()}, None)
+
+    batches = iter(torch_data.DataLoader(Wide(), None, num_workers=1))
+    for _ in range(4):
+        next(batches)
+    started = time.perf_counter()
+    for _ in range(20):
+        next(batches)
+    return 20 * rows.numel() / (time.perf_counter() - started) / 1e6
+
+
 def parents_cpu(path: str) -> float:
     """Seconds of CPU that the parent spends on a batch which two processes make."""
     ds = Dataset(ArrayRecordSource(path)).shuffle().random_map(augment)
@@ -170,10 +223,17 @@ def main() -> None:
             print(f"  {name:<18} {rate:>9,.0f}   {rate / rates['serial']:.2f} of serial")
         cpu = measured({"cpu": lambda: parents_cpu(path)})["cpu"]
         print(f"parent's CPU a batch: {cpu * 1e3:.2f} ms")
-    speeds = measured({"memcpy": copied, "transport": transported})
-    share = speeds["transport"] / speeds["memcpy"]
-    print(f"32 MiB batches: {speeds['transport']:,.0f} MB/s, {share:.2f} of memcpy")
-    first = measured({"serial": lambda: first_batch(0), "2 processes": lambda: first_batch(2)})
+    ways = {"memcpy": copied, "transport": transported}
+    firsts = {"serial": lambda: first_batch(0), "2 processes": lambda: first_batch(2)}
+    if find_spec("torch"):
+        ways["torch"], firsts["torch, 2 workers"] = transported_by_torch, first_batch_of_torch
+    if find_spec("grain"):
+        firsts["grain, 2 workers"] = first_batch_of_grain
+    speeds = measured(ways)
+    print("32 MiB batches")
+    for name, speed in speeds.items():
+        print(f"  {name:<18} {speed:>9,.0f} MB/s   {speed / speeds['memcpy']:.2f} of memcpy")
+    first = measured(firsts)
     print("first batch: " + ", ".join(f"{k} {v:.3f} s" for k, v in first.items()))
 
 

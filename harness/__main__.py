@@ -62,10 +62,11 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
-        done = run.evaluation() or {}
+        done = run.evaluation()
     else:
         screen.say(f"{run.path} stands at step {done['step']:,}: nothing left to train.")
-    _tell(run, done, screen)
+    if done is not None:  # only the first process of several writes it
+        _tell(run, done, screen)
     return 0
 
 

@@ -92,6 +92,7 @@ class Chain:
                 self.period = order.period(self.lengths[-1], self.period)
             self.lengths.append(order.length(self.lengths[-1]) if order else self.lengths[-1])
         self._sites: dict[Path, tuple[Site, ...]] = {}
+        self._known: dict[str, str] | None = None
 
     def __reduce__(self) -> Any:
         return Chain, (self.root, self.stages, self.seed, self.lanes, self.on_error)
@@ -217,7 +218,12 @@ class Chain:
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """Everything that the data depends on, by name."""
+        """Everything that the data depends on, by name; found once, as it may look into files."""
+        if self._known is None:
+            self._known = self._fingerprint()
+        return dict(self._known)
+
+    def _fingerprint(self) -> dict[str, str]:
         stages = {f"stages.{i}": s.fingerprint() for i, s in enumerate(self.stages)}
         lanes = {"lanes": str(self.lanes)} if self.counted else {}
         skip = {"on_error": self.on_error} if self.on_error != "raise" else {}

@@ -338,3 +338,23 @@ def test_files_of_one_size_with_other_records_are_other_data(tmp_path: Path) -> 
 
 def test_a_long_range_is_not_read_for_its_fingerprint() -> None:
     assert Dataset(range(10**12)).fingerprint() != Dataset(range(10**12 + 1)).fingerprint()
+
+
+def test_a_fingerprint_looks_into_the_source_once() -> None:
+    asked: list[int] = []
+
+    class Asked:
+        def __len__(self) -> int:
+            return 4
+
+        def read(self, indices: Any) -> list[int]:
+            return list(indices)
+
+        def fingerprint(self) -> str:
+            asked.append(1)
+            return "constant"
+
+    loader = Loader(Dataset(Asked()), 2)
+    states = [loader.state_dict() for _ in range(3)]
+    assert states[0] == states[2]
+    assert len(asked) == 1
