@@ -54,7 +54,10 @@ def load(name: str) -> Any:
     if not attribute:
         raise ChainError(f"{name!r}: give module:name, as in train:dataset")
     sys.path.insert(0, os.getcwd())
-    found = getattr(importlib.import_module(module), attribute, None)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as e:
+        raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
     found = found() if callable(found) else found
     if not isinstance(found, Dataset | Loader):
         raise ChainError(
