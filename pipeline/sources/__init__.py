@@ -11,9 +11,10 @@ from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.files import expand
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
+from pipeline.sources.storage import Storage
 from pipeline.types import Source
 
-__all__ = ["SUFFIXES", "ArrayRecordSource", "MemorySource", "ParquetSource", "open_path"]
+__all__ = ["SUFFIXES", "ArrayRecordSource", "MemorySource", "ParquetSource", "Storage", "open_path"]
 
 SUFFIXES: dict[str, Callable[[tuple[str, ...]], Source]] = {
     ".array_record": ArrayRecordSource,
@@ -39,14 +40,14 @@ def open_path(path: str | os.PathLike[str]) -> Source:
     .arrayrecord, .parquet, .pq. Narrow the pattern, or build the source by its class.
     """
     files = expand(path)
-    kinds = {_format(file) for file in files}
+    kinds = {_format(file.path) for file in files}
     if len(kinds) > 1:
         names = sorted(kind.__name__ for kind in kinds)
         raise SourceError(
             f"{os.fspath(path)} matches files of several formats ({', '.join(names)}). "
             "Narrow the pattern, and join sources by concatenate or mix."
         )
-    return kinds.pop()(files)
+    return kinds.pop()(tuple(file.path for file in files))
 
 
 def _format(file: str) -> Callable[[tuple[str, ...]], Source]:

@@ -12,6 +12,7 @@ from pipeline.errors import RecordError, SourceError
 from pipeline.sources.files import Files, Paths, changed, unreadable
 from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
+from pipeline.sources.storage import Stat, Storage
 
 if TYPE_CHECKING:
     from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
@@ -37,6 +38,7 @@ class ArrayRecordSource:
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
+        storage: how URLs are reached.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
@@ -52,8 +54,8 @@ class ArrayRecordSource:
     [b'or', b'to', b'or']
     """
 
-    def __init__(self, paths: Paths) -> None:
-        self._files = Files.counted(paths, _count)
+    def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
+        self._files = Files.counted(paths, _count, storage)
         self._handles = Handles(self._open)
 
     def __len__(self) -> int:
@@ -169,8 +171,8 @@ def _reader(path: str) -> ArrayRecordReader:
     raise unreadable(path, "not an ArrayRecord file")
 
 
-def _count(path: str) -> int:
-    reader = _reader(path)
+def _count(stat: Stat) -> int:
+    reader = _reader(stat.path)
     n = reader.num_records()
     reader.close()
     return n

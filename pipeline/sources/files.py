@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,21 +14,20 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.indices import inside
+from pipeline.sources.storage import Range, Stat, Storage, is_url
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _END = 64 << 10
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 
 
-def expand(paths: Paths) -> tuple[str, ...]:
-    """The files that paths and globs name: globs sorted, explicit order kept.
-
-    This is the one place where a path becomes files: remote ones are to be added here.
+def expand(paths: Paths, storage: Storage | None = None) -> tuple[Stat, ...]:
+    """The files that paths, URLs and globs name: globs sorted, explicit order kept.
 
     Raises:
-        SourceError: nothing matches, a directory, a missing file, or a URL.
+        SourceError: nothing matches, a directory, or a missing or empty file.
     """
+    storage = storage or Storage()
     given = (
         list(paths)
         if isinstance(paths, Iterable) and not isinstance(paths, str | bytes)
@@ -40,18 +38,19 @@ def expand(paths: Paths) -> tuple[str, ...]:
     except TypeError as e:
         raise SourceError(f"paths={paths!r}: give a path, a glob or a list of them") from e
     # absolute, so that a later chdir does not lose them
-    files = tuple(os.path.abspath(file) for path in named for file in _expand_one(path))
+    files = tuple(
+        file if is_url(file) else os.path.abspath(file)
+        for path in named
+        for file in _expand_one(path)
+    )
     if not files:
         raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
-    return files
+    return tuple(_stat(file, storage) for file in files)
 
 
 def _expand_one(path: str) -> list[str]:
-    if _URL.match(path):
-        raise SourceError(
-            f"{path}: remote files are not supported yet. Copy them to a local disk and give "
-            "that path."
-        )
+    if is_url(path):
+        return [path]
     if os.path.isdir(path):
         raise SourceError(
             f"{path} is a directory. Name its files with a glob: {os.path.join(path, '*')!r}."
@@ -76,18 +75,26 @@ class Files:
         paths: in order.
         sizes: bytes of each when its records were counted.
         counts: int64[len(paths)], records of each.
+        storage: how they are reached.
+        tags: what storage said of each one's contents when its records were counted.
     """
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     counts: Int64s
+    storage: Storage
+    tags: tuple[str, ...]
 
     @classmethod
-    def counted(cls, paths: Paths, count: Callable[[str], int]) -> Files:
+    def counted(
+        cls, paths: Paths, count: Callable[[Stat], int], storage: Storage | None = None
+    ) -> Files:
         """Expand paths, and ask `count` for the records of each file."""
-        files = expand(paths)
-        sizes = tuple(_size(file) for file in files)
-        return cls(files, sizes, np.array([count(file) for file in files], np.int64))
+        storage = storage or Storage()
+        found = expand(paths, storage)
+        counts = np.array([count(stat) for stat in found], np.int64)
+        files, sizes, tags = zip(*found, strict=True)
+        return cls(files, sizes, counts, storage, tags)
 
     @cached_property
     def bounds(self) -> Int64s:
@@ -98,7 +105,8 @@ class Files:
         return int(self.bounds[-1])
 
     def __getstate__(self) -> dict[str, object]:
-        return {"paths": self.paths, "sizes": self.sizes, "counts": self.counts}
+        names = ("paths", "sizes", "counts", "storage", "tags")
+        return {name: getattr(self, name) for name in names}
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index there."""
@@ -115,9 +123,16 @@ class Files:
 
     def check_unchanged(self, file: int) -> None:
         """Raise SourceError if a file was replaced, cut or removed since it was counted."""
-        size = _size(self.paths[file])
-        if size != self.sizes[file]:
-            raise changed(self.paths[file], f"{self.sizes[file]} bytes", f"{size}")
+        now = _stat(self.paths[file], self.storage)
+        was = self.stat(file)
+        if now.size != was.size:
+            raise changed(was.path, f"{was.size} bytes", f"{now.size}")
+        if now != was:
+            raise changed(was.path, f"tag {was.tag}", now.tag)
+
+    def stat(self, file: int) -> Stat:
+        """A file as it was when its records were counted."""
+        return Stat(self.paths[file], self.sizes[file], self.tags[file])
 
     def fingerprint(self, kind: str, *more: str) -> str:
         """32 hex digits from each file's base name, size, count and ends; directories do not enter.
@@ -126,32 +141,35 @@ class Files:
         """
         digest = hashlib.blake2b(digest_size=16)
         names = (os.path.basename(path) for path in self.paths)
-        ends = (_ends(path, size) for path, size in zip(self.paths, self.sizes, strict=True))
-        facts = zip(names, self.sizes, self.counts.tolist(), ends, strict=True)
+        facts = zip(names, self.sizes, self.counts.tolist(), _ends(self), strict=True)
         for part in (kind, *more, *(f"{size} {n} {end} {name}" for name, size, n, end in facts)):
             text = part.encode("utf-8", "surrogateescape")
             digest.update(b"%d:" % len(text) + text)
         return digest.hexdigest()
 
 
-def _ends(path: str, size: int) -> str:
+def _ends(files: Files) -> list[str]:
+    spans = [
+        Range(path, start, stop)
+        for path, size in zip(files.paths, files.sizes, strict=True)
+        for start, stop in ((0, min(_END, size)), (max(0, size - _END), size))
+    ]
     try:
-        with open(path, "rb") as f:
-            head = f.read(_END)
-            f.seek(max(0, size - _END))
-            return hashlib.blake2b(head + f.read(_END), digest_size=16).hexdigest()
+        found = files.storage.read(spans)
     except OSError as e:
-        raise unreadable(path, e) from e
+        raise unreadable(e.filename or files.paths[0], e) from e
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [hashlib.blake2b(head + tail, digest_size=16).hexdigest() for head, tail in pairs]
 
 
-def _size(path: str) -> int:
+def _stat(path: str, storage: Storage) -> Stat:
     try:
-        size = os.stat(path).st_size
+        stat = storage.stat(path)
     except OSError as e:
         raise unreadable(path, e) from e
-    if size == 0:
+    if stat.size == 0:
         raise SourceError(f"{path} is empty (0 bytes). Rewrite it, or remove it from paths.")
-    return size
+    return stat
 
 
 def unreadable(path: str, reason: object) -> SourceError:

@@ -16,6 +16,7 @@ from pipeline.sources.arrow import NullAt, plain_table, to_columns
 from pipeline.sources.files import Files, Paths, changed, unreadable
 from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
+from pipeline.sources.storage import Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,7 @@ class ParquetSource:
         columns: top-level columns, in order; None for all.
         cache_bytes: how much decoded data to keep, for speed only; the row group read last is
             always kept.
+        storage: how URLs are reached.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no Parquet file, files differ in their
@@ -57,12 +59,13 @@ class ParquetSource:
         columns: Sequence[str] | None = None,
         *,
         cache_bytes: int = 256 << 20,
+        storage: Storage | None = None,
     ) -> None:
         self._groups: list[Int64s] = []
         self._schema: pa.Schema | None = None
         self._columns = None if columns is None else _distinct(columns)
         self._cache_bytes = cache_bytes
-        self._files = Files.counted(paths, self._count)
+        self._files = Files.counted(paths, self._count, storage)
         self._columns = tuple(self._arrow_schema.names)
         self._open_nothing()
 
@@ -166,7 +169,8 @@ class ParquetSource:
             raise changed(path, f"{len(self._files)} rows", f"{metadata.num_rows} in other groups")
         return metadata
 
-    def _count(self, path: str) -> int:
+    def _count(self, stat: Stat) -> int:
+        path = stat.path
         metadata = _metadata(path)
         schema = _projected(path, metadata, self._columns)
         if self._schema is None:
