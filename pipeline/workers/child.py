@@ -16,6 +16,7 @@ from pipeline.chain import Chain
 from pipeline.meter import METER, Tally
 from pipeline.workers import failure, packets
 from pipeline.workers.arena import SMALL, Arena, Extent
+from pipeline.workers.logs import Logs
 from pipeline.workers.work import Work, evaluate, stacked
 
 TRIM = 64  # works between two looks at memory that is not used any more
@@ -159,24 +160,3 @@ def _dumps(block: Block, place: Callable[[pickle.PickleBuffer], Any] | None) -> 
     except Exception:
         # rows of a class that only the user's __main__ knows
         return cloudpickle.dumps(block, 5, buffer_callback=place)
-
-
-class Logs(logging.Handler):
-    """Keeps what the pipeline logs in a worker, for the parent to say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._records: list[logging.LogRecord] = []
-        logger = logging.getLogger("pipeline")
-        logger.addHandler(self)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args, record.exc_info = record.getMessage(), (), None
-        self._records.append(record)
-
-    def take(self) -> list[logging.LogRecord]:
-        """What came together since it was last taken."""
-        records, self._records = self._records, []
-        return records

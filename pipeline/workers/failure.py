@@ -1,21 +1,62 @@
-"""How an error gets from a worker to the loop: as itself, with its traceback as a note."""
+"""How an error gets from a worker to the loop: as itself, with its cause, its traceback a note."""
 
 from __future__ import annotations
 
 import pickle
 import traceback
+from typing import NamedTuple
 
 import cloudpickle
 
+from pipeline.block import Block
 from pipeline.errors import WorkerError
+from pipeline.workers.tickets import Outcome
+
+DEEP = 16  # causes of causes that travel at most
+
+
+class _Link(NamedTuple):
+    # a pickled error forgets what it came of
+    error: bytes
+    explicit: bool  # `raise … from` the next one, rather than while it was handled
 
 
 def pack(error: BaseException) -> bytes:
-    """An error as bytes; one that cannot travel is told by a WorkerError."""
+    """An error and its causes as bytes; one that cannot travel is told by a WorkerError."""
     text = "".join(traceback.format_exception(error)).rstrip()
-    note = f"in a worker process:\n\n{text}"
+    error.add_note(f"in a worker process:\n\n{text}")
+    links: list[_Link] = []
+    now: BaseException | None = error
+    while now is not None and len(links) < DEEP:
+        explicit = now.__cause__ is not None
+        links.append(_Link(_pickled(now), explicit))
+        now = now.__cause__ if explicit or now.__suppress_context__ else now.__context__
+    return pickle.dumps(links)
+
+
+def unpack(data: bytes) -> BaseException:
+    """The error that was packed."""
+    links: list[_Link] = pickle.loads(data)
+    errors: list[BaseException] = [pickle.loads(link.error) for link in links]
+    for error, of, link in zip(errors, errors[1:], links, strict=False):
+        if link.explicit:
+            error.__cause__ = of
+        else:
+            error.__context__ = of
+    return errors[0]
+
+
+def raised(data: bytes) -> Outcome:
+    """The outcome of a work that failed with the error that was packed."""
+
+    def outcome() -> Block:
+        raise unpack(data)
+
+    return outcome
+
+
+def _pickled(error: BaseException) -> bytes:
     for sent in (error, _told(error)):
-        sent.add_note(note)
         for dumps in (pickle.dumps, cloudpickle.dumps):
             try:
                 data = dumps(sent)
@@ -25,11 +66,6 @@ def pack(error: BaseException) -> bytes:
             except Exception:
                 continue
     raise AssertionError("a WorkerError holds one string")
-
-
-def unpack(data: bytes) -> BaseException:
-    """The error that was packed."""
-    return pickle.loads(data)
 
 
 def _told(error: BaseException) -> WorkerError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pickle
 import selectors
@@ -12,7 +11,6 @@ import socket
 import threading
 import time
 import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,31 +19,15 @@ from numpy.typing import NDArray
 from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.errors import WorkerError
-from pipeline.types import describe
 from pipeline.workers import failure, launch, packets
+from pipeline.workers.blame import BARREN, blame
 from pipeline.workers.child import Done, Hello, NoMemory, Segment, Taken
+from pipeline.workers.link import Worker
+from pipeline.workers.logs import Relay
 from pipeline.workers.nursery import Born, Exit, Fork, Kill
-from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising
-from pipeline.workers.views import Views
-from pipeline.workers.work import records
+from pipeline.workers.tickets import Book, Outcome, Ticket, closed
 
-KILLS = 3  # workers that one work may cost
-BARREN = 10  # workers in a row that may die before they have begun to work
 PATIENCE = 1.0  # seconds for the nursery to end its workers and itself
-
-
-@dataclass(eq=False)
-class _Worker:
-    number: int
-    link: socket.socket
-    inbox: packets.Inbox
-    views: Views = field(default_factory=Views)
-    freed: list[tuple[int, int]] = field(default_factory=list)
-    pid: int = 0
-    ready: bool = False
-    taken: Ticket | None = None
-    since: float = 0.0
-    hung: bool = False
 
 
 class Pool:
@@ -71,11 +53,11 @@ class Pool:
         self._timeout = timeout
         self.restarts = 0
         self._started = time.monotonic()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._sent: dict[int, Ticket] = {}  # in the queue, or pulled and not yet announced
         self._numbers = self._barren = 0
         self._closing = self._warned = False
-        self._logged: set[str] = set()
+        self._relay = Relay()
         self._queue, self._pulled = packets.pair()
         self._queue.setblocking(False)
         self._wake, self._waker = socket.socketpair()
@@ -142,7 +124,7 @@ class Pool:
 
     def _fork(self) -> None:
         link, theirs = packets.pair()
-        worker = _Worker(self._numbers, link, packets.Inbox(link))
+        worker = Worker(self._numbers, link)
         self._numbers += 1
         self._workers[worker.number] = worker
         self._selector.register(link, selectors.EVENT_READ, worker)
@@ -160,7 +142,8 @@ class Pool:
                 self._hear(key.data)
         self._end_hung()
         self.dispatch()
-        self._tell_freed()
+        for worker in self._workers.values():
+            worker.tell_freed()
 
     def _hear_nursery(self) -> None:
         received = self._control_inbox.receive()
@@ -174,26 +157,19 @@ class Pool:
         elif worker is not None and isinstance(message, Exit):
             self._bury(worker, message.code)
 
-    def _hear(self, worker: _Worker, *, once: bool = True) -> None:
-        # one message, or all there are
-        while worker.link.fileno() >= 0:
-            try:
-                received = worker.inbox.receive(wait=False)
-            except BlockingIOError:
-                return
+    def _hear(self, worker: Worker) -> None:
+        for received in worker.messages():
             if received is None:
                 self._hang_up(worker)
-                return
-            self._take(worker, *received)
-            if once:
-                return
+            else:
+                self._take(worker, *received)
 
-    def _hang_up(self, worker: _Worker) -> None:
-        if worker.link.fileno() >= 0:
+    def _hang_up(self, worker: Worker) -> None:
+        if worker.connected:
             self._selector.unregister(worker.link)
             worker.link.close()
 
-    def _take(self, worker: _Worker, message: Any, fds: list[int]) -> None:
+    def _take(self, worker: Worker, message: Any, fds: list[int]) -> None:
         if isinstance(message, Taken):
             worker.since = time.monotonic()
             with self._book.lock:
@@ -207,39 +183,21 @@ class Pool:
         elif isinstance(message, NoMemory):
             self._warn(message.reason)
 
-    def _finish(self, worker: _Worker, done: Done) -> None:
+    def _finish(self, worker: Worker, done: Done) -> None:
         if done.number < 0:
             self._book.break_off(failure.unpack(done.data))
             return
         buffers = worker.views.over(done.extents)
         ticket, worker.taken = worker.taken, None
         self._book.measured(done.stages)
-        self._log(done.logs)
+        self._relay.say(done.logs)
         if ticket is None:  # redone by another after all: whoever came first
             return
         outcome: Outcome = _Parcel(done.data, buffers)
         if done.failed:
-            outcome = _failed(done.data)
+            outcome = failure.raised(done.data)
         size = len(done.data) + sum(e.size for e in done.extents)
         self._book.finish(ticket, outcome, size, done.seconds)
-
-    def _log(self, records: list[logging.LogRecord]) -> None:
-        for record in records:
-            logger = logging.getLogger(record.name)
-            # several workers may have met the same row
-            if logger.isEnabledFor(record.levelno) and record.msg not in self._logged:
-                self._logged.add(record.msg)
-                logger.handle(record)
-
-    def _tell_freed(self) -> None:
-        for worker in self._workers.values():
-            worker.freed += worker.views.freed()
-            if worker.freed and worker.ready:
-                with contextlib.suppress(OSError):  # it is busy, and hears of them another time
-                    worker.link.setblocking(False)
-                    packets.send(worker.link, worker.freed[:1024])
-                    del worker.freed[:1024]
-                worker.link.setblocking(True)
 
     # ---- deaths
 
@@ -257,15 +215,16 @@ class Pool:
                 worker.hung = True
                 packets.send(self._control, Kill(worker.number))
 
-    def _bury(self, worker: _Worker, code: int) -> None:
-        self._hear(worker, once=False)  # what it said before it died
+    def _bury(self, worker: Worker, code: int) -> None:
+        self._hear(worker)  # what it said before it died
         self._hang_up(worker)
         del self._workers[worker.number]
         if self._book.broken is not None:
             return
         self._recall()
         if worker.taken is not None:
-            self._blame(worker, worker.taken, _manner(worker, code, self._timeout))
+            died = f"worker processes {_manner(worker, code, self._timeout)}"
+            blame(self._book, self._chain, worker.taken, died)
         elif not worker.ready:
             self._barren += 1
         if self._barren > BARREN:
@@ -279,27 +238,6 @@ class Pool:
         self.restarts += 1
         self._fork()
 
-    def _blame(self, worker: _Worker, ticket: Ticket, manner: str) -> None:
-        ticket.kills += 1
-        if ticket.kills < KILLS:
-            with self._book.lock:
-                if ticket.state == "asked":
-                    self._book.put_back([ticket])
-            return
-        error = WorkerError(
-            f"{KILLS} worker processes {manner} over the same work: {self._named(ticket)}. Find "
-            "the record among them with workers=0, and drop or repair it, or give the function "
-            "more memory or time."
-        )
-        self._book.finish(ticket, raising(error), 0, 0.0)
-
-    def _named(self, ticket: Ticket) -> str:
-        origin = records(self._chain, ticket.work)
-        components = self._chain.root.components(())
-        shown = [describe(components, origin, i) for i in range(min(8, len(origin)))]
-        more = f" and {len(origin) - 8} more" if len(origin) > 8 else ""
-        return "; ".join(shown) + more
-
     def _replace_nursery(self) -> None:
         # its workers have died with it
         self._selector.unregister(self._control)
@@ -307,7 +245,7 @@ class Pool:
         code = self._nursery.wait()
         dead = list(self._workers.values())
         for worker in dead:
-            self._hear(worker, once=False)
+            self._hear(worker)
             self._hang_up(worker)
         self._workers.clear()
         self._recall()
@@ -381,14 +319,7 @@ class _Parcel:
         return pickle.loads(self._data, buffers=self._buffers)
 
 
-def _failed(data: bytes) -> Outcome:
-    def outcome() -> Block:
-        raise failure.unpack(data)
-
-    return outcome
-
-
-def _manner(worker: _Worker, code: int, timeout: float | None) -> str:
+def _manner(worker: Worker, code: int, timeout: float | None) -> str:
     if worker.hung:
         return f"hung for more than {timeout} s"
     if code < 0:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import warnings
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.chain import Chain
 from pipeline.errors import ChainError, WorkerError, need
-from pipeline.workers import dataset_bytes, failure
+from pipeline.workers import dataset_bytes, failure, ray_keeper
+from pipeline.workers.blame import BARREN, blame
+from pipeline.workers.logs import Relay
+from pipeline.workers.queued import QueuedExecutor
 from pipeline.workers.ray_actor import Done, Evaluator, Sent
-from pipeline.workers.stats import QueueStats
 from pipeline.workers.threads import check_count
-from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising
-from pipeline.workers.work import Work, named
-
-KILLS = 3  # actors that one work may cost
-BARREN = 10  # actors in a row that may die before they have begun to work
+from pipeline.workers.tickets import Book, Ticket, closed, raising
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,11 @@ class Ray:
             raise ChainError(f"cpus={self.cpus!r}: give 0 or more")
         _ray()
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> RayExecutor:
-        return RayExecutor(chain, self, ahead, stack)
+    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+        def start(book: Book) -> _Crew:
+            return _Crew(chain, book, self, Sent.of(*dataset_bytes.dumps(chain, stack)))
+
+        return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=False)
 
 
 def _ray() -> Any:
@@ -69,55 +70,13 @@ def _ray() -> Any:
     return ray
 
 
-class RayExecutor:
-    """Evaluates in Ray actors, which start with the first work."""
-
-    fresh = False
-
-    def __init__(self, chain: Chain, options: Ray, ahead: int, stack: bool) -> None:
-        self._chain, self._options, self._ahead, self._stack = chain, options, ahead, stack
-        self._crew: _Crew | None = None
-        self._book = Book(options.n, ahead)
-
-    def submit(self, work: Work, *, urgent: bool = False) -> Ticket:
-        if self._crew is None:
-            dataset = Sent.of(*dataset_bytes.dumps(self._chain, self._stack))
-            self._crew = _Crew(self._chain, self._book, self._options, dataset)
-            self._end = weakref.finalize(self, _close, self._crew, os.getpid())
-        return self._book.submit(work, urgent)
-
-    def room(self) -> bool:
-        return self._book.room()
-
-    def group(self, rows: int) -> int:
-        return self._book.group(rows)
-
-    def stats(self) -> QueueStats:
-        crew = self._crew
-        return self._book.stats(
-            up=crew.up() if crew else 0.0, restarts=crew.restarts if crew else 0
-        )
-
-    def close(self) -> None:
-        """End the actors, and Ray itself if this was the last use of one started here."""
-        if self._crew is not None:
-            self._end()
-            self._crew, self._book = None, Book(self._options.n, self._ahead)
-
-
-def _close(crew: _Crew, owner: int) -> None:
-    # a fork of this process inherits the finalizer, but not the threads
-    if os.getpid() == owner:
-        crew.close()
-
-
 class _Crew:
     # a thread for each actor asks it for one work at a time, so a death has one work to blame
     def __init__(self, chain: Chain, book: Book, options: Ray, dataset: Sent) -> None:
         self._chain, self._book = chain, book
         self._closing = False
         self.restarts = 0
-        self._logged: set[str] = set()
+        self._relay = Relay()
         self._ray = _SESSION.enter(options)
         self._dataset = self._ray.put(dataset)
         cpus = self._claim(options)
@@ -207,36 +166,16 @@ class _Crew:
                 self._bury(i, ticket, e)
             return False
         self._book.measured(done.stages)
-        self._log(done.logs)
-        outcome = _failed(done.error) if done.block is None else done.block.loads
+        self._relay.say(done.logs)
+        outcome = failure.raised(done.error) if done.block is None else done.block.loads
         self._book.finish(ticket, outcome, done.size, done.seconds)
         return True
-
-    def _log(self, records: list[logging.LogRecord]) -> None:
-        for record in records:
-            logger = logging.getLogger(record.name)
-            # several actors may have met the same row
-            if logger.isEnabledFor(record.levelno) and record.msg not in self._logged:
-                self._logged.add(record.msg)
-                logger.handle(record)
 
     def _bury(self, i: int, ticket: Ticket, manner: Exception) -> None:
         self._kill(self._actors[i])  # it may only have been out of reach
         self.restarts += 1
-        ticket.kills += 1
-        if ticket.kills < KILLS:
-            with self._book.lock:
-                if ticket.state == "asked":
-                    self._book.put_back([ticket])
-                    self._book.lock.notify_all()
-            return
-        error = WorkerError(
-            f"{KILLS} Ray actors died ({type(manner).__name__}) over the same work: "
-            f"{named(self._chain, ticket.work)}. Find the record among them with workers=0, and "
-            "drop or repair it, or give the function more memory."
-        )
-        error.__cause__ = manner
-        self._book.finish(ticket, raising(error), 0, 0.0)
+        died = f"Ray actors died ({type(manner).__name__})"
+        blame(self._book, self._chain, ticket, died, manner)
 
     # ---- the end
 
@@ -261,13 +200,6 @@ class _Crew:
         _SESSION.leave()
 
 
-def _failed(data: bytes) -> Outcome:
-    def outcome() -> Any:
-        raise failure.unpack(data)
-
-    return outcome
-
-
 class _Session:
     # Ray is one for a process: what was begun here ends with its last user, all else stays
     def __init__(self) -> None:
@@ -275,6 +207,7 @@ class _Session:
         self._users = 0
         self._own = False
         self._folder = ""
+        self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
     def alone(self) -> bool:
@@ -300,6 +233,11 @@ class _Session:
         place = tempfile.gettempdir()
         place = "/tmp" if len(place) > 16 and os.access("/tmp", os.W_OK) else place
         self._folder = tempfile.mkdtemp(prefix="lockstep-ray-", dir=place)
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", ray_keeper.__file__, self._folder],
+            stdin=subprocess.PIPE,
+            process_group=0,
+        )
         ray.init("local", include_dashboard=False, _temp_dir=self._folder, **quiet)
 
     def leave(self) -> None:
@@ -309,7 +247,9 @@ class _Session:
                 with contextlib.suppress(Exception):
                     _ray().shutdown()
                 shutil.rmtree(self._folder, ignore_errors=True)
-                self._own, self._folder = False, ""
+                if self._keeper is not None:
+                    self._keeper.communicate()  # it sees that nothing is left, and ends
+                self._own, self._folder, self._keeper = False, "", None
 
 
 _SESSION = _Session()

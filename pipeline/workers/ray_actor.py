@@ -16,7 +16,7 @@ from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.meter import METER, Tally
 from pipeline.workers import failure
-from pipeline.workers.child import Logs
+from pipeline.workers.logs import Logs
 from pipeline.workers.tickets import weight
 from pipeline.workers.work import Work, evaluate, stacked
 

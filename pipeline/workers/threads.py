@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 
 from pipeline.chain import Chain
 from pipeline.errors import ChainError
 from pipeline.meter import METER
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.queued import QueuedExecutor
 from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising, weight
-from pipeline.workers.work import Work, evaluate, stacked
+from pipeline.workers.work import evaluate, stacked
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,11 @@ class Threads:
     def __post_init__(self) -> None:
         check_count("Threads", self.n)
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> ThreadExecutor:
-        return ThreadExecutor(chain, self.n, ahead, stack)
+    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+        def start(book: Book) -> _Crew:
+            return _Crew(chain, book, self.n, stack)
+
+        return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=False)
 
 
 def check_count(kind: str, n: object) -> None:
@@ -50,42 +52,9 @@ def check_count(kind: str, n: object) -> None:
         raise ChainError(f"{kind}({n!r}): give a whole number from 1, or workers=0 for none")
 
 
-class ThreadExecutor:
-    """Evaluates in threads, which start with the first work."""
-
-    fresh = False
-
-    def __init__(self, chain: Chain, n: int, ahead: int, stack: bool) -> None:
-        self._chain, self._n, self._ahead, self._stack = chain, n, ahead, stack
-        self._book = Book(n, ahead)
-        self._crew: _Crew | None = None
-
-    def submit(self, work: Work, *, urgent: bool = False) -> Ticket:
-        if self._crew is None:
-            self._crew = _Crew(self._chain, self._book, self._n, self._stack)
-            self._end = weakref.finalize(self, self._crew.close)
-        return self._book.submit(work, urgent)
-
-    def room(self) -> bool:
-        return self._book.room()
-
-    def group(self, rows: int) -> int:
-        return self._book.group(rows)
-
-    def stats(self) -> QueueStats:
-        up = self._crew.up() if self._crew else 0.0
-        return self._book.stats(up=up, restarts=0)
-
-    def close(self) -> None:
-        """End the threads, each after the work that it is at."""
-        if self._crew is not None:
-            self._end()
-            self._crew = None
-            self._book = Book(self._n, self._ahead)
-
-
 class _Crew:
-    # knows nothing of the executor, so that dropping the executor ends it
+    restarts = 0  # a thread does not die
+
     def __init__(self, chain: Chain, book: Book, n: int, stack: bool) -> None:
         self._chain, self._book, self._stack = chain, book, stack
         self._closing = False

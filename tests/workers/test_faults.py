@@ -30,7 +30,7 @@ def _dataset(n: int) -> Dataset:
 
 def _at_work(loader: Loader) -> list[int]:
     # those that have begun: were all killed at birth, the pool would rightly give up
-    pool: Any = getattr(loader._executor, "_pool", None)
+    pool: Any = getattr(loader._executor, "_crew", None)
     return [w.pid for w in pool._workers.copy().values() if w.ready and w.pid] if pool else []
 
 
@@ -226,3 +226,24 @@ def test_closing_ends_the_work_and_the_loader_can_go_on() -> None:
     got += [digest(batch) for batch in loader]
     loader.close()
     assert got == plain
+
+
+def test_an_errors_causes_arrive_with_it() -> None:
+    def bad(row: Any) -> Any:
+        try:
+            try:
+                {}["label"]
+            except KeyError as e:
+                raise LookupError("no label") from e
+        except LookupError:
+            raise ValueError("unusable row")  # noqa: B904
+        return row
+
+    with Loader(Dataset(range(4)).map(bad), 4, workers=Processes(1)) as loader:
+        with pytest.raises(ValueError, match="unusable row") as caught:
+            next(loader)
+    error: Any = caught.value
+    assert error.__cause__ is None
+    assert isinstance(error.__context__, LookupError)
+    assert isinstance(error.__context__.__cause__, KeyError)
+    assert error.__context__.__suppress_context__

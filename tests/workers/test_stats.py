@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,13 @@ def test_each_stage_is_counted_wherever_it_runs(workers: Any) -> None:
 
 def test_a_slow_loop_is_named_as_the_limit() -> None:
     with Loader(_dataset().repeat(), 10, workers=Threads(2)) as loader:
-        for _ in range(5):
-            next(loader)
-            time.sleep(0.1)
+        next(loader)
+        while loader.stats().ready < 2:  # the loop is at something else
+            time.sleep(0.01)
         stats = loader.stats()
-    assert stats.ready > 0
-    assert stats.limit == "the loop"
+    assert replace(stats, seconds=stats.first + 1, wait=stats.first + 0.09).limit == "the loop"
+    limit = replace(stats, seconds=stats.first + 1, wait=stats.first + 0.11).limit
+    assert limit == "stage 0: map 'spin'"
 
 
 def test_read_ahead_keeps_to_its_budget() -> None:
