@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from pipeline import tree
 from pipeline.block import Block, Columns
-from pipeline.tree import leaves
 
 
 class Tally(NamedTuple):
@@ -23,6 +23,19 @@ class Tally(NamedTuple):
         return Tally(rows, size, self.seconds + other.seconds)
 
 
+class Sums:
+    """[rows, bytes, seconds] by stage, and the seconds spent inside of any."""
+
+    __slots__ = ("inside", "stages")
+
+    def __init__(self) -> None:
+        self.stages: dict[str, list[Any]] = {}
+        self.inside = 0.0
+
+    def tallies(self) -> dict[str, Tally]:
+        return {stage: Tally(*figures) for stage, figures in self.stages.items()}
+
+
 class Meter(threading.local):
     """Sums by stage, apart for each thread, until somebody takes them.
 
@@ -34,27 +47,34 @@ class Meter(threading.local):
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tally] = {}
-        self._inside = 0.0
+        self._here = Sums()
 
     def timed(self, stage: str, call: Callable[..., Block], *args: Any) -> Block:
         """`call(*args)`; the time of stages called inside is theirs alone."""
-        before, started = self._inside, time.perf_counter()
+        here = self._here  # a thread's own attributes are slow to reach
+        before, started = here.inside, time.perf_counter()
         block = None
         try:
             block = call(*args)
             return block
         finally:
             spent = time.perf_counter() - started
-            own = spent - (self._inside - before)
-            self._inside = before + spent
-            rows, size = (len(block), nbytes(block)) if block is not None else (0, 0)
-            self._sums[stage] = self._sums.get(stage, Tally()).plus(Tally(rows, size, own))
+            if (sums := here.stages.get(stage)) is None:
+                sums = here.stages[stage] = [0, 0, 0.0]
+            sums[2] += spent - (here.inside - before)
+            here.inside = before + spent
+            if block is not None:
+                sums[0] += len(block)
+                sums[1] += nbytes(block)
 
     def take(self) -> dict[str, Tally]:
         """What came together in this thread since it was last taken."""
-        sums, self._sums, self._inside = self._sums, {}, 0.0
-        return sums
+        return self.into(Sums()).tallies()
+
+    def into(self, sums: Sums) -> Sums:
+        """From now on this thread adds to these sums; gives those that it added to before."""
+        before, self._here = self._here, sums
+        return before
 
 
 METER = Meter()
@@ -64,7 +84,7 @@ def nbytes(block: Block) -> int:
     """A block's bytes where they are cheap to know: columns, and rows that are bytes; else 0."""
     values = block.values
     if isinstance(values, Columns):
-        return sum(leaf.nbytes for _, leaf in leaves(values.tree))
+        return tree.nbytes(values.tree)
     if values and isinstance(values[0], bytes):
         return sum(map(len, values))
     return 0

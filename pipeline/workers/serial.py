@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.block import Block
 from pipeline.chain import Chain
-from pipeline.meter import METER, Tally, add_up
+from pipeline.meter import METER, Sums
 from pipeline.workers.stats import QueueStats
 from pipeline.workers.work import Work, evaluate
 
@@ -45,21 +45,20 @@ class SerialExecutor:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._stages: dict[str, Tally] = {}
+        self._sums = Sums()
         self._works, self._busy = 0, 0.0
 
     def submit(self, work: Work, *, urgent: bool = False) -> SerialResult:
         return SerialResult(self, work)
 
     def evaluate(self, work: Work) -> Block:
-        METER.take()
-        started = time.perf_counter()
+        before, started = METER.into(self._sums), time.perf_counter()
         try:
             return evaluate(self._chain, work)
         finally:
             self._works += 1
             self._busy += time.perf_counter() - started
-            add_up(self._stages, METER.take())
+            METER.into(before)
 
     def room(self) -> bool:
         return False
@@ -68,7 +67,7 @@ class SerialExecutor:
         return 1
 
     def stats(self) -> QueueStats:
-        stages = dict(self._stages)
+        stages = self._sums.tallies()
         return QueueStats(stages=stages, works=self._works, busy=self._busy, wait=self._busy)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.meter import Tally
-from pipeline.tree import leaves
+from pipeline.tree import nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Account:
         self._wait += waited
         self._batches += 1
         self._rows += rows
-        self._bytes += sum(getattr(leaf, "nbytes", 0) for _, leaf in leaves(batch))
+        self._bytes += nbytes(batch)
 
     def stats(self, queue: QueueStats, ahead: int) -> Stats:
         """The figures of now."""

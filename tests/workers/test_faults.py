@@ -239,9 +239,11 @@ def test_an_errors_causes_arrive_with_it() -> None:
             raise ValueError("unusable row")  # noqa: B904
         return row
 
-    with Loader(Dataset(range(4)).map(bad), 4, workers=Processes(1)) as loader:
-        with pytest.raises(ValueError, match="unusable row") as caught:
-            next(loader)
+    with (
+        Loader(Dataset(range(4)).map(bad), 4, workers=Processes(1)) as loader,
+        pytest.raises(ValueError, match="unusable row") as caught,
+    ):
+        next(loader)
     error: Any = caught.value
     assert error.__cause__ is None
     assert isinstance(error.__context__, LookupError)
