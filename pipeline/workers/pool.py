@@ -139,7 +139,7 @@ class Pool:
             elif key.fileobj is self._control:
                 self._hear_nursery()
             elif key.data.number in self._workers:
-                self._hear(key.data)
+                self._hear(key.data, once=True)
         self._end_hung()
         self.dispatch()
         for worker in self._workers.values():
@@ -157,12 +157,14 @@ class Pool:
         elif worker is not None and isinstance(message, Exit):
             self._bury(worker, message.code)
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: Worker, *, once: bool = False) -> None:
         for received in worker.messages():
             if received is None:
                 self._hang_up(worker)
             else:
                 self._take(worker, *received)
+            if once:  # looking in vain costs as much as hearing
+                return
 
     def _hang_up(self, worker: Worker) -> None:
         if worker.connected:
