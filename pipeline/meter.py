@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pipeline import tree
 from pipeline.block import Block, Columns
+from pipeline.tree import nbytes as tree_bytes
 
 
 class Tally(NamedTuple):
@@ -84,7 +84,7 @@ def nbytes(block: Block) -> int:
     """A block's bytes where they are cheap to know: columns, and rows that are bytes; else 0."""
     values = block.values
     if isinstance(values, Columns):
-        return tree.nbytes(values.tree)
+        return tree_bytes(values.tree)
     if values and isinstance(values[0], bytes):
         return sum(map(len, values))
     return 0
