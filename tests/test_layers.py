@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "seeds"},
+    {"progress"},
     {"tree", "checks"},
     {"block"},
     {"types"},
@@ -23,7 +24,8 @@ FLOORS = (
     {"streams"},
     {"batch", "hosts"},
     {"loader"},
-    {"feed", "debug"},
+    {"feed", "debug", "convert"},
+    {"commands"},
     {"__init__", "__main__"},
     {"harness"},
     {"examples", "benchmarks", "tests"},

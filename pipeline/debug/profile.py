@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 import time
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.dataset import Dataset
-from pipeline.errors import ChainError, need
+from pipeline.errors import need
 from pipeline.loader import Loader
 from pipeline.workers.stats import Stats
 
@@ -42,28 +39,6 @@ def profile(
     finally:
         if own:
             loader.close()
-
-
-def load(name: str) -> Any:
-    """What "module:name" names: a Dataset or Loader, or a function that returns one.
-
-    Raises:
-        ChainError: it names neither.
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ChainError(f"{name!r}: give module:name, as in train:dataset")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as e:
-        raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
-    found = found() if callable(found) else found
-    if not isinstance(found, Dataset | Loader):
-        raise ChainError(
-            f"{name} is a {type(found).__name__}: name a Dataset, a Loader or a function"
-        )
-    return found
 
 
 def as_json(stats: Stats) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""Where converted files go: a folder or a bucket; each appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.sources.storage import is_url
+
+NOTES = ".lockstep-convert"  # what is known of a conversion under way; gone when it is whole
+
+
+class Place:
+    """A folder, or a URL that fsspec understands.
+
+    Args:
+        root: the folder.
+        options: of the URL's filesystem.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
+        self.root, self._options = root.rstrip("/") or "/", dict(options or {})
+        self._remote = is_url(root)
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    @contextmanager
+    def workspace(self) -> Generator[str]:
+        """A folder to write files in before they are delivered; nothing of it stays."""
+        beside = None if self._remote else self._folder(NOTES)
+        folder = tempfile.mkdtemp(prefix="writing-", dir=beside)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def deliver(self, path: str, name: str) -> int:
+        """Move a finished local file to its name, replacing what is there; its size in bytes."""
+        size = os.path.getsize(path)
+        if self._remote:
+            self._filesystem().put_file(path, self.path(name))
+            self._filesystem().invalidate_cache()
+        else:
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())  # a name that is there after a power cut has its bytes
+            self._folder(os.path.dirname(name))
+            os.replace(path, self.path(name))
+        return size
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file that is there, else None."""
+        try:
+            if self._remote:
+                return int(self._filesystem().info(self.path(name))["size"])
+            return os.path.getsize(self.path(name))
+        except FileNotFoundError:
+            return None
+
+    # ---- notes
+
+    def note(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Keep some facts under a name."""
+        text = json.dumps(facts, indent=1) + "\n"
+        if self._remote:
+            self._filesystem().pipe_file(self.path(name), text.encode())
+            return
+        with self.workspace() as folder:
+            temporary = os.path.join(folder, "note")
+            with open(temporary, "w") as f:
+                f.write(text)
+            self.deliver(temporary, name)
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """The facts kept under a name, None if there are none that can be read."""
+        try:
+            if self._remote:
+                return json.loads(self._filesystem().cat_file(self.path(name)))
+            with open(self.path(name)) as f:
+                return json.load(f)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def clear(self) -> None:
+        """Remove all notes, and what killed writers left."""
+        if self._remote:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem().rm(self.path(NOTES), recursive=True)
+        else:
+            shutil.rmtree(self.path(NOTES), ignore_errors=True)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Hold the folder; a second conversion into it is refused. A bucket cannot be held.
+
+        Raises:
+            SourceError: another process holds it.
+        """
+        if self._remote:
+            yield
+            return
+        with open(os.path.join(self._folder(NOTES), "lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                raise SourceError(
+                    f"another process converts into {self.root}. Wait for it, or choose another "
+                    "place."
+                ) from e
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        # we hold the lock: their writers were killed
+        for name in os.listdir(self.path(NOTES)):
+            if name.startswith("writing-"):
+                shutil.rmtree(self.path(f"{NOTES}/{name}"), ignore_errors=True)
+
+    def _folder(self, name: str) -> str:
+        path = os.path.join(self.root, name) if name else self.root
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def _filesystem(self) -> Any:
+        import fsspec
+
+        return fsspec.filesystem(self.root.split("://", 1)[0], **self._options)

@@ -1,0 +1,74 @@
+"""What a row is as bytes, JSON or tokens; what cannot be one says what to map it to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ChainError
+
+
+def as_bytes(row: Any, what: str) -> bytes:
+    """A row as one record: bytes as they are, text in UTF-8, all else as JSON.
+
+    Raises:
+        ChainError: it is none of these.
+
+    >>> as_bytes({"id": np.int64(7), "x": np.arange(2)}, "a TFRecord")
+    b'{"id": 7, "x": [0, 1]}'
+    """
+    if isinstance(row, bytes | bytearray | memoryview):
+        return bytes(row)
+    return row.encode() if isinstance(row, str) else as_json(row, what).encode()
+
+
+def as_json(row: Any, what: str) -> str:
+    """A row as one line of JSON; arrays become lists.
+
+    Raises:
+        ChainError: it holds what JSON has no form for.
+    """
+    try:
+        return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise _cannot(row, what, f"{e}") from e
+
+
+def as_tokens(row: Any, what: str) -> NDArray[Any]:
+    """A row as tokens: an array of integers with one axis, alone or in a field "tokens".
+
+    Raises:
+        ChainError: it is none.
+    """
+    found = row.get("tokens") if isinstance(row, dict) else row
+    if isinstance(found, np.generic):
+        found = np.asarray(found)[None]  # of a source whose records are single tokens
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
+        raise _cannot(
+            row, what, "tokens are integers in an array with one axis", "--tokenizer, or "
+        )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return value
+
+
+def _cannot(row: Any, what: str, why: str, remedy: str = "") -> ChainError:
+    shown = repr(row)
+    shown = f"{shown[:80]}…" if len(shown) > 80 else shown
+    return ChainError(
+        f"{what} cannot hold the row {shown}: {why}. Give {remedy}--map module:function, which "
+        "returns rows that it can hold."
+    )
