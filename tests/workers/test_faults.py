@@ -16,6 +16,7 @@ import pytest
 from pipeline import Dataset, Loader, Processes, Threads
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, WorkerError
+from pipeline.workers import blame
 from tests.workers.conftest import children
 
 
@@ -45,7 +46,11 @@ def _direct(pid: int) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counted", [False, True])
-def test_a_hundred_kills_in_one_epoch_change_nothing(counted: bool) -> None:
+def test_a_hundred_kills_in_one_epoch_change_nothing(
+    counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # chance may hit one work three times, for which it would rightly be blamed
+    monkeypatch.setattr(blame, "KILLS", 1000)
     ds = _dataset(3200)
     if counted:
         ds = ds.filter(lambda row: row["x"] % 7 > 0, block=16).lanes(4)
