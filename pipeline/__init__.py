@@ -3,7 +3,7 @@
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
-from pipeline.dataset import Dataset, concatenate, zip_datasets
+from pipeline.dataset import Dataset, concatenate, interleave, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
@@ -27,6 +27,7 @@ __all__ = [
     "TorchFeed",
     "concatenate",
     "errors",
+    "interleave",
     "merge",
     "zip_datasets",
 ]

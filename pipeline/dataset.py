@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
-from pipeline.roots import Concatenation, Zip, numbered
+from pipeline.roots import Concatenation, Interleaving, Zip, numbered
+from pipeline.runs import runs_of
+from pipeline.sampling.chunks import Chunks
 from pipeline.sampling.repeat import Repeat
-from pipeline.sampling.shuffle import Shuffle
+from pipeline.sampling.select import Select, chosen
+from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice
-from pipeline.sampling.window import WindowShuffle
 from pipeline.sources import MemorySource, open_path
 from pipeline.transforms import (
     Filter,
@@ -74,6 +77,8 @@ class Dataset:
         *,
         seed: int | None = None,
         window: int | None = None,
+        chunks: int | None = None,
+        run: int | None = None,
         reshuffle: bool = True,
         name: str | None = None,
     ) -> Dataset:
@@ -82,8 +87,16 @@ class Dataset:
         Args:
             seed: instead of the dataset's.
             window: shuffle only within aligned runs of so many rows: neighbours are read together.
+            chunks: put the source's chunks (row groups) into a random order, and shuffle rows
+                within each run of so many chunks of that order: storage is read chunk by chunk, at
+                nearly a full shuffle's quality. Sources without chunks are cut into runs of 64
+                records. Beneath may stand maps and slices of step 1.
+            run: with chunks: records a chunk, instead of the source's own where these are tiny.
             reshuffle: whether each epoch has an order of its own.
             name: sets this shuffle's randomness apart from another of the chain.
+
+        Raises:
+            ChainError: the dataset is counted or endless, or its rows stand in no source's order.
 
         >>> ds = Dataset(range(4)).shuffle()
         >>> sorted(ds)
@@ -91,10 +104,23 @@ class Dataset:
         """
         name = name or "shuffle"
         seed = None if seed is None else whole("seed", seed, -(1 << 62))
+        return self._ordered(Shuffle(name, seed, reshuffle, self._reach(window, chunks, run)))
+
+    def _reach(self, window: int | None, chunks: int | None, run: int | None) -> Reach:
+        if window is not None and chunks is not None:
+            raise ChainError(f"shuffle({window=}, {chunks=}): give one of the two")
+        if run is not None and chunks is None:
+            raise ChainError(
+                f"shuffle({run=}): give chunks= too, how many runs are shuffled together"
+            )
         if window is not None:
-            window = whole("shuffle window", window, 1)
-            return self._ordered(WindowShuffle(window, name, seed, reshuffle))
-        return self._ordered(Shuffle(name, seed, reshuffle))
+            return Window(whole("shuffle window", window, 1))
+        if chunks is None:
+            return Everywhere()
+        self._refuse_counted("shuffle")
+        if run is not None:
+            run = whole("shuffle run", run, 1)
+        return Chunks(whole("shuffle chunks", chunks, 1), runs_of(self.chain, run))
 
     def repeat(self, epochs: int | None = None) -> Dataset:
         """The dataset `epochs` times over, or endlessly; batches then run across epochs.
@@ -107,6 +133,25 @@ class Dataset:
         stage, c = Repeat(epochs), self.chain
         self._refuse(stage)
         return self._with(*c.stages[: c.split], stage, *c.stages[c.split :])
+
+    def limit(self, n: int) -> Dataset:
+        """The first n rows, or all if there are fewer: `ds[:n]`, endless datasets included.
+
+        As every slice it has the same members in each epoch. A counted dataset has no n-th row
+        by arithmetic: limit what lies beneath its stages, or end passes with `Loader(steps=)`.
+
+        >>> list(Dataset(range(10)).limit(3)), len(Dataset(range(2)).repeat().limit(5))
+        ([0, 1, 2], 5)
+        """
+        if self.counted:
+            first = self.chain.stages[self.chain.split]
+            raise ChainError(
+                f"limit({n}) needs rows by position, but {first.kind} '{first.name}' counts rows "
+                "as they come. Limit the rows beneath it, or end passes with Loader(steps=)."
+            )
+        return self._with(
+            *self.chain.stages, Slice(0, 1, min(whole("limit", n, 0), self.chain.length))
+        )
 
     def map(
         self, f: Callable[[Any], Any], *, batched: bool = False, name: str | None = None
@@ -360,14 +405,29 @@ class Dataset:
             yield from rows
 
     @overload
-    def __getitem__(self, item: slice) -> Dataset: ...
+    def __getitem__(self, item: slice | Sequence[int] | NDArray[Any]) -> Dataset: ...
     @overload
     def __getitem__(self, item: int) -> Any: ...
-    def __getitem__(self, item: int | slice) -> Any:
-        """A row; or, for a slice, a dataset with the same members and order in every epoch."""
+    def __getitem__(self, item: int | slice | Sequence[int] | NDArray[Any]) -> Any:
+        """A row; or, for many, a dataset with the same members and order in every epoch.
+
+        Args:
+            item: a position; a slice; a list or array of positions, in any order, repeats included
+                (which give the same row again); or an array of one boolean a row.
+
+        Raises:
+            PositionError: a position lies outside, or a mask is of another length.
+            ChainError: the dataset is counted, or the item none of these.
+
+        >>> list(Dataset([*"abcd"])[[3, 0]]), list(Dataset([*"abc"])[np.array([True, False, True])])
+        (['d', 'a'], ['a', 'c'])
+        """
         if isinstance(item, slice):
             self._refuse_counted("slice")
             return self._with(*self.chain.stages, _slice(item, self.chain.length))
+        if isinstance(item, list | tuple | range) or (isinstance(item, np.ndarray) and item.ndim):
+            self._refuse_counted("ds[positions]")
+            return self._with(*self.chain.stages, Select(chosen(item, self.chain.length)))
         self._refuse_counted("ds[i]")
         item, n = whole("row", item, -(1 << 62), PositionError), self.chain.length
         position = item + n if item < 0 and not self.endless else item
@@ -407,6 +467,32 @@ def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
     ['a', 'b', 'c']
     """
     return _over(Concatenation(numbered([ds.chain for ds in datasets])), seed)
+
+
+def interleave(
+    datasets: Sequence[Dataset], *, cycle: int | None = None, run: int = 1, seed: int = 0
+) -> Dataset:
+    """Indexed datasets in turn, `run` rows of each; an epoch has each row of each once.
+
+    `cycle` of them are open at a time: one that has given all its rows leaves its turn, from the
+    next round on, to the next that has not begun. Lengths may differ: towards the end fewer take
+    turns, so for shares that hold throughout use mix.
+
+    Args:
+        datasets: finite ones.
+        cycle: how many take turns at a time; None for all of them.
+        run: rows of one before the next has its turn.
+        seed: of the stages above.
+
+    >>> a, b, c = Dataset(["a0", "a1", "a2"]), Dataset(["b0"]), Dataset(["c0", "c1"])
+    >>> list(interleave([a, b, c]))
+    ['a0', 'b0', 'c0', 'a1', 'c1', 'a2']
+    >>> list(interleave([a, b, c], cycle=2))
+    ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
+    """
+    chains = numbered([ds.chain for ds in datasets])
+    cycle = len(chains) if cycle is None else whole("interleave cycle", cycle, 1)
+    return _over(Interleaving(chains, cycle, whole("interleave run", run, 1)), seed)
 
 
 def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:

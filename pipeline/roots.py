@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Origin
+from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.chain import Chain, Path
 from pipeline.errors import ChainError
+from pipeline.sampling.interleave import Turns
 from pipeline.types import ENDLESS, At, Component
 
 
@@ -54,7 +55,7 @@ class Concatenation(_Joined):
         super().__init__(chains)
         for name, chain in self.chains.items():
             if chain.length == ENDLESS:
-                raise ChainError(f"concatenate: dataset {name!r} never ends. Repeat the whole.")
+                raise ChainError(f"{self.kind}: dataset {name!r} never ends. Repeat the whole.")
         self._ends = np.cumsum([chain.length for chain in self.chains.values()])
 
     def length(self) -> int:
@@ -73,23 +74,42 @@ class Concatenation(_Joined):
         self, at: At, path: Path, get: Callable[..., Any], concat: Callable[..., Any]
     ) -> Any:
         # each dataset is asked once, then its rows go where they were asked for
-        which = np.searchsorted(self._ends, at.index, side="right")
+        which, index = self._locate(at.index)
         parts: list[Any] = []
         places = [np.zeros(0, np.int64)]
         for j, (name, chain) in enumerate(self.chains.items()):
             here = np.flatnonzero(which == j)
             if len(here) or (j == 0 and not len(which)):
-                start = int(self._ends[j]) - chain.length
-                part = get(
-                    chain,
-                    At(at.epoch[here], at.order[here], at.index[here] - start),
-                    (*path, name),
-                )
+                part = get(chain, At(at.epoch[here], at.order[here], index[here]), (*path, name))
                 moved = part if isinstance(part, Origin) else part.origin
                 moved = self._from(j, moved)
                 parts.append(moved if isinstance(part, Origin) else Block(part.values, moved))
                 places.append(here)
         return concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+
+    def _locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
+        """Which dataset gives the row at each position, and where in that dataset it stands."""
+        which = np.searchsorted(self._ends, position, side="right").astype(np.int64)
+        starts = np.concatenate([[0], self._ends])
+        return which, position - starts[which]
+
+
+class Interleaving(Concatenation):
+    """Datasets in turn; an epoch is one epoch of each."""
+
+    kind = "interleave"
+
+    def __init__(self, chains: Mapping[str, Chain], cycle: int, run: int) -> None:
+        super().__init__(chains)
+        self._turns = Turns([chain.length for chain in self.chains.values()], cycle, run)
+        self._text = f"cycle={min(cycle, len(self.chains))} run={run}"
+
+    def fingerprint(self) -> dict[str, str]:
+        parts = super().fingerprint()
+        return {**parts, "root": f"{parts['root']} {self._text}"}
+
+    def _locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
+        return self._turns.locate(position)
 
 
 class Zip(_Joined):

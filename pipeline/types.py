@@ -120,7 +120,8 @@ class Source(Protocol):
 
     Optional members: `where(indices) -> [(file, index in that file), ...]`, `fingerprint() -> str`
     (stable across processes and moves of the files), `chunk_bounds` (int64[k + 1], the runs of
-    records that are cheap together) and `close()`. A source pickles cheaply (paths and counts, no
+    records that storage reads whole, as row groups; none where any record is cheap alone) and
+    `close()`. A source pickles cheaply (paths and counts, no
     handles) and is right when threads share it.
     """
 

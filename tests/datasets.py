@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import strategies as st
 
-from pipeline import ArrayRecordSource, Dataset, Loader, MemorySource, ParquetSource
+from pipeline import (
+    ArrayRecordSource,
+    Dataset,
+    Loader,
+    MemorySource,
+    ParquetSource,
+    interleave,
+)
 from pipeline.debug.digest import digest
 
 Op = tuple[Any, ...]
@@ -103,6 +110,13 @@ def build(files: Files, recipe: tuple[str, int, int, list[Op]]) -> Dataset:
 _OPS: dict[str, Callable[..., Dataset]] = {
     "shuffle": lambda ds, name: ds.shuffle(name=name),
     "window": lambda ds, name: ds.shuffle(window=4, name=name),
+    "chunks": lambda ds, name, w, run: ds.shuffle(chunks=w, run=run, name=name),
+    "select": lambda ds, name, at: ds[[i % len(ds) for i in at]] if len(ds) else ds,
+    "mask": lambda ds, name, k: ds[np.arange(len(ds)) % k != 1] if len(ds) > 1 else ds,
+    "limit": lambda ds, name, n: ds.limit(n),
+    "interleave": lambda ds, name, n, cycle, run: interleave(
+        [ds, ds.limit(n), ds[:3]], cycle=cycle, run=run, seed=ds.chain.seed
+    ),
     "pinned": lambda ds, name: ds.shuffle(name=name, reshuffle=False),
     "slice": lambda ds, name, a, b, c: ds[a:b:c] if len(range(len(ds))[a:b:c]) else ds,
     "repeat": lambda ds, name, k: ds.repeat(k),
@@ -125,7 +139,18 @@ _ORDER = st.one_of(
     st.sampled_from([("shuffle",), ("window",), ("pinned",), ("map_with_index",)]),
     st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
+    st.tuples(st.just("select"), st.lists(st.integers(0, 60), min_size=1, max_size=30)),
+    st.tuples(st.just("mask"), st.integers(1, 4)),
+    st.tuples(st.just("limit"), st.integers(1, 30)),
+    st.tuples(
+        st.just("interleave"),
+        st.integers(1, 20),
+        st.none() | st.integers(1, 3),
+        st.integers(1, 3),
+    ),
 )
+# over a source alone: the chunk shuffle asks for rows as they lie
+_CHUNKS = st.tuples(st.just("chunks"), st.integers(1, 4), st.none() | st.integers(1, 9))
 _BLOCK = st.sampled_from([1, 3, 8, 64])
 _COUNT = st.tuples(st.sampled_from(["filter", "flat_map"]), _BLOCK)
 _PACK = st.tuples(st.sampled_from(["split", "first_fit"]), _BLOCK)
@@ -136,7 +161,8 @@ _LANES = st.tuples(st.just("lanes"), st.sampled_from([1, 2, 4]))
 def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None) -> Any:
     """A recipe of an indexed dataset."""
     n = draw(sizes if sizes is not None else st.integers(1, 40))
-    ops = draw(st.lists(st.one_of(_KEEP, _ORDER), max_size=5))
+    ops = draw(st.lists(_CHUNKS, max_size=1)) if draw(st.booleans()) else []
+    ops += draw(st.lists(st.one_of(_KEEP, _ORDER), max_size=5))
     return draw(st.sampled_from(SOURCES)), n, draw(st.integers(0, 3)), ops
 
 

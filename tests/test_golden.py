@@ -26,6 +26,14 @@ RECIPES: dict[str, tuple[str, int, int, list[Op]]] = {
         2,
         [("shuffle",), ("slice", 5, 30, 2), ("repeat", 3), ("map_with_index",)],
     ),
+    "parquet, chunk shuffle": ("parquet", 50, 2, [("chunks", 3, None), ("random_map",)]),
+    "columns, chunk shuffle of runs": ("columns", 1000, 0, [("batched",), ("chunks", 4, 7)]),
+    "list, chosen and in turn": (
+        "list",
+        20,
+        1,
+        [("shuffle",), ("interleave", 7, 2, 2), ("select", [5, 3, 5, 25]), ("random_map",)],
+    ),
     "list, pinned": ("list", 30, 3, [("pinned",), ("batched",), ("repeat", 2)]),
     "filter and flat_map in lanes": (
         "columns",

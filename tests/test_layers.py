@@ -18,7 +18,7 @@ FLOORS = (
     {"types"},
     {"sources", "sampling", "transforms", "meter", "faults"},
     {"chain"},
-    {"roots"},
+    {"roots", "runs", "cache"},
     {"dataset"},
     {"workers", "checkpoint", "provenance"},
     {"streams"},

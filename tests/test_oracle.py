@@ -79,7 +79,7 @@ def _chains(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Dataset]:
     """The same random chain twice: the model's and ours."""
     theirs, ours = draw(_roots(depth))
     for i in range(draw(st.integers(0, 4))):
-        op = draw(st.sampled_from(["shuffle", "window", "slice", "repeat", "map"]))
+        op = draw(st.sampled_from(["shuffle", "window", "slice", "select", "repeat", "map"]))
         if op == "shuffle":
             theirs, ours = theirs.shuffle(f"s{i}"), ours.shuffle(name=f"s{i}")
         elif op == "window":
@@ -90,6 +90,9 @@ def _chains(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Dataset]:
             c = draw(st.integers(1, 3))
             if len(range(theirs.n)[a:b:c]):
                 theirs, ours = theirs.slice(a, b, c), ours[a:b:c]
+        elif op == "select":
+            some = draw(st.lists(st.integers(0, theirs.n - 1), min_size=1, max_size=40))
+            theirs, ours = model.Slice(theirs, some), ours[some]
         elif op == "repeat":
             k = draw(st.integers(1, 3))
             theirs, ours = theirs.repeat(k), ours.repeat(k)

@@ -1,29 +1,83 @@
-"""How records are put into a new random order each epoch: a keyed permutation of all of them."""
+"""How records are put into a new random order each epoch: all of them, or near where they lie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
+from pipeline.block import Int64s
+from pipeline.sampling.groups import grouped
 from pipeline.sampling.permutation import Permutation
-from pipeline.seeds import derive_seed
+from pipeline.seeds import Name, derive_seed
 from pipeline.types import ENDLESS, At, Site
+
+
+class Reach(Protocol):
+    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names."""
+
+    def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """What stands at positions `index` of an epoch of n rows: int64[m] to int64[m].
+
+        Args:
+            names: what the epoch's keys are derived from, with names of one's own.
+        """
+        ...
+
+    def __str__(self) -> str:
+        """For the fingerprint; "" if all rows are shuffled with all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """Any row may stand anywhere."""
+
+    def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        return Permutation(n, derive_seed(*names))(index)
+
+    def __str__(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows stay in their aligned window; the last one ends with the epoch.
+
+    Attributes:
+        rows: of a window; a row moves less far than that.
+    """
+
+    rows: int
+
+    def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        out = np.empty_like(index)
+        for number, here in grouped(index // self.rows):
+            start = number * self.rows
+            key = derive_seed(*names, "window", number)
+            out[here] = start + Permutation(min(self.rows, n - start), key)(index[here] - start)
+        return out
+
+    def __str__(self) -> str:
+        return f"window={self.rows}"
 
 
 @dataclass(frozen=True, slots=True)
 class Shuffle:
-    """A full shuffle, keyed by (seed, path, name, epoch).
+    """An order keyed by (seed, path, name, epoch).
 
     Attributes:
         name: sets this shuffle's randomness apart from others of the chain.
         seed: instead of the dataset's seed.
         reshuffle: False holds epoch 0's order, here and beneath, in every epoch.
+        reach: how far rows move.
     """
 
     name: str = "shuffle"
     seed: int | None = None
     reshuffle: bool = True
+    reach: Reach = Everywhere()
 
     kind: str = field(default="shuffle", init=False)
     random: bool = field(default=True, init=False)
@@ -38,16 +92,17 @@ class Shuffle:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
         seed = site.seed if self.seed is None else self.seed
         index = np.empty_like(at.index)
-        for epoch in np.unique(order):
-            here = order == epoch
-            key = derive_seed(seed, site.path, self.name, int(epoch))
-            index[here] = Permutation(n, key)(at.index[here])
+        for epoch, here in grouped(order):
+            names = (seed, site.path, self.name, epoch)
+            index[here] = self.reach.place(at.index[here], n, names)
         return At(at.epoch, order, index)
 
     def fingerprint(self) -> str:
-        name = "" if self.name == "shuffle" else f" {self.name}"
-        seed = "" if self.seed is None else f" seed={self.seed}"
-        return f"shuffle{name}{seed}{'' if self.reshuffle else ' reshuffle=False'}"
+        reach = str(self.reach)
+        name = self.name if reach or self.name != "shuffle" else ""
+        seed = "" if self.seed is None else f"seed={self.seed}"
+        fixed = "" if self.reshuffle else "reshuffle=False"
+        return " ".join(part for part in ("shuffle", name, reach, seed, fixed) if part)
 
     def refusal(self, n: int) -> str | None:
         if n == ENDLESS:

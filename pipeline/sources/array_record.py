@@ -129,11 +129,6 @@ class ArrayRecordSource:
         """Hex digest of base names, sizes and counts: it survives a move to another directory."""
         return self._files.fingerprint("array_record")
 
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._files.bounds
-
     def close(self) -> None:
         """Close all files; reading opens them again."""
         self._handles.close()

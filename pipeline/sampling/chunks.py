@@ -1,0 +1,184 @@
+"""How rows are shuffled so that storage is read in runs: chunks first, then rows of a few chunks.
+
+As arithmetic it is what tf.data's interleaved shards and shuffle buffer approximate: the chunks'
+order is permuted, and rows are permuted within a window of so many chunks of that order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sampling.groups import grouped
+from pipeline.sampling.permutation import Permutation
+from pipeline.seeds import Name, derive_seed
+
+RUN = 64  # records a chunk where a source has none: what one request or read-ahead brings
+
+
+class Laid(Protocol):
+    """Chunks end to end in an epoch's order; a slot is a place in that order."""
+
+    def slot(self, position: Int64s) -> Int64s:
+        """In which slots positions of the rows so laid lie."""
+        ...
+
+    def start(self, slot: Int64s) -> Int64s:
+        """The first position of each slot; of the slot past the last one, n."""
+        ...
+
+    def record(self, slot: Int64s) -> Int64s:
+        """The first row of each slot's chunk, where it lies in storage."""
+        ...
+
+
+class Runs(Protocol):
+    """Chunks: runs of rows that storage reads together."""
+
+    @property
+    def count(self) -> int: ...
+
+    def laid(self, key: int) -> Laid:
+        """The chunks in the order of a key."""
+        ...
+
+    def __str__(self) -> str:
+        """For the fingerprint: two with equal ones cut the rows alike."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Even:
+    """Aligned runs of `size` rows, the last one shorter: no table, whatever n is.
+
+    >>> runs = Even(10, 4)
+    >>> laid = runs.laid(derive_seed(0))
+    >>> laid.record(laid.slot(np.arange(10))).tolist()
+    [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+    """
+
+    n: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.n // self.size)
+
+    def laid(self, key: int) -> Laid:
+        return _LaidEven(self, key)
+
+    def __str__(self) -> str:
+        return f"runs of {self.size}"
+
+
+class _LaidEven:
+    def __init__(self, runs: Even, key: int) -> None:
+        self._size, self._order = runs.size, Permutation(runs.count, key)
+        last = runs.count - 1
+        self._short = runs.n - last * runs.size
+        # only the short chunk shifts what follows it
+        self._at = int(self._order.inverse(np.array([last]))[0]) if runs.n else 0
+
+    def slot(self, position: Int64s) -> Int64s:
+        before = self._at * self._size
+        slot = np.where(
+            position < before + self._short,
+            self._at,
+            (position - self._short) // self._size + 1,
+        )
+        return np.where(position < before, position // self._size, slot)
+
+    def start(self, slot: Int64s) -> Int64s:
+        return slot * self._size - np.where(slot > self._at, self._size - self._short, 0)
+
+    def record(self, slot: Int64s) -> Int64s:
+        return self._order(slot) * self._size
+
+
+class Bounded:
+    """Runs of any sizes, as a source's `chunk_bounds` cuts them; empty ones do not count.
+
+    Args:
+        bounds: int64[k + 1], rising from 0 to n.
+    """
+
+    __slots__ = ("bounds", "digest")
+
+    def __init__(self, bounds: Int64s) -> None:
+        self.bounds = np.unique(np.asarray(bounds, np.int64))
+        self.digest = hashlib.blake2b(
+            self.bounds.astype("<i8").tobytes(), digest_size=6
+        ).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bounded) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Bounded({self})"
+
+    @property
+    def count(self) -> int:
+        return len(self.bounds) - 1
+
+    def laid(self, key: int) -> Laid:
+        return _laid_bounded(self, key)
+
+    def __str__(self) -> str:
+        return f"{self.count} chunks {self.digest}"
+
+
+class _LaidBounded:
+    def __init__(self, runs: Bounded, key: int) -> None:
+        order = Permutation(runs.count, key)(np.arange(runs.count))
+        self._records = runs.bounds[order]
+        sizes = np.diff(runs.bounds)[order]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def slot(self, position: Int64s) -> Int64s:
+        return np.searchsorted(self._starts, position, side="right").astype(np.int64) - 1
+
+    def start(self, slot: Int64s) -> Int64s:
+        return self._starts[slot]
+
+    def record(self, slot: Int64s) -> Int64s:
+        return self._records[slot]
+
+
+# two int64 a chunk: of the epochs that batches and restored loaders are in
+_laid_bounded = lru_cache(maxsize=8)(_LaidBounded)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Chunks in a new order, and the rows of each `window` of them shuffled together.
+
+    Attributes:
+        window: chunks whose rows are shuffled together; all of them is a full shuffle.
+        runs: the chunks.
+    """
+
+    window: int
+    runs: Runs
+
+    def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        laid = self.runs.laid(derive_seed(*names, "chunks"))
+        within = np.empty_like(index)
+        for number, here in grouped(laid.slot(index) // self.window):
+            first = number * self.window
+            ends = laid.start(np.array([first, min(first + self.window, self.runs.count)]))
+            start, stop = ends.tolist()
+            key = derive_seed(*names, "window", number)
+            within[here] = start + Permutation(stop - start, key)(index[here] - start)
+        slot = laid.slot(within)
+        return laid.record(slot) + within - laid.start(slot)
+
+    def __str__(self) -> str:
+        return f"chunks={self.window} of {self.runs}"

@@ -1,0 +1,25 @@
+"""Which rows share a key, so that what holds for all of them is found once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline.block import Int64s
+
+
+def grouped(key: Int64s) -> Iterator[tuple[int, Int64s | slice]]:
+    """Each value of `key` with the places where it stands, rising.
+
+    >>> [(value, places.tolist()) for value, places in grouped(np.array([7, 3, 7]))]
+    [(3, [1]), (7, [0, 2])]
+    """
+    if not len(key):
+        return
+    if key[0] == key[-1] and (key == key[0]).all():  # nearly always: a batch lies in one epoch
+        yield int(key[0]), slice(None)
+        return
+    order = np.argsort(key, kind="stable")
+    values, firsts = np.unique(key[order], return_index=True)
+    yield from zip(values.tolist(), np.split(order, firsts[1:]), strict=True)

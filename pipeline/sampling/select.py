@@ -1,0 +1,82 @@
+"""How chosen rows of a dataset become one: a list of positions in one epoch's order."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import ChainError, PositionError
+from pipeline.types import ENDLESS, At, Site
+
+
+@dataclass(frozen=True, eq=False)
+class Select:
+    """The rows at `positions`, in that order, of epoch 0's order beneath.
+
+    Attributes:
+        positions: int64[m] in [0, n), in any order, repeats included.
+    """
+
+    positions: Int64s
+
+    kind: str = field(default="select", init=False)
+    name: str = field(default="select", init=False)
+    random: bool = field(default=False, init=False)
+
+    def length(self, n: int) -> int:
+        return len(self.positions)
+
+    def period(self, n: int, period: int) -> int:
+        return len(self.positions)
+
+    def resolve(self, at: At, n: int, site: Site) -> At:
+        return At(at.epoch, np.zeros_like(at.order), self.positions[at.index])
+
+    def fingerprint(self) -> str:
+        content = self.positions.astype("<i8").tobytes()
+        digest = hashlib.blake2b(content, digest_size=6).hexdigest()
+        return f"select {len(self.positions)} positions {digest}"
+
+    def refusal(self, n: int) -> str | None:
+        return None
+
+
+def chosen(item: Any, n: int) -> Int64s:
+    """Positions that an index array, list or boolean mask names: int64[m] in [0, n).
+
+    Args:
+        item: integers in [-n, n), negative ones from the end; or n booleans.
+        n: rows of the dataset.
+
+    Raises:
+        ChainError: it holds something else, or has more than one axis.
+        PositionError: an integer lies outside, or there are not n booleans.
+
+    >>> chosen([3, -1, 0], 5).tolist(), chosen([True, False, True], 3).tolist()
+    ([3, 4, 0], [0, 2])
+    """
+    a = np.asarray(item) if len(item) else np.zeros(0, np.int64)
+    if a.ndim != 1 or a.dtype.kind not in "iub":
+        raise ChainError(
+            f"ds[...] takes a row, a slice, or a flat list or array of integers or booleans: got "
+            f"{a.dtype}{list(a.shape)}. For several rows write ds[[0, 7]]."
+        )
+    if a.dtype.kind == "b":
+        if len(a) != n:
+            shown = "no end" if n == ENDLESS else f"{n} rows"
+            raise PositionError(
+                f"a mask of {len(a)} booleans, but the dataset has {shown}. Give one a row."
+            )
+        return np.flatnonzero(a)
+    outside = (a >= n) | (a < (0 if n == ENDLESS else -n))
+    if outside.any():
+        raise PositionError(
+            f"positions {a[outside][:5].tolist()} lie outside of 0..{n - 1}: the dataset has {n} "
+            "rows. Choose among these."
+        )
+    a = a.astype(np.int64)
+    return np.where(a < 0, a + n, a)
