@@ -8,7 +8,7 @@ import sys
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("convert", "profile")
+COMMANDS = ("audit", "convert", "profile")
 
 
 def _parser() -> argparse.ArgumentParser:

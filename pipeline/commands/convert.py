@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from pipeline.commands.names import imported, loadable, workers
+from pipeline.commands.names import dataset, imported, workers
 from pipeline.convert import WRITERS, Tokenize, convert
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    ds = _named(args.source)
+    ds = dataset(args.source)
     if args.map:
         ds = ds.map(imported(args.map), name="--map")
     if args.tokenizer:
@@ -58,16 +58,6 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     elif args.eos is not None:
         raise ChainError("--eos says what --tokenizer puts after each text: give that too")
     return ds
-
-
-def _named(source: str) -> Dataset:
-    module, _, name = source.partition(":")
-    if not name.isidentifier() or not all(map(str.isidentifier, module.split("."))):
-        return Dataset(source)
-    found = loadable(source)
-    if not isinstance(found, Dataset):
-        raise ChainError(f"{source} is a Loader: name a Dataset, whose rows are to be written")
-    return found
 
 
 def _workers(args: argparse.Namespace) -> Any:

@@ -50,6 +50,22 @@ def loadable(name: str) -> Dataset | Loader:
     return found
 
 
+def dataset(name: str) -> Dataset:
+    """The Dataset that "module:name" names, or that of a path, URL or glob.
+
+    Raises:
+        ChainError: it names a Loader, or nothing.
+        SourceError: no such file.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(map(str.isidentifier, module.split("."))):
+        return Dataset(name)
+    found = loadable(name)
+    if isinstance(found, Loader):
+        raise ChainError(f"{name} is a Loader: name the Dataset that it loads")
+    return found
+
+
 def workers(text: str) -> int | str:
     """What `--workers` takes: a number, or "auto"."""
     return int(text) if text.isdecimal() else text

@@ -1,14 +1,9 @@
-"""Does a shuffle look random? Its figures beside those of true random permutations.
-
-Each statistic is taken on many orders and on many drawn by NumPy's Generator, which are the
-yardstick: the verdict needs no theory of how a statistic is distributed.
-"""
+"""Which figures tell a shuffle from a random order: bits, residues, strides, neighbours, mixing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,171 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
-from pipeline.errors import BatchError, ChainError
 
-Permute = Callable[[int, int], Callable[[Int64s], Int64s]]
 Floats = NDArray[np.floating[Any]]
 Samples = dict[str, list[float]]
 
 POWERS: Final = (2, 4, 8, 16, 32, 64)
 PRIMES: Final = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
-Z_LIMIT: Final = 5.0  # 100 Gaussian figures pass it by chance once in 17,000 audits
-WORST_LIMIT: Final = 12.0  # squared ones have long tails
 BASE: Final = 256  # positions whose single bits are flipped
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One statistic of the audited orders beside that of true random ones.
-
-    Attributes:
-        name: family and statistic, as in "residues: mod 16".
-        value, expected: its mean over our orders, and over true random ones.
-        z: their difference in standard errors.
-        worst, usual: the farthest single order or pair of ours, and of true random ones, from
-            `expected`, in standard deviations of the true random ones.
-    """
-
-    name: str
-    value: float
-    expected: float
-    z: float
-    worst: float
-    usual: float
-
-    @property
-    def ok(self) -> bool:
-        return abs(self.z) <= Z_LIMIT and self.worst <= max(WORST_LIMIT, 3 * self.usual)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name:<32} {self.value:>10.4f} {self.expected:>10.4f} {self.z:>8.1f} "
-            f"{self.worst:>8.1f} {self.usual:>8.1f}  {'ok' if self.ok else 'FAILED'}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `audit` found; prints as a table.
-
-    Attributes:
-        n, batch, orders: what was audited, and how many orders were looked at.
-        bijective: all that was seen lay in [0, n), no value twice in an order.
-        figures: one for each statistic; none of what is no bijection.
-    """
-
-    n: int
-    batch: int
-    orders: int
-    bijective: bool
-    figures: tuple[Figure, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing tells the orders from true random ones."""
-        return self.bijective and not self.failed
-
-    @property
-    def failed(self) -> tuple[Figure, ...]:
-        return tuple(figure for figure in self.figures if not figure.ok)
-
-    def __str__(self) -> str:
-        title = f"{self.orders} orders of n={self.n}, batches of {self.batch}: "
-        if not self.bijective:
-            return title + "FAILED: not a bijection on [0, n)"
-        title += "ok" if self.ok else f"FAILED: {len(self.failed)} of {len(self.figures)} figures"
-        head = f"{'statistic':<32} {'value':>10} {'random':>10} {'z':>8} {'worst':>8} {'usual':>8}"
-        return "\n".join([title, head, *map(str, self.figures)])
-
-
-def audit(
-    permute: Permute,
-    n: int,
-    *,
-    batch: int = 256,
-    seeds: Sequence[int] = range(64),
-    epochs: int = 16,
-    windows: int = 16,
-) -> Report:
-    """Compare a shuffle with true random permutations: bits, residues, strides, neighbours, orders.
-
-    Looks at `windows` batches and at positions that differ in one bit, so its cost does not grow
-    with n. Deterministic: the same orders always get the same figures.
-
-    Args:
-        permute: (seed, epoch) to a function from positions int64[m] to records int64[m].
-        n: how many positions there are; at least two batches.
-        batch: consecutive positions that a batch holds.
-        seeds: orders of epoch 0 to compare with each other; at least 16.
-        epochs: orders of the first seed to compare; at least 6.
-        windows: batches looked at, spread over [0, n).
-
-    Raises:
-        BatchError: n holds fewer than two batches.
-        ChainError: too few seeds or epochs.
-
-    >>> from pipeline.sampling.permutation import Permutation
-    >>> from pipeline.seeds import derive_seed
-    >>> shuffle = lambda seed, epoch: Permutation(5_000, derive_seed(seed, epoch))
-    >>> audit(shuffle, 5_000, seeds=range(16), epochs=6).ok
-    True
-    >>> rotate = lambda seed, epoch: lambda i: (i + 997 * seed + epoch) % 5_000
-    >>> audit(rotate, 5_000, seeds=range(16), epochs=6).ok
-    False
-    """
-    if batch < 2 or n < 2 * batch:
-        raise BatchError(f"an audit looks at two batches or more: {n=} and {batch=}. Lower batch=.")
-    if len(seeds) < 16 or epochs < 6:
-        raise ChainError(
-            f"an audit needs 16 seeds and 6 epochs, got {len(seeds)} and {epochs}. Give more."
-        )
-    plan = _plan(n, batch, windows)
-    names = [(seed, 0) for seed in seeds] + [(seeds[0], epoch) for epoch in range(1, epochs)]
-    ours = np.stack([permute(seed, epoch)(plan.positions) for seed, epoch in names])
-    if not _bijective(ours, n):
-        return Report(n, batch, len(names), False, ())
-    found = _statistics(plan, ours, len(seeds))
-    expected = _yardstick(n, batch, windows, max(64, len(seeds)), max(16, epochs))
-    figures = tuple(_figure(name, found[name], expected[name]) for name in expected)
-    return Report(n, batch, len(names), True, figures)
-
-
-def _bijective(orders: NDArray[np.int64], n: int) -> bool:
-    ordered = np.sort(orders, axis=1)
-    inside = ordered[:, 0].min() >= 0 and ordered[:, -1].max() < n
-    return bool(inside and (np.diff(ordered, axis=1) > 0).all())
-
-
-@lru_cache(maxsize=16)
-def _yardstick(n: int, batch: int, windows: int, seeds: int, epochs: int) -> Samples:
-    rng = np.random.default_rng(n)
-    plan = _plan(n, batch, windows)
-    m = len(plan.positions)
-    random = np.stack([rng.choice(n, m, replace=False) for _ in range(seeds + epochs - 1)])
-    return _statistics(plan, random, seeds)
-
-
-def _figure(name: str, ours: list[float], random: list[float]) -> Figure:
-    a, b = np.array(ours), np.array(random)
-    center, spread = b.mean(), max(b.std(ddof=1), 1e-12)
-    shrink = np.sqrt(1 / len(a) + 1 / len(b))
-    error = spread * shrink
-    if name.endswith("(count)"):
-        # rare events: neither a few nor their absence from the yardstick is an alarm
-        error = max(spread, np.sqrt(np.concatenate([a, b]).mean()), len(a) ** -0.5)
-        error, spread = error * shrink, max(spread, 1.0)
-    worst, usual = (float(np.abs(v - center).max() / spread) for v in (a, b))
-    return Figure(
-        name, float(a.mean()), float(center), float((a.mean() - center) / error), worst, usual
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """Which positions to look at; all else indexes into `positions`, rising int64[m].
 
     windows: [w, batch], consecutive positions. low, high: [bits][k], positions that differ in
-    that bit alone.
+    that bit alone. parts: the first record of each source.
     """
 
     n: int
@@ -188,13 +33,15 @@ class _Plan:
     windows: Int64s
     low: list[Int64s]
     high: list[Int64s]
+    parts: tuple[int, ...]
 
     @property
     def bits(self) -> int:
         return (self.n - 1).bit_length()
 
 
-def _plan(n: int, batch: int, windows: int) -> _Plan:
+def plan_of(n: int, batch: int, windows: int, parts: tuple[int, ...]) -> Plan:
+    """What an audit looks at; its size does not grow with n."""
     rng = np.random.default_rng(n)
     count = min(windows, n // batch)
     starts = np.sort(rng.choice(n // batch, count, replace=False)) * batch
@@ -209,10 +56,17 @@ def _plan(n: int, batch: int, windows: int) -> _Plan:
     positions = np.unique(np.concatenate([spans.ravel(), *low, *high]))
     at = [np.searchsorted(positions, p) for p in (spans, *low, *high)]
     bits = len(low)
-    return _Plan(n, positions, at[0], at[1 : bits + 1], at[bits + 1 :])
+    return Plan(n, positions, at[0], at[1 : bits + 1], at[bits + 1 :], parts)
 
 
-def _statistics(plan: _Plan, orders: NDArray[np.int64], seeds: int) -> Samples:
+def statistics(plan: Plan, orders: NDArray[np.int64], seeds: int) -> Samples:
+    """Every statistic of some orders: a sample for each order, or for each pair of them.
+
+    Args:
+        plan: which positions the orders were asked for.
+        orders: [seeds + epochs - 1, m], the records there; first of `seeds` seeds in epoch 0, then
+            of further epochs of the first seed.
+    """
     samples: Samples = {}
     matrices: list[Floats] = []
     x = _standard_bits(plan.positions[plan.windows.ravel()], plan.n)
@@ -234,7 +88,7 @@ def _statistics(plan: _Plan, orders: NDArray[np.int64], seeds: int) -> Samples:
 
 
 def _of_one(
-    plan: _Plan, order: Int64s, matrix: Floats, flips: Floats
+    plan: Plan, order: Int64s, matrix: Floats, flips: Floats
 ) -> Iterator[tuple[str, float]]:
     shown = order[plan.windows]
     yield "bits: linear", float((matrix**2).mean())
@@ -247,6 +101,7 @@ def _of_one(
         yield f"residues: {parts} parts of n", _unevenness(shown // -(-plan.n // parts), parts)
     yield from _strides(plan, order, shown)
     yield from _neighbours(plan.n, shown)
+    yield from _mixing(plan, shown)
 
 
 def _unevenness(classes: Int64s, m: int) -> float:
@@ -269,7 +124,7 @@ def _standard_bits(values: Int64s, n: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _avalanche(plan: _Plan, bits: Floats) -> Floats:
+def _avalanche(plan: Plan, bits: Floats) -> Floats:
     # does a record's bit depend on whether one bit of its position is flipped?
     rows = [
         np.einsum("ij,ij->j", bits[low], bits[high]) / np.sqrt(max(1, len(low)))
@@ -278,7 +133,7 @@ def _avalanche(plan: _Plan, bits: Floats) -> Floats:
     return np.stack(rows)
 
 
-def _strides(plan: _Plan, order: Int64s, shown: Int64s) -> Iterator[tuple[str, float]]:
+def _strides(plan: Plan, order: Int64s, shown: Int64s) -> Iterator[tuple[str, float]]:
     for bit in range(plan.bits):
         near = 1 << bit < shown.shape[1]
         a = shown[:, : -(1 << bit)] if near else order[plan.low[bit]][None]
@@ -305,6 +160,27 @@ def _neighbours(n: int, shown: Int64s) -> Iterator[tuple[str, float]]:
     yield "neighbours: turning points", float((rises[:, 1:] != rises[:, :-1]).mean())
 
 
+def _mixing(plan: Plan, shown: Int64s) -> Iterator[tuple[str, float]]:
+    moved = np.abs(shown - plan.positions[plan.windows])
+    yield "mixing: way from its place", float(moved.mean() / plan.n)
+    gaps = np.diff(np.sort(shown, axis=1), axis=1)
+    yield "mixing: gaps in a batch (log2)", float(np.log2(gaps).mean())
+    if len(plan.parts) > 1:
+        yield "balance: sources in a batch", _imbalance(plan, shown)
+
+
+def _imbalance(plan: Plan, shown: Int64s) -> float:
+    # chi-square of the batches' shares of each source, over its degrees of freedom
+    sizes = np.diff([*plan.parts, plan.n])
+    source = np.searchsorted(plan.parts, shown, side="right") - 1
+    rows, m = len(shown), len(sizes)
+    cells = (source + m * np.arange(rows)[:, None]).ravel()
+    counts = np.bincount(cells, minlength=rows * m).reshape(rows, m)[:, sizes > 0]
+    expected = sizes[sizes > 0] * shown.shape[1] / plan.n
+    chi = ((counts - expected) ** 2 / expected).sum(axis=1)
+    return float(chi.mean() / max(1, len(expected) - 1))
+
+
 def _standard(values: Int64s, n: int) -> Floats:
     return (values - (n - 1) / 2) / np.sqrt((n**2 - 1) / 12)
 
@@ -315,7 +191,7 @@ def _signed(name: str, value: float) -> Iterator[tuple[str, float]]:
     yield f"{name}, squared", value**2
 
 
-def _between(family: str, plan: _Plan, orders: Int64s, pairs: tuple[Any, ...]) -> Samples:
+def _between(family: str, plan: Plan, orders: Int64s, pairs: tuple[Any, ...]) -> Samples:
     left, right = pairs
     scaled = _standard(orders, plan.n)
     correlation = (scaled @ scaled.T)[left, right] / np.sqrt(orders.shape[1])
@@ -334,7 +210,7 @@ def _repeats(step: Int64s) -> float:
     return float((np.diff(np.sort(step, axis=None)) == 0).sum())
 
 
-def _overlap(plan: _Plan, a: Int64s, b: Int64s) -> float:
+def _overlap(plan: Plan, a: Int64s, b: Int64s) -> float:
     # records that the same batch holds in both orders
     batches = np.repeat(np.arange(len(plan.windows)), plan.windows.shape[1])
     cells = [value * len(plan.windows) + batches for value in (a, b)]

@@ -1,0 +1,6 @@
+"""Does a shuffle look random? Its figures beside those of true random permutations."""
+
+from pipeline.debug.audit.dataset import audit_dataset
+from pipeline.debug.audit.verdict import Figure, Permute, Report, audit
+
+__all__ = ["Figure", "Permute", "Report", "audit", "audit_dataset"]

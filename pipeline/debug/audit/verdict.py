@@ -1,0 +1,196 @@
+"""Does a shuffle look random? Its figures beside those of true random permutations.
+
+Each statistic is taken on many orders and on many drawn by NumPy's Generator, which are the
+yardstick: the verdict needs no theory of how a statistic is distributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Int64s
+from pipeline.debug.audit.statistics import Samples, plan_of, statistics
+from pipeline.errors import BatchError, ChainError
+
+Permute = Callable[[int, int], Callable[[Int64s], Int64s]]
+
+Z_LIMIT: Final = 5.0  # 100 Gaussian figures pass it by chance once in 17,000 audits
+WORST_LIMIT: Final = 12.0  # squared ones have long tails
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One statistic of the audited orders beside that of true random ones.
+
+    Attributes:
+        name: family and statistic, as in "residues: mod 16".
+        value, expected: its mean over our orders, and over true random ones.
+        z: their difference in standard errors.
+        worst, usual: the farthest single order or pair of ours, and of true random ones, from
+            `expected`, in standard deviations of the true random ones.
+    """
+
+    name: str
+    value: float
+    expected: float
+    z: float
+    worst: float
+    usual: float
+
+    @property
+    def ok(self) -> bool:
+        return abs(self.z) <= Z_LIMIT and self.worst <= max(WORST_LIMIT, 3 * self.usual)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:<32} {self.value:>10.4f} {self.expected:>10.4f} {self.z:>8.1f} "
+            f"{self.worst:>8.1f} {self.usual:>8.1f}  {'ok' if self.ok else 'FAILED'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `audit` found; prints as a table.
+
+    Attributes:
+        n, batch, orders: what was audited, and how many orders were looked at.
+        bijective: all that was seen lay in [0, n), no value twice in an order.
+        figures: one for each statistic; none of what is no bijection.
+    """
+
+    n: int
+    batch: int
+    orders: int
+    bijective: bool
+    figures: tuple[Figure, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing tells the orders from true random ones."""
+        return self.bijective and not self.failed
+
+    @property
+    def failed(self) -> tuple[Figure, ...]:
+        return tuple(figure for figure in self.figures if not figure.ok)
+
+    @property
+    def weakest(self) -> tuple[Figure, ...]:
+        """The failed figures, those farthest from random first."""
+        return tuple(sorted(self.failed, key=lambda f: -max(abs(f.z), f.worst)))
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a line, the weakest figure first."""
+        if not self.bijective:
+            return "FAILED: not a bijection on [0, n)"
+        if self.ok:
+            return "ok"
+        weak = self.weakest
+        shown = "; ".join(figure.name for figure in weak[:3])
+        more = f"; and {len(weak) - 3} more" if len(weak) > 3 else ""
+        return f"FAILED: {len(weak)} of {len(self.figures)} figures: {shown}{more}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as plain data, with the verdict."""
+        figures = [{**asdict(figure), "ok": figure.ok} for figure in self.figures]
+        return {**asdict(self), "figures": figures, "ok": self.ok, "verdict": self.verdict}
+
+    def __str__(self) -> str:
+        title = f"{self.orders} orders of n={self.n}, batches of {self.batch}: {self.verdict}"
+        if not self.bijective:
+            return title
+        head = f"{'statistic':<32} {'value':>10} {'random':>10} {'z':>8} {'worst':>8} {'usual':>8}"
+        return "\n".join([title, head, *map(str, self.figures)])
+
+
+def audit(
+    permute: Permute,
+    n: int,
+    *,
+    batch: int = 256,
+    seeds: Sequence[int] = range(64),
+    epochs: int = 16,
+    windows: int = 16,
+    parts: Sequence[int] = (0,),
+) -> Report:
+    """Compare a shuffle with true random permutations: bits, residues, strides, neighbours, mixing,
+    other orders.
+
+    Looks at `windows` batches and at positions that differ in one bit, so its cost does not grow
+    with n. Deterministic: the same orders always get the same figures.
+
+    Args:
+        permute: (seed, epoch) to a function from positions int64[m] to records int64[m].
+        n: how many positions there are; at least two batches.
+        batch: consecutive positions that a batch holds.
+        seeds: orders of epoch 0 to compare with each other; at least 16.
+        epochs: orders of the first seed to compare; at least 6.
+        windows: batches looked at, spread over [0, n).
+        parts: the first record of each source, rising from 0: are batches balanced among them?
+
+    Raises:
+        BatchError: n holds fewer than two batches.
+        ChainError: too few seeds or epochs.
+
+    >>> from pipeline.sampling.permutation import Permutation
+    >>> from pipeline.seeds import derive_seed
+    >>> shuffle = lambda seed, epoch: Permutation(5_000, derive_seed(seed, epoch))
+    >>> audit(shuffle, 5_000, seeds=range(16), epochs=6).ok
+    True
+    >>> rotate = lambda seed, epoch: lambda i: (i + 997 * seed + epoch) % 5_000
+    >>> audit(rotate, 5_000, seeds=range(16), epochs=6).ok
+    False
+    """
+    if batch < 2 or n < 2 * batch:
+        raise BatchError(f"an audit looks at two batches or more: {n=} and {batch=}. Lower batch=.")
+    if len(seeds) < 16 or epochs < 6:
+        raise ChainError(
+            f"an audit needs 16 seeds and 6 epochs, got {len(seeds)} and {epochs}. Give more."
+        )
+    plan = plan_of(n, batch, windows, tuple(parts))
+    names = [(seed, 0) for seed in seeds] + [(seeds[0], epoch) for epoch in range(1, epochs)]
+    ours = np.stack([permute(seed, epoch)(plan.positions) for seed, epoch in names])
+    if not _bijective(ours, n):
+        return Report(n, batch, len(names), False, ())
+    found = statistics(plan, ours, len(seeds))
+    expected = _yardstick(n, batch, windows, max(64, len(seeds)), max(16, epochs), plan.parts)
+    figures = tuple(_figure(name, found[name], expected[name]) for name in expected)
+    return Report(n, batch, len(names), True, figures)
+
+
+def _bijective(orders: NDArray[np.int64], n: int) -> bool:
+    ordered = np.sort(orders, axis=1)
+    inside = ordered[:, 0].min() >= 0 and ordered[:, -1].max() < n
+    return bool(inside and (np.diff(ordered, axis=1) > 0).all())
+
+
+@lru_cache(maxsize=16)
+def _yardstick(
+    n: int, batch: int, windows: int, seeds: int, epochs: int, parts: tuple[int, ...]
+) -> Samples:
+    rng = np.random.default_rng(n)
+    plan = plan_of(n, batch, windows, parts)
+    m = len(plan.positions)
+    random = np.stack([rng.choice(n, m, replace=False) for _ in range(seeds + epochs - 1)])
+    return statistics(plan, random, seeds)
+
+
+def _figure(name: str, ours: list[float], random: list[float]) -> Figure:
+    a, b = np.array(ours), np.array(random)
+    center, spread = b.mean(), max(b.std(ddof=1), 1e-12)
+    shrink = np.sqrt(1 / len(a) + 1 / len(b))
+    error = spread * shrink
+    if name.endswith("(count)"):
+        # rare events: neither a few nor their absence from the yardstick is an alarm
+        error = max(spread, np.sqrt(np.concatenate([a, b]).mean()), len(a) ** -0.5)
+        error, spread = error * shrink, max(spread, 1.0)
+    worst, usual = (float(np.abs(v - center).max() / spread) for v in (a, b))
+    return Figure(
+        name, float(a.mean()), float(center), float((a.mean() - center) / error), worst, usual
+    )
