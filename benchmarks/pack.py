@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Origin
 from pipeline.transforms import Pack
-from pipeline.transforms.packers import PACKERS
+from pipeline.transforms.packers import HOWS
 from pipeline.types import Component, Site
 
 DOCUMENTS, MEAN, SIGMA, LENGTH = 1 << 15, 500, 1.0, 2048
@@ -49,7 +49,7 @@ def measure(docs: list[np.ndarray], how: str, block: int) -> str:
 def main() -> None:
     docs = make_documents()
     print(f"{'how':>10} {'block':>6} {'rows/s':>10} {'documents/s':>12} {'Mtokens/s':>10} padding")
-    for how in PACKERS:
+    for how in HOWS:
         for block in (64, 256, 1024):
             print(measure(docs, how, block), flush=True)
 

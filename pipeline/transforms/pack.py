@@ -13,7 +13,7 @@ from pipeline.block import Block, Columns, Int64s, Origin, Segments
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms.calling import check_block, label
 from pipeline.transforms.documents import Describe, Tokens, documents
-from pipeline.transforms.packers import PACKERS, Layout
+from pipeline.transforms.packers import HOWS, Layout, plan
 from pipeline.types import Site
 
 _BARE = "tokens"  # what rows that are token arrays are called
@@ -55,8 +55,8 @@ class Pack:
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)
-        if self.how not in PACKERS:
-            raise ChainError(f"pack(how={self.how!r}): choose one of {', '.join(PACKERS)}")
+        if self.how not in HOWS:
+            raise ChainError(f"pack(how={self.how!r}): choose one of {', '.join(HOWS)}")
         if isinstance(self.lengths, Mapping):
             object.__setattr__(self, "lengths", dict(self.lengths))
         _check_lengths(self.lengths, self.fields, self.how)
@@ -86,7 +86,7 @@ class Pack:
         except (ChainError, CollateError) as error:
             error.add_note(f"in {site.stage}")
             raise
-        layout = PACKERS[self.how](sizes, limits)
+        layout = plan(sizes, limits, how=self.how, longest_first=False)
         if not layout.rows:
             return Block([], block.origin.take(layout.document).deeper(layout.start))
         columns: dict[str, NDArray[Any]] = {}

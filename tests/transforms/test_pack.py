@@ -13,11 +13,11 @@ from pipeline.block import Block, Columns, Segments
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms import FlatMap, Pack
-from pipeline.transforms.packers import PACKERS, first_fit
+from pipeline.transforms.packers import HOWS, plan
 
 from .making import SITE, block_of, keys
 
-HOWS = sorted(PACKERS)
+
 SIZES = st.lists(st.integers(0, 25), max_size=30)
 
 
@@ -113,7 +113,12 @@ def fitting(draw):
 @given(fitting())
 def test_first_fit_is_the_textbook_one(case):
     limits, sizes = case
-    layout = first_fit(np.array(sizes, np.int64).reshape(-1, len(limits)), np.array(limits))
+    layout = plan(
+        np.array(sizes, np.int64).reshape(-1, len(limits)),
+        np.array(limits),
+        how="first_fit",
+        longest_first=False,
+    )
     got: list[list[Any]] = [[] for _ in range(layout.rows)]
     for d, a, b, row in zip(layout.document, layout.start, layout.stop, layout.row, strict=True):
         got[row].append((d, a, tuple(b.tolist())))
@@ -208,7 +213,7 @@ def test_pack_after_flat_map_and_pack_deepens_provenance():
         ({"lengths": 0}, "0 is no number of tokens"),
         ({"lengths": 2.5}, "2.5 is no number of tokens"),
         ({"lengths": {}}, "name at least one field"),
-        ({"lengths": 8, "how": "best"}, "choose one of split, first_fit"),
+        ({"lengths": 8, "how": "best"}, "choose one of split, first_fit, best_fit"),
         ({"lengths": 8, "block": 0}, "block=0"),
         ({"lengths": {"a": 4, "b": 5}}, "need one length"),
         ({"lengths": {"positions": 4}}, "rename those that collide"),
