@@ -224,26 +224,62 @@ class Dataset:
 
     def pack(
         self,
-        lengths: int | dict[str, int],
+        lengths: int | Mapping[str, int],
         *,
-        how: Literal["split", "first_fit"] = "split",
+        how: Literal["split", "first_fit", "best_fit"] = "split",
         block: int = 256,
+        cross: bool = True,
+        longest_first: bool = True,
+        max_segments: int | None = None,
+        longer: Literal["split", "truncate", "refuse"] = "split",
+        bos: int | Mapping[str, int] | None = None,
+        eos: int | Mapping[str, int] | None = None,
+        meta: Sequence[str] = (),
         name: str | None = None,
     ) -> Dataset:
         """Token rows laid end to end into rows of a fixed length, with segment ids and positions.
 
         Args:
-            lengths: tokens a row: an int where rows are token arrays, {field: length} for dicts.
-            how: "split" cuts documents at row borders; "first_fit" keeps them whole where they fit.
+            lengths: tokens a row: an int where rows are token arrays, {field: length} for dicts. A
+                document goes only into a row in which all of its fields fit.
+            how: "split" cuts documents at row borders; "first_fit" keeps them whole, in the first
+                row with room, "best_fit" in the row with least to spare. Both pad; "best_fit" and
+                larger blocks pad less.
             block: about how many documents are packed together.
+            cross: of "split": False cuts only documents that are longer than a row.
+            longest_first: of the fits: the block's long documents choose first, which pads half as
+                much; else each chooses as it comes.
+            max_segments: documents, or pieces of them, a row at most.
+            longer: a document longer than a row is cut into several ("split"), shortened
+                ("truncate") or an error ("refuse").
+            bos, eos: tokens put before and after each document that has any, counted in lengths:
+                an int for all fields, or {field: int}.
+            meta: fields kept beside the packed ones, one value a segment: `[max_segments, ...]`,
+                padded with 0 or None; without max_segments, an object: an array `[segments, ...]`.
             name: in messages.
 
         >>> ds = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(2)
         >>> [row["tokens"].tolist() for row in ds]
         [[5, 6], [7, 8]]
+        >>> docs = Dataset([{"t": np.ones(2), "id": 7}, {"t": np.ones(1), "id": 8}])
+        >>> row = docs.pack({"t": 4}, how="best_fit", max_segments=3, meta=["id"]).head(1)[0]
+        >>> row["segment_ids"].tolist(), row["id"].tolist()
+        ([1, 1, 2, 0], [7, 8, 0])
         """
-        block = whole("block", block, 1)
-        return self._transformed(Pack(lengths, how=how, block=block, name=name or how))
+        stage = Pack(
+            lengths,
+            how=how,
+            block=whole("block", block, 1),
+            name=name or how,
+            cross=cross,
+            longest_first=longest_first,
+            max_segments=max_segments,
+            longer=longer,
+            bos=bos,
+            eos=eos,
+            meta=meta,
+        )
+        return self._transformed(stage)
 
     def lanes(self, n: int) -> Dataset:
         """Deal a counted dataset's blocks to n lanes, so that up to n hosts can share it.

@@ -58,6 +58,11 @@ def document(row: Any) -> Any:
     return {"tokens": np.full(1 + row["id"] % 7, row["v"])}
 
 
+def fields(row: Any) -> Any:
+    tokens, y = np.full(row["id"] % 9, row["v"]), np.full(row["id"] % 4, row["id"])
+    return {"tokens": tokens, "y": y, "id": row["id"]}
+
+
 def decode(record: bytes) -> Any:
     return {"id": np.int64(int(record)), "v": np.int64(int(record) * 5)}
 
@@ -128,7 +133,16 @@ _OPS: dict[str, Callable[..., Dataset]] = {
     "flat_map": lambda ds, name, block: ds.flat_map(copies, block=block),
     "split": lambda ds, name, block: ds.map(document).pack({"tokens": 5}, block=block),
     "first_fit": lambda ds, name, block: ds.map(document).pack(
-        {"tokens": 8}, how="first_fit", block=block
+        {"tokens": 8}, how="first_fit", block=block, longest_first=False
+    ),
+    "longest_first": lambda ds, name, block: ds.map(fields).pack(
+        {"tokens": 8, "y": 3}, how="first_fit", block=block, max_segments=3, meta=["id"]
+    ),
+    "best_fit": lambda ds, name, block: ds.map(document).pack(
+        {"tokens": 8}, how="best_fit", block=block, bos=-1, eos=-2
+    ),
+    "whole": lambda ds, name, block: ds.map(document).pack(
+        {"tokens": 5}, cross=False, block=block, longer="truncate", max_segments=2
     ),
     "lanes": lambda ds, name, n: ds.lanes(n),
 }
@@ -153,7 +167,9 @@ _ORDER = st.one_of(
 _CHUNKS = st.tuples(st.just("chunks"), st.integers(1, 4), st.none() | st.integers(1, 9))
 _BLOCK = st.sampled_from([1, 3, 8, 64])
 _COUNT = st.tuples(st.sampled_from(["filter", "flat_map"]), _BLOCK)
-_PACK = st.tuples(st.sampled_from(["split", "first_fit"]), _BLOCK)
+_PACK = st.tuples(
+    st.sampled_from(["split", "first_fit", "longest_first", "best_fit", "whole"]), _BLOCK
+)
 _LANES = st.tuples(st.just("lanes"), st.sampled_from([1, 2, 4]))
 
 

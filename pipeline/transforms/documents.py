@@ -1,4 +1,4 @@
-"""What is packed: the fields of a block's rows as token arrays, checked to be alike."""
+"""What is packed: fields of a block's rows as token arrays, checked to be alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError, CollateError
+from pipeline.transforms.collate import collate
 from pipeline.tree import children
 
 Tokens = NDArray[Any]
@@ -17,33 +18,44 @@ Describe = Callable[[int], str]
 
 
 def documents(
-    block: Block, fields: tuple[str, ...], bare: bool, describe: Describe
-) -> dict[str, list[Tokens]]:
-    """Each field's documents: one array of tokens for each row of the block.
+    block: Block,
+    fields: tuple[str, ...],
+    bare: bool,
+    describe: Describe,
+    meta: tuple[str, ...] = (),
+) -> tuple[dict[str, list[Tokens]], dict[str, Any]]:
+    """Each field's documents, one array of tokens for each row of the block; and what goes along.
 
     Args:
         block: n rows, columns or not.
-        fields: those to pack, which must be all that rows have.
+        fields: those to pack.
         bare: rows are token arrays themselves, called by the only field's name.
         describe: names row i in messages.
+        meta: further fields, which are stacked; with `fields` they are all that rows have.
 
     Raises:
         ChainError: rows have other fields.
-        CollateError: a field is no array of numbers with one axis, or its dtype varies.
+        CollateError: a field is no array of numbers with one axis, its dtype varies, or the values
+            of a meta field do not stack.
     """
-    values = block.values
+    values, names = block.values, (*fields, *meta)
     if isinstance(values, Columns):
-        parts = _parts(values.tree, fields, bare, describe, 0)
+        parts = _parts(values.tree, names, bare, describe, 0)
         columns = {field: list(parts[field]) for field in fields}
+        kept = {name: parts[name] for name in meta}
     else:
-        rows = [_parts(row, fields, bare, describe, i) for i, row in enumerate(values)]
+        rows = [_parts(row, names, bare, describe, i) for i, row in enumerate(values)]
         columns = {field: [row[field] for row in rows] for field in fields}
-    return {field: _tokens(column, field, describe) for field, column in columns.items()}
+        along = [{name: row[name] for name in meta} for row in rows] if meta else []
+        kept = collate(along, describe) if along else {}
+    return {field: _tokens(column, field, describe) for field, column in columns.items()}, kept
 
 
 def _parts(
     row: Any, fields: tuple[str, ...], bare: bool, describe: Describe, i: int
 ) -> Mapping[str, Any]:
+    if type(row) is dict and not bare and row.keys() == set(fields):
+        return row
     parts = None if isinstance(row, np.ndarray | list) else children(row)
     if bare and parts is None:
         return {fields[0]: row}
@@ -66,11 +78,12 @@ def _misfit(found: dict[str, Any] | None, fields: tuple[str, ...], bare: bool, r
         )
     missing = [field for field in fields if field not in found]
     if missing:
-        return f"pack has lengths for {missing}, but {row} has only the fields {list(found)}."
+        return f"pack wants the fields {missing}, but {row} has only the fields {list(found)}."
     extra = [field for field in found if field not in fields]
     return (
-        f"pack cannot keep the fields {extra} of {row}: it has lengths for {list(fields)} only. "
-        "Drop them in .map, or give them lengths."
+        f"pack was not told what to do with the fields {extra} of {row}, only with {list(fields)}. "
+        "Give them lengths to pack them, or meta= to keep one value a segment; or drop them in "
+        ".map."
     )
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.block import Int64s
+
+
+def weights(limits: Int64s) -> NDArray[Any]:
+    """What a token of each field weighs, so that full rows weigh the same: exact whole numbers.
+
+    >>> weights(np.array([512, 128])).tolist()
+    [1, 4]
+    """
+    common = math.lcm(*limits.tolist())
+    exact = np.int64 if len(limits) * common < 1 << 62 else object
+    return np.array([common // limit for limit in limits.tolist()], exact)
 
 
 def _first_fit(needs: Int64s, limits: Int64s, most: int) -> list[int]:
@@ -27,10 +41,12 @@ def _first_fit(needs: Int64s, limits: Int64s, most: int) -> list[int]:
         held[row] += 1
         room[node] = room[node] - need if held[row] < most else 0
         while node > 1:
-            left = room[node & ~1]
-            right = room[node | 1]
+            left, right = room[node & ~1], room[node | 1]
             node >>= 1
-            room[node] = left if left > right else right
+            most_room = left if left > right else right
+            if room[node] == most_room:
+                break
+            room[node] = most_room
     return rows
 
 
@@ -58,13 +74,14 @@ def _fields_fit(needs: Int64s, limits: Int64s, most: int, *, best: bool) -> list
     # one row beyond the open ones is empty, and everything fits into it
     room = np.repeat(limits[:, None], len(needs) + 1, 1)
     held = np.zeros(len(needs) + 1, np.int64)
+    weight = weights(limits)
     rows: list[int] = []
     opened = 0
     for need in needs:
         fits = (room[:, : opened + 1] >= need[:, None]).all(0) & (held[: opened + 1] < most)
         if best and fits[:opened].any():
-            spare = sum(free[:opened] / limit for free, limit in zip(room, limits, strict=True))
-            row = int(np.where(fits[:opened], spare, np.inf).argmin())
+            candidates = np.flatnonzero(fits[:opened])
+            row = int(candidates[(weight @ room[:, candidates]).argmin()])
         else:
             row = int(fits.argmax())
         room[:, row] -= need

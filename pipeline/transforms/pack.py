@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Int64s, Origin, Segments
+from pipeline.checks import whole
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms.calling import check_block, label
-from pipeline.transforms.documents import Describe, Tokens, documents
-from pipeline.transforms.packers import HOWS, Layout, plan
+from pipeline.transforms.documents import Describe, documents
+from pipeline.transforms.filling import Marks, check_marks, filled, values_of
+from pipeline.transforms.packers import HOWS, LONGER, Layout, plan
+from pipeline.tree import map_leaves
 from pipeline.types import Site
 
 _BARE = "tokens"  # what rows that are token arrays are called
@@ -30,36 +33,62 @@ class Pack:
     them. Where a document is cut, its next piece is a new segment: positions start again at 0.
 
     A row's provenance is its first segment's, with one more place: the token at which that segment
-    starts in its document. `origin.segments` has the spans of all of them (of the first field).
+    starts in its document, counted with BOS. `origin.segments` has the spans of all of them (of the
+    first field, in the document as it was, without BOS and EOS).
 
     Attributes:
         lengths: tokens a row: an int where rows are token arrays (then called "tokens"), else
-            {field: length} for all fields of a row.
+            {field: length} for all fields to pack.
         how: "split" joins documents end to end and cuts at row borders; "first_fit" puts each into
-            the first row with room, rows in the order they were opened, and cuts only what is
-            longer than a row.
+            the first row with room in all fields, "best_fit" into the one that it fills best; both
+            cut only what is longer than a row.
         block: about how many documents are packed together.
         name: what messages and the fingerprint call it.
+        cross, longest_first, max_segments, longer: see `packers.plan`. Documents longer than a row
+            are cut ("split"), lose what exceeds it, EOS included ("truncate"), or are an error
+            ("refuse").
+        bos, eos: tokens put before and after each document that has any, counted in lengths; an int
+            for all fields or {field: int}.
+        meta: fields that are not packed: each row has one value a segment. With max_segments
+            they are padded, `[n, max_segments, ...]` (0, or None for strings and other objects);
+            else objects `[n]`, each an array with as many values as its row has segments.
 
     Raises:
-        ChainError: lengths, how or block are not of these.
+        ChainError: an option is not one of these.
     """
 
     lengths: int | Mapping[str, int]
     how: str = "split"
     block: int = 256
     name: str = "pack"
+    cross: bool = True
+    longest_first: bool = True
+    max_segments: int | None = None
+    longer: str = "split"
+    bos: int | Mapping[str, int] | None = None
+    eos: int | Mapping[str, int] | None = None
+    meta: Sequence[str] = ()
     kind: str = field(default="pack", init=False, repr=False)
     random: bool = field(default=False, init=False, repr=False)
     counted: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)
-        if self.how not in HOWS:
-            raise ChainError(f"pack(how={self.how!r}): choose one of {', '.join(HOWS)}")
-        if isinstance(self.lengths, Mapping):
-            object.__setattr__(self, "lengths", dict(self.lengths))
-        _check_lengths(self.lengths, self.fields, self.how)
+        for option, value, known in (("how", self.how, HOWS), ("longer", self.longer, LONGER)):
+            if value not in known:
+                raise ChainError(f"pack({option}={value!r}): choose one of {', '.join(known)}")
+        if self.max_segments is not None:
+            whole("pack max_segments", self.max_segments, 1)
+        for option in ("lengths", "bos", "eos"):
+            value = getattr(self, option)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, option, dict(value))
+        if isinstance(self.meta, str):
+            raise ChainError(f"pack(meta={self.meta!r}): give names, as in meta=[{self.meta!r}]")
+        object.__setattr__(self, "meta", tuple(self.meta))
+        _check_lengths(self.lengths, self.fields, self.how == "split" and self.cross)
+        _check_marks(self.fields, bos=self.bos, eos=self.eos)
+        _check_meta(tuple(self.meta), self.lengths, self.fields)
 
     @property
     def fields(self) -> dict[str, int]:
@@ -70,9 +99,11 @@ class Pack:
         """The block's documents, packed.
 
         Raises:
-            ChainError: rows have other fields than `lengths`.
-            CollateError: a field is no array of numbers with one axis, its dtype varies, or a
-                document must be cut but its fields differ in length.
+            ChainError: rows have other fields than `lengths` and `meta`, or tokens that cannot hold
+                `bos` or `eos`.
+            CollateError: a field is no array of numbers with one axis, its dtype varies, a document
+                must be cut but its fields differ in length, or one is longer than a row and that is
+                refused.
         """
         names, limits = tuple(self.fields), np.array(list(self.fields.values()), np.int64)
 
@@ -80,37 +111,85 @@ class Pack:
             return site.describe(block.origin, i)
 
         try:
-            docs = documents(block, names, not isinstance(self.lengths, Mapping), describe)
-            sizes = np.array([[len(d) for d in docs[name]] for name in names], np.int64).T
-            self._check_cuts(sizes, limits, describe)
+            bare = not isinstance(self.lengths, Mapping)
+            docs, meta = documents(block, names, bare, describe, tuple(self.meta))
+            for name in names:
+                check_marks(self._marks(name), name, docs[name])
+            own = [np.fromiter(map(len, docs[name]), np.int64, len(block)) for name in names]
+            sizes = self._with_marks(np.stack(own, 1))
+            self._check_sizes(sizes, limits, describe)
         except (ChainError, CollateError) as error:
             error.add_note(f"in {site.stage}")
             raise
-        layout = plan(sizes, limits, how=self.how, longest_first=False)
+        layout = plan(sizes, limits, **self._rule())
+        origin = _origin(block.origin, layout, own[0], self._marks(names[0]))
         if not layout.rows:
-            return Block([], block.origin.take(layout.document).deeper(layout.start))
-        columns: dict[str, NDArray[Any]] = {}
+            return Block([], origin)
+        columns: dict[str, Any] = {}
         for i, (name, limit) in enumerate(self.fields.items()):
-            filled = _fill(docs[name], layout, layout.stop[:, i], limit)
-            columns.update(zip(_outputs(name, len(names)), filled, strict=True))
-        return Block(Columns(columns), _origin(block.origin, layout))
+            arrays = filled(docs[name], layout, i, limit, self._marks(name))
+            columns.update(zip(_outputs(name, len(names)), arrays, strict=True))
+        kept = map_leaves(lambda a: values_of(a, layout, self.max_segments), meta)
+        return Block(Columns({**columns, **kept}), origin)
 
-    def _check_cuts(self, sizes: Int64s, limits: Int64s, describe: Describe) -> None:
-        # split may cut any document, first_fit the longer ones: all fields at the same token
-        alike = (sizes == sizes[:, :1]).all(1) & (limits == limits[0]).all()
-        cut = (sizes > limits).any(1) if self.how != "split" else np.ones(len(sizes), bool)
-        for i in np.flatnonzero(cut & ~alike)[:1]:
-            found = dict(zip(self.fields, sizes[i].tolist(), strict=True))
+    def _rule(self) -> dict[str, Any]:
+        names = ("how", "cross", "longest_first", "max_segments", "longer")
+        return {name: getattr(self, name) for name in names}
+
+    def _marks(self, name: str) -> Marks:
+        bos, eos = (m.get(name) if isinstance(m, Mapping) else m for m in (self.bos, self.eos))
+        return bos, eos
+
+    def _with_marks(self, own: Int64s) -> Int64s:
+        extra = [sum(m is not None for m in self._marks(name)) for name in self.fields]
+        return own + np.array(extra) * own.any(1, keepdims=True)
+
+    def _check_sizes(self, sizes: Int64s, limits: Int64s, describe: Describe) -> None:
+        long = (sizes > limits).any(1)
+        if self.longer == "refuse" and long.any():
             raise CollateError(
-                f"cannot pack {describe(i)}: it has {found} tokens for rows of {self.fields}, and "
-                f"how={self.how!r} would cut its fields at different tokens. Make them equally "
-                "long, or use how='first_fit' and drop or shorten what exceeds a row."
+                f"cannot pack {self._shown(sizes, long, describe)}, and longer='refuse'. Shorten "
+                "or filter it beneath, or choose longer='split' or 'truncate'."
             )
+        if self.longer == "truncate":
+            sizes, long = np.minimum(sizes, limits), np.zeros_like(long)
+        # split may cut any document, the fits the longer ones: all fields at the same token
+        alike = (sizes == sizes[:, :1]).all(1) & bool((limits == limits[0]).all())
+        apart = ~alike if self.how == "split" and self.cross else ~alike & long
+        if apart.any():
+            raise CollateError(
+                f"cannot pack {self._shown(sizes, apart, describe)}, and how={self.how!r} would "
+                "cut its fields at different tokens. Make them equally long, or use "
+                "how='first_fit' and longer='truncate', or drop or shorten what exceeds a row."
+            )
+
+    def _shown(self, sizes: Int64s, which: NDArray[np.bool_], describe: Describe) -> str:
+        i = int(np.flatnonzero(which)[0])
+        found = dict(zip(self.fields, sizes[i].tolist(), strict=True))
+        return f"{describe(i)}: it has {found} tokens for rows of {self.fields}"
 
     def fingerprint(self) -> str:
         lengths = tuple((name, int(limit)) for name, limit in self.fields.items())
         bare = int(not isinstance(self.lengths, Mapping))
-        return label(self.kind, self.name, self.how, int(self.block), lengths, bare)
+        options = tuple(f"{name}={value}" for name, value in self._options().items())
+        shown = (options,) if options else ()
+        return label(self.kind, self.name, self.how, int(self.block), lengths, bare, *shown)
+
+    def _options(self) -> dict[str, Any]:
+        # what decides data and is not as it was before it could be chosen
+        split = self.how == "split"
+        options: dict[str, tuple[Any, Any]] = {
+            "cross": (self.cross or not split, True),
+            "longest_first": (self.longest_first and not split, False),
+            "max_segments": (self.max_segments, None),
+            "longer": (self.longer, "split"),
+            "marks": (
+                [self._marks(name) for name in self.fields],
+                [(None, None)] * len(self.fields),
+            ),
+            "meta": (self.meta, ()),
+        }
+        return {name: value for name, (value, plain) in options.items() if value != plain}
 
 
 def _outputs(name: str, fields: int) -> tuple[str, str, str]:
@@ -118,56 +197,55 @@ def _outputs(name: str, fields: int) -> tuple[str, str, str]:
     return name, f"{prefix}segment_ids", f"{prefix}positions"
 
 
-def _check_lengths(lengths: object, fields: dict[str, int], how: str) -> None:
+def _check_lengths(lengths: object, fields: dict[str, int], one: bool) -> None:
     for length in fields.values():
-        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not whole or not 1 <= length < 2**31:
+        number = isinstance(length, int | np.integer) and not isinstance(length, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not number or not 1 <= length < 2**31:
             raise ChainError(f"pack({lengths}): {length!r} is no number of tokens from 1 on")
     if not fields:
         raise ChainError("pack({}): name at least one field, as in {'tokens': 2048}")
-    if how == "split" and len(set(fields.values())) > 1:
+    if one and len(set(fields.values())) > 1:
         raise ChainError(
             f"pack({lengths}, how='split') cuts all fields at the same token, so they need one "
-            "length. Give one, or use how='first_fit'."
+            "length. Give one, or use cross=False or how='first_fit'."
         )
     outputs = [output for name in fields for output in _outputs(name, len(fields))]
     if len(set(outputs)) < len(outputs):
         raise ChainError(f"pack({lengths}) would make fields {outputs}: rename those that collide")
 
 
-def _fill(
-    docs: list[Tokens], layout: Layout, stop: Int64s, limit: int
-) -> tuple[Tokens, NDArray[np.int32], NDArray[np.int32]]:
-    """One field's tokens, segment ids and positions, each `[rows, limit]`."""
-    bounds, n = layout.bounds, layout.rows
-    sizes = stop - layout.start
-    pads = limit - np.add.reduceat(sizes, bounds[:-1])
-    number = np.arange(len(sizes)) - bounds[layout.row] + 1
-    # one more piece at the end of each row, number 0: its padding
-    spans = np.insert(sizes, bounds[1:], pads)
-    ids = np.repeat(np.insert(number, bounds[1:], 0).astype(np.int32), spans).reshape(n, limit)
-    begins = (np.cumsum(spans) - spans) % limit
-    positions = np.arange(limit, dtype=np.int32) - np.repeat(
-        begins.astype(np.int32), spans
-    ).reshape(n, limit)
-    positions *= ids > 0
-    return _laid(docs, layout, stop, pads).reshape(n, limit), ids, positions
+def _check_marks(fields: dict[str, int], **given: int | Mapping[str, int] | None) -> None:
+    for option, mark in given.items():
+        named = mark if isinstance(mark, Mapping) else {}
+        strange = [name for name in named if name not in fields]
+        if strange:
+            raise ChainError(
+                f"pack({option}={mark}): {strange} are not packed, only {list(fields)} are"
+            )
+        for token in named.values() if named else [mark]:
+            if token is not None and named is not mark:
+                whole(f"pack {option}", token, -(1 << 62))
 
 
-def _laid(docs: list[Tokens], layout: Layout, stop: Int64s, pads: Int64s) -> Tokens:
-    """All pieces and paddings end to end: views, copied once."""
-    dtype = next((d.dtype for d in docs if d.size), np.dtype(np.int64))
-    ends = layout.bounds[1:]
-    document = np.insert(layout.document, ends, len(docs))  # one document more: of padding
-    pieces = document, np.insert(layout.start, ends, 0), np.insert(stop, ends, pads)
-    docs = [*docs, np.zeros(int(pads.max()), dtype)]
-    parts = [docs[d][a:b] for d, a, b in zip(*(p.tolist() for p in pieces), strict=True)]
-    return np.concatenate(parts, dtype=dtype, casting="unsafe")
+def _check_meta(meta: tuple[str, ...], lengths: object, fields: dict[str, int]) -> None:
+    if meta and not isinstance(lengths, Mapping):
+        raise ChainError(
+            f"pack({lengths}, meta={list(meta)}): rows with further fields are dicts, so give the "
+            f"field to pack its length by name: pack({{'tokens': {lengths}}}, meta=…)"
+        )
+    outputs = [output for name in fields for output in _outputs(name, len(fields))]
+    clash = [name for name in meta if name in outputs or meta.count(name) > 1]
+    if clash:
+        raise ChainError(
+            f"pack(meta={list(meta)}): {clash} would be there twice. Rename them in .map."
+        )
 
 
-def _origin(below: Origin, layout: Layout) -> Origin:
+def _origin(below: Origin, layout: Layout, size: Int64s, marks: Marks) -> Origin:
     first = layout.bounds[:-1]
     key = below.take(layout.document[first]).deeper(layout.start[first])
-    spans = below.take(layout.document), layout.start, layout.stop[:, 0]
-    segments = Segments(layout.bounds, *spans)
+    # spans are of the document as it was
+    before, most = int(marks[0] is not None), size[layout.document]
+    start, stop = ((x - before).clip(0, most) for x in (layout.start, layout.stop[:, 0]))
+    segments = Segments(layout.bounds, below.take(layout.document), start, stop)
     return Origin(key.component, key.epoch, key.record, key.place, segments)

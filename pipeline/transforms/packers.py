@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.transforms.fits import CHOOSERS
+from pipeline.transforms.fits import CHOOSERS, weights
 
 HOWS = ("split", "first_fit", "best_fit")
 LONGER = ("split", "truncate", "refuse")
@@ -175,7 +175,7 @@ def _fit_rows(
     n = len(needs)
     order = np.arange(n)
     if longest_first:
-        order = np.argsort(-(needs / limits).max(1, initial=0), kind="stable")
+        order = np.argsort(-(needs * weights(limits)).max(1, initial=0), kind="stable")
     most = n if most is None else most
     choose = CHOOSERS[how, len(limits) == 1]
     chosen = np.array(choose(needs[order], limits, most), np.int64)

@@ -35,9 +35,13 @@ def test_ours_conform(stage, block):
     check_transform(stage, block)
 
 
-@pytest.mark.parametrize("how", ["split", "first_fit"])
+@pytest.mark.parametrize("how", ["split", "first_fit", "best_fit"])
 def test_packs_conform(how):
     check_transform(Pack(4, how), DOCS)
+    check_transform(Pack(4, how, cross=False, longer="truncate", bos=1, max_segments=2), DOCS)
+    meta = block_of([{"t": d, "id": str(len(d))} for d in DOCS.rows()])
+    check_transform(Pack({"t": 4}, how, meta=["id"]), meta)
+    check_transform(Pack({"t": 4}, how, meta=["id"], max_segments=2), meta)
 
 
 def _spoil(row):
