@@ -43,6 +43,8 @@ def documents(
         parts = _parts(values.tree, names, bare, describe, 0)
         columns = {field: list(parts[field]) for field in fields}
         kept = {name: parts[name] for name in meta}
+    elif bare and all(type(row) is np.ndarray for row in values):
+        columns, kept = {fields[0]: values}, {}
     else:
         rows = [_parts(row, names, bare, describe, i) for i, row in enumerate(values)]
         columns = {field: [row[field] for row in rows] for field in fields}
@@ -87,10 +89,18 @@ def _misfit(found: dict[str, Any] | None, fields: tuple[str, ...], bare: bool, r
     )
 
 
+def _are_tokens(dtype: np.dtype[Any], axes: int) -> bool:
+    return axes == 1 and dtype.kind in "biufc"
+
+
 def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
     arrays = [a if type(a) is np.ndarray else np.asarray(a) for a in column]
+    # what differs is looked for only where something does
+    kinds = {(a.dtype, a.ndim) for a in arrays if a.size or a.ndim != 1}
+    if not kinds or (len(kinds) == 1 and _are_tokens(*next(iter(kinds)))):
+        return arrays
     for i, a in enumerate(arrays):
-        if a.ndim != 1 or (a.size and a.dtype.kind not in "biufc"):
+        if a.ndim != 1 or (a.size and not _are_tokens(a.dtype, a.ndim)):
             shown = type(column[i]).__name__ if a.ndim == 0 else f"{a.dtype}{list(a.shape)}"
             raise CollateError(
                 f"cannot pack field {field!r}: {describe(i)} has {shown}, not numbers along one "

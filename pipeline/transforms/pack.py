@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Int64s, Origin, Segments
 from pipeline.checks import whole
@@ -148,7 +147,7 @@ class Pack:
         long = (sizes > limits).any(1)
         if self.longer == "refuse" and long.any():
             raise CollateError(
-                f"cannot pack {self._shown(sizes, long, describe)}, and longer='refuse'. Shorten "
+                f"cannot pack {self._shown(sizes, int(long.argmax()), describe)}, and longer='refuse'. Shorten "
                 "or filter it beneath, or choose longer='split' or 'truncate'."
             )
         if self.longer == "truncate":
@@ -158,13 +157,12 @@ class Pack:
         apart = ~alike if self.how == "split" and self.cross else ~alike & long
         if apart.any():
             raise CollateError(
-                f"cannot pack {self._shown(sizes, apart, describe)}, and how={self.how!r} would "
+                f"cannot pack {self._shown(sizes, int(apart.argmax()), describe)}, and how={self.how!r} would "
                 "cut its fields at different tokens. Make them equally long, or use "
                 "how='first_fit' and longer='truncate', or drop or shorten what exceeds a row."
             )
 
-    def _shown(self, sizes: Int64s, which: NDArray[np.bool_], describe: Describe) -> str:
-        i = int(np.flatnonzero(which)[0])
+    def _shown(self, sizes: Int64s, i: int, describe: Describe) -> str:
         found = dict(zip(self.fields, sizes[i].tolist(), strict=True))
         return f"{describe(i)}: it has {found} tokens for rows of {self.fields}"
 
