@@ -1,9 +1,9 @@
 """How fast packing is and how much of its rows is padding; beside grain's packers, if installed.
 
-Documents, into rows of 2,048: log-normal ones of about 500 tokens, and passages of three
-sentences of the harness's corpus as bytes. Longer ones are cut to 2,048 for all that keep documents whole, since
-grain refuses them. Each line holds medians of several runs, taken in turn; rows are packed rows,
-read end to end: from documents in memory to the last batch of 64, in one process.
+Documents, into rows of 2,048: log-normal ones of about 500 tokens, and passages of three sentences
+of the harness's corpus as bytes. Longer ones are cut to 2,048 for all that keep documents whole,
+since grain refuses them. Each line holds medians of several runs, taken in turn; rows are packed
+rows, read end to end: from documents in memory to the last batch of 64, in one process.
 
     python benchmarks/pack.py
 """
@@ -56,7 +56,7 @@ def ours(how: Any, **options: Any) -> Run:
 
 
 def grains(name: str, **options: Any) -> Run:
-    import grain
+    import grain  # pyright: ignore[reportMissingImports]
 
     packer = getattr(grain.experimental, name)
 

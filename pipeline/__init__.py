@@ -6,7 +6,7 @@ from pipeline.checkpoint import merge
 from pipeline.dataset import Dataset, concatenate, interleave, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
-from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource
+from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource, WindowSource
 from pipeline.types import Source
 from pipeline.workers import Processes, Ray, Serial, Threads
 
@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "Threads",
     "TorchFeed",
+    "WindowSource",
     "concatenate",
     "errors",
     "interleave",

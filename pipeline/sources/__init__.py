@@ -12,9 +12,18 @@ from pipeline.sources.files import expand
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.storage import Storage
+from pipeline.sources.windows import WindowSource
 from pipeline.types import Source
 
-__all__ = ["SUFFIXES", "ArrayRecordSource", "MemorySource", "ParquetSource", "Storage", "open_path"]
+__all__ = [
+    "SUFFIXES",
+    "ArrayRecordSource",
+    "MemorySource",
+    "ParquetSource",
+    "Storage",
+    "WindowSource",
+    "open_path",
+]
 
 SUFFIXES: dict[str, Callable[[tuple[str, ...]], Source]] = {
     ".array_record": ArrayRecordSource,

@@ -147,8 +147,9 @@ class Pack:
         long = (sizes > limits).any(1)
         if self.longer == "refuse" and long.any():
             raise CollateError(
-                f"cannot pack {self._shown(sizes, int(long.argmax()), describe)}, and longer='refuse'. Shorten "
-                "or filter it beneath, or choose longer='split' or 'truncate'."
+                f"cannot pack {self._shown(sizes, int(long.argmax()), describe)}, and "
+                "longer='refuse'. Shorten or filter it beneath, or choose longer='split' or "
+                "'truncate'."
             )
         if self.longer == "truncate":
             sizes, long = np.minimum(sizes, limits), np.zeros_like(long)
@@ -157,9 +158,10 @@ class Pack:
         apart = ~alike if self.how == "split" and self.cross else ~alike & long
         if apart.any():
             raise CollateError(
-                f"cannot pack {self._shown(sizes, int(apart.argmax()), describe)}, and how={self.how!r} would "
-                "cut its fields at different tokens. Make them equally long, or use "
-                "how='first_fit' and longer='truncate', or drop or shorten what exceeds a row."
+                f"cannot pack {self._shown(sizes, int(apart.argmax()), describe)}, and "
+                f"how={self.how!r} would cut its fields at different tokens. Make them equally "
+                "long, or use how='first_fit' and longer='truncate', or drop or shorten what "
+                "exceeds a row."
             )
 
     def _shown(self, sizes: Int64s, i: int, describe: Describe) -> str:

@@ -1,0 +1,276 @@
+"""Windows over a stream of tokens or frames as records: where each begins is arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Columns, Int64s, as_int64
+from pipeline.checks import whole
+from pipeline.errors import ChainError
+from pipeline.sources.indices import inside
+from pipeline.sources.memory import MemorySource
+from pipeline.tree import fresh_elements, map_leaves
+from pipeline.types import Source
+
+_SAMPLE, _PAGE = 64, 4096  # of a mapped file: places looked at, and how much there
+
+
+class _Stream(Protocol):
+    """What windows are cut from."""
+
+    def __len__(self) -> int: ...
+    def cut(self, starts: Int64s, length: int) -> Any:
+        """Windows `[n, length, ...]`, or a tree of them; copies."""
+        ...
+
+    def places(self, starts: Int64s) -> list[tuple[str, int]] | None: ...
+    def fingerprint(self) -> str: ...
+    def chunk_bounds(self) -> Int64s | None: ...
+    def close(self) -> None: ...
+
+
+class _Array:
+    """An array, in memory or mapped from a file; a mapped one pickles as its path."""
+
+    def __init__(self, tokens: NDArray[Any]) -> None:
+        self._tokens, self._digest = tokens, ""
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def cut(self, starts: Int64s, length: int) -> Any:
+        views = np.lib.stride_tricks.sliding_window_view(self._tokens, length, 0)
+        return fresh_elements(np.moveaxis(views, -1, 1)[starts])
+
+    def _file(self) -> str | None:
+        a = self._tokens  # a part of a mapped array does not know where it begins
+        known = isinstance(a, np.memmap) and isinstance(a.base, mmap.mmap)
+        return str(a.filename) if known and a.filename else None  # pyright: ignore[reportAttributeAccessIssue]
+
+    def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
+        file = self._file()
+        return None if file is None else [(file, start) for start in starts.tolist()]
+
+    def fingerprint(self) -> str:
+        if not self._digest:
+            mapped = isinstance(self._tokens, np.memmap)
+            self._digest = _sampled(self._tokens) if mapped else _hashed(self._tokens)
+        return self._digest
+
+    def chunk_bounds(self) -> Int64s | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        a: Any = self._tokens
+        if self._file() is None:
+            return self.__dict__
+        shown = (a.filename, a.dtype, "r", a.offset, a.shape, "C" if a.flags.c_contiguous else "F")
+        return {"_mapped": shown, "_digest": self._digest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._digest = state["_digest"]
+        self._tokens = np.memmap(*state["_mapped"]) if "_mapped" in state else state["_tokens"]
+
+
+class _Records:
+    """A source whose records are the stream's tokens."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def cut(self, starts: Int64s, length: int) -> Any:
+        flat = self._source.read((starts[:, None] + np.arange(length)).reshape(-1))
+        tree: Any = flat.tree if isinstance(flat, Columns) else np.asarray(flat)
+        return map_leaves(lambda a: a.reshape(len(starts), length, *a.shape[1:]), tree)
+
+    def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
+        known = getattr(self._source, "where", None)
+        return None if known is None else known(starts)
+
+    def fingerprint(self) -> str:
+        own = getattr(self._source, "fingerprint", None)
+        return own() if own else f"{type(self._source).__name__} {len(self._source)}"
+
+    def chunk_bounds(self) -> Int64s | None:
+        return getattr(self._source, "chunk_bounds", None)
+
+    def close(self) -> None:
+        getattr(self._source, "close", lambda: None)()
+
+
+class WindowSource:
+    """Windows of one length over a stream; or over sequences that lie in it end to end.
+
+    Record i is tokens `[start, start + length)`, start rising by `stride`. Windows never cross the
+    border of a sequence. Tokens are what the stream holds: numbers, frames `[height, width]`, or
+    rows with fields, whose structure stays: `{"x": [...]}` gives `{"x": [length, ...]}`.
+
+    Args:
+        tokens: an array `[n, ...]`, in memory or a `np.memmap` (looked up by its path in other
+            processes); columns `{field: array}`; or a source with `read(indices)`.
+        length: tokens a window. For next-token targets take one more than the model sees.
+        stride: from one window's start to the next one's; by default `length`, so that windows
+            neither overlap nor leave gaps.
+        lengths: int64[sequences], tokens of each sequence; together all of the stream. By default
+            the stream is one sequence.
+        tail: what becomes of tokens after a sequence's last whole stride: left out ("drop"), or
+            covered by one more window that ends where the sequence ends ("overlap"). A sequence
+            shorter than a window has none.
+
+    Raises:
+        ChainError: an argument is none of these, lengths are not the stream's, or no window fits.
+
+    >>> windows = WindowSource(np.arange(10), 4, stride=3)
+    >>> len(windows), windows.read(np.array([2, 0])).tree.tolist()
+    (3, [[6, 7, 8, 9], [0, 1, 2, 3]])
+    >>> clips = WindowSource(np.arange(10), 3, lengths=[4, 2, 4], tail="overlap")
+    >>> clips.read(np.arange(len(clips))).tree.tolist()
+    [[0, 1, 2], [1, 2, 3], [6, 7, 8], [7, 8, 9]]
+    >>> clips.where(np.array([3]))
+    [('sequence 2', 1)]
+    """
+
+    def __init__(
+        self,
+        tokens: Any,
+        length: int,
+        stride: int | None = None,
+        *,
+        lengths: Sequence[int] | Int64s | None = None,
+        tail: Literal["drop", "overlap"] = "drop",
+    ) -> None:
+        self._stream = _stream(tokens)
+        self.length = whole("window length", length, 1)
+        self.stride = whole("window stride", length if stride is None else stride, 1)
+        if tail not in ("drop", "overlap"):
+            raise ChainError(f'WindowSource(tail={tail!r}): choose "drop" or "overlap"')
+        self.tail = tail
+        self._apart = lengths is not None
+        self._sizes = _sizes(lengths, len(self._stream))
+        self._begins = np.cumsum(self._sizes) - self._sizes
+        spare = self._sizes - self.length
+        steps = -(-spare // self.stride) if tail == "overlap" else spare // self.stride
+        self._first = np.concatenate([[0], np.cumsum(np.where(spare >= 0, steps + 1, 0))])
+        if not self._first[-1]:
+            raise ChainError(
+                f"no window of {self.length} tokens fits: the longest sequence has "
+                f"{self._sizes.max(initial=0)}. Take shorter windows, or longer sequences."
+            )
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __repr__(self) -> str:
+        cut = f"length={self.length}, stride={self.stride}, {len(self._sizes)} sequences"
+        return f"WindowSource({cut}, {len(self)} windows)"
+
+    def _place(self, indices: Int64s) -> tuple[Int64s, Int64s]:
+        # which sequence, and where in it a window starts
+        sequence = np.searchsorted(self._first, indices, side="right") - 1
+        start = (indices - self._first[sequence]) * self.stride
+        return sequence, np.minimum(start, self._sizes[sequence] - self.length)
+
+    def starts(self, indices: Int64s) -> Int64s:
+        """Where windows start in the stream: int64[n], by arithmetic.
+
+        >>> WindowSource(np.arange(10), 4).starts(np.array([1]))
+        array([4])
+        """
+        sequence, start = self._place(inside(indices, len(self)))
+        return self._begins[sequence] + start
+
+    def read(self, indices: Int64s) -> Columns:
+        """Windows by index, copied: arrays `[n, length, ...]`.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+        """
+        return Columns(self._stream.cut(self.starts(indices), self.length))
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each window's first token: its file and place there, or else its sequence."""
+        sequence, start = self._place(inside(indices, len(self)))
+        known = self._stream.places(self._begins[sequence] + start)
+        if known is not None:
+            return known
+        names = [f"sequence {s}" if self._apart else "tokens" for s in sequence.tolist()]
+        return list(zip(names, start.tolist(), strict=True))
+
+    def fingerprint(self) -> str:
+        """What the windows hold: the stream's fingerprint, and how it is cut."""
+        sizes = _hashed(self._sizes)
+        return (
+            f"windows {self.length} {self.stride} {self.tail} {sizes} {self._stream.fingerprint()}"
+        )
+
+    @property
+    def chunk_bounds(self) -> Int64s | None:
+        """int64[k + 1], windows that begin in the same chunk of the source beneath; or None."""
+        below = self._stream.chunk_bounds()
+        if below is None:
+            return None
+        sequence = np.searchsorted(self._begins, below, side="right") - 1
+        counts = np.diff(self._first)[sequence]
+        steps = -(-(below - self._begins[sequence]) // self.stride)
+        bounds = self._first[sequence] + np.minimum(steps, counts)
+        bounds[-1] = len(self)
+        return bounds.astype(np.int64)
+
+    def close(self) -> None:
+        """Close the source beneath; reading opens it again."""
+        self._stream.close()
+
+
+def _stream(tokens: Any) -> _Stream:
+    if isinstance(tokens, np.ndarray):
+        if tokens.ndim == 0:
+            raise ChainError(f"WindowSource({tokens!r}): a stream has an axis of tokens")
+        return _Array(tokens)
+    if isinstance(tokens, dict | Columns | list | tuple):
+        return _Records(
+            MemorySource(tokens if isinstance(tokens, dict | Columns) else list(tokens))
+        )
+    if isinstance(tokens, Source):
+        return _Records(tokens)
+    raise ChainError(
+        f"WindowSource wants an array, columns, or a source with len and read(indices), not "
+        f"{type(tokens).__name__}"
+    )
+
+
+def _sizes(lengths: Any, n: int) -> Int64s:
+    if lengths is None:
+        return np.array([n], np.int64)
+    sizes = as_int64(lengths)
+    if (sizes < 0).any() or sizes.sum() != n:
+        raise ChainError(
+            f"lengths of {len(sizes)} sequences make up {sizes.sum()} tokens, but the stream has "
+            f"{n}. Give the length of every sequence, in the order in which they lie."
+        )
+    return sizes
+
+
+def _hashed(a: NDArray[Any]) -> str:
+    return MemorySource(a).fingerprint()
+
+
+def _sampled(a: NDArray[Any]) -> str:
+    # a file may be larger than one cares to read: its size, and pages spread over it
+    digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=16)
+    page = max(1, _PAGE // max(1, a[:1].nbytes))
+    for k in range(_SAMPLE):
+        at = k * max(0, len(a) - page) // (_SAMPLE - 1)
+        digest.update(np.ascontiguousarray(a[at : at + page]).tobytes())
+    return digest.hexdigest()
