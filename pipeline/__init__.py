@@ -7,6 +7,7 @@ from pipeline.dataset import Dataset, concatenate, interleave, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource, WindowSource
+from pipeline.transforms import pad_to, padding_share
 from pipeline.types import Source
 from pipeline.workers import Processes, Ray, Serial, Threads
 
@@ -30,5 +31,7 @@ __all__ = [
     "errors",
     "interleave",
     "merge",
+    "pad_to",
+    "padding_share",
     "zip_datasets",
 ]

@@ -33,20 +33,30 @@ class Assembly:
     _spec: Any = field(default=None, init=False)
 
     def __call__(self, take: Take) -> Any:
-        if self.collate is not None and not self.pad:
-            rows = take.block.rows()
-            return self.collate([fresh(row) for row in rows] if take.kept else rows)
+        if self.collate is not None and (not self.pad or getattr(self.collate, "ragged", False)):
+            tree = self._by_hand(self.collate, take)
+            return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
         tree = self._columns(take)
         if self.pad:
             tree = _padded(tree, take.slots, len(take.rows))
         return tree if self.collate is None else self.collate(Columns(tree).rows())
 
+    def _by_hand(self, collate: Callable[[list[Any]], Any], take: Take) -> Any:
+        rows = take.block.rows()
+        if self.pad and not rows:
+            blank = map_leaves(lambda a: a[0], self._blank(1))
+            return map_leaves(lambda a: a[:0], collate([blank]))
+        return collate([fresh(row) for row in rows] if take.kept else rows)
+
+    def _blank(self, n: int) -> Any:
+        # a host may hold no row of a short batch, yet its fields must be there
+        self._spec = self.dataset.spec if self._spec is None else self._spec
+        return map_leaves(lambda s: _zeros((n, *s.shape), s.dtype), self._spec)
+
     def _columns(self, take: Take) -> Any:
         block = take.block
         if not len(block):
-            # a host may hold no row of a short batch, yet its fields must be there
-            self._spec = self.dataset.spec if self._spec is None else self._spec
-            return map_leaves(lambda s: np.zeros((0, *s.shape), s.dtype), self._spec)
+            return self._blank(0)
         components = self.dataset.components
         tree = collate_block(block, lambda i: describe(components, block.origin, i))
         if take.own:
@@ -59,6 +69,10 @@ def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if a.dtype == object:
         return fresh_elements(a)
     return a if a.base is None and a.flags.writeable else a.copy()
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    return np.full(shape, None, object) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 
 def _padded(tree: Any, slots: Int64s, size: int) -> Any:
@@ -74,9 +88,7 @@ def _padded(tree: Any, slots: Int64s, size: int) -> Any:
         )
 
     def fill(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        full = np.zeros((size, *a.shape[1:]), a.dtype)
-        if a.dtype == object:
-            full[...] = None
+        full = _zeros((size, *a.shape[1:]), a.dtype)
         full[slots] = a
         return full
 

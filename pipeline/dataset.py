@@ -21,6 +21,7 @@ from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice
 from pipeline.sources import MemorySource, open_path
 from pipeline.transforms import (
+    Bucket,
     Filter,
     FlatMap,
     Map,
@@ -221,6 +222,33 @@ class Dataset:
         """
         block = whole("block", block, 1)
         return self._transformed(FlatMap(function("flat_map", f), name or code_name(f), block))
+
+    def bucket(
+        self,
+        key: Callable[[Any], Any] | str,
+        boundaries: Sequence[float],
+        *,
+        block: int = 1024,
+        name: str | None = None,
+    ) -> Dataset:
+        """The same rows, those of similar length together. The dataset is counted from here on.
+
+        Within a block, rows come bucket after bucket, so that nearly all batches hold one bucket:
+        all but those where a block goes on to its next one. Collate them with `pad_to`.
+
+        Args:
+            key: `key(row)` is a row's length; or the name of a field.
+            boundaries: rising; the longest length of each bucket. Longer rows share one more.
+            block: about how many rows are sorted together: many times the batch size.
+            name: in messages.
+
+        >>> ds = Dataset(["aa", "bbbbb", "c", "dddd"]).bucket(len, [2, 5], block=4)
+        >>> list(ds)
+        ['aa', 'c', 'bbbbb', 'dddd']
+        """
+        known = key if isinstance(key, str) else code_name(function("bucket", key))
+        block = whole("block", block, 1)
+        return self._transformed(Bucket(key, boundaries, block, name or known))
 
     def pack(
         self,

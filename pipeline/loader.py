@@ -46,7 +46,7 @@ class Loader:
         host, hosts: this process's place among them, by hand.
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
         steps: end a pass after so many batches.
-        collate: layout only: this host's rows (a list) -> batch.
+        collate: layout only: this host's rows (a list) -> batch; `pad_to(...)` for ragged ones.
         workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
@@ -98,7 +98,7 @@ class Loader:
             whole("steps", steps, 1, BatchError)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
         # whoever collates by hand sees the very rows that stages return
-        stack = collate is None or remainder == "pad"
+        stack = collate is None or (remainder == "pad" and not getattr(collate, "ragged", False))
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
         self._stream = self._open(share_of(feed, host, hosts, batch_size), remainder, steps)

@@ -54,6 +54,10 @@ def copies(row: Any) -> list[Any]:
     return [{"id": row["id"], "v": row["v"] + j} for j in range(int(row["id"]) % 3)]
 
 
+def bits(row: Any) -> int:
+    return int(row["id"]).bit_length()
+
+
 def document(row: Any) -> Any:
     return {"tokens": np.full(1 + row["id"] % 7, row["v"])}
 
@@ -144,6 +148,7 @@ _OPS: dict[str, Callable[..., Dataset]] = {
     "whole": lambda ds, name, block: ds.map(document).pack(
         {"tokens": 5}, cross=False, block=block, longer="truncate", max_segments=2
     ),
+    "bucket": lambda ds, name, block: ds.bucket(bits, [2, 4], block=block),
     "lanes": lambda ds, name, n: ds.lanes(n),
 }
 
@@ -166,7 +171,7 @@ _ORDER = st.one_of(
 # over a source alone: the chunk shuffle asks for rows as they lie
 _CHUNKS = st.tuples(st.just("chunks"), st.integers(1, 4), st.none() | st.integers(1, 9))
 _BLOCK = st.sampled_from([1, 3, 8, 64])
-_COUNT = st.tuples(st.sampled_from(["filter", "flat_map"]), _BLOCK)
+_COUNT = st.tuples(st.sampled_from(["filter", "flat_map", "bucket"]), _BLOCK)
 _PACK = st.tuples(
     st.sampled_from(["split", "first_fit", "longest_first", "best_fit", "whole"]), _BLOCK
 )

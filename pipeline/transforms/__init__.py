@@ -1,22 +1,28 @@
 """What happens to values: each transform is a pure function of a block and its site."""
 
+from pipeline.transforms.bucket import Bucket
 from pipeline.transforms.code import code_digest, code_name
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.filter import Filter
 from pipeline.transforms.flat_map import FlatMap
 from pipeline.transforms.map import Map, MapWithIndex
 from pipeline.transforms.pack import Pack
+from pipeline.transforms.pad import PadTo, pad_to, padding_share
 from pipeline.transforms.random_map import RandomMap
 
 __all__ = [
+    "Bucket",
     "Filter",
     "FlatMap",
     "Map",
     "MapWithIndex",
     "Pack",
+    "PadTo",
     "RandomMap",
     "code_digest",
     "code_name",
     "collate",
     "collate_block",
+    "pad_to",
+    "padding_share",
 ]
