@@ -1,0 +1,1 @@
+"""Object stores for tests, each in a process of its own: fixtures `gcs` and `s3`."""
