@@ -9,6 +9,8 @@ import numpy as np
 
 from pipeline.errors import ChainError, PipelineError
 
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
 
 def whole(
     name: str,
@@ -27,6 +29,26 @@ def whole(
         upper = "on" if most == 1 << 62 else f"to {most}"
         raise error(f"{name}={value!r}: give a whole number from {least} {upper}")
     return int(value)
+
+
+def byte_count(
+    name: str, value: Any, least: int = 0, error: type[PipelineError] = ChainError
+) -> int:
+    """Bytes, from a whole number or words like "512MiB".
+
+    >>> byte_count("ahead", "512MiB"), byte_count("ahead", 1000), byte_count("gap", "1.5 KiB")
+    (536870912, 1000, 1536)
+    """
+    found = value
+    if isinstance(value, str):
+        unit = value.lstrip("0123456789. ")
+        try:
+            found = int(float(value.removesuffix(unit)) * _UNITS[unit])
+        except (ValueError, KeyError, OverflowError):
+            found = None
+    if isinstance(found, bool) or not isinstance(found, int) or found < least:
+        raise error(f'{name}={value!r}: give bytes, or a string like "512MiB"')
+    return found
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:

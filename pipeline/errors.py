@@ -23,6 +23,14 @@ class SourceError(PipelineError):
     """A source cannot be opened or its files disagree: repair or replace the file it names."""
 
 
+class StorageError(SourceError, OSError):
+    """A file cannot be reached, all tries included: see the network, the rights or the options."""
+
+
+class MissingFileError(StorageError, FileNotFoundError):
+    """There is no such file, or no such bucket: correct the path."""
+
+
 class RecordError(SourceError):
     """One record cannot be read or decoded: skip, repair or rewrite it."""
 

@@ -16,7 +16,13 @@ from pipeline.types import Component, describe
 LOGGER = logging.getLogger("pipeline")
 _REMEMBERED = 100_000
 PAUSES = (0.05, 0.5)  # seconds between tries
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PipelineError,  # a StorageError has been tried until its deadline
+)
 T = TypeVar("T")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from pipeline.checks import byte_count
 from pipeline.errors import ChainError
 from pipeline.workers.processes import Processes
 from pipeline.workers.ray import Ray
@@ -13,8 +14,6 @@ from pipeline.workers.threads import Threads
 from pipeline.workers.work import Workers
 
 __all__ = ["Processes", "Ray", "Serial", "Threads", "Workers", "budget", "chosen"]
-
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
 
 
 def chosen(workers: Any) -> Workers:
@@ -48,11 +47,4 @@ def budget(ahead: Any) -> int:
     >>> budget("512MiB"), budget(1000)
     (536870912, 1000)
     """
-    if isinstance(ahead, str):
-        for unit, factor in _UNITS.items():
-            number = ahead.removesuffix(unit).strip()
-            if ahead.endswith(unit) and number.isdecimal():
-                return int(number) * factor
-    elif isinstance(ahead, int) and not isinstance(ahead, bool) and ahead >= 0:
-        return ahead
-    raise ChainError(f'ahead={ahead!r}: give bytes, or a string like "512MiB"')
+    return byte_count("ahead", ahead)

@@ -100,7 +100,7 @@ class Gcs(Store):
         status, _ = self.ask("POST", "/_control", json.dumps(wanted).encode())
         assert status == 200, status
 
-    def faults(self, *rules: dict[str, Any], match: str = "GET") -> None:
+    def faults(self, *rules: dict[str, Any], match: str = "GET|HEAD") -> None:
         """Let requests go wrong by rules, e.g. `dict(kind="status", status=503, rate=0.05)`."""
         self.control(faults=[{"match": match} | rule for rule in rules])
 

@@ -155,6 +155,7 @@ class Handler(RequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        self.wfile.flush()
 
     def _missing(self) -> None:
         error = {"error": {"code": 404, "message": "No such object"}}
