@@ -6,13 +6,20 @@ from pipeline.checkpoint import merge
 from pipeline.dataset import Dataset, concatenate, interleave, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
-from pipeline.sources import ArrayRecordSource, MemorySource, ParquetSource, WindowSource
+from pipeline.sources import (
+    ArrayRecordSource,
+    ArrowIpcSource,
+    MemorySource,
+    ParquetSource,
+    WindowSource,
+)
 from pipeline.transforms import pad_to, padding_share
 from pipeline.types import Source
 from pipeline.workers import Processes, Ray, Serial, Threads
 
 __all__ = [
     "ArrayRecordSource",
+    "ArrowIpcSource",
     "Block",
     "Columns",
     "Dataset",

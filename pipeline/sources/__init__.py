@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pipeline.errors import SourceError
 from pipeline.sources.array_record import ArrayRecordSource
+from pipeline.sources.arrow_ipc import ArrowIpcSource
 from pipeline.sources.files import expand
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
@@ -18,6 +19,7 @@ from pipeline.types import Source
 __all__ = [
     "SUFFIXES",
     "ArrayRecordSource",
+    "ArrowIpcSource",
     "MemorySource",
     "ParquetSource",
     "Storage",
@@ -28,6 +30,9 @@ __all__ = [
 SUFFIXES: dict[str, Callable[[tuple[str, ...]], Source]] = {
     ".array_record": ArrayRecordSource,
     ".arrayrecord": ArrayRecordSource,
+    ".arrow": ArrowIpcSource,
+    ".feather": ArrowIpcSource,
+    ".ipc": ArrowIpcSource,
     ".parquet": ParquetSource,
     ".pq": ParquetSource,
 }
@@ -46,7 +51,7 @@ def open_path(path: str | os.PathLike[str]) -> Source:
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
-    .arrayrecord, .parquet, .pq. Narrow the pattern, or build the source by its class.
+    .arrayrecord, .arrow, .feather, .ipc, .parquet, .pq. Narrow the pattern, or build the source by its class.
     """
     files = expand(path)
     kinds = {_format(file.path) for file in files}

@@ -135,7 +135,7 @@ def test_a_null_integer_spoils_its_row_alone(tmp_path, values, kind, name):
     path = write(tmp_path, {"c": pa.array(values, kind)})
     source = ParquetSource(path)
     assert len(source.read(np.array([3, 1, 0, 3]))) == 4
-    with pytest.raises(RecordError, match=rf"'{name}' is null in row 2 of {path}.*on_error"):
+    with pytest.raises(RecordError, match=rf"'{name}' of row 2 of {path} is null.*on_error"):
         source.read(np.array([3, 2, 0]))
 
 
@@ -154,7 +154,7 @@ def test_columns_project_in_the_order_asked(tmp_path):
     whole, narrow = ParquetSource(paths), ParquetSource(paths, columns=["id"])
     for s in (whole, narrow):
         s.read(np.array([1]))
-    assert narrow._cache._bytes < whole._cache._bytes / 4  # nothing else was decoded
+    assert narrow._chunks.kept.bytes < whole._chunks.kept.bytes / 4  # nothing else was decoded
     with pytest.raises(SourceError, match=r"no column \['nope'\]. Choose among \['id', 'x'"):
         ParquetSource(paths, columns=["id", "nope"])
     with pytest.raises(SourceError, match="each once"):
@@ -193,9 +193,9 @@ def test_what_a_file_calls_the_values_of_a_list_is_no_difference(tmp_path):
 class Counting(ParquetSource):
     decoded: list[int]
 
-    def _decode(self, group):
-        self.decoded.append(group)
-        return super()._decode(group)
+    def _decode(self, groups):
+        self.decoded += groups
+        return super()._decode(groups)
 
 
 def counting(paths, **options):
@@ -222,12 +222,13 @@ def test_the_cache_is_bounded_and_no_part_of_the_fingerprint(tmp_path):
     paths = shards(tmp_path, [640])
     one = counting(paths)
     one.read(np.array([0]))
-    limit = 3 * one._cache._bytes
+    limit = 3 * one._chunks.kept.bytes
     source = counting(paths, cache_bytes=limit)
     for i in range(0, 640, 64):
         source.read(np.array([i]))
-        held = sum(t.nbytes for t in source._cache._held.values())
-        assert held == source._cache._bytes <= limit
+        kept = source._chunks.kept
+        held = sum(size for _, size in kept._held.values())
+        assert 0 < held == kept.bytes <= limit
     assert source.fingerprint() == ParquetSource(paths).fingerprint()
 
 

@@ -1,0 +1,196 @@
+"""Rows of files whose smallest read is a chunk of many: which chunks, and their rows by index."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Columns, Int64s
+from pipeline.errors import RecordError
+from pipeline.sources import arrow
+from pipeline.sources.arrow import Unusable
+from pipeline.sources.files import Files
+from pipeline.sources.indices import inside
+from pipeline.sources.kept import Kept
+
+LOGGER = logging.getLogger("pipeline")
+FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that
+WASTE = 100  # rows decoded for each one used that are worth a warning
+LEAST = 16  # chunks dropped before it
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Chunk(NamedTuple):
+    """A decoded chunk.
+
+    Attributes:
+        columns: as `arrow.columns_of`.
+        rows: how many of its rows can be read: all, or those before what is corrupt.
+        error: why the others cannot; names them, and ends in a remedy.
+    """
+
+    columns: arrow.Tree
+    rows: int
+    error: str = ""
+
+
+class Decoder(NamedTuple):
+    """How chunks are had.
+
+    Attributes:
+        decode: chunks by number; all of them in flight together.
+        weigh: bytes that reading a chunk takes.
+        empty: a chunk without rows: fields, dtypes and shapes.
+        costly: whether decoding a chunk for a few rows is worth a warning.
+    """
+
+    decode: Callable[[list[int]], Sequence[Chunk]]
+    weigh: Callable[[int], int]
+    empty: arrow.Tree
+    costly: bool
+
+
+class Chunks:
+    """The rows of files' chunks end to end; decoded chunks are kept, bounded, for all threads.
+
+    Args:
+        files: what holds them.
+        counts: rows of each chunk of each file.
+        decoder: how chunks are had.
+        cache_bytes: of decoded chunks kept.
+
+    Attributes:
+        bounds: int64[chunks + 1], the first row of each chunk, and the end.
+    """
+
+    def __init__(
+        self, files: Files, counts: Sequence[Int64s], decoder: Decoder, cache_bytes: int
+    ) -> None:
+        self._files, self._decoder, self._limit = files, decoder, cache_bytes
+        sizes = np.concatenate([np.zeros(0, np.int64), *counts])
+        self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._first = np.concatenate([[0], np.cumsum([len(c) for c in counts])]).astype(np.int64)
+        self._warned = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing any more."""
+        self._pid = os.getpid()
+        self.kept = Kept[Chunk](self._limit, _weight, self._drop)
+        self._used: dict[int, int] = {}  # rows read out of each chunk kept
+        self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
+
+    def place(self, chunk: int) -> tuple[int, int]:
+        """The file of a chunk, and its number there."""
+        file = int(np.searchsorted(self._first, chunk, side="right")) - 1
+        return file, chunk - int(self._first[file])
+
+    def span(self, chunk: int) -> tuple[int, int]:
+        """Rows `[start, stop)` of its file that are a chunk's."""
+        base = self._files.bounds[self.place(chunk)[0]]
+        return int(self.bounds[chunk] - base), int(self.bounds[chunk + 1] - base)
+
+    def read(self, indices: Int64s) -> Columns:
+        """Rows by index, copied: each chunk that holds some is decoded at most once."""
+        if self._pid != os.getpid():  # a forked child: locks may be held for ever
+            self.forget()
+        wanted = inside(indices, int(self.bounds[-1]))
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        chunk_of = np.searchsorted(self.bounds, ascending, side="right") - 1
+        needed, firsts = np.unique(chunk_of, return_index=True)
+        cuts = dict(zip(needed.tolist(), np.split(np.arange(len(order)), firsts[1:]), strict=False))
+        out = arrow.room(self._decoder.empty, len(order))
+        for slab in self._slabs(needed.tolist()):
+            for number in slab:  # before any is dropped
+                self._used[number] = self._used.get(number, 0) + len(cuts[number])
+            chunks = self.kept.get(slab, self._decoder.decode)
+            for number, chunk in zip(slab, chunks, strict=True):
+                rows = ascending[cuts[number]] - self.bounds[number]
+                self._put(number, chunk, out, order[cuts[number]], rows)
+        return Columns(out)
+
+    def _slabs(self, chunks: list[int]) -> Iterator[list[int]]:
+        # so many at once that what is fetched for them fits into FETCH
+        slab: list[int] = []
+        held = 0
+        for chunk in chunks:
+            weight = 0 if chunk in self.kept else self._decoder.weigh(chunk)
+            if slab and held + weight > FETCH:
+                yield slab
+                slab, held = [], 0
+            slab.append(chunk)
+            held += weight
+        if slab:
+            yield slab
+
+    def _put(
+        self, number: int, chunk: Chunk, out: arrow.Tree, at: NDArray[Any], rows: Int64s
+    ) -> None:
+        if chunk.rows <= rows[-1]:
+            raise RecordError(chunk.error)
+        try:
+            arrow.put(chunk.columns, out, at, rows)
+        except Unusable as e:
+            path, row = self._files.where(self.bounds[number] + np.array([e.row]))[0]
+            raise RecordError(
+                f"column {e.column!r} of row {row} of {path} {e.why}. {e.remedy}, or skip such "
+                'rows with .on_error("skip").'
+            ) from None
+
+    def _drop(self, chunk: int) -> None:
+        # called as a chunk is dropped, one at a time
+        rows = int(self.bounds[chunk + 1] - self.bounds[chunk])
+        for i, n in enumerate((1, rows, self._used.pop(chunk, 0))):
+            self._waste[i] += n
+        count, decoded, used = self._waste
+        if self._warned or not self._decoder.costly:
+            return
+        if count >= LEAST and decoded >= WASTE * max(1, used):
+            self._warned = True
+            LOGGER.warning(self._advice(count, decoded, used))
+
+    def _advice(self, count: int, decoded: int, used: int) -> str:
+        return (
+            f"{decoded:,} rows in {count} chunks of {self._files.paths[0]} and its like were "
+            f"decoded for {used:,} rows used and then dropped: these files are read in chunks of "
+            f"about {decoded // count:,} rows. Shuffle with .shuffle(chunks=16), which reads whole "
+            f"chunks, or raise cache_bytes= (now {self._limit:,}), or write smaller chunks."
+        )
+
+
+def _weight(chunk: Chunk) -> int:
+    return arrow.nbytes(chunk.columns)
+
+
+class Cores:
+    """Cores that one source may use besides the calling threads: bounded, however many call."""
+
+    def __init__(self) -> None:
+        self._pid = -1
+
+    def map(self, f: Callable[[A], B], items: Sequence[A]) -> list[B]:
+        """`[f(item) for item in items]`, in more threads where there are cores to spare."""
+        import pyarrow as pa
+
+        if self._pid != os.getpid():
+            # pyarrow knows OMP_NUM_THREADS: one of many worker processes has none to spare
+            self._pid, self._spare = os.getpid(), threading.Semaphore(max(0, pa.cpu_count() - 1))
+        more = 0
+        while more < len(items) - 1 and self._spare.acquire(blocking=False):
+            more += 1
+        if not more:
+            return [f(item) for item in items]
+        try:
+            with ThreadPoolExecutor(more + 1, "lockstep-decode") as pool:
+                return list(pool.map(f, items))
+        finally:
+            self._spare.release(more)

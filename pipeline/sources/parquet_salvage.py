@@ -1,0 +1,113 @@
+"""What of a corrupt row group can still be read, and what to say of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.sources.arrow import plain_table
+from pipeline.sources.parquet_footer import Footer
+from pipeline.sources.ranges import RangeFile, Span
+from pipeline.sources.storage import Stat
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_PIECES = 256  # a corrupt group is read in so many: at most one of them is lost before the page
+
+
+class Part(NamedTuple):
+    """A row group's bytes, and all that reading and naming it takes.
+
+    Attributes:
+        stat: its file.
+        footer: of its file.
+        group: its number in the file.
+        first: its first row in the file.
+        spans: rising, where its bytes lie.
+        data: the bytes of each span.
+    """
+
+    stat: Stat
+    footer: Footer
+    group: int
+    first: int
+    spans: Sequence[Span]
+    data: Sequence[Any]
+
+    def opened(self, *, verify: bool) -> pq.ParquetFile:
+        """A reader that finds this group alone."""
+        import pyarrow.parquet as pq
+
+        # one reader is not for several threads, and making one takes 30 µs once metadata is known
+        view = RangeFile(self.stat.size, self.spans, self.data).opened()
+        metadata = self.footer.metadata
+        return pq.ParquetFile(
+            view,
+            metadata=metadata,
+            pre_buffer=False,  # it would read what lies between the columns wanted
+            page_checksum_verification=verify,
+        )
+
+
+def salvage(
+    part: Part, columns: Sequence[str], error: Exception, *, verify: bool
+) -> tuple[pa.Table, str]:
+    """The rows before the first corrupt page, as a plain table, and why there are no more."""
+    column, (start, stop) = _culprit(part, verify)
+    table = _before(part, columns, verify)
+    why = " ".join(str(error).split()).rstrip(".")
+    last = part.first + part.footer.metadata.row_group(part.group).num_rows - 1
+    first = part.first + table.num_rows
+    return table, (
+        f"cannot decode rows {first} to {last} (row group {part.group}) of {part.stat.path}: "
+        f"column {column!r}, bytes {start} to {stop - 1}: {why}. "
+        'Rewrite the file, or skip such rows with .on_error("skip").'
+    )
+
+
+def _culprit(part: Part, verify: bool) -> tuple[str, Span]:
+    # the first column that fails alone, and where its bytes lie
+    metadata = part.footer.metadata
+    names = [metadata.schema.column(leaf).path for leaf in part.footer.leaves]
+    spans = part.footer.spans(part.group)
+    for name, span in zip(names, spans, strict=True):
+        if _fails(part, [name], verify):
+            return name, span
+    return ", ".join(names), (min(s[0] for s in spans), max(s[1] for s in spans))
+
+
+def _fails(part: Part, columns: list[str], verify: bool) -> bool:
+    import pyarrow as pa
+
+    try:
+        with part.opened(verify=verify) as file:
+            file.read_row_group(part.group, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException):
+        return True
+    return False
+
+
+def _before(part: Part, columns: Sequence[str], verify: bool) -> pa.Table:
+    import pyarrow as pa
+
+    rows = part.footer.metadata.row_group(part.group).num_rows
+    batches: list[pa.RecordBatch] = []
+    with part.opened(verify=verify) as file:
+        try:
+            pieces = file.iter_batches(
+                -(-rows // _PIECES), [part.group], list(columns), use_threads=False
+            )
+            batches.extend(pieces)
+        except (OSError, pa.ArrowException):
+            pass  # what came before it is what can be read
+        empty = file.schema_arrow.empty_table()
+    if not batches:
+        top = {column for column in empty.column_names if _wanted(column, columns)}
+        return plain_table(empty.select(sorted(top)))
+    return plain_table(pa.Table.from_batches(batches))
+
+
+def _wanted(top: str, columns: Sequence[str]) -> bool:
+    return any(column == top or column.startswith(top + ".") for column in columns)

@@ -1,0 +1,98 @@
+"""Which columns of files are wanted, and whether all files have them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.errors import SourceError
+from pipeline.sources.arrow import plain_schema
+from pipeline.sources.files import unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def distinct(columns: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, each once, none within another.
+
+    >>> distinct(["a.x", "b"])
+    ('a.x', 'b')
+    """
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    if not names or len(set(names)) != len(names):
+        raise SourceError(f"columns={list(names)} must name at least one column, each once.")
+    for name in names:
+        within = [other for other in names if name.startswith(other + ".")]
+        if within:
+            raise SourceError(
+                f"columns={list(names)}: {name!r} is part of {within[0]!r}. Name one."
+            )
+    return names
+
+
+def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """The plain schema of the columns wanted; "a.b" is field b of the struct a.
+
+    Raises:
+        SourceError: there is no such column, or the file's columns have no names of their own.
+    """
+    import pyarrow as pa
+
+    if len(set(schema.names)) != len(schema.names) or not schema.names:
+        raise unreadable(path, f"its columns {schema.names} need names, each its own")
+    if columns is None:
+        return plain_schema(schema)
+    fields: dict[str, pa.Field] = {}
+    missing: list[str] = []
+    for column in columns:
+        found = _found(list(schema), column)
+        if found is None:
+            missing.append(column)
+        else:
+            old = fields.get(found.name)
+            fields[found.name] = found if old is None else _joined(old, found)
+    if missing:
+        raise SourceError(f"{path} has no column {missing}. Choose among {schema.names}.")
+    return plain_schema(pa.schema(list(fields.values())))
+
+
+def _found(fields: Sequence[pa.Field], column: str) -> pa.Field | None:
+    # the field, with nothing but the way to what is wanted in it
+    import pyarrow as pa
+    from pyarrow import types
+
+    for field in fields:
+        if field.name == column:
+            return field
+    for field in fields:
+        if column.startswith(field.name + ".") and types.is_struct(field.type):
+            inner = _found(list(field.type), column[len(field.name) + 1 :])
+            if inner is not None:
+                return pa.field(field.name, pa.struct([inner]))
+    return None
+
+
+def _joined(a: pa.Field, b: pa.Field) -> pa.Field:
+    # two ways into one struct
+    import pyarrow as pa
+
+    fields = {field.name: field for field in a.type}
+    for field in b.type:
+        fields[field.name] = _joined(fields[field.name], field) if field.name in fields else field
+    return pa.field(a.name, pa.struct(list(fields.values())))
+
+
+def check_same(first: str, expected: pa.Schema, path: str, schema: pa.Schema) -> None:
+    """Refuse a file whose columns are not those of the first.
+
+    Raises:
+        SourceError: it names the column and both types.
+    """
+    a, b = ({field.name: str(field.type) for field in s} for s in (expected, schema))
+    for name in sorted(a.keys() | b.keys()):
+        if a.get(name) != b.get(name):
+            raise SourceError(
+                f"column {name!r} is {b.get(name, 'absent')} in {path} but "
+                f"{a.get(name, 'absent')} in {first}. Rewrite one, or leave it out with columns=."
+            )
