@@ -1,4 +1,4 @@
-"""What an index of a Permutation costs beside NumPy's and Grain's, and how random its orders are."""
+"""What an index of a Permutation costs beside NumPy's and Grain's, and how random orders are."""
 
 from __future__ import annotations
 

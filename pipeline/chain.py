@@ -91,6 +91,8 @@ class Chain:
             if order is not None:
                 self.period = order.period(self.lengths[-1], self.period)
             self.lengths.append(order.length(self.lengths[-1]) if order else self.lengths[-1])
+        # stages of this very chain that a cache beneath holds: theirs are the first numbers
+        self.before: tuple[Stage, ...] = getattr(root, "stages", ())
         self._sites: dict[Path, tuple[Site, ...]] = {}
         self._known: dict[str, str] | None = None
 
@@ -157,7 +159,8 @@ class Chain:
 
     def _read(self, at: At, path: Path) -> Block:
         at, transforms = self._resolve(at, path)
-        block = METER.timed(_named("source", path), self.root.read, at, path)
+        where = "cache" if getattr(self.root, "kind", "") == "cache" else "source"
+        block = METER.timed(_named(where, path), self.root.read, at, path)
         for transform, site in transforms:
             block = METER.timed(_named(site.stage, path), patiently, transform.apply, block, site)
         return block
@@ -224,7 +227,8 @@ class Chain:
         return dict(self._known)
 
     def _fingerprint(self) -> dict[str, str]:
-        stages = {f"stages.{i}": s.fingerprint() for i, s in enumerate(self.stages)}
+        numbered = enumerate(self.stages, len(self.before))
+        stages = {f"stages.{i}": s.fingerprint() for i, s in numbered}
         lanes = {"lanes": str(self.lanes)} if self.counted else {}
         skip = {"on_error": self.on_error} if self.on_error != "raise" else {}
         return {"seed": str(self.seed), **lanes, **skip, **self.root.fingerprint(), **stages}
@@ -247,7 +251,7 @@ class Chain:
             components = self.root.components(path)
             self._sites[path] = tuple(
                 Site(self.seed, path, components, f"stage {i}: {s.kind} {s.name!r}")
-                for i, s in enumerate(self.stages)
+                for i, s in enumerate(self.stages, len(self.before))
             )
         return self._sites[path]
 

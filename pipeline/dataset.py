@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Int64s, as_int64
+from pipeline.cache import Cached
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
@@ -324,6 +326,35 @@ class Dataset:
             )
         return self._with(*self.chain.stages, lanes=whole("lanes", n, 1, most=MOST_LANES))
 
+    def cache(self, path: str | PathLike[str] | None = None) -> Dataset:
+        """The same rows, each made once and then kept; of an indexed dataset whose rows stay.
+
+        It changes no data and no fingerprint, so a run may go on with or without it. What differs
+        by epoch (random_map, a reshuffling shuffle) goes after it, as does what counts rows.
+
+        Args:
+            path: a folder of this machine that processes and runs may share, killed ones too:
+                rows are found by the fingerprint of what lies beneath (its sources, stages, seed),
+                checked by checksum, and made anew if damaged. It is never emptied: delete it as
+                you like. None keeps rows in memory, in each worker process its own.
+
+        Raises:
+            ChainError: rows beneath differ by epoch, are counted or never end.
+
+        >>> ds = Dataset(range(4)).map(lambda x: x * x, name="slow").cache().shuffle().repeat()
+        >>> sorted(ds.head(4))
+        [0, 1, 4, 9]
+        """
+        c, folder = self.chain, None if path is None else str(fspath(path))
+        if folder is not None and "://" in folder:
+            raise ChainError(
+                f"cache({folder!r}): rows are kept on this machine. Give a local folder."
+            )
+        kept = Cached(Chain(c.root, c.stages, c.seed, c.lanes), folder)
+        new = object.__new__(Dataset)
+        new.chain = Chain(kept, (), c.seed, 1, c.on_error)
+        return new
+
     def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
         """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
 
@@ -365,7 +396,7 @@ class Dataset:
 
     def _refuse_twin(self, stage: Stage) -> None:
         below = self.chain.below() if stage.kind == "random_map" else ()
-        beside = [*self.chain.stages, *below]
+        beside = [*self.chain.before, *self.chain.stages, *below]
         twins = [s for s in beside if (s.kind, s.name) == (stage.kind, stage.name)]
         if stage.random and twins:
             raise ChainError(
@@ -398,7 +429,10 @@ class Dataset:
 
     def __repr__(self) -> str:
         head = ", ".join(type(c.source).__name__ for c in self.components)
-        stages = "".join(f"\n  .{s.fingerprint()}" for s in self.chain.stages)
+        held = self.chain.before
+        lines = [s.fingerprint() for s in held] + ["cache"] * bool(held)
+        lines += [s.fingerprint() for s in self.chain.stages]
+        stages = "".join(f"\n  .{line}" for line in lines)
         return f"Dataset({head}, seed={self.chain.seed}){stages}"
 
     def fingerprint(self) -> dict[str, str]:

@@ -24,23 +24,26 @@ def runs_of(chain: Chain, run: int | None) -> Runs:
         ChainError: rows of the chain do not lie as its source's do.
         SourceError: the source's chunk_bounds do not rise from 0 to its length.
     """
-    for stage in chain.stages:
+    root, stages = chain.root, (*chain.before, *chain.stages)
+    while (held := getattr(root, "chain", None)) is not None:  # a cache keeps rows where they lie
+        root = held.root
+    for stage in stages:
         if as_order(stage) and not _contiguous(stage):
             raise ChainError(
                 f"shuffle(chunks=) needs rows in their source's order, but {stage.kind} "
                 f"'{stage.name}' moves them. Put the chunk shuffle before it; over other orders "
                 "use shuffle(window=)."
             )
-    if not isinstance(chain.root, Leaf):
-        kind = getattr(chain.root, "kind", type(chain.root).__name__)
+    if not isinstance(root, Leaf):
+        kind = getattr(root, "kind", type(root).__name__)
         raise ChainError(
             f"shuffle(chunks=) needs one source's order, but {kind} joins several datasets. Chunk-"
             "shuffle each of them first; above, use shuffle(window=) or shuffle()."
         )
-    bounds = None if run is not None else _bounds(chain.root.source)
+    bounds = None if run is not None else _bounds(root.source)
     if bounds is None:
         return Even(chain.length, run or RUN)
-    for stage in chain.stages:
+    for stage in stages:
         if isinstance(stage, Slice):
             bounds = np.clip(bounds, stage.start, stage.start + stage.count) - stage.start
     return Bounded(bounds)

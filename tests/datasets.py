@@ -22,6 +22,7 @@ from pipeline import (
     interleave,
 )
 from pipeline.debug.digest import digest
+from pipeline.errors import ChainError
 
 Op = tuple[Any, ...]
 SOURCES = ("list", "columns", "array_record", "parquet")
@@ -96,6 +97,12 @@ class Files:
         pq.write_table(table, path, row_group_size=4)
         return ParquetSource(path)
 
+    def cached(self, ds: Dataset, disk: bool) -> Dataset:
+        try:
+            return ds.cache(self._folder / "cache" if disk else None)
+        except ChainError:  # its rows differ by epoch
+            return ds
+
     def dataset(self, kind: str, n: int, seed: int) -> Dataset:
         if kind == "array_record":
             return Dataset(self.array_record(n), seed=seed).map(decode)
@@ -112,7 +119,7 @@ def build(files: Files, recipe: tuple[str, int, int, list[Op]]) -> Dataset:
     kind, n, seed, ops = recipe
     ds = files.dataset(kind, n, seed)
     for i, (op, *args) in enumerate(ops):
-        ds = _OPS[op](ds, f"s{i}", *args)
+        ds = files.cached(ds, *args) if op == "cache" else _OPS[op](ds, f"s{i}", *args)
     return ds
 
 
@@ -169,6 +176,7 @@ _ORDER = st.one_of(
     ),
 )
 # over a source alone: the chunk shuffle asks for rows as they lie
+_CACHE = st.tuples(st.just("cache"), st.booleans())
 _CHUNKS = st.tuples(st.just("chunks"), st.integers(1, 4), st.none() | st.integers(1, 9))
 _BLOCK = st.sampled_from([1, 3, 8, 64])
 _COUNT = st.tuples(st.sampled_from(["filter", "flat_map", "bucket"]), _BLOCK)
@@ -183,7 +191,8 @@ def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None) -> Any
     """A recipe of an indexed dataset."""
     n = draw(sizes if sizes is not None else st.integers(1, 40))
     ops = draw(st.lists(_CHUNKS, max_size=1)) if draw(st.booleans()) else []
-    ops += draw(st.lists(st.one_of(_KEEP, _ORDER), max_size=5))
+    ops = [*draw(st.lists(st.one_of(_KEEP, _CACHE), max_size=2)), *ops]
+    ops += draw(st.lists(st.one_of(_KEEP, _ORDER, _CACHE), max_size=5))
     return draw(st.sampled_from(SOURCES)), n, draw(st.integers(0, 3)), ops
 
 
