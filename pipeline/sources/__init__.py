@@ -51,7 +51,8 @@ def open_path(path: str | os.PathLike[str]) -> Source:
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
-    .arrayrecord, .arrow, .feather, .ipc, .parquet, .pq. Narrow the pattern, or build the source by its class.
+    .arrayrecord, .arrow, .feather, .ipc, .parquet, .pq. Narrow the pattern, or build the
+    source by its class.
     """
     files = expand(path)
     kinds = {_format(file.path) for file in files}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.files import unreadable
+from pipeline.sources.complaints import unreadable
 from pipeline.sources.ranges import Span
 from pipeline.sources.storage import Stat
 

@@ -12,12 +12,13 @@ from pipeline.block import Columns, Int64s
 from pipeline.sources import arrow
 from pipeline.sources.arrow_footer import Footer, digest, footers
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
-from pipeline.sources.files import Files, Paths, changed, expand, unreadable
+from pipeline.sources.complaints import changed, unreadable
+from pipeline.sources.files import Files, Paths, expand
 from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import check_same, distinct, projected
-from pipeline.sources.ranges import RangeFile, Span
-from pipeline.sources.storage import Range, Stat, Storage, is_url
+from pipeline.sources.ranges import RangeFile, Span, opening
+from pipeline.sources.storage import Stat, Storage, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +66,7 @@ class ArrowIpcSource:
         self._map, self._cache_bytes = memory_map, cache_bytes
         storage = storage or Storage()
         found = expand(paths, storage)
-        self._footers = tuple(footers(found, partial(_fetch, storage)))
+        self._footers = tuple(footers(found, partial(_opening, storage)))
         schemas = _schemas(found, self._footers, storage)
         self._schema: pa.Schema = projected(found[0].path, schemas[0], self._columns)
         for stat, schema in zip(found, schemas, strict=True):
@@ -128,7 +129,7 @@ class ArrowIpcSource:
             end = opened.data[0].slice(footer.span[0]).to_pybytes()
         else:
             spans = footer.common()
-            data = _fetch(self._files.storage, [(stat, span) for span in spans])
+            data = _opening(self._files.storage, [(stat, span) for span in spans])
             opened, end = _Opened(stat, footer, spans, data), data[-1]
         if digest(end) != footer.digest:
             raise changed(stat.path, f"{footer.rows.sum()} rows", "other batches")
@@ -138,12 +139,12 @@ class ArrowIpcSource:
         places = [self._chunks.place(batch) for batch in batches]
         spans = [self._footers[file].block(batch) for file, batch in places]
         remote = [
-            (self._files.stat(file), span)
+            self._files.stat(file).range(*span)
             for (file, _), span in zip(places, spans, strict=True)
             if not self._mapped(file)
         ]
         try:
-            found = iter(_fetch(self._files.storage, remote))
+            found = iter(self._files.storage.read(remote))
         except OSError:
             for file in {file for file, _ in places}:
                 self._files.check_unchanged(file)
@@ -259,9 +260,8 @@ def _mapping(path: str) -> pa.Buffer:
         raise unreadable(path, e) from e
 
 
-def _fetch(storage: Storage, wanted: Sequence[tuple[Stat, Span]]) -> list[bytes]:
-    ranges = [Range(stat.path, *span) for stat, span in wanted]
-    return storage.read(ranges) if ranges else []
+def _opening(storage: Storage, wanted: Sequence[tuple[Stat, Span]]) -> list[bytes]:
+    return opening(storage, [stat.range(*span) for stat, span in wanted])
 
 
 def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -> list[pa.Schema]:
@@ -269,7 +269,7 @@ def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -
 
     ends = [(stat, footer.span) for stat, footer in zip(stats, found, strict=True)]
     schemas: list[pa.Schema] = []
-    for (stat, span), footer, end in zip(ends, found, _fetch(storage, ends), strict=True):
+    for (stat, span), footer, end in zip(ends, found, _opening(storage, ends), strict=True):
         try:
             schemas.append(_Opened(stat, footer, [span], [end]).reader().schema)
         except (OSError, pa.ArrowException) as e:

@@ -11,13 +11,14 @@ import numpy as np
 from pipeline.block import Columns, Int64s
 from pipeline.sources import arrow
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
-from pipeline.sources.files import Files, Paths, changed, expand
+from pipeline.sources.complaints import changed
+from pipeline.sources.files import Files, Paths, expand
 from pipeline.sources.handles import Handles
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
-from pipeline.sources.storage import Range, Storage
+from pipeline.sources.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,7 +129,7 @@ class ParquetSource:
         places = [self._chunks.place(group) for group in groups]
         wanted = [self._footers.get(f).fetched(g, self._files.sizes[f]) for f, g in places]
         ranges = [
-            Range(self._files.paths[file], *span)
+            self._files.stat(file).range(*span)
             for (file, _), spans in zip(places, wanted, strict=True)
             for span in spans
         ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.files import unreadable
-from pipeline.sources.ranges import Span, merged
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.complaints import unreadable
+from pipeline.sources.ranges import Span, merged, opening
+from pipeline.sources.storage import Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -73,10 +73,10 @@ def footers(stats: Sequence[Stat], storage: Storage) -> Iterator[pq.FileMetaData
 
 def _ends(stats: Sequence[Stat], lengths: Sequence[int], storage: Storage) -> list[bytes]:
     ranges = [
-        Range(stat.path, max(0, stat.size - length), stat.size)
+        stat.range(max(0, stat.size - length), stat.size)
         for stat, length in zip(stats, lengths, strict=True)
     ]
-    return storage.read(ranges) if ranges else []
+    return opening(storage, ranges)
 
 
 def _parsed(path: str, end: bytes) -> pq.FileMetaData:

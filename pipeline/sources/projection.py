@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
 from pipeline.sources.arrow import plain_schema
-from pipeline.sources.files import unreadable
+from pipeline.sources.complaints import unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,6 +6,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import PipelineError
+from pipeline.sources.complaints import unreadable
+from pipeline.sources.storage import Range, Storage
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -25,6 +29,20 @@ def merged(spans: Sequence[Span], gap: int) -> list[Span]:
         else:
             out.append((start, stop))
     return out
+
+
+def opening(storage: Storage, ranges: Sequence[Range]) -> list[bytes]:
+    """The bytes of ranges of files that are being opened.
+
+    Raises:
+        SourceError: one cannot be read; of URLs a StorageError.
+    """
+    try:
+        return storage.read(ranges)
+    except OSError as e:
+        if isinstance(e, PipelineError):
+            raise
+        raise unreadable(e.filename or ranges[0].path, e) from e
 
 
 class RangeFile:

@@ -18,6 +18,7 @@ import pytest
 from pipeline.debug.conformance import check_source, same
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources.parquet import ParquetSource
+from tests.tables import check_rows, damage, table
 
 COUNTS = {
     "0": [0],
@@ -27,24 +28,6 @@ COUNTS = {
     "shards": [300, 0, 1, 699],
     "empty at both ends": [0, 5, 0],
 }
-
-
-def table(start, n):
-    ids = range(start, start + n)
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.int32()),
-            "x": pa.array([None if i % 3 else i / 2 for i in ids], pa.float32()),
-            "text": pa.array([None if i % 5 == 1 else f"t{i}\0" for i in ids], pa.string()),
-            "kind": pa.array([f"k{i % 3}" for i in ids], pa.dictionary(pa.int8(), pa.string())),
-            "vector": pa.array([[i, i + 1] for i in ids], pa.list_(pa.int16(), 2)),
-            "tokens": pa.array([None if i % 7 == 6 else list(range(i % 4)) for i in ids],
-                               pa.list_(pa.int64())),
-            "words": pa.array([["a", None] * (i % 3) for i in ids], pa.list_(pa.string())),
-            "deep": pa.array([{"flag": i % 2 == 0, "name": b"%d\0" % i} for i in ids],
-                             pa.struct([("flag", pa.bool_()), ("name", pa.binary())])),
-        }
-    )  # fmt: skip
 
 
 def shards(folder, counts, rows=64):
@@ -74,11 +57,7 @@ def test_keeps_what_a_source_promises(tmp_path, counts, cache_bytes):
     check_source(source, samples=24)
     n = sum(counts)
     for wanted in (np.arange(n), np.arange(n)[::-1], np.random.default_rng(0).permutation(n)):
-        got = source.read(wanted).tree
-        assert got["id"].tolist() == wanted.tolist()
-        texts = [None if i % 5 == 1 else f"t{i}\0" for i in wanted]
-        assert got["text"].tolist() == texts
-        assert got["deep"]["name"].tolist() == [b"%d\0" % i for i in wanted]
+        check_rows(source, wanted)
 
 
 def test_chunk_bounds_are_row_groups_across_files(tmp_path):
