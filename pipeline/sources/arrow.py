@@ -195,12 +195,16 @@ class Objects:
         return np.empty(n, object)
 
     def put(self, out: NDArray[Any], at: Int64s, rows: Int64s) -> None:
+        import pyarrow as pa
+
         try:
             self._put(out, at, rows)
-        except UnicodeDecodeError as e:
+        except (UnicodeDecodeError, pa.ArrowException) as e:
             if len(rows) == 1:
-                remedy = "Store it as binary, leave the column out with columns="
-                raise Unusable(self._name, int(rows[0]), f"is no text ({e})", remedy) from None
+                kind = self._array.type
+                why = f"cannot be had from its {kind} ({' '.join(str(e).split())})"
+                remedy = "Is it text in another encoding than UTF-8? Store it as binary"
+                raise Unusable(self._name, int(rows[0]), why, remedy) from None
             for i in range(len(rows)):  # the first of them that fails alone
                 self.put(out, at[i : i + 1], rows[i : i + 1])
             raise

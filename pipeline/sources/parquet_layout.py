@@ -46,8 +46,8 @@ def _codecs(footer: Footer) -> list[str]:
 
 
 def _advice(groups: list[dict[str, Any]]) -> list[str]:
-    if not groups:
-        return ["no row group: the file holds no rows"]
+    if not any(g["rows"] for g in groups):
+        return ["no rows: readers pass over it"]
     rows = int(np.median([g["rows"] for g in groups]))
     size = int(np.median([g["bytes"] for g in groups]))
     shape = f"row groups of about {rows:,} rows, {size:,} bytes decoded"

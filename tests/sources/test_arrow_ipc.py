@@ -131,12 +131,14 @@ def test_no_damage_to_a_file_is_a_crash_or_goes_unnamed(tmp_path):
         for _ in range(draw.choice([1, 4])):
             data[draw.randrange(len(data) // 2, len(data))] ^= 1 << draw.randrange(8)
         Path(bad).write_bytes(data)
+        said = "bad.arrow"
         try:
             ArrowIpcSource(bad).read(np.arange(50))
         except SourceError as e:
-            assert "bad.arrow" in str(e)
+            said = str(e)
         except IndexError:
             pass  # fewer rows than there were
+        assert "bad.arrow" in said
 
 
 @pytest.mark.parametrize("cut", [0, 5, 10, 100, -1, -7, -200])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import Dataset
 from pipeline.debug.conformance import check_source, same
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources.parquet import ParquetSource
@@ -249,6 +251,119 @@ def test_a_corrupt_group_is_named_and_spoils_no_other(tmp_path):
     with pytest.raises(RecordError, match=rf"rows 300 to 399 \(row group 3\) of {path}.*on_error"):
         source.read(np.array([5, 305]))
     assert source.read(np.array([5, 405])).tree["i"].tolist() == [5, 405]
+
+
+def pages(folder, n=1000, **options):
+    """One row group, one column in ten pages, and where they lie."""
+    ids = pa.table({"i": np.arange(n), "same": np.zeros(n)})
+    path = str(folder / "pages.parquet")
+    options = {"use_dictionary": False, "compression": None} | options
+    pq.write_table(
+        ids, path, data_page_size=8 * n // 10, write_batch_size=n // 10, **options
+    )  # fmt: skip
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    return path, chunk.data_page_offset, chunk.total_compressed_size
+
+
+def test_rows_before_a_corrupt_page_still_arrive(tmp_path):
+    path, start, size = pages(tmp_path, compression="zstd")
+    damage(path, start + size * 55 // 100, 40)
+    source = ParquetSource(path)
+    text = rf"rows 500 to 999 \(row group 0\) of {path}: column 'i', bytes {start} to "
+    with pytest.raises(RecordError, match=text + rf"{start + size - 1}: .*on_error"):
+        source.read(np.array([999]))
+    assert source.read(np.arange(500)).tree["i"].tolist() == list(range(500))
+    with pytest.raises(RecordError, match="rows 500 to"):
+        source.read(np.array([0, 500]))
+
+
+def test_page_checksums_are_checked_where_there_are_any(tmp_path):
+    path, start, size = pages(tmp_path, write_page_checksum=True)
+    damage(path, start + size * 55 // 100, 1)  # a value: nothing else would notice
+    assert ParquetSource(path, verify=False).read(np.arange(1000)).tree["i"].tolist() != list(
+        range(1000)
+    )
+    with pytest.raises(RecordError, match=r"rows 500 to 999 .*CRC"):
+        ParquetSource(path).read(np.array([999]))
+    assert ParquetSource(path, ["same"]).read(np.array([999])).tree["same"] == [0]
+
+
+def test_bad_pages_are_skipped_and_neighbours_kept(tmp_path):
+    path, start, size = pages(tmp_path, 200, write_page_checksum=True)
+    damage(path, start + size * 85 // 100, 8)
+    rows = Dataset(ParquetSource(path)).on_error("skip").read(np.arange(200)).rows()
+    assert {int(row["i"]) for row in rows} == set(range(160))
+
+
+def test_memory_that_runs_out_is_no_bad_record(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    source = ParquetSource(shards(tmp_path, [10]))
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", full)
+    with pytest.raises(MemoryError, match="malloc of size 64"):
+        source.read(np.array([0]))
+
+
+def test_text_that_is_none_spoils_its_row_alone(tmp_path):
+    values = [b"a", b"\xff\xfe", b"c"]
+    text = pa.array(values, pa.binary()).view(pa.string())
+    path = write(tmp_path, {"s": text}, use_dictionary=False)
+    source = ParquetSource(path)
+    assert source.read(np.array([2, 0])).tree["s"].tolist() == ["c", "a"]
+    with pytest.raises(
+        RecordError,
+        match=rf"column 's' of row 1 of {path} cannot be had from its string.*UTF-8.*on_error",
+    ):
+        source.read(np.array([2, 1, 0]))
+
+
+def test_fields_of_structs_project(tmp_path):
+    kind = pa.struct([("x", pa.int8()), ("y", pa.struct([("z", pa.string()), ("w", pa.int8())]))])
+    value = {"x": 1, "y": {"z": "a", "w": 2}}
+    path = write(tmp_path, {"s": pa.array([value, value], kind), "s.x": [7, 8], "t": [1, 2]})
+    source = ParquetSource(path, ["t", "s.y.w"])
+    assert str(source.read(np.array([1]))) == "Columns(t: int64[1], s.y.w: int8[1])"
+    assert source._footers.get(0).leaves == (2, 4)
+    both = ParquetSource(path, ["s.y"]).read(np.array([0])).tree
+    assert both == {"s": {"y": {"z": ["a"], "w": [2]}}}
+    for columns, text in (
+        (["s", "s.y"], r"'s.y' is part of 's'"),
+        (["s.q"], r"no column \['s.q'\]"),
+        (["s.y.z.q"], r"no column \['s.y.z.q'\]"),
+        ([], "at least one"),
+    ):
+        with pytest.raises(SourceError, match=text):
+            ParquetSource(path, columns)
+
+
+@pytest.mark.slow
+def test_keeps_what_a_source_promises_with_many_rows_and_files(tmp_path):
+    paths = []
+    for k, part in enumerate(np.array_split(np.arange(100_000), 49)):
+        paths.append(write(tmp_path, {"i": part}, f"{k:02}.parquet", row_group_size=700))
+    paths.insert(20, write(tmp_path, {"i": np.arange(0)}, "none.parquet"))
+    source = ParquetSource(paths, cache_bytes=1 << 20)
+    check_source(source, samples=100)
+    for order in (np.arange(100_000), np.random.default_rng(0).permutation(100_000)):
+        assert source.read(order).tree["i"].tolist() == order.tolist()
+
+
+def test_layout_is_plain_and_says_what_to_do(tmp_path):
+    paths = [
+        *shards(tmp_path, [100, 0]),
+        write(tmp_path, {"i": np.random.default_rng(0).random(9_000_000)}, row_group_size=1 << 24),
+    ]
+    small, none = ParquetSource(paths[:2]).layout()
+    large = ParquetSource(paths[2]).layout()[0]
+    assert json.loads(json.dumps(small)) == small
+    assert (small["rows"], small["bytes"]) == (100, os.path.getsize(paths[0]))
+    assert [g["rows"] for g in small["groups"]] == [64, 36]
+    assert small["columns"]["kind"].startswith("dictionary<")
+    assert small["codecs"] == ["SNAPPY"]
+    assert "small" in small["advice"][0]
+    assert "no rows" in none["advice"][0]
+    assert "large" in large["advice"][0]
 
 
 def test_a_file_replaced_or_removed_names_itself(tmp_path):
