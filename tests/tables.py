@@ -1,4 +1,4 @@
-"""Arrow tables with every kind of column that the tabular sources tell apart, and damage to files."""
+"""Arrow tables with every kind of column that tabular sources tell apart, and damage to files."""
 
 from __future__ import annotations
 

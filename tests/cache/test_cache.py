@@ -1,4 +1,4 @@
-"""A cache changes no row, makes each once, and serves nothing that is damaged or of another dataset."""
+"""A cache changes no row, makes each once, and serves nothing damaged or of another dataset."""
 
 from __future__ import annotations
 
