@@ -2,16 +2,20 @@
 
 Documents, into rows of 2,048: log-normal ones of about 500 tokens, and passages of three sentences
 of the harness's corpus as bytes. Longer ones are cut to 2,048 for all that keep documents whole,
-since grain refuses them. Each line holds medians of several runs, taken in turn; rows are packed
-rows, read end to end: from documents in memory to the last batch of 64, in one process.
+since grain refuses them. Rows are packed rows. "alone" is the packer on documents in memory, a
+block (ours) or a row (grain's) at a time; "loaded" goes on to batches of 64. Each figure is the
+median of several runs, taken in turn in one process, with glibc told to keep what is freed, as in
+our workers.
 
     python benchmarks/pack.py
 """
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -21,7 +25,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import Dataset, Loader, ParquetSource
+from pipeline.block import Block, Columns, Origin
+from pipeline.transforms import Pack
 from pipeline.transforms.packers import plan
+from pipeline.types import Component, Site
 
 DOCUMENTS, MEAN, SIGMA, LENGTH = 1 << 15, 500, 1.0, 2048
 BLOCK, BATCH, RUNS = 256, 64, 5
@@ -46,7 +53,7 @@ def passages() -> Documents:
     return [docs[i] for i in np.random.default_rng(0).permutation(len(docs))]
 
 
-def ours(how: Any, **options: Any) -> Run:
+def loaded(how: Any, **options: Any) -> Run:
     def run(docs: Documents) -> Iterator[int]:
         packed = Dataset(docs).pack(LENGTH, how=how, block=BLOCK, **options)
         for batch in Loader(packed, BATCH):
@@ -55,7 +62,20 @@ def ours(how: Any, **options: Any) -> Run:
     return run
 
 
-def grains(name: str, **options: Any) -> Run:
+def alone(how: Any, **options: Any) -> Run:
+    stage = Pack(LENGTH, how, BLOCK, **options)
+    site = Site(0, (), (Component((), Columns(np.arange(1))),), "pack")
+
+    def run(docs: Documents) -> Iterator[int]:
+        for at in range(0, len(docs), BLOCK):
+            record = np.arange(at, min(at + BLOCK, len(docs)))
+            origin = Origin.of_records(0, np.zeros_like(record), record)
+            yield len(stage.apply(Block(docs[at : at + BLOCK], origin), site))
+
+    return run
+
+
+def grains(name: str, batched: bool, **options: Any) -> Run:
     import grain  # pyright: ignore[reportMissingImports]
 
     packer = getattr(grain.experimental, name)
@@ -64,25 +84,31 @@ def grains(name: str, **options: Any) -> Run:
         source = grain.MapDataset.source([{"tokens": d} for d in docs])
         rows = source.to_iter_dataset(grain.ReadOptions(num_threads=0))
         packed = packer(rows, length_struct={"tokens": LENGTH}, **options)
-        for batch in packed.batch(BATCH, drop_remainder=False):
-            yield len(batch["tokens"])
+        if batched:
+            for batch in packed.batch(BATCH, drop_remainder=False):
+                yield len(batch["tokens"])
+        else:
+            yield from (1 for _ in packed)
 
     return run
 
 
-def pairs() -> dict[str, tuple[Run, Run | None]]:
-    """What is compared: our way, and grain's nearest."""
-    has = find_spec("grain") is not None
+def runs(name: str) -> list[Run]:
+    """Ours alone, grain's alone, ours loaded, grain's loaded; or ours only."""
     bins: dict[str, Any] = {"num_packing_bins": 64, "shuffle_bins": False}
-    return {
-        "first_fit": (
-            ours("first_fit"),
-            grains("FirstFitPackIterDataset", **bins) if has else None,
-        ),
-        "best_fit": (ours("best_fit"), grains("BestFitPackIterDataset", **bins) if has else None),
-        "split": (ours("split"), grains("ConcatThenSplitIterDataset") if has else None),
-        "split, cross=False": (ours("split", cross=False), None),
+    peers: dict[str, tuple[str, dict[str, Any]]] = {
+        "first_fit": ("FirstFitPackIterDataset", bins),
+        "best_fit": ("BestFitPackIterDataset", bins),
+        "split": ("ConcatThenSplitIterDataset", {}),
     }
+    options = {"cross": False} if name == "whole" else {}
+    how = "split" if name == "whole" else name
+    mine = [alone(how, **options), loaded(how, **options)]
+    if name not in peers or find_spec("grain") is None:
+        return mine
+    peer, given = peers[name]
+    theirs = [grains(peer, batched, **given) for batched in (False, True)]
+    return [mine[0], theirs[0], mine[1], theirs[1]]
 
 
 def timed(run: Run, docs: Documents) -> tuple[int, float]:
@@ -95,20 +121,21 @@ def compare(corpus: str, docs: Documents) -> None:
     """Lines of rows a second and padding, ours and grain's, for each way to pack."""
     short = [d[:LENGTH] for d in docs]
     print(f"\n{corpus}: {len(docs):,} documents of {np.mean([len(d) for d in docs]):.0f} tokens")
-    print(f"{'':>20} {'rows/s':>9} {'padding':>8} {'grain rows/s':>13} {'padding':>8} {'ratio':>6}")
-    for name, both in pairs().items():
+    heads = ("padding", "grain's", "alone/s", "grain's", "ratio", "loaded/s", "grain's", "ratio")
+    print(f"{'':>12}" + "".join(f"{head:>10}" for head in heads))
+    for name in ("first_fit", "best_fit", "split", "whole"):
         used = docs if name == "split" else short
         tokens = sum(map(len, used))
-        runs = [[timed(run, used) for run in both if run] for _ in range(RUNS)]
-        shown: list[str] = []
-        rates: list[float] = []
-        for each in zip(*runs, strict=True):
-            rows = each[0][0]
-            rates.append(rows / statistics.median(seconds for _, seconds in each))
-            padding = 1 - tokens / (rows * LENGTH)
-            shown.append(f"{rates[-1]:>{9 if len(rates) == 1 else 13},.0f} {padding:>8.2%}")
-        ratio = f"{rates[0] / rates[1]:>6.1f}" if len(rates) == 2 else ""
-        print(f"{name:>20} {' '.join(shown)} {ratio}", flush=True)
+        each = list(zip(*[[timed(r, used) for r in runs(name)] for _ in range(RUNS)], strict=True))
+        padding = [f"{1 - tokens / (found[0][0] * LENGTH):.2%}" for found in each]
+        rates = [found[0][0] / statistics.median(s for _, s in found) for found in each]
+        if len(each) == 2:
+            cells = [padding[0], "", f"{rates[0]:,.0f}", "", "", f"{rates[1]:,.0f}"]
+        else:
+            cells = padding[:2]
+            for a, b in (rates[:2], rates[2:]):
+                cells += [f"{a:,.0f}", f"{b:,.0f}", f"{a / b:.1f}"]
+        print(f"{name:>12}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
 
 
 def plans(docs: Documents) -> None:
@@ -132,6 +159,9 @@ def plans(docs: Documents) -> None:
 
 
 def main() -> None:
+    keep = {"MALLOC_TRIM_THRESHOLD_": str(128 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+    if not keep.items() <= os.environ.items():  # it is read as a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **keep})
     docs = log_normal()
     plans(docs)
     compare("log-normal", docs)

@@ -106,6 +106,8 @@ def fresh(value: Any) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
+    if kind is np.ndarray and value.dtype.kind != "O":
+        return value.copy()
     if isinstance(value, np.ndarray):
         return fresh_elements(value.copy())
     if kind is list:
