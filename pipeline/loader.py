@@ -98,7 +98,7 @@ class Loader:
             whole("steps", steps, 1, BatchError)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
         # whoever collates by hand sees the very rows that stages return
-        stack = collate is None or (remainder == "pad" and not getattr(collate, "ragged", False))
+        stack = collate is None or remainder == "pad"
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
         self._stream = self._open(share_of(feed, host, hosts, batch_size), remainder, steps)

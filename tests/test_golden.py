@@ -49,6 +49,10 @@ RECIPES: dict[str, tuple[str, int, int, list[Op]]] = {
     ),
     "packed by splitting": ("list", 100, 0, [("shuffle",), ("split", 16), ("lanes", 2)]),
     "packed by first fit": ("array_record", 100, 7, [("shuffle",), ("first_fit", 32)]),
+    "packed longest first": ("list", 100, 7, [("shuffle",), ("longest_first", 32)]),
+    "packed by best fit": ("list", 100, 7, [("shuffle",), ("best_fit", 32), ("lanes", 2)]),
+    "packed whole": ("list", 100, 7, [("shuffle",), ("whole", 32)]),
+    "bucketed": ("columns", 100, 7, [("shuffle",), ("bucket", 32), ("lanes", 2)]),
 }
 
 

@@ -128,6 +128,10 @@ def pad_to(
     >>> batch["x"].tolist(), batch["x_mask"].sum(1).tolist(), batch["y"].tolist()
     ([[0, 1, 2, 3, 4, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0]], [5, 2], [1, 2])
     """
+    if isinstance(length, list):
+        raise BatchError(
+            "collate=pad_to makes no collate: call it, as in collate=pad_to(multiple=64)"
+        )
     length = None if length is None else whole("pad_to length", length, 1, BatchError)
     chosen = None if fields is None else tuple(fields)
     return PadTo(length, whole("pad_to multiple", multiple, 1, BatchError), chosen, value)

@@ -114,6 +114,11 @@ def test_options_are_checked():
             pad_to(**options)
 
 
+def test_a_collate_that_was_not_made_is_named():
+    with pytest.raises(BatchError, match="call it, as in"):
+        next(Loader(Dataset([np.ones(2)]), 1, collate=pad_to))  # pyright: ignore[reportArgumentType]
+
+
 def test_padding_share_wants_to_know_what_is_padding():
     packed = Dataset([np.ones(3), np.ones(2)]).pack(4)
     assert padding_share(next(iter(Loader(packed, 2)))) == 3 / 8
