@@ -30,7 +30,7 @@ def _holds_numbers(value: Any) -> bool:
 class PadTo:
     """A collate that pads ragged fields along their first axis; made by `pad_to`."""
 
-    length: int | None
+    length: int | Mapping[str, int] | None
     multiple: int
     fields: tuple[str, ...] | None
     value: Any
@@ -90,18 +90,19 @@ class PadTo:
 
     def _width(self, name: str, sizes: NDArray[np.int64]) -> int:
         longest = int(sizes.max())
-        if self.length is not None and longest > self.length:
+        length = self.length.get(name) if isinstance(self.length, Mapping) else self.length
+        if length is not None and longest > length:
             raise CollateError(
-                f"cannot pad field {name!r} to {self.length}: row {int(sizes.argmax())} has "
+                f"cannot pad field {name!r} to {length}: row {int(sizes.argmax())} has "
                 f"{longest}. Shorten or filter it in the dataset, or give a larger length."
             )
-        if self.length is not None:
-            return self.length
+        if length is not None:
+            return length
         return max(1, -(-longest // self.multiple)) * self.multiple
 
 
 def pad_to(
-    length: int | None = None,
+    length: int | Mapping[str, int] | None = None,
     *,
     multiple: int = 1,
     fields: Collection[str] | None = None,
@@ -115,7 +116,7 @@ def pad_to(
     rows, so several hosts or devices that share a global batch want `length`.
 
     Args:
-        length: the width; longer rows are an error.
+        length: the width, or {field: width} for the fields to pad; longer rows are an error.
         multiple: if no length is given, the longest row's rounded up to a multiple of this: few
             widths mean few compilations.
         fields: names of those to pad; by default all that are arrays or lists of numbers.
@@ -132,9 +133,12 @@ def pad_to(
         raise BatchError(
             "collate=pad_to makes no collate: call it, as in collate=pad_to(multiple=64)"
         )
-    length = None if length is None else whole("pad_to length", length, 1, BatchError)
-    chosen = None if fields is None else tuple(fields)
-    return PadTo(length, whole("pad_to multiple", multiple, 1, BatchError), chosen, value)
+    named = dict(length) if isinstance(length, Mapping) else {}
+    for width in named.values() if named else [length]:
+        if width is not None:
+            whole("pad_to length", width, 1, BatchError)
+    chosen = tuple(named) or None if fields is None else tuple(fields)
+    return PadTo(named or length, whole("pad_to multiple", multiple, 1, BatchError), chosen, value)
 
 
 def padding_share(batch: Any) -> float:

@@ -39,7 +39,8 @@ def test_rows_are_whole_where_the_mask_says(sizes, length, multiple, value):
 
 def test_fields_of_every_kind():
     rows = [ragged({"id": i}) | {"l": [1.0] * i, "k": np.ones(2)} for i in (3, 1)]
-    batch = pad_to(fields=["x", "y", "l"], value={"x": -1})(rows)
+    lists, rows = rows, [{k: v for k, v in row.items() if k != "l"} for row in rows]
+    batch = pad_to(fields=["x", "y", "l"], value={"x": -1})(lists)
     assert batch["x"].tolist() == [[0, 1, 2], [0, -1, -1]]
     assert batch["y"].shape == (2, 3, 2)
     assert batch["y"].dtype == np.float32
@@ -47,6 +48,8 @@ def test_fields_of_every_kind():
     assert batch["k"].shape == (2, 2)
     assert "k_mask" not in batch
     assert batch["s"].tolist() == ["ab", "ab"]
+    each = pad_to({"x": 4, "y": 5})(rows)
+    assert (each["x"].shape, each["y"].shape, each["k"].shape) == ((2, 4), (2, 5, 2), (2, 2))
     bare = pad_to(4)([np.arange(2), np.arange(3)])
     assert bare["tokens_mask"].sum(1).tolist() == [2, 3]
     assert pad_to()([{"x": np.zeros(0)}])["x"].shape == (1, 1)  # no array has an axis of 0
@@ -108,7 +111,7 @@ def test_what_does_not_pad_is_named(options, rows, message):
 
 
 def test_options_are_checked():
-    given: list[Any] = [{"length": 0}, {"length": 2.5}, {"multiple": 0}]
+    given: list[Any] = [{"length": 0}, {"length": {"x": 0}}, {"length": 2.5}, {"multiple": 0}]
     for options in given:
         with pytest.raises(BatchError, match="give a whole number from 1"):
             pad_to(**options)
