@@ -17,6 +17,7 @@ from pipeline.types import At, Component, Order, Root, Site, Source, Transform
 
 Stage = Order | Transform
 Path = tuple[str, ...]
+BLOCK = 64  # rows of a block where no stage counts
 
 
 class Leaf:
@@ -114,11 +115,10 @@ class Chain:
         """Rows an epoch of the indexed part."""
         return self.lengths[-1]
 
-    @property
-    def blocks(self) -> Blocks:
-        """How the indexed part is cut for the counting stages."""
-        block = max((getattr(s, "block", 0) for s in self.stages), default=0)
-        return Blocks(self.length, self.period, block, self.lanes)
+    def cut(self, lanes: int) -> Blocks:
+        """How the indexed part is cut for the counting stages, and dealt to lanes."""
+        block = max((getattr(s, "block", 0) for s in self.stages), default=0) or BLOCK
+        return Blocks(self.length, self.period, block, lanes)
 
     @property
     def skips(self) -> bool:
@@ -169,9 +169,11 @@ class Chain:
         """Provenance of rows of the indexed part, by arithmetic alone."""
         return self.root.origin(self._resolve(at, path)[0], path)
 
-    def read_block(self, lane: int, number: int, path: Path = ()) -> Block:
-        """Block `number` of a lane of a counted chain: a pure function of the two."""
-        start, stop = self.blocks.bounds(lane, number)
+    def read_block(
+        self, lane: int, number: int, path: Path = (), lanes: int | None = None
+    ) -> Block:
+        """Block `number` of a lane, of so many lanes: a pure function of these."""
+        start, stop = self.cut(lanes or self.lanes).bounds(lane, number)
         at = At.of_rows(np.arange(start, stop), self.length)
         if self.on_error == "raise":
             block = self._read(at, path)
@@ -197,25 +199,14 @@ class Chain:
             self._skips.say(site.components, block.origin, row, error)
         return Block.concat([part for _, part in good]) if good else apply(block.slice(0, 0))
 
-    def lane_rows(self, lane: int) -> Iterator[Block]:
-        """The rows of one lane in epoch 0 (in all epochs of an endless chain), each as a block."""
-        number, end, empty = 0, self.blocks.per_pass, 0
-        while end is None or number < end:
-            block = self.read_block(lane, number)
-            yield from (block.slice(i, i + 1) for i in range(len(block)))
-            number, empty = number + 1, 0 if len(block) else empty + 1
-            if end is None and empty > self.patience:
-                raise self.barren(lane, empty)
-
-    @property
-    def patience(self) -> int:
+    def patience(self, cut: Blocks) -> int:
         """Blocks of a lane without a row, beyond two epochs of them, after which none will come."""
-        return 64 + 2 * self.blocks.per_epoch
+        return 64 + 2 * cut.per_epoch
 
-    def barren(self, lane: int, blocks: int) -> StreamEndError:
+    def barren(self, lane: int, blocks: int, cut: Blocks) -> StreamEndError:
         """The error for a lane that gives nothing any more."""
         return StreamEndError(
-            f"lane {lane} of {self.lanes} gave no row in {blocks} blocks, more than two epochs of "
+            f"lane {lane} of {cut.lanes} gave no row in {blocks} blocks, more than two epochs of "
             f"them ({self.period} rows an epoch beneath): do the stages drop everything, or are "
             "there more lanes than rows?"
         )

@@ -14,6 +14,7 @@ from pipeline.cache import Cached
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
+from pipeline.lanes import lane_blocks
 from pipeline.roots import Concatenation, Interleaving, Zip, numbered
 from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
@@ -498,7 +499,10 @@ class Dataset:
                 stop = min(start + 256, self.chain.length)
                 yield self.read(np.arange(start, stop))
             return
-        lanes = [self.chain.lane_rows(lane) for lane in range(self.chain.lanes)]
+        if self.chain.lanes == 1:
+            yield from lane_blocks(self.chain, 0)
+            return
+        lanes = [_rows(lane_blocks(self.chain, lane)) for lane in range(self.chain.lanes)]
         while rows := [row for row in (next(lane, None) for lane in lanes) if row is not None]:
             yield from rows
 
@@ -600,6 +604,11 @@ def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
     {'x': 'b', 'y': 2}
     """
     return _over(Zip({name: ds.chain for name, ds in datasets.items()}), seed)
+
+
+def _rows(blocks: Iterator[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield from (block.slice(i, i + 1) for i in range(len(block)))
 
 
 def _over(root: Root, seed: int) -> Dataset:

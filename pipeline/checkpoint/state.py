@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import MismatchError, StateError
-from pipeline.sampling.passes import Cursor, Lane
+from pipeline.sampling.passes import Cursor, Lane, freeze, thaw
 
 VERSION = 1
 WHOLE = 2  # of a state with all fields: what restores only some of them must not go unnoticed
@@ -53,7 +53,7 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
     if whole:
         state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
     if c.lanes:
-        state["lanes"] = [[lane, list(where)] for lane, where in c.lanes]
+        state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
         state["taken"] = c.taken
         state["rule"] = list(saved.rule or ())
     return state
@@ -149,7 +149,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged = _copy(states[0])
     if any("lanes" in s for s in states):
         lanes = {_lane(lane) for s in states for lane in s.get("lanes", ())}
-        merged["lanes"] = [[lane, list(where)] for lane, where in sorted(lanes)]
+        merged["lanes"] = [[lane, thaw(place)] for lane, place in sorted(lanes)]
         decode(merged)
     return merged
 
@@ -196,8 +196,8 @@ def _copy(state: Any) -> Any:
 
 
 def _lane(values: Any) -> Lane:
-    lane, (block, offset) = values
-    return _whole(lane), (_whole(block), _whole(offset))
+    lane, place = values
+    return _whole(lane), freeze(place)
 
 
 def _rule(values: Any) -> Rule:

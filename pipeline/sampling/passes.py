@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.errors import BatchError, PositionError
 from pipeline.types import ENDLESS
 
-Where = tuple[int, int]  # a block of a lane, and how many of its rows were given
-Lane = tuple[int, Where]
+# of a plain chain (block, how many of its rows were given); of a mix it holds its components'
+Place = tuple[Any, ...]
+Lane = tuple[int, Place]
+
+
+class Parts(tuple[tuple[str, Place], ...]):
+    """In a place: those of a mix's components, (name, place) sorted by name."""
+
+
+def freeze(place: Any) -> Any:
+    """A place from plain JSON-able data.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> freeze([3, {"en": [0, 1]}])
+    (3, (('en', (0, 1)),))
+    """
+    if isinstance(place, Mapping):
+        return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
+    if isinstance(place, list | tuple):
+        return tuple(map(freeze, place))
+    number = int(place)
+    if isinstance(place, bool) or number != place or number < 0:
+        raise ValueError(f"{place!r} should be a whole number from 0 on")
+    return number
+
+
+def thaw(place: Any) -> Any:
+    """A place as plain JSON-able data."""
+    if isinstance(place, Parts):
+        return {name: thaw(at) for name, at in place}
+    return [thaw(at) for at in place] if isinstance(place, tuple) else place
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain
+from pipeline.chain import Chain, Path
 from pipeline.checkpoint.state import Rule, Saved
 from pipeline.errors import LanesError, PositionError, StateError, StreamEndError
-from pipeline.sampling.passes import Cursor, Lane, Where
+from pipeline.lanes import PassRows, Pending, Reader, open_reader
+from pipeline.lanes.blocks import FAR
+from pipeline.sampling.passes import Cursor, Lane
 from pipeline.streams.take import Jump, Share, Take
-from pipeline.workers.work import Executor, LaneBlock, Pending
+from pipeline.workers.work import Executor, LaneBlock
 
-BEGIN = 8  # blocks begun at a time, or two a lane: each batch handed out begins some more
-FAR = 256  # blocks of a lane that are asked for ahead at most
+BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
 
 
 class CountedStream:
@@ -36,23 +37,28 @@ class CountedStream:
         self._chain, self._executor = chain, executor
         self._batch, self._remainder, self._steps = batch_size, remainder, steps
         self._each = batch_size // chain.lanes
-        self._per_pass = chain.blocks.per_pass
+        self._reader = self._open()
         self._rows = share.rows(batch_size)
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == chain.lanes
-        self._blocks: dict[int, dict[int, Pending]] = {lane: {} for lane in self.lanes}
         # without a common end, hosts would stop at different steps
-        self.ends_together = self._per_pass is None or steps is not None or remainder == "pad"
+        self.ends_together = self._reader.endless or steps is not None or remainder == "pad"
         self._marks = [self.start()]
-        self._counts: dict[tuple[int, int], int] = {}
+        self._count = PassRows(self._open)
+
+    def _open(self) -> Reader:
+        def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
+            return self._executor.submit(LaneBlock(lane, number, part), urgent=urgent)
+
+        return open_reader(self._chain, ask, self._chain.lanes)
 
     def start(self) -> Cursor:
-        return Cursor(lanes=tuple((lane, (0, 0)) for lane in self.lanes))
+        return Cursor(lanes=tuple((lane, self._reader.start()) for lane in self.lanes))
 
     def turn(self, cursor: Cursor) -> Cursor:
         epoch, lanes = cursor.epoch + 1, cursor.lanes
-        if self._per_pass is not None:
-            lanes = tuple((lane, (epoch * self._per_pass, 0)) for lane, _ in lanes)
+        if not self._reader.endless:
+            lanes = tuple((lane, self._reader.turn(place, epoch)) for lane, place in lanes)
         return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
 
     @property
@@ -132,11 +138,11 @@ class CountedStream:
         parts: list[Block] = []
         slots: list[Int64s] = []
         lanes: list[Lane] = []
-        end = self._end(cursor)
-        for k, (lane, where) in enumerate(cursor.lanes):
-            found, where = self._pull(lane, where, end)
+        for k, (lane, place) in enumerate(cursor.lanes):
+            self._reader.keep(lane, place)
+            found, place = self._reader.pull(lane, place, cursor.epoch, self._each)
             parts += found
-            lanes.append((lane, where))
+            lanes.append((lane, place))
             slots.append(k * self._each + np.arange(sum(len(p) for p in found)))
         got = sum(len(s) for s in slots)
         if not self._enough(got, cursor):
@@ -159,9 +165,6 @@ class CountedStream:
 
     # ---- ends
 
-    def _end(self, cursor: Cursor) -> int | None:
-        return None if self._per_pass is None else (cursor.epoch + 1) * self._per_pass
-
     def _enough(self, got: int, cursor: Cursor) -> bool:
         # whether what was found is a batch: always, once a pass turns over in time
         full = got == self._each * len(self.lanes)
@@ -178,34 +181,15 @@ class CountedStream:
         """Whether the pass holds no further batch at a cursor."""
         if self._steps is not None:
             return cursor.batch >= self._steps
-        end = self._end(cursor)
-        if end is None:
+        if self._reader.endless:
             return False
         if self._remainder == "pad" and not self.alone:
             # every host must come to the same answer, so each counts all lanes
             lanes = range(self._chain.lanes)
             return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
         want = self._each if self._remainder == "drop" else 1
-        left = [self._has(lane, where, end, want) for lane, where in cursor.lanes]
+        left = [self._reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
-
-    def _has(self, lane: int, where: Where, end: int, want: int) -> bool:
-        number, offset = where
-        want += offset
-        while want > 0 and number < end:
-            want -= len(self._get(lane, number))
-            number += 1
-        return want <= 0
-
-    def _count(self, lane: int, epoch: int) -> int:
-        if (lane, epoch) not in self._counts:
-            first = epoch * (self._per_pass or 0)
-            numbers = range(first, first + (self._per_pass or 0))
-            self._counts = {k: v for k, v in self._counts.items() if k[1] == epoch}
-            self._counts[lane, epoch] = sum(
-                len(self._executor.submit(LaneBlock(lane, n)).result()) for n in numbers
-            )
-        return self._counts[lane, epoch]
 
     # ---- lanes
 
@@ -220,64 +204,26 @@ class CountedStream:
             )
         return tuple(int(lane) for lane in lanes)
 
-    def _pull(self, lane: int, where: Where, end: int | None) -> tuple[list[Block], Where]:
-        # up to `each` rows of a lane, and where it then stands
-        number, offset = where
-        parts: list[Block] = []
-        want, empty = self._each, 0
-        while want and (end is None or number < end):
-            block = self._get(lane, number)
-            offset = min(offset, len(block))  # shorter than when saved, if a change was allowed
-            part = block.slice(offset, min(offset + want, len(block)))
-            want, offset = want - len(part), offset + len(part)
-            empty = 0 if len(part) else empty + 1
-            if len(part):
-                parts.append(part)
-            if offset == len(block):
-                number, offset = number + 1, 0
-            if empty > self._chain.patience:
-                raise self._chain.barren(lane, empty)
-        return parts, (number, offset)
-
-    def _get(self, lane: int, number: int) -> Block:
-        blocks = self._blocks[lane]
-        for n in [n for n in blocks if not number - 1 <= n <= number + FAR]:
-            blocks.pop(n).cancel()
-        if number not in blocks:
-            blocks[number] = self._executor.submit(LaneBlock(lane, number), urgent=True)
-        try:
-            return blocks[number].result()
-        except BaseException:
-            blocks.pop(number)  # asked again, it is tried again
-            raise
-
     # ---- ahead
 
     def expect(self, cursor: Cursor, jump: Jump) -> None:
-        # lane by lane, so that none is short of blocks while another has many; skipped steps are
+        # run by run, so that none is short of blocks while another has many; skipped steps are
         # read too: only their rows say where the next ones begin
-        end = self._end(cursor)
-        behind = [
-            (self._reach(lane, number) - number, lane, number) for lane, (number, _) in cursor.lanes
-        ]
+        if not self._executor.room():
+            return
+        spots = [s for at in cursor.lanes for s in self._reader.spots(*at, cursor.epoch)]
+        behind = [(s.blocks.begun(s.lane, s.number), i) for i, s in enumerate(spots)]
+        behind = [(ahead / spots[i].share, i, ahead) for ahead, i in behind]
         heapify(behind)
         for _ in range(max(BEGIN, 2 * len(behind))):
             if not behind or not self._executor.room():
                 return
-            ahead, lane, number = heappop(behind)
-            n = self._reach(lane, number + ahead)
-            if (end is None or n < end) and n < number + FAR:
-                self._blocks[lane][n] = self._executor.submit(LaneBlock(lane, n))
-                heappush(behind, (n + 1 - number, lane, number))
-
-    def _reach(self, lane: int, number: int) -> int:
-        # the lane's first block from `number` on that was not asked for
-        while number in self._blocks[lane]:
-            number += 1
-        return number
+            _, i, ahead = heappop(behind)
+            s = spots[i]
+            if (s.end is None or s.number + ahead < s.end) and ahead < FAR:
+                s.blocks.begin(s.lane, s.number + ahead)
+                ahead += s.blocks.begun(s.lane, s.number + ahead)  # some may have been begun
+                heappush(behind, (ahead / s.share, i, ahead))
 
     def forget(self) -> None:
-        for blocks in self._blocks.values():
-            for pending in blocks.values():
-                pending.cancel()
-            blocks.clear()
+        self._reader.forget()

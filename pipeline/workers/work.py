@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
-from pipeline.chain import Chain
+from pipeline.chain import Chain, Path
 from pipeline.errors import CollateError
+from pipeline.lanes import Pending, origin_of_part, read_part
 from pipeline.transforms.collate import Empty, collate
 from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
@@ -40,10 +41,11 @@ def _of_runs(runs: list[tuple[int, int]]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class LaneBlock:
-    """Block `number` of lane `lane` of a counted dataset."""
+    """Block `number` of lane `lane` of a counted dataset, or of a part of a counted mix."""
 
     lane: int
     number: int
+    part: Path = ()
 
     @property
     def size(self) -> int:
@@ -57,18 +59,15 @@ Work = Rows | LaneBlock
 def evaluate(chain: Chain, work: Work) -> Block:
     """The work's rows: a pure function of the two."""
     if isinstance(work, LaneBlock):
-        return chain.read_block(work.lane, work.number)
+        return read_part(chain, work.part, work.lane, work.number)
     return chain.read(At.of_rows(work.rows, max(1, chain.length)))
 
 
 def records(chain: Chain, work: Work) -> Origin:
     """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
-    rows = (
-        np.arange(*chain.blocks.bounds(work.lane, work.number))
-        if isinstance(work, LaneBlock)
-        else work.rows
-    )
-    return chain.origin(At.of_rows(rows, max(1, chain.length)))
+    if isinstance(work, LaneBlock):
+        return origin_of_part(chain, work.part, work.lane, work.number)
+    return chain.origin(At.of_rows(work.rows, max(1, chain.length)))
 
 
 def named(chain: Chain, work: Work) -> str:
@@ -92,18 +91,6 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
         return Block(Columns(collate(block.values, empty=empty)), block.origin)
     except CollateError:
         return block
-
-
-class Pending(Protocol):
-    """Work under way."""
-
-    def result(self) -> Block:
-        """Its rows, waiting for them; the same error again if asked again."""
-        ...
-
-    def cancel(self) -> None:
-        """Its rows are not wanted any more."""
-        ...
 
 
 class Executor(Protocol):

@@ -1,0 +1,108 @@
+"""What reads lanes: rows from a place on, a pass at a time, with what comes next begun ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.block import Block
+from pipeline.chain import Path
+from pipeline.sampling.passes import Place
+
+
+class Pending(Protocol):
+    """Work under way."""
+
+    def result(self) -> Block:
+        """Its rows, waiting for them; the same error again if asked again."""
+        ...
+
+    def cancel(self) -> None:
+        """Its rows are not wanted any more."""
+        ...
+
+
+class Ask(Protocol):
+    """Begins block `number` of a lane; of a counted mix, of the component that `part` leads to."""
+
+    def __call__(self, part: Path, lane: int, number: int, urgent: bool, /) -> Pending: ...
+
+
+class Ahead(Protocol):
+    """One lane's blocks that can be begun before they are needed."""
+
+    def begun(self, lane: int, number: int) -> int:
+        """How many blocks from `number` on are under way."""
+        ...
+
+    def begin(self, lane: int, number: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a lane stands in one run of blocks.
+
+    Attributes:
+        blocks: who begins them.
+        lane, number: the block that the next row is looked for in.
+        end: the run ends before this block; None if it never ends.
+        share: of the lane's rows that come from here, about.
+    """
+
+    blocks: Ahead
+    lane: int
+    number: int
+    end: int | None
+    share: float = 1.0
+
+
+class Reader(Protocol):
+    """Reads the lanes of a counted chain. A place is plain data: any reader goes on from it."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether a pass never ends."""
+        ...
+
+    def start(self) -> Place:
+        """Where each lane begins."""
+        ...
+
+    def turn(self, place: Place, epoch: int) -> Place:
+        """The start of pass `epoch`, for a lane that the pass before left at `place`."""
+        ...
+
+    @property
+    def arithmetic(self) -> bool:
+        """Whether the start of a pass does not depend on where the one before it ended."""
+        ...
+
+    def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
+        """Up to `want` rows of pass `epoch`, fewer only at its end, and where the lane then stands.
+
+        Raises:
+            StreamEndError: no row comes any more of a pass that never ends.
+        """
+        ...
+
+    def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:
+        """Whether the pass holds so many more rows."""
+        ...
+
+    @property
+    def patience(self) -> int:
+        """Passes without a row, at least one, after which none will come."""
+        ...
+
+    def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
+        """The runs of blocks that the lane's next rows come from."""
+        ...
+
+    def keep(self, lane: int, place: Place) -> None:
+        """Drop what the rows from a place on do not need."""
+        ...
+
+    def forget(self) -> None:
+        """Nothing of what was begun is wanted any more."""
+        ...
