@@ -3,7 +3,7 @@
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
-from pipeline.dataset import Dataset, concatenate, interleave, zip_datasets
+from pipeline.dataset import Dataset, concatenate, interleave, mix, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources import (
@@ -38,6 +38,7 @@ __all__ = [
     "errors",
     "interleave",
     "merge",
+    "mix",
     "pad_to",
     "padding_share",
     "zip_datasets",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.errors import SourceError, StreamEndError
 from pipeline.faults import Skips, patiently, survivors
 from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
-from pipeline.types import At, Component, Order, Root, Site, Source, Transform
+from pipeline.types import ENDLESS, At, Component, Order, Root, Site, Source, Transform
 
 Stage = Order | Transform
 Path = tuple[str, ...]
@@ -69,8 +69,11 @@ class Chain:
         lanes: of a counted chain, L; else 1.
         on_error: "raise", or "skip" what fails: a counted chain leaves the row out, an indexed one
             takes the next good one of the epoch.
-        split: the first counted stage's index; the stages before it keep one row per position.
-        lengths: rows an epoch beneath each indexed stage; the last is above all of them.
+        unit: the first counted stage's index.
+        split: the stages before it keep one row per position: as `unit`, but on a counted mix only
+            repeats stand before it.
+        lengths: rows an epoch beneath each stage before `split`; the last is above all of them. On
+            a counted mix they count its passes.
         period: rows of one epoch of the indexed part.
     """
 
@@ -84,8 +87,8 @@ class Chain:
     ) -> None:
         self.root, self.stages, self.seed, self.lanes = root, stages, seed, lanes
         self.on_error, self._skips = on_error, Skips()
-        counted = (i for i, s in enumerate(stages) if getattr(s, "counted", False))
-        self.split = next(counted, len(stages))
+        self.unit = _first(stages, lambda s: getattr(s, "counted", False))
+        self.split = _first(stages, lambda s: not as_order(s)) if self.dealt else self.unit
         self.lengths, self.period = [root.length()], root.length()
         for stage in stages[: self.split]:
             order = as_order(stage)
@@ -107,8 +110,27 @@ class Chain:
             yield from chain.below()
 
     @property
+    def dealt(self) -> bool:
+        """Whether the root is a counted mix: rows have no positions from there on."""
+        return getattr(self.root, "deals", False)
+
+    @property
     def counted(self) -> bool:
-        return self.split < len(self.stages)
+        return self.dealt or self.split < len(self.stages)
+
+    @property
+    def ends(self) -> bool:
+        """Whether a pass over the chain comes to an end."""
+        return self.length < ENDLESS
+
+    @property
+    def counting(self) -> str:
+        """What makes the chain counted, in words."""
+        if self.dealt:
+            chains: dict[str, Chain] = getattr(self.root, "chains", {})
+            name, chain = next((n, c) for n, c in chains.items() if c.counted)
+            return f"mix (in it {chain.counting} of dataset {name!r})"
+        return f"{self.stages[self.split].kind} '{self.stages[self.split].name}'"
 
     @property
     def length(self) -> int:
@@ -180,8 +202,12 @@ class Chain:
         else:
             good, bad = self._good(at, path)
             block = _in_order(good) if good or bad else self._read(at, path)
+        return self.apply(block, slice(self.split, None), path)
+
+    def apply(self, block: Block, stages: slice, path: Path) -> Block:
+        """A block through some of the transforms; what fails is left out, if the chain says so."""
         sites = self._site(path)
-        for i in range(self.split, len(self.stages)):
+        for i in range(*stages.indices(len(self.stages))):
             block = self._counted(cast(Transform, self.stages[i]), block, sites[i], path)
         return block
 
@@ -201,13 +227,20 @@ class Chain:
 
     def patience(self, cut: Blocks) -> int:
         """Blocks of a lane without a row, beyond two epochs of them, after which none will come."""
-        return 64 + 2 * cut.per_epoch
+        if self.period < ENDLESS:
+            return 64 + 2 * cut.per_epoch
+        return 64 + 2 * (self.cycle // (cut.block * cut.lanes))
+
+    @property
+    def cycle(self) -> int:
+        """Rows after which nothing new comes but by chance."""
+        return self.period if self.period < ENDLESS else getattr(self.root, "cycle", ENDLESS)
 
     def barren(self, lane: int, blocks: int, cut: Blocks) -> StreamEndError:
         """The error for a lane that gives nothing any more."""
         return StreamEndError(
             f"lane {lane} of {cut.lanes} gave no row in {blocks} blocks, more than two epochs of "
-            f"them ({self.period} rows an epoch beneath): do the stages drop everything, or are "
+            f"them ({self.cycle} rows an epoch beneath): do the stages drop everything, or are "
             "there more lanes than rows?"
         )
 
@@ -256,6 +289,10 @@ def _in_order(parts: list[tuple[Int64s, Block]]) -> Block:
         return Block([], Origin.none())
     rows = np.concatenate([rows for rows, _ in parts])
     return Block.concat([block for _, block in parts]).take(np.argsort(rows))
+
+
+def _first(stages: tuple[Stage, ...], fits: Callable[[Stage], Any]) -> int:
+    return next((i for i, stage in enumerate(stages) if fits(stage)), len(stages))
 
 
 def _named(stage: str, path: Path) -> str:

@@ -15,6 +15,7 @@ from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
 from pipeline.lanes import lane_blocks
+from pipeline.mixes import mixed
 from pipeline.roots import Concatenation, Interleaving, Zip, numbered
 from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
@@ -389,9 +390,8 @@ class Dataset:
 
     def _refuse_counted(self, what: str) -> None:
         if self.counted:
-            first = self.chain.stages[self.chain.split]
             raise ChainError(
-                f"{what} needs rows by position, but {first.kind} '{first.name}' counts rows as "
+                f"{what} needs rows by position, but {self.chain.counting} counts rows as "
                 f"they come. Move {what} before it."
             )
 
@@ -415,7 +415,7 @@ class Dataset:
     @property
     def endless(self) -> bool:
         """True if passes over it never end."""
-        return self.chain.length == ENDLESS
+        return not self.chain.ends
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -604,6 +604,45 @@ def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
     {'x': 'b', 'y': 2}
     """
     return _over(Zip({name: ds.chain for name, ds in datasets.items()}), seed)
+
+
+def mix(
+    datasets: Mapping[str, Dataset],
+    weights: Mapping[str, float] | Sequence[tuple[int, Mapping[str, float]]],
+    stop: Literal["first", "all", "never"] = "first",
+    *,
+    seed: int = 0,
+) -> Dataset:
+    """Rows of several datasets dealt by weight: every prefix is within one row of its shares.
+
+    Shares are of the rows that leave the mix, whatever filters or packs stand in the components:
+    pack before mixing for shares of tokens, after it for shares of documents. What is drawn from a
+    component is always a prefix of its own order; a shorter one goes on with its next epoch.
+
+    If all components are indexed, so is the mix; else it is counted, and each of its lanes deals
+    the rows of that lane of its components.
+
+    Args:
+        datasets: by name, without "." and "/"; each may have shuffles, filters, packs of its own.
+        weights: {name: any number from 0 on}; or a schedule [(from_row, {name: weight}), …] rising
+            from row 0, where a name that is missing has weight 0: not yet, or no more. A schedule
+            is append-only: on resume, entries from `Loader.frontier` on may be added or changed,
+            and datasets that are first dealt there.
+        stop: a pass ends before a component would begin again ("first"), once each was passed
+            through ("all"), or "never". The next pass begins the pattern again, and its components
+            go on.
+        seed: of the stages above.
+
+    Raises:
+        ChainError: names and weights do not fit, a weight is so small that it rounds to nothing
+            (a share below half a row in 65,536), or a dataset has lanes of its own.
+
+    >>> ds = mix({"a": Dataset(list("abcd")), "b": Dataset([1, 2])}, {"a": 2, "b": 1})
+    >>> list(ds), ds.fingerprint()["schedule.0"]
+    (['a', 1, 'b', 'c', 2, 'd'], '0 {"a": 43691, "b": 21845}')
+    """
+    chains = {name: ds.chain for name, ds in datasets.items()}
+    return _over(mixed(chains, weights, stop), seed)
 
 
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -58,10 +58,10 @@ def check_lanes(chain: Chain, share: Share, size: int) -> None:
         )
     hosts = getattr(share, "hosts", 1)
     if chain.lanes % hosts:
-        first = chain.stages[chain.split].kind
+        what = "mix" if chain.dealt else chain.stages[chain.split].kind
         fits = [str(h) for h in range(1, chain.lanes + 1) if chain.lanes % h == 0]
         raise LanesError(
-            f"{first} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "
+            f"{what} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "
             f"states depend on it). New run: .lanes({hosts}). Resuming: {', '.join(fits)} hosts."
         )
 

@@ -8,31 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Int64s, Origin
+from pipeline.block import Block, Columns, Int64s, Origin, Segments
 from pipeline.chain import Chain, Path
 from pipeline.errors import ChainError
 from pipeline.sampling.interleave import Turns
 from pipeline.types import ENDLESS, At, Component
 
 
-class _Joined:
-    """Named chains under one root: their components, paths and fingerprints."""
+class Joined:
+    """Named chains under one root: their components, paths and fingerprints.
+
+    Attributes:
+        deals: whether rows of counted chains are dealt, lane by lane, so that they have no
+            positions.
+    """
 
     kind = ""
+    deals = False
 
     def __init__(self, chains: Mapping[str, Chain]) -> None:
         if not chains:
             raise ChainError(f"{self.kind} of no datasets: give at least one")
         for name, chain in chains.items():
-            if chain.counted:
-                stage = chain.stages[chain.split]
+            if chain.counted and not self.deals:
                 raise ChainError(
-                    f"{self.kind} needs rows by position, but {stage.kind} '{stage.name}' of "
+                    f"{self.kind} needs rows by position, but {chain.counting} of "
                     f"dataset {name!r} counts rows as they come. Move it after the {self.kind}."
                 )
         self.chains = dict(chains)
         counts = [len(chain.root.components(())) for chain in self.chains.values()]
-        self._firsts = np.cumsum([0, *counts])[:-1].tolist()
+        self._firsts = dict(zip(self.chains, np.cumsum([0, *counts])[:-1].tolist(), strict=True))
 
     def components(self, path: Path) -> tuple[Component, ...]:
         parts = [c.root.components((*path, name)) for name, c in self.chains.items()]
@@ -42,11 +47,23 @@ class _Joined:
         parts = {f"{n}.{k}": v for n, c in self.chains.items() for k, v in c.fingerprint().items()}
         return {"root": f"{self.kind} {' '.join(self.chains)}", **parts}
 
-    def _from(self, j: int, origin: Origin) -> Origin:
-        return replace(origin, component=origin.component + self._firsts[j])
+    @property
+    def cycle(self) -> int:
+        """Rows after which nothing new comes but by chance, of an endless root."""
+        return max(chain.cycle for chain in self.chains.values())
+
+    def above(self, name: str, rows: Any) -> Any:
+        """A component's Block or Origin with its sources counted as this root counts them."""
+        if isinstance(rows, Block):
+            return Block(rows.values, self.above(name, rows.origin))
+        segments: Segments | None = rows.segments
+        if segments is not None:
+            segments = replace(segments, origin=self.above(name, segments.origin))
+        component = rows.component + self._firsts[name]
+        return replace(rows, component=component, segments=segments)
 
 
-class Concatenation(_Joined):
+class Concatenation(Joined):
     """Datasets one after another; an epoch is one epoch of each."""
 
     kind = "concatenate"
@@ -81,9 +98,7 @@ class Concatenation(_Joined):
             here = np.flatnonzero(which == j)
             if len(here) or (j == 0 and not len(which)):
                 part = get(chain, At(at.epoch[here], at.order[here], index[here]), (*path, name))
-                moved = part if isinstance(part, Origin) else part.origin
-                moved = self._from(j, moved)
-                parts.append(moved if isinstance(part, Origin) else Block(part.values, moved))
+                parts.append(self.above(name, part))
                 places.append(here)
         return concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
 
@@ -112,7 +127,7 @@ class Interleaving(Concatenation):
         return self._turns.locate(position)
 
 
-class Zip(_Joined):
+class Zip(Joined):
     """Datasets side by side: row i is {name: row i of each}; its provenance is the first's."""
 
     kind = "zip"

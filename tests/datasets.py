@@ -19,10 +19,13 @@ from pipeline import (
     Loader,
     MemorySource,
     ParquetSource,
+    concatenate,
     interleave,
+    mix,
+    zip_datasets,
 )
 from pipeline.debug.digest import digest
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, StreamEndError
 
 Op = tuple[Any, ...]
 SOURCES = ("list", "columns", "array_record", "parquet")
@@ -114,13 +117,35 @@ class Files:
         return Dataset(MemorySource([decode(b"%d" % i) for i in range(n)]), seed=seed)
 
 
-def build(files: Files, recipe: tuple[str, int, int, list[Op]]) -> Dataset:
-    """The dataset that a recipe (source, n, seed, operations) describes."""
+def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
+    """The dataset that a recipe (source, n, seed, operations) describes.
+
+    Instead of a source it may have (what joins them, recipes, arguments).
+    """
     kind, n, seed, ops = recipe
-    ds = files.dataset(kind, n, seed)
+    ds = files.dataset(kind, n, seed) if isinstance(kind, str) else _join(files, kind, seed, depth)
     for i, (op, *args) in enumerate(ops):
-        ds = files.cached(ds, *args) if op == "cache" else _OPS[op](ds, f"s{i}", *args)
+        name = f"{'d' * depth}s{i}"
+        ds = files.cached(ds, *args) if op == "cache" else _OPS[op](ds, name, *args)
     return ds
+
+
+def _join(files: Files, root: Any, seed: int, depth: int) -> Dataset:
+    how, recipes, *args = root
+    parts = [build(files, recipe, depth + 1) for recipe in recipes]
+    if how == "concatenate":
+        return concatenate(parts, seed=seed)
+    named = {f"c{i}": part for i, part in enumerate(parts)}
+    if how == "mix":
+        weights, stop = args
+        entries = [(row, dict(zip(named, w, strict=True))) for row, w in weights]
+        return mix(named, entries, stop, seed=seed)
+    n = min(map(len, parts))
+    return zip_datasets({name: p[:n] for name, p in named.items()}, seed=seed).map(first_of)
+
+
+def first_of(row: Any) -> Any:
+    return row["c0"]
 
 
 _OPS: dict[str, Callable[..., Dataset]] = {
@@ -186,21 +211,63 @@ _PACK = st.tuples(
 _LANES = st.tuples(st.just("lanes"), st.sampled_from([1, 2, 4]))
 
 
+_JOINS = st.sampled_from(["concatenate", "zip", "mix"])
+_ROWS = st.sets(st.integers(1, 40), max_size=2).map(lambda rows: [0, *sorted(rows)])
+_STOPS = st.sampled_from(["first", "all", "never"])
+
+
 @st.composite
-def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None) -> Any:
-    """A recipe of an indexed dataset."""
+def _weights(draw: st.DrawFn, parts: int) -> Any:
+    # more than once in a while with schedules that add or drop components
+    weight = st.one_of(st.sampled_from([0, 1, 2, 5]), st.floats(0.01, 10))
+    weights = st.lists(weight, min_size=parts, max_size=parts).filter(any)
+    return [(row, draw(weights)) for row in draw(st.one_of(st.just([0]), _ROWS))]
+
+
+@st.composite
+def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None, depth: int = 2) -> Any:
+    """A recipe of an indexed dataset; joined ones stand on others, nested up to a depth."""
     n = draw(sizes if sizes is not None else st.integers(1, 40))
     ops = draw(st.lists(_CHUNKS, max_size=1)) if draw(st.booleans()) else []
     ops = [*draw(st.lists(st.one_of(_KEEP, _CACHE), max_size=2)), *ops]
-    ops += draw(st.lists(st.one_of(_KEEP, _ORDER, _CACHE), max_size=5))
-    return draw(st.sampled_from(SOURCES)), n, draw(st.integers(0, 3)), ops
+    ops += draw(st.lists(st.one_of(_KEEP, _ORDER, _CACHE), max_size=5 if depth == 2 else 2))
+    seed = draw(st.integers(0, 3))
+    if not depth or draw(st.integers(0, 3)):
+        return draw(st.sampled_from(SOURCES)), n, seed, ops
+    ops = [op for op in ops if op[0] != "chunks"]  # these are a source's
+    how = draw(_JOINS)
+    parts = draw(st.lists(indexed(st.integers(1, 20), depth - 1), min_size=1, max_size=3))
+    if how != "mix":
+        return (how, parts), n, seed, ops
+    stop = draw(_STOPS)
+    pinned = [("slice", 0, 30, 1)] if stop == "never" else []
+    return (how, parts, draw(_weights(len(parts))), stop), n, seed, [*pinned, *ops]
 
 
 @st.composite
-def counted(draw: st.DrawFn) -> Any:
-    """A recipe of a counted dataset, with lanes."""
-    kind, n, seed, ops = draw(indexed(st.integers(1, 60)))
-    ops = [*ops, draw(_COUNT), *draw(st.lists(st.one_of(_KEEP, _COUNT), max_size=2))]
+def _uneven(draw: st.DrawFn, depth: int) -> Any:
+    # a counted recipe without lanes, its rows as those of a source
+    some = st.lists(st.one_of(_KEEP, _COUNT), max_size=2)
+    if depth and draw(st.booleans()):
+        kind, n, seed, ops = draw(_mixtures(depth))
+        return kind, n, seed, [*ops, *draw(some)]
+    kind, n, seed, ops = draw(indexed(st.integers(1, 60), depth))
+    return kind, n, seed, [*ops, draw(_COUNT), *draw(some)]
+
+
+@st.composite
+def _mixtures(draw: st.DrawFn, depth: int) -> Any:
+    part = st.one_of(_uneven(depth - 1), indexed(st.integers(1, 20), min(1, depth - 1)))
+    parts = [draw(_uneven(depth - 1)), *draw(st.lists(part, max_size=2))]
+    ops = draw(st.lists(st.tuples(st.just("repeat"), st.integers(1, 2)), max_size=1))
+    root = "mix", draw(st.permutations(parts)), draw(_weights(len(parts))), draw(_STOPS)
+    return root, 0, draw(st.integers(0, 3)), ops
+
+
+@st.composite
+def counted(draw: st.DrawFn, depth: int = 3) -> Any:
+    """A recipe of a counted dataset, with lanes; mixes are nested up to a depth."""
+    kind, n, seed, ops = draw(_uneven(depth))
     if draw(st.booleans()):
         ops = [*ops, draw(_PACK)]
     return kind, n, seed, [*ops, draw(_LANES)]
@@ -218,6 +285,9 @@ def run(loader: Loader, steps: int) -> list[str]:
         try:
             out.append(digest(next(loader)))
         except StopIteration:
+            break
+        except StreamEndError:  # a lane of an endless mix may have no rows
+            out.append("barren")
             break
     return out
 

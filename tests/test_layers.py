@@ -19,6 +19,7 @@ FLOORS = (
     {"sources", "sampling", "transforms", "meter", "faults"},
     {"chain"},
     {"roots", "runs"},
+    {"mixes"},
     {"lanes"},
     {"cache"},
     {"dataset"},

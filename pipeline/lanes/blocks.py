@@ -20,15 +20,13 @@ class BlockReader:
         ask: begins one.
         lanes: L; a component has those of the whole dataset.
         part: the names that lead to this chain in counted mixes.
-        behind: blocks before the current one that are kept, for who looks back.
     """
 
     arithmetic = True
 
-    def __init__(
-        self, chain: Chain, ask: Ask, lanes: int, part: Path = (), behind: int = 1
-    ) -> None:
-        self._chain, self._ask, self._part, self._behind = chain, ask, part, behind
+    def __init__(self, chain: Chain, ask: Ask, lanes: int, part: Path = ()) -> None:
+        self._chain, self._ask, self._part = chain, ask, part
+        self._behind = 0 if part else 1  # of many components, kept blocks would be many
         self._cut = chain.cut(lanes)
         self._per_pass = self._cut.per_pass
         self._blocks: dict[int, dict[int, Pending]] = {}
@@ -71,6 +69,10 @@ class BlockReader:
     @property
     def patience(self) -> int:
         return 1 + self._most // max(1, self._per_pass or 1)
+
+    @property
+    def cycle(self) -> int:
+        return -(-self._chain.cycle // self._cut.lanes)
 
     @property
     def _most(self) -> int:

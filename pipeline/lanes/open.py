@@ -9,21 +9,29 @@ from typing import Any
 from pipeline.block import Block
 from pipeline.chain import Chain, Path
 from pipeline.lanes.blocks import BlockReader
-from pipeline.lanes.parts import read_part
+from pipeline.lanes.dealt import DealtReader
+from pipeline.lanes.parts import Trail, joined, read_part
 from pipeline.lanes.reader import Ask, Pending, Reader
+from pipeline.lanes.units import UnitReader
 
 MOST = 64  # rows that are pulled at a time
 
 
-def open_reader(chain: Chain, ask: Ask, lanes: int) -> Reader:
-    """A reader of the chain's lanes.
+def open_reader(chain: Chain, ask: Ask) -> Reader:
+    """A reader of the lanes of a counted chain, whose blocks `ask` begins."""
+    return _reader(((chain, ()),), ask)
 
-    Args:
-        chain: a counted one.
-        ask: begins its blocks.
-        lanes: L.
-    """
-    return BlockReader(chain, ask, lanes)
+
+def _reader(steps: Trail, ask: Ask) -> Reader:
+    (chain, path), lanes = steps[-1], steps[0][0].lanes
+    if not chain.dealt:
+        return BlockReader(chain, ask, lanes, path)
+    readers = {
+        name: _reader((*steps, (below, (*path, name))), ask)
+        for name, below in joined(chain).chains.items()
+    }
+    dealt = DealtReader(chain, readers, lanes)
+    return dealt if chain.unit == len(chain.stages) else UnitReader(steps, dealt, lanes)
 
 
 def lane_blocks(chain: Chain, lane: int) -> Iterator[Block]:
@@ -32,7 +40,7 @@ def lane_blocks(chain: Chain, lane: int) -> Iterator[Block]:
     def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
         return _Now(chain, part, lane, number)
 
-    reader = open_reader(chain, ask, chain.lanes)
+    reader = open_reader(chain, ask)
     place, want, got = reader.start(), 1, 1
     while got:
         reader.keep(lane, place)

@@ -95,6 +95,11 @@ class Reader(Protocol):
         """Passes without a row, at least one, after which none will come."""
         ...
 
+    @property
+    def cycle(self) -> int:
+        """Rows of a lane beneath the counting stages after which only chance brings new ones."""
+        ...
+
     def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
         """The runs of blocks that the lane's next rows come from."""
         ...

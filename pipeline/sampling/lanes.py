@@ -13,7 +13,7 @@ class Blocks:
 
     Attributes:
         rows: rows of one pass over the dataset beneath; ENDLESS if it never ends.
-        period: rows of one epoch of it.
+        period: rows of one epoch of it; ENDLESS if it has none: then blocks are of one size.
         block: about how many rows a block has.
         lanes: L; lane l owns blocks l, l + L, …
 
@@ -41,6 +41,9 @@ class Blocks:
 
     def bounds(self, lane: int, number: int) -> tuple[int, int]:
         """Stream rows `[start, stop)` beneath that the lane's block `number` covers."""
+        if self.period == ENDLESS:
+            first = (number * self.lanes + lane) * self.block
+            return first, first + self.block
         count = self.per_epoch * self.lanes
         epoch, block = divmod(number * self.lanes + lane, count)
         start = epoch * self.period

@@ -106,5 +106,8 @@ class Shuffle:
 
     def refusal(self, n: int) -> str | None:
         if n == ENDLESS:
-            return "an endless dataset has no last row to shuffle with: put shuffle before repeat()"
+            return (
+                "an endless dataset has no last row to shuffle with: put shuffle before repeat(), "
+                "or into the datasets of a mix"
+            )
         return None

@@ -50,7 +50,7 @@ class CountedStream:
         def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
             return self._executor.submit(LaneBlock(lane, number, part), urgent=urgent)
 
-        return open_reader(self._chain, ask, self._chain.lanes)
+        return open_reader(self._chain, ask)
 
     def start(self) -> Cursor:
         return Cursor(lanes=tuple((lane, self._reader.start()) for lane in self.lanes))

@@ -1,0 +1,243 @@
+"""Which component of a mix gives each row: Tijdeman's rule in exact integers, a table a round.
+
+R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): every prefix is
+within one row of its share. A row goes to the component with the earliest deadline among those
+whose debt is at least 1 / (2 (m - 1)); its deadline is when its debt would come to 1 minus that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Int64s
+from pipeline.types import ENDLESS
+
+ROUND = 65_536  # weights are integers that add up to it
+Weights = tuple[int, ...]
+Entries = tuple[tuple[int, Weights], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """Rows as they are dealt under one set of weights: some first, then a cycle again and again.
+
+    Attributes:
+        which: int32[first + cycle], the component of each row.
+        rank: int32[first + cycle], how many rows of that component were dealt before it.
+        first, cycle: rows before the cycle, and of it.
+        counts: int64[components], rows of each in one cycle.
+    """
+
+    which: NDArray[np.int32]
+    rank: NDArray[np.int32]
+    first: int
+    cycle: int
+    counts: Int64s
+
+    def at(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """The component of each row, and its rank among that component's rows."""
+        turn, inside = self._inside(rows)
+        which = self.which[inside].astype(np.int64)
+        return which, self.rank[inside] + turn * self.counts[which]
+
+    def before(self, row: int) -> Int64s:
+        """int64[components]: rows of each before a row."""
+        turn, inside = (int(x) for x in self._inside(np.int64(row)))
+        return np.bincount(self.which[:inside], minlength=len(self.counts)) + turn * self.counts
+
+    def find(self, component: int, rank: int) -> int:
+        """The row of a component's rank-th row; ENDLESS if there is none."""
+        here = np.flatnonzero(self.which == component)
+        if rank < len(here):
+            return int(here[rank])
+        each = int(self.counts[component])
+        if not each:
+            return ENDLESS
+        turn, rank = divmod(rank - (len(here) - each), each)
+        return int(here[len(here) - each + rank]) + turn * self.cycle
+
+    def _inside(self, rows: Int64s | np.int64) -> tuple[Int64s, Int64s]:
+        turn = np.maximum(rows - self.first, 0) // self.cycle
+        return turn, rows - turn * self.cycle
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    # rows [start, stop) of one entry of the schedule, `before` of each component dealt earlier
+    start: int
+    stop: int
+    dealt: Dealt
+    before: Int64s
+
+    def counts(self, row: int) -> Int64s:
+        return self.before + self.dealt.before(min(row, self.stop) - self.start)
+
+
+class Pattern:
+    """The component of every row of a mix, by arithmetic over one table for each set of weights.
+
+    Args:
+        entries: (first row, weights as integers that add up to 65,536) of each, rising from 0.
+
+    >>> pattern = Pattern(((0, (49152, 16384)),))
+    >>> which, rank = pattern.at(np.arange(8))
+    >>> which.tolist(), rank.tolist()
+    ([0, 0, 1, 0, 0, 0, 1, 0], [0, 1, 0, 2, 3, 4, 1, 5])
+    >>> pattern.counts(1_000_000).tolist()
+    [750000, 250000]
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+
+    def __reduce__(self) -> Any:
+        return pattern, (self.entries,)
+
+    def in_lanes(self, lanes: int) -> Pattern:
+        """The pattern of each of so many lanes: entries begin at the lane's row, rounded up."""
+        starts = {-(-row // lanes): weights for row, weights in self.entries}
+        return pattern(tuple(starts.items()))
+
+    def at(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """The component of each row, and how many of that component's rows come before it."""
+        if len(self._segments) == 1:
+            return self._segments[0].dealt.at(rows)
+        which, rank = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        owner = np.searchsorted([s.start for s in self._segments], rows, side="right") - 1
+        for i in np.unique(owner).tolist():
+            segment, here = self._segments[i], owner == i
+            which[here], inside = segment.dealt.at(rows[here] - segment.start)
+            rank[here] = inside + segment.before[which[here]]
+        return which, rank
+
+    def counts(self, row: int) -> Int64s:
+        """int64[components]: rows of each before a row, in O(entries and one round)."""
+        return self._segment(row).counts(row)
+
+    def find(self, component: int, rank: int) -> int:
+        """The row that is the component's rank-th; ENDLESS if it is never dealt so many."""
+        for segment in self._segments:
+            inside = rank - int(segment.before[component])
+            row = segment.start + segment.dealt.find(component, inside)
+            if row < segment.stop:
+                return row
+        return ENDLESS
+
+    def end(self, component: int) -> int:
+        """The row from which on a component is not dealt any more; ENDLESS if it always is."""
+        last = [i for i, (_, weights) in enumerate(self.entries) if weights[component]]
+        if not last:
+            return 0
+        following = self.entries[last[-1] + 1 : last[-1] + 2]
+        return following[0][0] if following else ENDLESS
+
+    def share(self, row: int) -> list[float]:
+        """Each component's share of the rows at a row."""
+        current = [weights for start, weights in self.entries if start <= row][-1]
+        return [weight / ROUND for weight in current]
+
+    def _segment(self, row: int) -> _Segment:
+        return [s for s in self._segments if s.start <= row][-1]
+
+    @cached_property
+    def _segments(self) -> list[_Segment]:
+        # what is owed to each component as one entry ends, it is still owed under the next
+        before = np.zeros(len(self.entries[0][1]), np.int64)
+        debts, segments = tuple(before.tolist()), list[_Segment]()
+        stops = [start for start, _ in self.entries[1:]] + [ENDLESS]
+        for (start, weights), stop in zip(self.entries, stops, strict=True):
+            segment = _Segment(start, stop, dealt(weights, debts, stop - start), before)
+            segments.append(segment)
+            if stop < ENDLESS:
+                before = segment.counts(stop)
+                got = (before - segment.before).tolist()
+                debts = tuple(
+                    d + (stop - start) * w - ROUND * n
+                    for d, w, n in zip(debts, weights, got, strict=True)
+                )
+        return segments
+
+
+@lru_cache(64)
+def pattern(entries: Entries) -> Pattern:
+    """The pattern of a schedule, one object a process: its tables are found once."""
+    return Pattern(entries)
+
+
+@lru_cache(64)
+def dealt(weights: Weights, debts: Weights, rows: int) -> Dealt:
+    """How rows are dealt from debts on (in 65,536ths of a row); as many as are asked for at least.
+
+    A round is the shortest run of rows in which each component gets a whole number. After it the
+    debts are what they were; carried over from other weights, they may take some rounds to settle.
+    """
+    period = ROUND // int(np.gcd.reduce(weights))
+    dealer, seen, which = _Dealer(weights, debts), dict[Weights, int](), list[int]()
+    while (state := dealer.debts(len(which))) not in seen and len(which) < rows:
+        seen[state] = len(which)
+        which += [dealer.deal(len(which) + i) for i in range(min(period, rows - len(which)))]
+    first = seen.get(state, 0)
+    table = np.array(which, np.int32)
+    counts = np.bincount(table[first:], minlength=len(weights))
+    return Dealt(table, _ranks(table), first, len(which) - first, counts)
+
+
+def _ranks(which: NDArray[np.int32]) -> NDArray[np.int32]:
+    order = np.argsort(which, kind="stable")
+    sizes = np.bincount(which)
+    rank = np.empty(len(which), np.int32)
+    rank[order] = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank
+
+
+class _Dealer:
+    # deals row after row; deadlines do not change while a component waits, so heaps hold them
+    def __init__(self, weights: Weights, debts: Weights) -> None:
+        self._weights, self._debts = weights, debts
+        self._given = [0] * len(weights)
+        self._least = 2 * max(sum(w > 0 for w in weights) - 1, 0) or 1  # 1 / (2 (m - 1))
+        self._ready: list[tuple[int, int]] = []
+        self._due: dict[int, list[tuple[int, int]]] = {}  # (component, its rank) by the row
+        for component, weight in enumerate(weights):
+            if weight:
+                self._wait(component, 0)
+
+    def debts(self, row: int) -> Weights:
+        """What each component is owed before a row, in 65,536ths."""
+        owed = zip(self._debts, self._weights, self._given, strict=True)
+        return tuple(debt + row * weight - ROUND * given for debt, weight, given in owed)
+
+    def deal(self, row: int) -> int:
+        for component, rank in self._due.pop(row, ()):
+            if rank == self._given[component]:
+                heappush(self._ready, (self._deadline(component), component))
+        chosen = heappop(self._ready)[1] if self._ready else self._most_owed(row)
+        self._given[chosen] += 1
+        self._wait(chosen, row + 1)
+        return chosen
+
+    def _wait(self, component: int, row: int) -> None:
+        # the row from which on it may be chosen: row r counts as r + 1 rows' worth of its weight
+        least, weight = self._least, self._weights[component]
+        needed = ROUND + least * (ROUND * self._given[component] - self._debts[component])
+        first = -(-needed // (weight * least)) - 1
+        self._due.setdefault(max(row, first), []).append((component, self._given[component]))
+
+    def _deadline(self, component: int) -> int:
+        # exact: two different deadlines are at least 2**-32 apart
+        least = self._least
+        owed = ROUND * self._given[component] - self._debts[component]
+        return ((ROUND * (least - 1) + least * owed) << 33) // self._weights[component]
+
+    def _most_owed(self, row: int) -> int:
+        # after weights were taken away, all that are left may have had more than their share
+        owed = self.debts(row + 1)
+        live = [c for c, weight in enumerate(self._weights) if weight]
+        most = max(owed[c] for c in live)
+        return min((self._deadline(c), c) for c in live if owed[c] == most)[1]

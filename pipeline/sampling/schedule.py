@@ -1,0 +1,128 @@
+"""What a mix is weighed by: weights as integers, and the rows from which on others hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.checks import whole
+from pipeline.errors import ChainError
+from pipeline.sampling.pattern import ROUND, Entries, Pattern, Weights, pattern
+
+Given = Mapping[str, float] | Sequence[tuple[int, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The weights of named components, by the row from which on they hold.
+
+    Attributes:
+        names: the components, in order.
+        entries: (first row, integers that add up to 65,536), rising from row 0.
+    """
+
+    names: tuple[str, ...]
+    entries: Entries
+
+    @staticmethod
+    def of(names: Sequence[str], weights: Given) -> Schedule:
+        """The schedule of weights as they are given, checked.
+
+        Raises:
+            ChainError: rows do not rise from 0, names differ, or a weight is none.
+
+        >>> Schedule.of(["en", "de"], {"en": 3, "de": 1}).entries
+        ((0, (49152, 16384)),)
+        """
+        entries = _given(weights)
+        starts = [start for start, _ in entries]
+        if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
+            raise ChainError(
+                f"mix: the weights' first rows are {starts}, but they must rise from 0: "
+                "[(0, {...}), (5000, {...})]"
+            )
+        named = {name for _, weights in entries for name in weights}
+        lost, unknown = [n for n in names if n not in named], sorted(named - set(names))
+        if lost or unknown:
+            raise ChainError(
+                f"mix: weights name {sorted(named)}, the datasets are {list(names)}. "
+                + (f"Give a dataset for {unknown}. " if unknown else "")
+                + (f"Give a weight for {lost}; 0 means not yet." if lost else "")
+            )
+        return Schedule(
+            tuple(names), tuple((start, _integers(names, weights)) for start, weights in entries)
+        )
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Which component gives each row."""
+        return pattern(self.entries)
+
+    @cached_property
+    def live(self) -> tuple[int, ...]:
+        """The components that are dealt at some row."""
+        return tuple(
+            c for c in range(len(self.names)) if any(weights[c] for _, weights in self.entries)
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """The entries by name; the order of components counts only where they share rows."""
+        return {
+            f"schedule.{i}": f"{start} {json.dumps(self._shown(weights))}"
+            for i, (start, weights) in enumerate(self.entries)
+        }
+
+    def _shown(self, weights: Weights) -> dict[str, int]:
+        return {n: w for n, w in zip(self.names, weights, strict=True) if w}
+
+
+def _given(weights: Any) -> list[tuple[int, Mapping[str, float]]]:
+    if isinstance(weights, Mapping):
+        return [(0, weights)]
+    if not isinstance(weights, Sequence):
+        raise ChainError(
+            f"mix: weights={weights!r}: give {{name: weight}}, or [(from_row, {{name: weight}}), …]"
+        )
+    return [_entry(entry) for entry in weights]
+
+
+def _entry(entry: Any) -> tuple[int, Mapping[str, float]]:
+    try:
+        start, weights = entry
+        if not isinstance(weights, Mapping):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ChainError(
+            f"mix: {entry!r} is no entry of weights. Give {{name: weight}}, or a list of "
+            "(from_row, {name: weight})."
+        ) from None
+    return whole("mix: from_row", start, 0), weights
+
+
+def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
+    # shares of 65,536, rounded down; what is left over goes to the largest remainders
+    for name, weight in weights.items():
+        number = hasattr(weight, "__float__") and not isinstance(weight, bool)
+        if not number or not 0 <= float(weight) < math.inf:
+            raise ChainError(f"mix: weight {weight!r} of {name!r}: give a number from 0 on")
+    given = [float(weights.get(name, 0)) for name in names]
+    total = math.fsum(given)
+    if not total > 0:
+        raise ChainError(f"mix: the weights {dict(weights)} are all 0: raise one")
+    exact = [weight / total * ROUND for weight in given]
+    shares = [int(share) for share in exact]
+    order = sorted(range(len(exact)), key=lambda c: (shares[c] - exact[c], c))
+    for c in order[: ROUND - sum(shares)]:
+        shares[c] += 1
+    for name, weight, share in zip(names, given, shares, strict=True):
+        if weight and not share:
+            raise ChainError(
+                f"mix: weight {weight:g} of {name!r} is {weight / total:.2g} of the total "
+                f"{total:g}: less than half a row in {ROUND}. Give it {total / ROUND:.2g} or more, "
+                "or 0."
+            )
+    return tuple(shares)
