@@ -101,8 +101,8 @@ def test_what_is_given_out_is_nobody_elses(where: Path | None) -> None:
         row["x"] = 0
         return row
 
+    clean = rows(numbers())
     kept = numbers().cache(where)
-    clean = rows(kept)
     for _ in range(2):
         list(kept.map(spoil))
         twice = kept[[2, 2]]
@@ -230,6 +230,11 @@ def test_a_component_has_rows_of_its_own_path(tmp_path: Path) -> None:
     assert list(part) == list(plain)
 
 
+def listed(pieces: Any) -> list[Any]:
+    found = {int(i): row for places, some in pieces for i, row in zip(places, some, strict=True)}
+    return [found[i] for i in sorted(found)]
+
+
 def damage(folder: Path, how: str) -> None:
     (data,) = folder.glob("*/rows.0")
     (index,) = folder.glob("*/index")
@@ -319,8 +324,20 @@ def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
     store.put(np.arange(3, 6), [4, 5, 6])
     assert sorted(p.name for p in (tmp_path / "k").iterdir()) == ["index", "rows.0", "rows.1"]
     pieces, missing = store.get(np.arange(10))
-    assert [v for _, some in pieces for v in some] == [1, 2, 3, 4, 5, 6]
+    assert listed(pieces) == [1, 2, 3, 4, 5, 6]
     assert missing.tolist() == [6, 7, 8, 9]
+
+
+def test_two_writers_that_begin_at_once_take_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.cache import Disk
+
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [])  # neither sees the other's yet
+    for i in range(3):
+        Disk(str(tmp_path), "k", 10).put(np.array([i]), [i])
+    assert len(list((tmp_path / "k").iterdir())) == 4
+    assert listed(Disk(str(tmp_path), "k", 10).get(np.arange(3))[0]) == [0, 1, 2]
 
 
 def test_a_full_disk_costs_time_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -343,7 +360,7 @@ def test_many_files_are_open_a_few_at_a_time(tmp_path: Path) -> None:
     store = Disk(str(tmp_path), "k", 200)
     for _ in range(2):
         pieces, missing = store.get(np.arange(200))
-        assert [v for _, some in pieces for v in some] == list(range(200 - len(missing)))
+        assert listed(pieces) == list(range(200 - len(missing)))
     assert len(store._files) <= disk._MOST_OPEN
 
 
@@ -398,8 +415,8 @@ def same(a: Any, b: Any) -> bool:
 @given(st.lists(TREES, min_size=1, max_size=4))
 def test_rows_come_back_as_they_were(values: list[Any]) -> None:
     pieces = decode(encode(values))
-    back = {int(i): row for places, some in pieces for i, row in zip(places, some, strict=True)}
-    assert all(same(back[i], value) for i, value in enumerate(values))
+    assert all(map(same, listed(pieces), values))
+    assert len(listed(pieces)) == len(values)
 
 
 @given(st.lists(TREES, min_size=1, max_size=4), st.sampled_from(["<f4", ">i2", "<M8[ns]", "?"]))
