@@ -592,6 +592,8 @@ def interleave(
     >>> list(interleave([a, b, c], cycle=2))
     ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
     """
+    if isinstance(datasets, Dataset):
+        raise ChainError("interleave takes datasets in a list: interleave([a, b])")
     chains = numbered([ds.chain for ds in datasets])
     cycle = len(chains) if cycle is None else whole("interleave cycle", cycle, 1)
     return _over(Interleaving(chains, cycle, whole("interleave run", run, 1)), seed)

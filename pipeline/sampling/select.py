@@ -60,10 +60,12 @@ def chosen(item: Any, n: int) -> Int64s:
     ([3, 4, 0], [0, 2])
     """
     a = np.asarray(item) if len(item) else np.zeros(0, np.int64)
-    if a.ndim != 1 or a.dtype.kind not in "iub":
+    # ds[1, 2] comes as a tuple: to NumPy's users it means two axes
+    if isinstance(item, tuple) or a.ndim != 1 or a.dtype.kind not in "iub":
+        shown = item if isinstance(item, tuple) else f"{a.dtype}{list(a.shape)}"
         raise ChainError(
             f"ds[...] takes a row, a slice, or a flat list or array of integers or booleans: got "
-            f"{a.dtype}{list(a.shape)}. For several rows write ds[[0, 7]]."
+            f"{shown}. For several rows write ds[[0, 7]]."
         )
     if a.dtype.kind == "b":
         if len(a) != n:

@@ -90,6 +90,8 @@ def test_what_cannot_take_turns_is_refused() -> None:
         interleave([ds, ds.repeat()])
     with pytest.raises(ChainError, match="Move it after the interleave"):
         interleave([ds, ds.filter(bool)])
+    with pytest.raises(ChainError, match="in a list"):
+        interleave(ds)  # type: ignore[arg-type]
     with pytest.raises(ChainError, match="cycle=0"):
         interleave([ds], cycle=0)
     with pytest.raises(ChainError, match="run=0"):

@@ -41,7 +41,7 @@ def test_a_position_twice_is_the_same_row_twice() -> None:
 def test_content_decides_the_fingerprint() -> None:
     ds = Dataset(range(9))
     one = ds[[1, 2]].fingerprint()
-    assert one == ds[np.array([1, 2], np.uint8)].fingerprint() == ds[(1, 2)].fingerprint()
+    assert one == ds[np.array([1, 2], np.uint8)].fingerprint()
     assert one == ds[[-8, 2]].fingerprint()
     assert one != ds[[2, 1]].fingerprint()
 
@@ -64,7 +64,7 @@ def test_what_is_no_choice_is_refused() -> None:
         ds[[True, False, True]]
     with pytest.raises(PositionError, match="has no end"):
         ds.repeat()[np.array([True])]
-    for item in ([0.5], [[1, 2]], ["a"], np.zeros((2, 2), int)):
+    for item in ([0.5], [[1, 2]], ["a"], np.zeros((2, 2), int), (1, 2), (0, "x")):
         with pytest.raises(ChainError, match="flat list or array of integers or booleans"):
             ds[item]
     with pytest.raises(ChainError, match="counts rows as they come"):
