@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pipeline.errors import SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.arrow_ipc import ArrowIpcSource
-from pipeline.sources.files import expand
+from pipeline.sources.files import Found, expand
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.storage import Storage
@@ -27,7 +27,7 @@ __all__ = [
     "open_path",
 ]
 
-SUFFIXES: dict[str, Callable[[tuple[str, ...]], Source]] = {
+SUFFIXES: dict[str, Callable[..., Source]] = {
     ".array_record": ArrayRecordSource,
     ".arrayrecord": ArrayRecordSource,
     ".arrow": ArrowIpcSource,
@@ -40,7 +40,7 @@ SUFFIXES: dict[str, Callable[[tuple[str, ...]], Source]] = {
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-def open_path(path: str | os.PathLike[str]) -> Source:
+def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -> Source:
     """The source of a path or glob; the files' suffix says which format.
 
     `train.array_record-00000-of-00008` counts as `.array_record`.
@@ -54,7 +54,7 @@ def open_path(path: str | os.PathLike[str]) -> Source:
     .arrayrecord, .arrow, .feather, .ipc, .parquet, .pq. Narrow the pattern, or build the
     source by its class.
     """
-    files = expand(path)
+    files = expand(path, storage)
     kinds = {_format(file.path) for file in files}
     if len(kinds) > 1:
         names = sorted(kind.__name__ for kind in kinds)
@@ -62,10 +62,11 @@ def open_path(path: str | os.PathLike[str]) -> Source:
             f"{os.fspath(path)} matches files of several formats ({', '.join(names)}). "
             "Narrow the pattern, and join sources by concatenate or mix."
         )
-    return kinds.pop()(tuple(file.path for file in files))
+    found = tuple(Found.of(file) for file in files)
+    return kinds.pop()(found, **({} if storage is None else {"storage": storage}))
 
 
-def _format(file: str) -> Callable[[tuple[str, ...]], Source]:
+def _format(file: str) -> Callable[..., Source]:
     suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
     if suffix not in SUFFIXES:
         raise SourceError(

@@ -5,24 +5,50 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
+from pipeline.sources import manifest
+from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
-from pipeline.sources.storage import Range, Stat, Storage, is_url
+from pipeline.sources.location import has_magic, is_url
+from pipeline.sources.manifest import Facts
+from pipeline.sources.storage import Stat, Storage
+
+__all__ = ["Files", "Found", "Paths", "changed", "expand", "unreadable"]
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+T = TypeVar("T")
+
 _END = 64 << 10
+_AT_ONCE = 32  # remote files counted, or looked at for a fingerprint, at a time
+
+
+class Found(str):
+    """A path that carries what a listing said of it, so that nobody asks the store again."""
+
+    stat: Stat
+
+    @classmethod
+    def of(cls, stat: Stat) -> Found:
+        """The path of a file just found."""
+        path = cls(stat.path)
+        path.stat = stat
+        return path
 
 
 def expand(paths: Paths, storage: Storage | None = None) -> tuple[Stat, ...]:
     """The files that paths, URLs and globs name: globs sorted, explicit order kept.
+
+    A glob of URLs costs one listing; single URLs are asked for together.
 
     Raises:
         SourceError: nothing matches, a directory, or a missing or empty file.
@@ -34,29 +60,38 @@ def expand(paths: Paths, storage: Storage | None = None) -> tuple[Stat, ...]:
         else [paths]
     )
     try:
-        named = [os.path.expanduser(os.fsdecode(path)) for path in given]
+        named = [_plain(path) for path in given]
     except TypeError as e:
         raise SourceError(f"paths={paths!r}: give a path, a glob or a list of them") from e
-    # absolute, so that a later chdir does not lose them
-    files = tuple(
-        file if is_url(file) else os.path.abspath(file)
-        for path in named
-        for file in _expand_one(path)
-    )
-    if not files:
+    found = [stat for path in named for stat in _expand_one(path, storage)]
+    if not found:
         raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
-    return tuple(_stat(file, storage) for file in files)
+    unknown = [path for path in found if isinstance(path, str)]
+    known = dict(zip(unknown, _stats(unknown, storage), strict=True))
+    files = tuple(known[f] if isinstance(f, str) else f for f in found)
+    for stat in files:
+        if stat.size == 0:
+            raise SourceError(
+                f"{stat.path} is empty (0 bytes). Rewrite it, or remove it from paths."
+            )
+    return files
 
 
-def _expand_one(path: str) -> list[str]:
+def _plain(path: str | os.PathLike[str]) -> str:
+    name = path if isinstance(path, Found) else os.path.expanduser(os.fsdecode(path))
+    return name.removeprefix("file://") if name.startswith("file:///") else name
+
+
+def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
+    """What a listing says of files; or their paths, where nothing was listed."""
+    if isinstance(path, Found):
+        return [path.stat]
     if is_url(path):
-        return [path]
+        return _expand_url(path, storage)
     if os.path.isdir(path):
-        raise SourceError(
-            f"{path} is a directory. Name its files with a glob: {os.path.join(path, '*')!r}."
-        )
+        raise _is_folder(path)
     if os.path.exists(path):  # before globs: a name may hold brackets
-        return [path]
+        return [os.path.abspath(path)]  # so that a later chdir does not lose it
     if not glob.has_magic(path):
         raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
     found = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
@@ -64,7 +99,29 @@ def _expand_one(path: str) -> list[str]:
         raise SourceError(
             f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
         )
+    return [os.path.abspath(f) for f in found]
+
+
+def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
+    if url.endswith("/"):
+        raise _is_folder(url)
+    if not has_magic(url):
+        return [url]
+    try:
+        found = [f for f in storage.glob(url) if not f.path.endswith(f"/{manifest.NAME}")]
+    except StorageError:
+        raise
+    except OSError as e:
+        raise unreadable(url, e) from e
+    if not found:
+        raise SourceError(f"no file matches the pattern {url!r}. Correct the pattern.")
     return found
+
+
+def _is_folder(path: str) -> SourceError:
+    return SourceError(
+        f"{path} is a directory. Name its files with a glob: {os.path.join(path, '*')!r}."
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +134,8 @@ class Files:
         counts: int64[len(paths)], records of each.
         storage: how they are reached.
         tags: what storage said of each one's contents when its records were counted.
+        kind: the format, under which a manifest keeps what was found out; "" for none.
+        more: what `count` found out about each besides.
     """
 
     paths: tuple[str, ...]
@@ -84,17 +143,41 @@ class Files:
     counts: Int64s
     storage: Storage
     tags: tuple[str, ...]
+    kind: str = ""
+    more: tuple[Any, ...] = ()
+    known_ends: tuple[str, ...] = ()
 
     @classmethod
     def counted(
-        cls, paths: Paths, count: Callable[[Stat], int], storage: Storage | None = None
+        cls,
+        paths: Paths,
+        count: Callable[[Stat], int | tuple[int, Any]],
+        storage: Storage | None = None,
+        *,
+        kind: str = "",
     ) -> Files:
-        """Expand paths, and ask `count` for the records of each file."""
+        """Expand paths, and ask `count` for the records of each file.
+
+        Args:
+            paths: of files.
+            count: a file's records; or a pair of these and what else to keep of it in `more`,
+                small and of JSON's types.
+            storage: how files are reached.
+            kind: the format, with all that `count` depends on besides the file. With it, what a
+                manifest knows is not counted again, and remote files are counted in threads, in
+                any order: `count` must be a pure function.
+        """
         storage = storage or Storage()
         found = expand(paths, storage)
-        counts = np.array([count(stat) for stat in found], np.int64)
+        known = manifest.known(kind, found, storage) if kind else [None] * len(found)
+        absent = [stat for stat, facts in zip(found, known, strict=True) if facts is None]
+        new = iter(_counted(count, absent, threads=bool(kind)))
+        facts = [f if f is not None else next(new) for f in known]
+        if kind and absent:
+            manifest.keep(kind, found, facts, storage)
         files, sizes, tags = zip(*found, strict=True)
-        return cls(files, sizes, counts, storage, tags)
+        counts, more, ends = zip(*facts, strict=True)
+        return cls(files, sizes, np.array(counts, np.int64), storage, tags, kind, more, ends)
 
     @cached_property
     def bounds(self) -> Int64s:
@@ -105,8 +188,7 @@ class Files:
         return int(self.bounds[-1])
 
     def __getstate__(self) -> dict[str, object]:
-        names = ("paths", "sizes", "counts", "storage", "tags")
-        return {name: getattr(self, name) for name in names}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index there."""
@@ -123,7 +205,7 @@ class Files:
 
     def check_unchanged(self, file: int) -> None:
         """Raise SourceError if a file was replaced, cut or removed since it was counted."""
-        now = _stat(self.paths[file], self.storage)
+        now = _stats([self.paths[file]], self.storage)[0]
         was = self.stat(file)
         if now.size != was.size:
             raise changed(was.path, f"{was.size} bytes", f"{now.size}")
@@ -141,46 +223,80 @@ class Files:
         """
         digest = hashlib.blake2b(digest_size=16)
         names = (os.path.basename(path) for path in self.paths)
-        facts = zip(names, self.sizes, self.counts.tolist(), _ends(self), strict=True)
+        facts = zip(names, self.sizes, self.counts.tolist(), self._ends, strict=True)
         for part in (kind, *more, *(f"{size} {n} {end} {name}" for name, size, n, end in facts)):
             text = part.encode("utf-8", "surrogateescape")
             digest.update(b"%d:" % len(text) + text)
         return digest.hexdigest()
 
+    @cached_property
+    def _ends(self) -> list[str]:
+        """Digests of each file's first and last 64 KiB, from the manifest or from the files."""
+        ends = list(self.known_ends) or [""] * len(self.paths)
+        absent = [i for i, end in enumerate(ends) if not end]
+        for start in range(0, len(absent), _AT_ONCE):
+            some = absent[start : start + _AT_ONCE]
+            for i, end in zip(some, self._read_ends(some), strict=True):
+                ends[i] = end
+        if self.kind and absent:
+            self._keep(ends, manifest.keep)
+        return ends
 
-def _ends(files: Files) -> list[str]:
-    spans = [
-        Range(path, start, stop)
-        for path, size in zip(files.paths, files.sizes, strict=True)
-        for start, stop in ((0, min(_END, size)), (max(0, size - _END), size))
-    ]
+    def _read_ends(self, files: Sequence[int]) -> list[str]:
+        # a cache would read whole blocks for these, and keep them for nobody
+        spans = [
+            self.stat(i).range(start, stop)._replace(size=0)
+            for i in files
+            for start, stop in (
+                (0, min(_END, self.sizes[i])),
+                (max(0, self.sizes[i] - _END), self.sizes[i]),
+            )
+        ]
+        try:
+            found = self.storage.read(spans)
+        except OSError as e:
+            raise unreadable(e.filename or self.paths[files[0]], e) from e
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [hashlib.blake2b(head + tail, digest_size=16).hexdigest() for head, tail in pairs]
+
+    def write_manifest(self) -> list[str]:
+        """Write what is known of the files, ends included, beside them: one file a folder.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            OSError: one cannot be written.
+        """
+        return self._keep(self._ends, manifest.keep_beside)
+
+    def _keep(self, ends: Sequence[str], keep: Callable[..., T]) -> T:
+        rows = zip(self.counts.tolist(), self.more, ends, strict=True)
+        stats = [self.stat(i) for i in range(len(self.paths))]
+        return keep(self.kind, stats, [Facts(*row) for row in rows], self.storage)
+
+
+def _counted(
+    count: Callable[[Stat], int | tuple[int, Any]], files: Sequence[Stat], *, threads: bool
+) -> list[Facts]:
+    def one(stat: Stat) -> Facts:
+        found = count(stat)
+        return Facts(*found) if isinstance(found, tuple) else Facts(int(found))
+
+    if not threads or not any(is_url(stat.path) for stat in files):
+        return [one(stat) for stat in files]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-count") as pool:
+        try:
+            return list(pool.map(one, files))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _stats(paths: Sequence[str], storage: Storage) -> list[Stat]:
     try:
-        found = files.storage.read(spans)
+        return storage.stats(paths)
+    except StorageError:
+        raise
     except OSError as e:
-        raise unreadable(e.filename or files.paths[0], e) from e
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return [hashlib.blake2b(head + tail, digest_size=16).hexdigest() for head, tail in pairs]
-
-
-def _stat(path: str, storage: Storage) -> Stat:
-    try:
-        stat = storage.stat(path)
-    except OSError as e:
-        raise unreadable(path, e) from e
-    if stat.size == 0:
-        raise SourceError(f"{path} is empty (0 bytes). Rewrite it, or remove it from paths.")
-    return stat
-
-
-def unreadable(path: str, reason: object) -> SourceError:
-    """The error for a file that cannot be opened or is not what its source expects."""
-    text = " ".join(str(reason).split()) or "no reason given"
-    return SourceError(f"cannot read {path}: {text}. Rewrite it, or remove it from paths.")
-
-
-def changed(path: str, was: str, now: str) -> SourceError:
-    """The error for a file that is not the one whose records were counted."""
-    return SourceError(
-        f"{path} has changed since its records were counted: it had {was}, now {now}. "
-        "Restore the file, or build the source anew."
-    )
+        raise unreadable(e.filename or paths[0], e) from e

@@ -23,7 +23,6 @@ T = TypeVar("T")
 _BIG = 1 << 20  # requests above it are few at a time: a slow line must serve them in time
 _BIG_FLIGHT = 8
 _PAUSE, _MOST_PAUSE = 0.1, 8.0  # seconds after the first failure, and at most
-_SHORT_TRIES = 3  # a whole answer that stays too short will not grow
 _JITTER = random.Random()  # never the global one, which users draw from
 
 
@@ -93,8 +92,13 @@ class Remote:
         )
         return p.parts(ranges, answers)
 
+    def contents(self, url: str, most: int) -> bytes:
+        """A whole file, or its first `most` bytes: a range may end past the end."""
+        engine = self._engine(url)
+        return self._run(self._try(url, lambda: engine.get(url, 0, most, "")))
+
     def write(self, url: str, data: bytes) -> None:
-        """Write a whole file."""
+        """Write a whole small file."""
         engine = self._engine(url)
         self._run(self._try(url, lambda: engine.put(url, data), len(data)))
 
@@ -155,18 +159,16 @@ class Remote:
         return [task.result() for task in tasks]
 
     async def _get(self, engine: Engine, span: Range) -> bytes:
-        path, start, stop, tag, _ = span
-        short = 0
+        path, start, stop, tag, size = span
 
         async def get() -> bytes:
-            nonlocal short
             data = await engine.get(path, start, stop, tag)
             if len(data) == stop - start:
                 return data
-            short += 1
             what = f"bytes {start} to {stop} gave {len(data)} of {stop - start} bytes"
-            if short >= _SHORT_TRIES:
-                raise refused(path, f"{what}, {short} times; it may have been cut")
+            end = size or (await engine.info(path)).size
+            if stop > end:
+                raise refused(path, f"{what}: it has {end} bytes")
             raise TruncatedError(what)
 
         try:

@@ -195,6 +195,18 @@ class Storage:
         for start in range(0, stat.size, _PART):
             yield from self._remote.read([stat.range(start, min(start + _PART, stat.size))])
 
+    def contents(self, path: str) -> bytes:
+        """A whole file of at most 64 MiB, in one request; nothing is cached.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read.
+        """
+        if is_url(path):
+            return self._remote.contents(path, _PART)
+        with open(path, "rb") as f:
+            return f.read(_PART)
+
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file: a small one, like a manifest.
 
@@ -203,9 +215,10 @@ class Storage:
         """
         if is_url(path):
             return self._remote.write(path, data)
-        with open(path + ".tmp", "wb") as f:
+        part = f"{path}.{os.getpid()}.tmp"
+        with open(part, "wb") as f:
             f.write(data)
-        return os.replace(path + ".tmp", path)
+        return os.replace(part, path)
 
     # ---- small things between runs
 

@@ -75,14 +75,11 @@ def _status(error: BaseException) -> int | None:
         return 404
     if type(error).__name__ in _BY_NAME:
         return _BY_NAME[type(error).__name__]
-    boto = _of_boto(error) or _of_boto(error.__cause__)
     told = _OBSTORE.search(str(error))
-    for found in (
-        told and told[1],
-        boto,
-        getattr(error, "status", None),
-        getattr(error, "code", None),
-    ):
+    boto = _of_boto(error) or _of_boto(error.__cause__)
+    # aiohttp's errors have a status; gcsfs' a code, which aiohttp deprecates
+    named = getattr(error, "status" if hasattr(error, "status") else "code", None)
+    for found in (told and told[1], boto, named):
         if isinstance(found, int | str) and str(found).isdecimal() and 400 <= int(found) < 600:
             return int(found)
     if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):

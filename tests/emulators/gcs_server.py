@@ -28,7 +28,7 @@ from tests.emulators.faults import Faults
 _MEDIA = re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)$")
 _OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o/[^/]+$")
 _LIST = re.compile(r"/storage/v1/b/([^/]+)/o$")
-_XML = re.compile(r"/([a-z0-9][-.\w]*)/(.+)$")
+_XML = re.compile(r"/([a-z0-9][-.\w]*)/(.+)$", re.DOTALL)
 _XML_LIST = re.compile(r"/([a-z0-9][-.\w]*)/?$")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 _DATE = "Fri, 20 Nov 2026 00:00:00 GMT"
@@ -133,10 +133,11 @@ class Handler(RequestHandler):
             return self._media(m[1], unquote(m[2]), query)
         if (m := _OBJECT.match(url.path)) and m[1] not in self.storage.buckets:
             return self._missing()
-        if m := _XML_LIST.match(url.path):
+        plain = unquote(url.path)
+        if m := _XML_LIST.match(plain):
             return self._list_xml(m[1], query)
-        if not url.path.startswith(("/storage/", "/b/")) and (m := _XML.match(url.path)):
-            return self._media(m[1], unquote(m[2]), query)
+        if not url.path.startswith(("/storage/", "/b/")) and (m := _XML.match(plain)):
+            return self._media(m[1], m[2], query)
         return super().do_GET()
 
     def do_POST(self) -> None:

@@ -1,0 +1,151 @@
+"""What was found out about files before: their record counts, in one small file for all of them.
+
+It lies in the cache, under the listing it was made from, or beside the data as `NAME`, where it
+helps whoever reads them. A file is known only while its size and tag (of local files, the time of
+writing) are those noted. JSON, never a pickle; a damaged manifest is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pipeline.errors import StorageError
+from pipeline.sources.location import Stat, is_url
+from pipeline.sources.storage import Storage
+
+LOGGER = logging.getLogger("pipeline")
+NAME = ".lockstep-manifest.json"
+_VERSION = 1
+
+
+class Facts(NamedTuple):
+    """About one file.
+
+    Attributes:
+        records: in it.
+        more: what its format wants to know besides, small and of JSON's types: row groups, say.
+        ends: digest of its first and last 64 KiB; "" if nobody asked yet.
+    """
+
+    records: int
+    more: Any = None
+    ends: str = ""
+
+
+def known(kind: str, files: Sequence[Stat], storage: Storage) -> list[Facts | None]:
+    """What the cache, or else a manifest beside the data, says of each file.
+
+    Args:
+        kind: the format, and what else decides on the facts.
+        files: as they are found now.
+        storage: how they and the cache are reached.
+    """
+    tags = _tags(files)
+    noted = storage.note(_key(kind, files, tags))
+    if noted is not None:
+        entries = _entries(kind, noted, "in the cache")
+        facts = [_match(entries.get(f.path), f, tag) for f, tag in zip(files, tags, strict=True)]
+        if all(facts):
+            return facts
+    beside = {folder: _beside(kind, folder, storage) for folder in {_split(f)[0] for f in files}}
+    return [
+        _match(beside[_split(f)[0]].get(_split(f)[1]), f, tag)
+        for f, tag in zip(files, tags, strict=True)
+    ]
+
+
+def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage) -> None:
+    """Keep the facts about these files in the cache, if there is one."""
+    tags = _tags(files)
+    names = [file.path for file in files]
+    storage.keep_note(_key(kind, files, tags), _written(kind, names, files, tags, facts))
+
+
+def keep_beside(
+    kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage
+) -> list[str]:
+    """Write a manifest into each folder of these files, keeping what it says of others.
+
+    Returns:
+        The manifests' paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    written: list[str] = []
+    for folder in sorted({_split(file)[0] for file in files}):
+        which = [i for i, file in enumerate(files) if _split(file)[0] == folder]
+        mine = [files[i] for i in which]
+        names = [_split(file)[1] for file in mine]
+        data = _written(kind, names, mine, _tags(mine), [facts[i] for i in which])
+        others = _beside(kind, folder, storage)
+        merged = json.loads(data)
+        merged["files"] = others | merged["files"]
+        written.append(f"{folder}/{NAME}")
+        storage.write(written[-1], json.dumps(merged).encode())
+    return written
+
+
+def _split(file: Stat) -> tuple[str, str]:
+    folder, _, name = file.path.rpartition("/")
+    return folder, name
+
+
+def _tags(files: Sequence[Stat]) -> list[str]:
+    return [f.tag if is_url(f.path) else str(os.stat(f.path).st_mtime_ns) for f in files]
+
+
+def _key(kind: str, files: Sequence[Stat], tags: Sequence[str]) -> str:
+    listing = json.dumps([(f.path, f.size, tag) for f, tag in zip(files, tags, strict=True)])
+    return f"manifest {_VERSION} {kind} {hashlib.blake2b(listing.encode()).hexdigest()}"
+
+
+def _written(
+    kind: str,
+    names: Sequence[str],
+    files: Sequence[Stat],
+    tags: Sequence[str],
+    facts: Sequence[Facts],
+) -> bytes:
+    rows = {
+        name: [file.size, tag, *fact]
+        for name, file, tag, fact in zip(names, files, tags, facts, strict=True)
+    }
+    return json.dumps({"version": _VERSION, "kind": kind, "files": rows}).encode()
+
+
+def _beside(kind: str, folder: str, storage: Storage) -> dict[str, Any]:
+    path = f"{folder}/{NAME}"
+    try:
+        data = storage.contents(path)
+    except FileNotFoundError:
+        return {}
+    except StorageError as e:  # the data themselves may still be readable
+        LOGGER.info("no manifest: %s", e)
+        return {}
+    return _entries(kind, data, path)
+
+
+def _entries(kind: str, data: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+        if (found["version"], found["kind"]) == (_VERSION, kind):
+            return dict(found["files"])
+    except (ValueError, KeyError, TypeError) as e:
+        LOGGER.warning("the manifest %s is damaged and left out: %r", where, e)
+    return {}
+
+
+def _match(row: Any, file: Stat, tag: str) -> Facts | None:
+    """The facts of a row, if it is of this file as it is now."""
+    if not isinstance(row, list) or len(row) != 5 or not tag:
+        return None
+    size, noted, records, more, ends = row
+    same = (size, noted) == (file.size, tag)
+    sane = type(records) is int and records >= 0 and isinstance(ends, str)
+    return Facts(records, more, ends) if same and sane else None
