@@ -31,8 +31,43 @@ BLOCK = 256 << 10  # bytes of a file that are cached together
 _STRIPES = 1024  # lock files; two shards that share one wait for each other
 _PINS = 64  # local copies that stay while they are among the last that this process asked for
 _TRUSTED = 100_000  # entries whose checksum this process need not compare again
+_SUM = ".sum"  # beside a shard: its size and checksum
+_FETCHES = 4
 _MINUTE = 60.0
 _ROOMS = ("blocks", "shards", "notes")
+
+
+class Pins:
+    """Open local copies, whose shared locks keep them: the last ones that this process used."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held: OrderedDict[str, int] = OrderedDict()
+
+    def add(self, path: str, fd: int) -> None:
+        """Hold an open file in place of an older one of that path."""
+        if self._pid != os.getpid():  # a forked child: its copy of the lock may be held for ever
+            self._begin()
+        with self._lock:
+            dropped = [self._held.pop(path)] if path in self._held else []
+            self._held[path] = fd
+            if len(self._held) > _PINS:
+                dropped.append(self._held.popitem(last=False)[1])
+        for old in dropped:
+            os.close(old)
+
+    def release(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            while self._held:
+                os.close(self._held.popitem()[1])
+
+
+PINS = Pins()
 
 
 class Cache:
@@ -47,7 +82,6 @@ class Cache:
         self._limit = limit
         self._lock = threading.Lock()
         self._trusted: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
-        self._pins: OrderedDict[str, IO[bytes]] = OrderedDict()
         self._unseen: int | None = None  # bytes written since the folder was last measured
         try:
             for room in (*_ROOMS, "tmp", "locks"):
@@ -116,9 +150,17 @@ class Cache:
         name = os.path.basename(stat.path.split("?")[0])[-100:]
         path = self._root / "shards" / key[:2] / f"{key[2:]}-{name}"
         with self._only_one(key):
-            while not self._pin(path, stat):
+            if self._pin(path, stat):
+                return str(path)
+            for _ in range(_FETCHES):  # another process may evict it before it is pinned
                 self._fetch(path, stat, fetch)
-        return str(path)
+                if self._pin(path, stat):
+                    self._count(stat.size)
+                    return str(path)
+        raise StorageError(
+            f"{stat.path} does not stay in the cache {self._root}. Raise Storage(cache_size=), or "
+            "choose another folder, on a disk that keeps what is written."
+        )
 
     def _fetch(self, path: Path, stat: Stat, fetch: Callable[[], Iterable[bytes]]) -> None:
         try:
@@ -140,31 +182,18 @@ class Cache:
                 f"{stat.path} cannot be copied to the cache {self._root}: {e}. "
                 "Free some space, or choose another folder."
             ) from e
-        self._count(stat.size)
 
     def _pin(self, path: Path, stat: Stat) -> bool:
         """Whether a sound copy is here; a shared lock then keeps it from being evicted."""
-        try:
-            f = open(path, "rb")  # noqa: SIM115
-        except FileNotFoundError:
-            return False
-        fcntl.flock(f, fcntl.LOCK_SH)
-        here = os.fstat(f.fileno()).st_nlink > 0  # else evicted while we waited
-        if not here or not self._is_sound(str(path), f, lambda: _matches(f, path, stat.size)):
-            if here:
-                path.unlink(missing_ok=True)
-            f.close()
-            return False
-        _touch(f)
-        with self._lock:
-            dropped = [self._pins.pop(str(path), None)]
-            self._pins[str(path)] = f
-            if len(self._pins) > _PINS:
-                dropped.append(self._pins.popitem(last=False)[1])
-        for old in dropped:
-            if old is not None:
-                old.close()
-        return True
+        with suppress(FileNotFoundError), open(path, "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH)
+            if not os.fstat(f.fileno()).st_nlink:  # evicted while we waited
+                return False
+            if self._is_sound(str(path), f, lambda: _matches(f, path, stat.size)):
+                _touch(f)
+                PINS.add(str(path), os.dup(f.fileno()))  # a duplicate holds the lock on
+                return True
+        return False  # a damaged copy stays until it is replaced: another may be opening it
 
     # ---- files
 
@@ -249,14 +278,18 @@ class Cache:
             for _, its, path in entries if size > self._limit else ():
                 if size <= self._limit * 9 // 10:
                     break
-                size -= its if _remove_unlocked(path) else 0
+                if _remove_unlocked(path):
+                    size -= its
+                    _sum_of(Path(path)).unlink(missing_ok=True)
 
     def _entries(self) -> Iterator[tuple[int, int, str]]:
-        """(last used, bytes, path) of all."""
+        """(last used, bytes, path) of all; the sum of a shard goes with it."""
         for room in _ROOMS:
             for folder, _, names in os.walk(self._root / room):
                 for name in names:
                     path = os.path.join(folder, name)
+                    if name.endswith(_SUM) and os.path.exists(path.removesuffix(_SUM)):
+                        continue
                     with suppress(FileNotFoundError):
                         info = os.stat(path)
                         yield info.st_atime_ns, info.st_size, path
@@ -275,7 +308,7 @@ def _opened(data: bytes, *, check: bool = True) -> bytes | None:
 
 
 def _sum_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sum")
+    return path.with_name(path.name + _SUM)
 
 
 def _matches(f: IO[bytes], path: Path, size: int) -> bool:

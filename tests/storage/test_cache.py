@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources import Storage
-from pipeline.sources.cache import BLOCK, Cache
+from pipeline.sources.cache import BLOCK, PINS, Cache
 from pipeline.sources.storage import Stat
 from tests.emulators.fixtures import Gcs
 
@@ -28,6 +28,12 @@ WHATS = ("ranges", "shards")
 @pytest.fixture(params=WHATS)
 def what(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_pins() -> Iterator[None]:
+    yield
+    PINS.release()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -98,7 +104,7 @@ def test_local_gives_a_path_that_stays(gcs: Gcs, tmp_path: Path) -> None:
     assert [Path(path).read_bytes() for path in paths] == [DATA] * 4
     assert paths[0].endswith("-0.bin")
     assert storage.local(Stat(paths[0], 1)) == paths[0]
-    del storage  # another process would find them no longer in use
+    PINS.release()
     Cache(os.fspath(tmp_path), len(DATA)).keep_note("a", DATA)
     assert size_of(tmp_path) <= 2 * len(DATA) + 200
 
@@ -132,7 +138,7 @@ def test_a_full_disk_costs_the_cache_not_the_data(
     storage = gcs.storage(cache=tmp_path)
     check(storage, stat)
     assert "keeps nothing new" in caplog.text
-    with pytest.raises(StorageError, match="No space left.*Free some space"):
+    with pytest.raises(StorageError, match=r"No space left.*Free some space"):
         storage.local(stat)
     assert not leftovers(tmp_path)
 
