@@ -23,7 +23,8 @@ from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice
-from pipeline.sources import MemorySource, open_path
+from pipeline.sources import MemorySource, SequenceSource, open_path
+from pipeline.sources.sequence import batched
 from pipeline.transforms import (
     Bucket,
     Filter,
@@ -677,6 +678,8 @@ def _as_source(source: Any) -> Source:
         return MemorySource(source.tree)
     if isinstance(source, Source):
         return source
+    if batched(source):
+        return SequenceSource(source)
     if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         return MemorySource(source)
     raise ChainError(

@@ -9,10 +9,19 @@ from collections.abc import Callable
 from pipeline.errors import SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.arrow_ipc import ArrowIpcSource
+from pipeline.sources.bagz import BagzSource
 from pipeline.sources.files import Found, expand
+from pipeline.sources.lines import JsonLinesSource, LinesSource
+from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
+from pipeline.sources.sequence import SequenceSource
 from pipeline.sources.storage import Storage
+from pipeline.sources.tf_example import parse_example
+from pipeline.sources.tfrecord import TFRecordSource
+from pipeline.sources.token_documents import TokenDocumentSource
+from pipeline.sources.tokens import TokenSource
+from pipeline.sources.webdataset import WebDatasetSource
 from pipeline.sources.windows import WindowSource
 from pipeline.types import Source
 
@@ -20,12 +29,39 @@ __all__ = [
     "SUFFIXES",
     "ArrayRecordSource",
     "ArrowIpcSource",
+    "BagzSource",
+    "JsonLinesSource",
+    "LinesSource",
+    "MegatronSource",
     "MemorySource",
     "ParquetSource",
+    "SequenceSource",
     "Storage",
+    "TFRecordSource",
+    "TokenDocumentSource",
+    "TokenSource",
+    "WebDatasetSource",
     "WindowSource",
     "open_path",
+    "parse_example",
 ]
+
+
+def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
+    # Megatron's .bin has an .idx beside it; others are tokens alone
+    try:
+        (storage or Storage()).stats([os.path.splitext(path)[0] + ".idx" for path in paths])
+    except FileNotFoundError:
+        return TokenSource(paths, storage=storage)
+    return MegatronSource(paths, storage=storage)
+
+
+def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
+    raise SourceError(
+        f"{paths[0]} is compressed as a whole, so no record in it can be read alone. Decompress "
+        "it, or convert it to ArrayRecord or .bagz, which compress by record."
+    )
+
 
 SUFFIXES: dict[str, Callable[..., Source]] = {
     ".array_record": ArrayRecordSource,
@@ -35,6 +71,23 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".ipc": ArrowIpcSource,
     ".parquet": ParquetSource,
     ".pq": ParquetSource,
+    ".bag": BagzSource,
+    ".bagz": BagzSource,
+    ".bin": _tokens,
+    ".gz": _packed,
+    ".json": JsonLinesSource,
+    ".jsonl": JsonLinesSource,
+    ".ndjson": JsonLinesSource,
+    ".npy": TokenSource,
+    ".tar": WebDatasetSource,
+    ".tfrecord": TFRecordSource,
+    ".tfrecords": TFRecordSource,
+    ".txt": LinesSource,
+    ".u16": TokenSource,
+    ".u32": TokenSource,
+    ".uint16": TokenSource,
+    ".uint32": TokenSource,
+    ".zst": _packed,
 }
 
 _SHARD = re.compile(r"-\d+-of-\d+$")
@@ -51,13 +104,12 @@ def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
-    .arrayrecord, .arrow, .feather, .ipc, .parquet, .pq. Narrow the pattern, or build the
-    source by its class.
+    ... Narrow the pattern, or build the source by its class.
     """
-    files = expand(path, storage)
+    files = expand(path, storage, empty=True)  # their sources say who knows empty files
     kinds = {_format(file.path) for file in files}
     if len(kinds) > 1:
-        names = sorted(kind.__name__ for kind in kinds)
+        names = sorted(kind.__name__.strip("_") for kind in kinds)
         raise SourceError(
             f"{os.fspath(path)} matches files of several formats ({', '.join(names)}). "
             "Narrow the pattern, and join sources by concatenate or mix."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -29,6 +30,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 T = TypeVar("T")
 
 _END = 64 << 10
+_SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _AT_ONCE = 32  # remote files counted, or looked at for a fingerprint, at a time
 
 
@@ -45,10 +47,17 @@ class Found(str):
         return path
 
 
-def expand(paths: Paths, storage: Storage | None = None) -> tuple[Stat, ...]:
+def expand(
+    paths: Paths, storage: Storage | None = None, *, empty: bool = False
+) -> tuple[Stat, ...]:
     """The files that paths, URLs and globs name: globs sorted, explicit order kept.
 
     A glob of URLs costs one listing; single URLs are asked for together.
+
+    Args:
+        paths: `name@3.bagz` stands for `name-00000-of-00003.bagz` and its fellows.
+        storage: how URLs are reached.
+        empty: whether a file of 0 bytes is a valid file without records.
 
     Raises:
         SourceError: nothing matches, a directory, or a missing or empty file.
@@ -63,18 +72,28 @@ def expand(paths: Paths, storage: Storage | None = None) -> tuple[Stat, ...]:
         named = [_plain(path) for path in given]
     except TypeError as e:
         raise SourceError(f"paths={paths!r}: give a path, a glob or a list of them") from e
-    found = [stat for path in named for stat in _expand_one(path, storage)]
+    found = [
+        stat for path in named for shard in _shards(path) for stat in _expand_one(shard, storage)
+    ]
     if not found:
         raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
     unknown = [path for path in found if isinstance(path, str)]
     known = dict(zip(unknown, _stats(unknown, storage), strict=True))
     files = tuple(known[f] if isinstance(f, str) else f for f in found)
     for stat in files:
-        if stat.size == 0:
+        if stat.size == 0 and not empty:
             raise SourceError(
                 f"{stat.path} is empty (0 bytes). Rewrite it, or remove it from paths."
             )
     return files
+
+
+def _shards(path: str) -> list[str]:
+    found = None if isinstance(path, Found) else _SHARDS.search(path)
+    if found is None or (not is_url(path) and os.path.exists(path)):
+        return [path]
+    n, head, tail = int(found[1]), path[: found.start()], path[found.end() :]
+    return [f"{head}-{i:05d}-of-{n:05d}{tail}" for i in range(n)]
 
 
 def _plain(path: str | os.PathLike[str]) -> str:
@@ -155,6 +174,7 @@ class Files:
         storage: Storage | None = None,
         *,
         kind: str = "",
+        empty: bool = False,
     ) -> Files:
         """Expand paths, and ask `count` for the records of each file.
 
@@ -166,9 +186,10 @@ class Files:
             kind: the format, with all that `count` depends on besides the file. With it, what a
                 manifest knows is not counted again, and remote files are counted in threads, in
                 any order: `count` must be a pure function.
+            empty: whether a file of 0 bytes is a valid file without records.
         """
         storage = storage or Storage()
-        found = expand(paths, storage)
+        found = expand(paths, storage, empty=empty)
         known = manifest.known(kind, found, storage) if kind else [None] * len(found)
         absent = [stat for stat, facts in zip(found, known, strict=True) if facts is None]
         new = iter(_counted(count, absent, threads=bool(kind)))
@@ -244,20 +265,21 @@ class Files:
 
     def _read_ends(self, files: Sequence[int]) -> list[str]:
         # a cache would read whole blocks for these, and keep them for nobody
+        some = [i for i in files if self.sizes[i]]
         spans = [
             self.stat(i).range(start, stop)._replace(size=0)
-            for i in files
+            for i in some
             for start, stop in (
                 (0, min(_END, self.sizes[i])),
                 (max(0, self.sizes[i] - _END), self.sizes[i]),
             )
         ]
         try:
-            found = self.storage.read(spans)
+            found = iter(self.storage.read(spans))
         except OSError as e:
             raise unreadable(e.filename or self.paths[files[0]], e) from e
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return [hashlib.blake2b(head + tail, digest_size=16).hexdigest() for head, tail in pairs]
+        ends = [next(found) + next(found) if self.sizes[i] else b"" for i in files]
+        return [hashlib.blake2b(both, digest_size=16).hexdigest() for both in ends]
 
     def write_manifest(self) -> list[str]:
         """Write what is known of the files, ends included, beside them: one file a folder.

@@ -1,0 +1,136 @@
+"""Which bytes of which file are record i, for formats whose records are spans of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import RecordError
+from pipeline.sources.files import Files, Paths, changed
+from pipeline.sources.gather import read_spans
+from pipeline.sources.handles import Handles
+from pipeline.sources.indices import inside
+from pipeline.sources.side_index import Arrays
+from pipeline.sources.storage import Stat, Storage
+
+_MOST = 512  # indexes held at once; a mapped one holds a file descriptor
+
+
+class Located(NamedTuple):
+    """Where n records are: int64[n] each. A record that is cut stops past its file's end."""
+
+    file: Int64s
+    local: Int64s
+    start: Int64s
+    stop: Int64s
+
+
+class Framed:
+    """Files of records that are spans of bytes, and an index of each: what such sources share.
+
+    Args:
+        paths: a path, a glob, or a list of these.
+        load: gives a file's index: int64 arrays "start" and "stop", one element a record, and
+            whatever else the format wants; a function that pickles.
+        storage: how URLs are reached.
+    """
+
+    def __init__(
+        self, paths: Paths, load: Callable[[Stat, Storage], Arrays], storage: Storage | None
+    ) -> None:
+        self._load, storage = load, storage or Storage()
+        self.files = Files.counted(
+            paths, lambda stat: len(load(stat, storage)["start"]), storage, empty=True
+        )
+        self._indexes = Handles(self._open, most=_MOST)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files, "load": self._load}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.files, self._load = state["files"], state["load"]
+        self._indexes = Handles(self._open, most=_MOST)
+
+    def _open(self, file: int) -> Arrays:
+        self.files.check_unchanged(file)
+        arrays = self._load(self.files.stat(file), self.files.storage)
+        was, now = int(self.files.counts[file]), len(arrays["start"])
+        if was != now:
+            raise changed(self.files.paths[file], f"{was} records", str(now))
+        return arrays
+
+    def index(self, file: int) -> Arrays:
+        """The index of a file."""
+        return self._indexes.get(file)
+
+    def locate(self, indices: Int64s) -> Located:
+        """Where records are, in the order asked.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+        """
+        wanted = inside(indices, len(self))
+        order = np.argsort(wanted, kind="stable")
+        found = Located(*np.zeros((4, len(wanted)), np.int64))
+        done = 0
+        for file, local in self.files.split(wanted[order]):
+            index, places = self.index(file), order[done : done + len(local)]
+            found.file[places], found.local[places] = file, local
+            found.start[places] = index["start"][local]
+            found.stop[places] = index["stop"][local]
+            done += len(local)
+        return found
+
+    def fetch(self, at: Located) -> list[bytes]:
+        """The bytes of located records.
+
+        Raises:
+            RecordError: the file ends before a record does.
+            SourceError: a file was removed or replaced.
+        """
+        sizes = np.array(self.files.sizes, np.int64)[at.file]
+        for i in np.flatnonzero(at.stop > sizes)[:1].tolist():
+            raise self.bad(at, i, f"it is cut: the file ends at byte {int(sizes[i])}")
+        return read_spans(self.files, at.file, at.start, at.stop)
+
+    def bad(self, at: Located, i: int, why: object, name: str = "record") -> RecordError:
+        """The error for the i-th of located records."""
+        path = self.files.paths[int(at.file[i])]
+        return RecordError(
+            f"cannot read {name} {int(at.local[i])} of {path}, bytes {int(at.start[i])} to "
+            f"{int(at.stop[i])}: {' '.join(str(why).split())}. Rewrite the file, or skip such "
+            'records with .on_error("skip").'
+        )
+
+    def layout(self, codec: str) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, the smallest and largest in bytes, codec."""
+        facts: list[dict[str, Any]] = []
+        for i, path in enumerate(self.files.paths):
+            index = self.index(i)
+            sizes = index["stop"] - index["start"]
+            facts.append(
+                {
+                    "path": path,
+                    "bytes": self.files.sizes[i],
+                    "records": len(sizes),
+                    "smallest": int(sizes.min()) if len(sizes) else 0,
+                    "largest": int(sizes.max()) if len(sizes) else 0,
+                    "codec": codec,
+                }
+            )
+        return facts
+
+    def described(self, name: str) -> str:
+        """What a source says of itself."""
+        files = self.files.paths
+        return f"{name}({len(files)} files from {files[0]!r}, {len(self)} records)"
+
+    def close(self) -> None:
+        """Forget all indexes; reading loads them again. No file is held open."""
+        self._indexes.close()

@@ -1,0 +1,169 @@
+"""Where records live: Megatron's indexed datasets, tokens in .bin and their bounds in .idx."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Int64s
+from pipeline.errors import SourceError
+from pipeline.sources.files import Files, Paths, expand, unreadable
+from pipeline.sources.framed import Framed
+from pipeline.sources.side_index import Arrays, indexed
+from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.token_files import as_tokens
+
+_MAGIC = b"MMIDIDX\0\0"
+_HEAD = 34  # magic, version, dtype code, sequences, document indices
+_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
+
+
+class MegatronSource:
+    """Sequences or documents of Megatron's `.bin` and `.idx` files, each an array of tokens.
+
+    The format is version 1 of Megatron-LM's `IndexedDataset` (magic `MMIDIDX`), which GPT-NeoX and
+    NeMo write too. A document is one or more sequences that follow each other.
+
+    Args:
+        paths: `.bin` files, each with its `.idx` beside it; a path, a glob, or a list of these.
+        records: what a record is.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file is missing or cut, `.bin` and `.idx` do not belong together, or dtypes
+            differ.
+
+    >>> import struct, tempfile
+    >>> path = tempfile.mkdtemp() + "/a"
+    >>> np.array([5, 6, 7], np.uint16).tofile(path + ".bin")
+    >>> with open(path + ".idx", "wb") as f:
+    ...     _ = f.write(b"MMIDIDX\\0\\0" + struct.pack("<QBQQ", 1, 8, 2, 3))
+    ...     _ = f.write(struct.pack("<2i2q3q", 2, 1, 0, 4, 0, 1, 2))
+    >>> [s.tolist() for s in MegatronSource(path + ".bin").read(np.array([1, 0]))]
+    [[7], [5, 6]]
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        records: Literal["sequences", "documents"] = "sequences",
+        storage: Storage | None = None,
+    ) -> None:
+        if records not in ("sequences", "documents"):
+            raise SourceError(f'{records=}: choose "sequences" or "documents"')
+        self._records, storage = records, storage or Storage()
+        bins = [stat.path for stat in expand(paths, storage, empty=True)]
+        self._held = Framed(bins, functools.partial(_load, records == "documents"), storage)
+        files = self._held.files
+        heads = [_head(expand(_side(path), storage)[0], storage) for path in files.paths]
+        self._dtype = heads[0][0]
+        for path, (dtype, *_) in zip(files.paths, heads, strict=True):
+            if dtype != self._dtype:
+                raise SourceError(
+                    f"tokens are {self.dtype} in {files.paths[0]} but {np.dtype(dtype)} in {path}. "
+                    "Rewrite one, or join two sources by concatenate."
+                )
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return self._held.described("MegatronSource")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a token, in this machine's byte order."""
+        return np.dtype(self._dtype).newbyteorder("=")
+
+    def read(self, indices: Int64s) -> list[NDArray[Any]]:
+        """Records by index, in the order asked, repeats included: arrays `[tokens]`.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+            RecordError: a record lies past the end of its `.bin`; the others stay readable.
+            SourceError: a file was removed, cut or replaced.
+        """
+        spans = self._held.fetch(self._held.locate(indices))
+        return [as_tokens([span], self._dtype) for span in spans]
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's `.bin`, and its index there."""
+        return self._held.files.where(indices)
+
+    def fingerprint(self) -> str:
+        """Hex digest of base names, sizes, counts and ends of both files, and what a record is."""
+        files = self._held.files
+        sides = Files.counted(list(map(_side, files.paths)), lambda _: 0, files.storage)
+        return files.fingerprint("megatron", self._records, sides.fingerprint("idx"))
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._held.files.bounds
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, smallest, largest (in bytes), codec."""
+        return self._held.layout(str(self.dtype))
+
+    def close(self) -> None:
+        """Forget where records begin; reading brings it back."""
+        self._held.close()
+
+
+def _side(path: str) -> str:
+    return os.path.splitext(path)[0] + ".idx"
+
+
+def _load(documents: bool, stat: Stat, storage: Storage) -> Arrays:
+    (side,) = expand(_side(stat.path), storage)
+    if documents:
+        return indexed(side, storage, "megatron documents 1", _documents)
+    return indexed(side, storage, "megatron sequences 1", _sequences)
+
+
+def _sequences(side: Stat, storage: Storage) -> Arrays:
+    dtype, sequences, _ = _head(side, storage)
+    parts = (_HEAD, _HEAD + 4 * sequences, _HEAD + 12 * sequences)
+    (raw,) = storage.read([Range(side.path, parts[0], parts[2])])
+    lengths = np.frombuffer(raw, "<i4", sequences).astype(np.int64)
+    start = np.frombuffer(raw, "<i8", sequences, parts[1] - parts[0]).astype(np.int64)
+    if len(start) and (start.min() < 0 or lengths.min() < 0):
+        raise unreadable(side.path, "it has sequences of negative length or place")
+    return {"start": start, "stop": start + lengths * np.dtype(dtype).itemsize}
+
+
+def _documents(side: Stat, storage: Storage) -> Arrays:
+    sequences = _sequences(side, storage)
+    start, stop = sequences["start"], sequences["stop"]
+    _, n, documents = _head(side, storage)
+    (raw,) = storage.read([Range(side.path, _HEAD + 12 * n, _HEAD + 12 * n + 8 * documents)])
+    first = np.frombuffer(raw, "<i8").astype(np.int64)
+    rises = len(first) and first[0] == 0 and first[-1] == n and (np.diff(first) >= 0).all()
+    if not rises or (start[1:] != stop[:-1]).any():
+        raise unreadable(
+            side.path, f"its documents do not divide {n} sequences that follow each other"
+        )
+    ends = np.append(start, stop[-1] if n else 0)
+    return {"start": ends[first[:-1]], "stop": ends[first[1:]]}
+
+
+def _head(side: Stat, storage: Storage) -> tuple[str, int, int]:
+    """(dtype, sequences, document indices) of an .idx file."""
+    (head,) = storage.read([Range(side.path, 0, min(_HEAD, side.size))])
+    if len(head) < _HEAD or not head.startswith(_MAGIC):
+        raise unreadable(side.path, "it is no Megatron index (magic MMIDIDX)")
+    version, code = int.from_bytes(head[9:17], "little"), head[17]
+    sequences, documents = (int.from_bytes(head[a : a + 8], "little") for a in (18, 26))
+    if version != 1 or code not in _TYPES:
+        raise unreadable(side.path, f"version {version} with dtype code {code} is not known")
+    size = _HEAD + 12 * sequences + 8 * documents
+    if side.size not in (size, size + sequences):  # a mode for each sequence may follow
+        raise unreadable(
+            side.path, f"{sequences} sequences need {size} bytes, but it has {side.size}"
+        )
+    return _TYPES[code], sequences, documents

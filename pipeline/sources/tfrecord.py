@@ -1,0 +1,139 @@
+"""Where records live: TFRecord files, which hold no index: it is built once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import MissingExtraError, SourceError
+from pipeline.sources.crc32c import masked, masked_columns
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import Framed
+from pipeline.sources.gather import Window, refuse_packed
+from pipeline.sources.side_index import Arrays, indexed
+from pipeline.sources.storage import Stat, Storage
+
+_HEAD, _FOOT = 12, 4  # bytes around a record: its length and the checksum of that; its checksum
+_LAYOUT = np.dtype([("length", "<u8"), ("crc", "<u4")])
+
+
+class TFRecordSource:
+    """Records of TFRecord files, as bytes; files end to end in the order given.
+
+    Where records begin is found once by going through each file, and kept in the cache folder.
+    Lengths are checked by their checksums then, records when they are read. `parse_example` makes
+    a dict of a record that is a `tf.train.Example`.
+
+    Args:
+        paths: a path, a glob, or a list of these; globs are sorted.
+        verify: whether to check each record's CRC-32C, by google-crc32c.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file is missing, compressed or no TFRecord file, or a length is corrupt.
+        MissingExtraError: google-crc32c is not installed, and verify is not False.
+
+    >>> import pathlib, struct, tempfile
+    >>> def framed(data):
+    ...     size = struct.pack("<Q", len(data))
+    ...     return size + struct.pack("<I", masked(size)) + data + struct.pack("<I", masked(data))
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.tfrecord"
+    >>> _ = path.write_bytes(b"".join(map(framed, [b"to", b"be", b"or"])))
+    >>> TFRecordSource(path).read(np.array([2, 0, 2]))
+    [b'or', b'to', b'or']
+    """
+
+    def __init__(
+        self, paths: Paths, *, verify: bool = True, storage: Storage | None = None
+    ) -> None:
+        self._verify = verify
+        if verify:
+            _check_can_verify()
+        self._held = Framed(paths, _load, storage)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return self._held.described("TFRecordSource")
+
+    def read(self, indices: Int64s) -> list[bytes]:
+        """Records by index: a list of n bytes objects, in the order asked, repeats included.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+            RecordError: a record is cut or fails its checksum; the others stay readable.
+            SourceError: a file was removed, cut or replaced.
+        """
+        at = self._held.locate(indices)
+        frames = self._held.fetch(at)
+        records = [frame[_HEAD:-_FOOT] for frame in frames]
+        if self._verify:
+            for i, record in enumerate(records):
+                if masked(record) != int.from_bytes(frames[i][-_FOOT:], "little"):
+                    raise self._held.bad(at, i, "its checksum (CRC-32C) does not fit")
+        return records
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index in that file."""
+        return self._held.files.where(indices)
+
+    def fingerprint(self) -> str:
+        """Hex digest of base names, sizes, counts and ends; directories do not enter."""
+        return self._held.files.fingerprint("tfrecord")
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._held.files.bounds
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, smallest, largest (with 16 bytes each around
+        them), codec."""
+        return self._held.layout("none")
+
+    def close(self) -> None:
+        """Forget where records begin; reading brings it back."""
+        self._held.close()
+
+
+def _check_can_verify() -> None:
+    try:
+        masked(b"")
+    except MissingExtraError as e:
+        e.add_note("or leave checksums unchecked: TFRecordSource(paths, verify=False)")
+        raise
+
+
+def _load(stat: Stat, storage: Storage) -> Arrays:
+    return indexed(stat, storage, "tfrecord 1", _scan)
+
+
+def _scan(stat: Stat, storage: Storage) -> Arrays:
+    """Follow the lengths from record to record; what the file's end cuts is a record past it."""
+    window, offset, heads = Window(stat, storage), 0, bytearray()
+    starts: list[int] = []
+    refuse_packed(stat.path, window.at(0, _HEAD))
+    while offset < stat.size:
+        head = window.at(offset, _HEAD)
+        starts.append(offset)
+        heads += head
+        offset += _HEAD + _FOOT + int.from_bytes(head[:8], "little")
+    start = np.array(starts, np.int64)
+    left = len(heads) % _HEAD  # of a head that the end of the file cuts
+    whole = np.frombuffer(heads, _LAYOUT, len(heads) // _HEAD)
+    _check_lengths(stat, start, whole)
+    stop = start[: len(whole)] + whole["length"].astype(np.int64) + _HEAD + _FOOT
+    return {"start": start, "stop": np.append(stop, stat.size + _FOOT) if left else stop}
+
+
+def _check_lengths(stat: Stat, start: Int64s, heads: Any) -> None:
+    lengths = np.ascontiguousarray(heads["length"]).view(np.uint8).reshape(len(heads), 8)
+    for i in np.flatnonzero(masked_columns(lengths) != heads["crc"])[:1].tolist():
+        raise SourceError(
+            f"the length of record {i} of {stat.path}, bytes {start[i]} to {start[i] + _HEAD}, "
+            "fails its checksum, so the records after it cannot be found. Is this a TFRecord "
+            "file? Rewrite it, or remove it from paths."
+        )

@@ -1,0 +1,121 @@
+"""Where records live: documents in token files, found by the token that ends each."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pipeline.block import Int64s
+from pipeline.checks import whole
+from pipeline.errors import SourceError
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import Framed
+from pipeline.sources.gather import pieces
+from pipeline.sources.side_index import Arrays, indexed
+from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
+
+
+class TokenDocumentSource:
+    """Documents of raw token files, each an array of tokens that ends with `eos`.
+
+    What follows a file's last `eos` is a document too; documents do not cross files. Where they
+    begin is found once, and kept in the cache folder.
+
+    Args:
+        paths, dtype, storage: as for `TokenSource`.
+        eos: the token that ends a document.
+
+    Raises:
+        SourceError: a file is missing, cut or compressed, its dtype is unknown, or dtypes differ.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/a.bin"
+    >>> np.array([5, 6, 0, 7, 0, 8], np.uint16).tofile(path)
+    >>> [d.tolist() for d in TokenDocumentSource(path, "uint16", eos=0).read(np.array([2, 0]))]
+    [[8], [5, 6, 0]]
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        dtype: DTypeLike | None = None,
+        *,
+        eos: int,
+        storage: Storage | None = None,
+    ) -> None:
+        self._eos = whole("eos", eos, 0, SourceError)
+        kind, storage = None if dtype is None else stored(dtype), storage or Storage()
+        self._held = Framed(paths, functools.partial(_documents, kind, self._eos), storage)
+        files = self._held.files
+        stats = [files.stat(i) for i in range(len(files.paths))]
+        self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return self._held.described("TokenDocumentSource")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a token, in this machine's byte order."""
+        return np.dtype(self._dtype).newbyteorder("=")
+
+    def read(self, indices: Int64s) -> list[NDArray[Any]]:
+        """Documents by index, in the order asked, repeats included: arrays `[tokens]`.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+            SourceError: a file was removed, cut or replaced.
+        """
+        spans = self._held.fetch(self._held.locate(indices))
+        return [as_tokens([span], self._dtype) for span in spans]
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each document's file, and its index in that file."""
+        return self._held.files.where(indices)
+
+    def fingerprint(self) -> str:
+        """Hex digest of base names, sizes, counts, ends, dtype and eos."""
+        return self._held.files.fingerprint("token documents", f"{self._dtype} {self._eos}")
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first document of each file, and the end."""
+        return self._held.files.bounds
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, smallest, largest, codec."""
+        return self._held.layout(str(self.dtype))
+
+    def close(self) -> None:
+        """Forget where documents begin; reading brings it back."""
+        self._held.close()
+
+
+def _documents(dtype: str | None, eos: int, stat: Stat, storage: Storage) -> Arrays:
+    found = token_file(stat, storage, dtype)
+    kind = f"tokens {found.dtype} from {found.offset} to {eos} 1"
+    return indexed(stat, storage, kind, functools.partial(_ends, found, eos))
+
+
+def _ends(found: TokenFile, eos: int, stat: Stat, storage: Storage) -> Arrays:
+    size = np.dtype(found.dtype).itemsize if found.dtype else 1
+    ends, done, left = [np.zeros(0, np.int64)], -found.offset, b""
+    for piece in pieces(stat, storage):
+        # bytes before the tokens, and a token that two pieces share
+        data, done = (piece[-done:], 0) if done < 0 else (left + piece, done)
+        whole_bytes = len(data) // size * size
+        tokens = np.frombuffer(data, found.dtype, whole_bytes // size)
+        ends.append(done + (np.flatnonzero(tokens == eos) + 1) * size)
+        done, left = done + whole_bytes, data[whole_bytes:]
+    stop = np.concatenate(ends).astype(np.int64)
+    if done > (stop[-1] if len(stop) else 0):
+        stop = np.append(stop, done)
+    stop = stop + found.offset
+    start = np.concatenate([[found.offset], stop[:-1]])[: len(stop)]
+    return {"start": start.astype(np.int64), "stop": stop}

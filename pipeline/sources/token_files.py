@@ -1,0 +1,160 @@
+"""What a token file holds: of which type its tokens are, where they begin and how many they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pipeline.errors import SourceError
+from pipeline.sources.files import unreadable
+from pipeline.sources.gather import refuse_packed
+from pipeline.sources.storage import Range, Stat, Storage
+
+_SUFFIXES = {
+    f".{written}{width}": f"{name}{width}"
+    for width in (8, 16, 32, 64)
+    for written, name in (("uint", "uint"), ("u", "uint"), ("int", "int"), ("i", "int"))
+}
+_NPY = b"\x93NUMPY"
+_LLM_C = {20240520: "<u2", 20240801: "<u4"}  # llm.c: 256 int32, of them magic, version, tokens
+
+
+class TokenFile(NamedTuple):
+    """What a file holds: tokens of `dtype`, in one or two dimensions, from byte `offset` on."""
+
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
+    """Look at a file's name, first bytes and, if need be, sidecar; an empty file may have any type.
+
+    Raises:
+        SourceError: the type is unknown, or the file is compressed, cut or not an array of
+            integers.
+    """
+    head = storage.read([Range(stat.path, 0, min(4096, stat.size))])[0] if stat.size else b""
+    refuse_packed(stat.path, head)
+    if head.startswith(_NPY):
+        return _npy(stat, head, dtype)
+    if len(head) >= 1024 and (magic := int.from_bytes(head[:4], "little")) in _LLM_C:
+        count = int.from_bytes(head[8:12], "little")
+        return _checked(stat, TokenFile(_LLM_C[magic], 1024, (count,)), dtype)
+    kind = dtype or _by_suffix(stat.path) or _by_sidecar(stat, storage)
+    if stat.size == 0:
+        return TokenFile(kind or "", 0, (0,))
+    if kind is None:
+        raise SourceError(
+            f"{stat.path} does not say of which type its tokens are. Give dtype= (nanoGPT writes "
+            '"uint16"), a suffix such as .u16, or {"dtype": "uint16"} in '
+            f"{os.path.splitext(stat.path)[0]}.json."
+        )
+    size = np.dtype(kind).itemsize
+    if stat.size % size:
+        raise unreadable(
+            stat.path, f"{stat.size} bytes are no whole number of {kind} tokens: is the dtype right"
+        )
+    return TokenFile(kind, 0, (stat.size // size,))
+
+
+def stored(dtype: DTypeLike) -> str:
+    """The code of an integer type as it stands in files: little-endian unless it says otherwise.
+
+    >>> stored("uint16"), stored(np.int32), stored(">u4")
+    ('<u2', '<i4', '>u4')
+    """
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as e:
+        raise SourceError(f'dtype={dtype!r}: give an integer type, such as "uint16"') from e
+    if kind.kind not in "iu":
+        raise SourceError(f'dtype={dtype!r}: tokens are integers; give for instance "uint16"')
+    return kind.str if kind.str[0] == ">" else kind.newbyteorder("<").str
+
+
+def one_type(paths: Sequence[str], found: Sequence[TokenFile]) -> str:
+    """The type of all files, less those that are empty.
+
+    Raises:
+        SourceError: two files differ, or none says.
+    """
+    known = {f.dtype: path for path, f in zip(paths, found, strict=True) if f.dtype}
+    if len(known) > 1:
+        (a, first), (b, second) = list(known.items())[:2]
+        raise SourceError(
+            f"tokens are {np.dtype(a)} in {first} but {np.dtype(b)} in {second}. Rewrite one, or "
+            "join two sources by concatenate."
+        )
+    if not known:
+        raise SourceError(f"{paths[0]} is empty and does not say of which type. Give dtype=.")
+    return next(iter(known))
+
+
+def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
+    """The tokens of spans end to end, as an array of their own in this machine's byte order."""
+    # a bytearray, as nobody may write into arrays over bytes
+    found = np.frombuffer(bytearray().join(spans), dtype)
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
+    f, header = io.BytesIO(head), np.lib.format
+    try:
+        new = header.read_magic(f) != (1, 0)
+        read: Any = header.read_array_header_2_0 if new else header.read_array_header_1_0
+        shape, by_columns, kind = read(f)
+    except ValueError as e:
+        raise unreadable(stat.path, e) from e
+    if kind.kind not in "iu" or len(shape) not in (1, 2) or (by_columns and len(shape) == 2):
+        order = "column by column" if by_columns and len(shape) == 2 else "row by row"
+        raise unreadable(
+            stat.path,
+            f"it holds {kind} of shape {shape}, {order}, but tokens are integers of one or two "
+            "dimensions, row by row",
+        )
+    return _checked(stat, TokenFile(kind.str, f.tell(), shape), dtype)
+
+
+def _checked(stat: Stat, found: TokenFile, dtype: str | None) -> TokenFile:
+    if dtype is not None and np.dtype(dtype) != np.dtype(found.dtype):
+        raise SourceError(
+            f"dtype={np.dtype(dtype)} was asked for, but {stat.path} says that it holds "
+            f"{np.dtype(found.dtype)}. Leave dtype out."
+        )
+    size = found.offset + found.tokens * np.dtype(found.dtype).itemsize
+    if size != stat.size:
+        raise unreadable(
+            stat.path,
+            f"its header promises {found.tokens} tokens, {size} bytes in all, but it has "
+            f"{stat.size}",
+        )
+    return found
+
+
+def _by_suffix(path: str) -> str | None:
+    stem, last = os.path.splitext(path.lower())
+    name = _SUFFIXES.get(last) or _SUFFIXES.get(os.path.splitext(stem)[1])
+    return None if name is None else stored(name)
+
+
+def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
+    try:
+        side = storage.stat(os.path.splitext(stat.path)[0] + ".json")
+    except FileNotFoundError:
+        return None
+    try:
+        said = json.loads(storage.read([Range(side.path, 0, side.size)])[0])
+        return stored(said["dtype"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise unreadable(side.path, f'it must be JSON such as {{"dtype": "uint16"}}: {e!r}') from e

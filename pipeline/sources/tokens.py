@@ -1,0 +1,204 @@
+"""Where records live: token files, as one by one or as rows of one length."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pipeline.block import Columns, Int64s
+from pipeline.checks import whole
+from pipeline.errors import SourceError
+from pipeline.sources.files import Files, Paths, changed
+from pipeline.sources.gather import read_spans
+from pipeline.sources.handles import Handles
+from pipeline.sources.indices import inside
+from pipeline.sources.storage import Stat, Storage, is_url
+from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
+
+
+class TokenSource:
+    """Tokens of raw files as `Columns` of one array: each token a record, or rows of one length.
+
+    Plain files are known (`.bin`, as nanoGPT and others write them), `.npy` arrays, and llm.c's
+    files with their header. Files come end to end in the order given; rows do not cross them. Local
+    files are mapped into memory: do not cut one while it is read.
+
+    Args:
+        paths: a path, a glob, or a list of these; globs are sorted.
+        dtype: of plain files, in little-endian bytes. None: by a suffix such as `.u16` or
+            `.uint16.bin`, or `{"dtype": "uint16"}` in a file of the same name and `.json`.
+        length: tokens a row; None: each token is a record, of an `.npy` array with two dimensions
+            each row. What is left at a file's end is no row.
+        stride: tokens from one row's start to the next, `length` if None.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file is missing, cut or compressed, its dtype is unknown, or dtypes differ.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/a.bin"
+    >>> np.arange(10, dtype=np.uint16).tofile(path)
+    >>> TokenSource(path, "uint16", length=4, stride=3).read(np.array([2, 0])).tree
+    array([[6, 7, 8, 9],
+           [0, 1, 2, 3]], dtype=uint16)
+    >>> TokenSource(path, "uint16").read(np.array([3, 4])).tree
+    array([3, 4], dtype=uint16)
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        dtype: DTypeLike | None = None,
+        *,
+        length: int | None = None,
+        stride: int | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self._length = None if length is None else whole("length", length, 1, SourceError)
+        if stride is not None and length is None:
+            raise SourceError(f"{stride=} is the distance of rows: give length= as well")
+        kind, storage = None if dtype is None else stored(dtype), storage or Storage()
+        found: list[TokenFile] = []
+
+        def count(stat: Stat) -> int:
+            found.append(token_file(stat, storage, kind))
+            return found[-1].tokens
+
+        tokens = Files.counted(paths, count, storage, empty=True)
+        self._dtype = one_type(tokens.paths, found)
+        self._offsets = np.array([f.offset for f in found], np.int64)
+        if length is None:
+            self._length = _width(tokens.paths, found)
+        self._stride = whole("stride", stride or self._length or 1, 1, SourceError)
+        rows = np.maximum(0, (tokens.counts - (self._length or 1)) // self._stride + 1)
+        self._files = Files(tokens.paths, tokens.sizes, rows, storage, tokens.tags)
+        self._open_nothing()
+
+    def _open_nothing(self) -> None:
+        self._remote = any(map(is_url, self._files.paths))
+        self._maps = Handles(self._map)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_remote")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_nothing()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        files = self._files.paths
+        what = "tokens" if self._length is None else f"rows of {self._length} tokens"
+        return (
+            f"TokenSource({len(files)} files from {files[0]!r}, {len(self)} {what}, {self.dtype})"
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a token, in this machine's byte order."""
+        return np.dtype(self._dtype).newbyteorder("=")
+
+    def read(self, indices: Int64s) -> Columns:
+        """Records by index, in the order asked, repeats included: `[n]`, or `[n, length]`.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+            SourceError: a file was removed, cut or replaced.
+        """
+        wanted = inside(indices, len(self))
+        file = np.searchsorted(self._files.bounds, wanted, side="right") - 1
+        local = wanted - self._files.bounds[file]
+        if self._remote:
+            return Columns(self._fetch(wanted, file, local))
+        numbers = np.unique(file).tolist()
+        if len(numbers) == 1:
+            return Columns(self._mapped(numbers[0])[local].astype(self.dtype, copy=False))
+        shape = (len(wanted),) if self._length is None else (len(wanted), self._length)
+        found = np.empty(shape, self.dtype)
+        for number in numbers:
+            here = file == number
+            found[here] = self._mapped(number)[local[here]]
+        return Columns(found)
+
+    def _mapped(self, file: int) -> NDArray[Any]:
+        # touching a mapping past its file's end kills the process, so the size is looked at first
+        path, size = self._files.paths[file], self._files.sizes[file]
+        try:
+            now = os.stat(path).st_size
+        except FileNotFoundError:
+            self._files.check_unchanged(file)
+            raise
+        if now != size:
+            raise changed(path, f"{size} bytes", str(now))
+        return self._maps.get(file)
+
+    def _map(self, file: int) -> NDArray[Any]:
+        self._files.check_unchanged(file)
+        with open(self._files.paths[file], "rb") as f:
+            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        offset, size = int(self._offsets[file]), np.dtype(self._dtype).itemsize
+        tokens = np.frombuffer(data, self._dtype, (len(data) - offset) // size, offset)
+        if self._length is None:
+            return tokens
+        rows = np.lib.stride_tricks.sliding_window_view(tokens, self._length)
+        return rows[:: self._stride]
+
+    def _fetch(self, wanted: Int64s, file: Int64s, local: Int64s) -> NDArray[Any]:
+        size = np.dtype(self._dtype).itemsize
+        start = self._offsets[file] + local * (self._stride * size)
+        if self._length is not None:
+            stop = start + self._length * size
+            tokens = as_tokens(read_spans(self._files, file, start, stop), self._dtype)
+            return tokens.reshape(len(wanted), self._length)
+        # tokens that follow each other are one span
+        cut = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(file) != 0)) + 1
+        first = np.concatenate([[0], cut])[: len(wanted)]
+        last = np.concatenate([cut, [len(wanted)]])[: len(wanted)] - 1
+        spans = read_spans(self._files, file[first], start[first], start[last] + size)
+        return as_tokens(spans, self._dtype)
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index in that file."""
+        return self._files.where(indices)
+
+    def fingerprint(self) -> str:
+        """Hex digest of base names, sizes, ends and what a record is; directories do not enter."""
+        what = f"{self._dtype} {self._length} {self._stride}"
+        return self._files.fingerprint("tokens", what, str(self._offsets.tolist()))
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._files.bounds
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, dtype, tokens a record."""
+        files = self._files
+        return [
+            {"path": path, "bytes": size, "records": n, "dtype": str(self.dtype),
+             "tokens": self._length or 1}
+            for path, size, n in zip(files.paths, files.sizes, files.counts.tolist(), strict=True)
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of all mappings; reading brings them back."""
+        self._maps.close()
+
+
+def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:
+    """Tokens a row where arrays have two dimensions, the same for all files."""
+    known = {f.shape[1] if len(f.shape) == 2 else None: path
+             for path, f in zip(paths, found, strict=True) if f.dtype and f.tokens}  # fmt: skip
+    if len(known) > 1:
+        (a, first), (b, second) = list(known.items())[:2]
+        raise SourceError(
+            f"{first} holds {f'rows of {a} tokens' if a else 'no rows'}, {second} "
+            f"{f'rows of {b}' if b else 'none'}. Give length=, or build two sources."
+        )
+    return next(iter(known), None)

@@ -1,0 +1,182 @@
+"""Where records live: WebDataset shards, tar files whose members of one key are a record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import RecordError, SourceError
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import Framed, Located
+from pipeline.sources.gather import read_spans
+from pipeline.sources.side_index import Arrays, indexed
+from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.tar import Member, members
+
+# the key ends at the first dot of the base name, which is not its first character
+_KEYED = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
+_META = re.compile(rb"__[^/]*__(?:$|/)")
+
+
+class WebDatasetSource:
+    """Records of WebDataset shards: `{"__key__": "a/0001", "jpg": bytes, "json": bytes}`.
+
+    Neighbouring members with one key are a record; the key is a member's name up to the first dot
+    of its base name, the field what follows, in lower case. Directories, links, hidden files,
+    names without a dot and names that begin with `__meta__/` are left out. Nothing is extracted or
+    unpickled. Where members begin is found once, and kept in the cache folder.
+
+    Args:
+        paths: a path, a glob, or a list of these; globs are sorted.
+        fields: read only these of each record, those that it has; None for all.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file is missing, compressed or no tar file, or a header in it is corrupt.
+
+    >>> import io, tarfile, tempfile
+    >>> path = tempfile.mkdtemp() + "/a.tar"
+    >>> with tarfile.open(path, "w") as tar:
+    ...     for name, data in [("1.txt", b"to"), ("1.cls", b"7"), ("2.txt", b"be")]:
+    ...         member = tarfile.TarInfo(name)
+    ...         member.size = len(data)
+    ...         tar.addfile(member, io.BytesIO(data))
+    >>> WebDatasetSource(path).read(np.array([1, 0]))
+    [{'__key__': '2', 'txt': b'be'}, {'__key__': '1', 'txt': b'to', 'cls': b'7'}]
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        fields: Sequence[str] | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        if isinstance(fields, str):
+            raise SourceError(f'{fields=}: give a list of names, such as ["{fields}"]')
+        self._fields = None if fields is None else frozenset(fields)
+        self._held = Framed(paths, _load, storage)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return self._held.described("WebDatasetSource")
+
+    def read(self, indices: Int64s) -> list[dict[str, Any]]:
+        """Records by index, in the order asked, repeats included: `__key__`, and bytes by field.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+            RecordError: a record is cut, or has a field twice; the others stay readable.
+            SourceError: a file was removed, cut or replaced.
+        """
+        at = self._held.locate(indices)
+        sizes = self._held.files.sizes
+        records: list[dict[str, Any]] = []
+        wanted: list[tuple[int, str, int, int, int]] = []
+        for i, (file, local) in enumerate(zip(at.file.tolist(), at.local.tolist(), strict=True)):
+            key, found = _members(self._held.index(file), local)
+            self._check(at, i, key, found, sizes[file])
+            records.append({"__key__": key})
+            wanted += [(i, name, file, a, b) for name, a, b in found if self._wants(name)]
+        table = np.array([(f, a, b) for _, _, f, a, b in wanted], np.int64).reshape(-1, 3)
+        data = read_spans(self._held.files, table[:, 0], table[:, 1], table[:, 2])
+        for (i, name, *_), part in zip(wanted, data, strict=True):
+            records[i][name] = part
+        return records
+
+    def _wants(self, field: str) -> bool:
+        return self._fields is None or field in self._fields
+
+    def _check(
+        self, at: Located, i: int, key: str, found: list[tuple[str, int, int]], size: int
+    ) -> None:
+        names = [name for name, _, _ in found]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise self._bad(at, i, key, f"the field {twice!r} is there twice")
+        for name, _, stop in found:
+            if stop > size:
+                what = f"the field {name!r}" if name else "a header"
+                raise self._bad(at, i, key, f"{what} is cut: the file ends at byte {size}")
+
+    def _bad(self, at: Located, i: int, key: str, why: str) -> RecordError:
+        return self._held.bad(at, i, f"its key is {key!r}, and {why}")
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index in that file."""
+        return self._held.files.where(indices)
+
+    def fingerprint(self) -> str:
+        """Hex digest of base names, sizes, counts, ends and fields; directories do not enter."""
+        fields = ["all"] if self._fields is None else sorted(self._fields)
+        return self._held.files.fingerprint("webdataset", *fields)
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._held.files.bounds
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, smallest, largest (with headers), codec."""
+        return self._held.layout("tar")
+
+    def close(self) -> None:
+        """Forget where members begin; reading brings it back."""
+        self._held.close()
+
+
+def _members(index: Arrays, local: int) -> tuple[str, list[tuple[str, int, int]]]:
+    """The key of a record, and (field, start, stop) of its members."""
+    first, last = index["first"][local : local + 2].tolist()
+    ends = index["name"][first : last + 1].tolist()
+    keys, spans = index["key"][first:last].tolist(), index["span"][first:last].tolist()
+    names = index["names"][ends[0] : ends[-1]].tobytes()
+    found: list[tuple[str, int, int]] = []
+    for k, (start, stop) in enumerate(spans):
+        name = names[ends[k] - ends[0] : ends[k + 1] - ends[0]]
+        found.append((_decoded(name[keys[k] + 1 :]).lower(), start, stop))
+    return _decoded(names[: keys[0]]), found
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _load(stat: Stat, storage: Storage) -> Arrays:
+    return indexed(stat, storage, "webdataset 1", _scan)
+
+
+def _scan(stat: Stat, storage: Storage) -> Arrays:
+    """Of each member name, length of the key in it, and span; of each record its first member."""
+    found: list[Member] = []
+    keys: list[int] = []
+    first: list[int] = []
+    before = None
+    for member in members(stat, storage):
+        keyed = _KEYED.fullmatch(member.name)
+        if member.name and (keyed is None or _META.match(member.name)):
+            continue
+        key = keyed[1] if keyed else None
+        if key is None or key != before:
+            first.append(len(found))
+        before = key
+        found.append(member)
+        keys.append(len(key or b""))
+    bounds = np.array([*first, len(found)], np.int64)
+    heads = np.array([m.head for m in found], np.int64)
+    spans = np.array([(m.start, m.stop) for m in found], np.int64).reshape(-1, 2)
+    return {
+        "start": heads[bounds[:-1]],
+        "stop": spans[bounds[1:] - 1, 1] if first else np.zeros(0, np.int64),
+        "first": bounds,
+        "name": np.cumsum([0, *(len(m.name) for m in found)], dtype=np.int64),
+        "names": np.frombuffer(b"".join(m.name for m in found), np.uint8),
+        "key": np.array(keys, np.int64),
+        "span": spans,
+    }
