@@ -26,9 +26,16 @@ from pipeline import (
 )
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, StreamEndError
+from tests.writers import FORMATS
 
 Op = tuple[Any, ...]
-SOURCES = ("list", "columns", "array_record", "parquet")
+NUMBERED: dict[str, Callable[[Any], Any]] = {  # formats, and which number a record bears
+    "json lines": lambda row: row["id"],
+    "token rows": lambda row: int(row[0]),
+    "tokens": int,
+    "webdataset": lambda row: int(row["txt"]),
+}
+SOURCES = ("list", "columns", "array_record", "parquet", *NUMBERED)
 
 
 # ---- rows are {"id": which record, "v": what was done to it}
@@ -75,6 +82,10 @@ def decode(record: bytes) -> Any:
     return {"id": np.int64(int(record)), "v": np.int64(int(record) * 5)}
 
 
+def numbered(number: Callable[[Any], Any], row: Any) -> Any:
+    return decode(b"%d" % number(row))
+
+
 class Files:
     """Small files of n records, made once a session."""
 
@@ -82,6 +93,7 @@ class Files:
         self._folder = folder
         self.array_record = functools.cache(self._array_record)
         self.parquet = functools.cache(self._parquet)
+        self.format = functools.cache(self._format)
 
     def _array_record(self, n: int) -> ArrayRecordSource:
         paths: list[str] = []
@@ -106,9 +118,17 @@ class Files:
         except ChainError:  # its rows differ by epoch
             return ds
 
+    def _format(self, kind: str, n: int) -> Any:
+        folder = self._folder / f"{kind} {n}"
+        folder.mkdir()
+        return FORMATS[kind].open(FORMATS[kind].files(folder, [n // 2, 0, n - n // 2]))
+
     def dataset(self, kind: str, n: int, seed: int) -> Dataset:
         if kind == "array_record":
             return Dataset(self.array_record(n), seed=seed).map(decode)
+        if kind in NUMBERED:
+            source = self.format(kind, n)
+            return Dataset(source, seed=seed).map(functools.partial(numbered, NUMBERED[kind]))
         if kind == "parquet":
             return Dataset(self.parquet(n), seed=seed)
         columns = {"id": np.arange(n), "v": np.arange(n) * 5}

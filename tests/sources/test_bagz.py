@@ -1,0 +1,89 @@
+"""BagzSource beside the bagz library, and on damaged files."""
+
+from __future__ import annotations
+
+import bagz
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import BagzSource, Dataset
+from pipeline.errors import RecordError, SourceError
+from pipeline.sources import open_path
+from tests.writers import bags, payload
+
+
+def write(path, records, compression=None):
+    options = bagz.Writer.Options(compression=compression) if compression else None
+    with bagz.Writer(str(path), options) if options else bagz.Writer(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+@pytest.mark.parametrize("level", [1, 3, 19])
+@pytest.mark.parametrize("size", [0, 1, 63, 255, 256, 257, 65_791, 65_792, 70_000])
+def test_reads_what_the_library_reads(tmp_path, level, size):
+    rng = np.random.default_rng(size)
+    records = [rng.bytes(size), b"a" * size, b"", b"x"]
+    path = write(tmp_path / "a.bagz", records, bagz.CompressionZstd(level))
+    assert BagzSource(path).read(np.array([3, 0, 1, 2])) == [b"x", *records[:3]]
+    assert list(bagz.Reader(path)) == records
+
+
+def test_compression_by_name_or_by_argument(tmp_path):
+    zstd = write(tmp_path / "a.bag", [b"a" * 100], bagz.CompressionZstd(3))
+    plain = write(tmp_path / "b.bagz", [b"a" * 100], bagz.CompressionNone())
+    assert BagzSource(zstd, compression="zstd").read(np.array([0])) == [b"a" * 100]
+    assert BagzSource(plain, compression="none").read(np.array([0])) == [b"a" * 100]
+    with pytest.raises(RecordError, match="it is no zstd frame"):
+        BagzSource(plain).read(np.array([0]))
+    with pytest.raises(SourceError, match='choose "auto", "zstd" or "none"'):
+        BagzSource(plain, compression="lz4")  # pyright: ignore[reportArgumentType]
+
+
+def test_frames_that_do_not_tell_their_size(tmp_path):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(b"streamed " * 1000)
+    path = write(tmp_path / "a.bag", [sink.getvalue().to_pybytes()])
+    assert BagzSource(path, compression="zstd").read(np.array([0])) == [b"streamed " * 1000]
+
+
+def test_shards_by_number(tmp_path):
+    for i in range(3):
+        bags(tmp_path / f"a-{i:05d}-of-00003.bagz", range(i * 5, i * 5 + 5))
+    source = BagzSource(tmp_path / "a@3.bagz")
+    assert source.read(np.arange(15)) == [payload(i) for i in range(15)]
+    assert len(open_path(str(tmp_path / "a@3.bagz"))) == 15
+    with pytest.raises(SourceError, match=r"a-00000-of-00004\.bagz does not exist"):
+        BagzSource(tmp_path / "a@4.bagz")
+    bags(tmp_path / "b.bagz-00000-of-00001", range(5))
+    named = str(tmp_path / "b.bagz@1")  # not compressed, to the library too
+    assert BagzSource(named).read(np.arange(5)) == list(bagz.Reader(named))
+
+
+def test_a_damaged_record_spoils_itself_alone(tmp_path):
+    path = tmp_path / "a.bagz"
+    write(path, [b"hello " * 50, b"world " * 50, b"again " * 50])
+    data = bytearray(path.read_bytes())
+    second = data.index(b"\x28\xb5\x2f\xfd", 4)
+    for at, by in ((second, 1), (second + 4, 0x20), (second + 5, 0xFF), (second + 9, 0xFF)):
+        spoiled = bytearray(data)
+        spoiled[at] ^= by
+        path.write_bytes(spoiled)
+        source = BagzSource(path)
+        assert source.read(np.array([2, 0])) == [b"again " * 50, b"hello " * 50]
+        with pytest.raises(RecordError, match=rf"record 1 of {path}, bytes {second} to .*on_error"):
+            source.read(np.arange(3))
+        assert list(Dataset(source).on_error("skip"))[1] == b"again " * 50
+
+
+def test_what_is_no_bagz_file(tmp_path):
+    path = tmp_path / "a.bagz"
+    bags(path, range(20))
+    whole = path.read_bytes()
+    for data in (b"text", b"text text text text text", whole[:-1], whole[:-8], whole[:-16]):
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=r"too short|no Bagz file|truncated"):
+            BagzSource(path)

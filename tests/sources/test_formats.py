@@ -1,0 +1,122 @@
+"""Every format keeps what a source promises: any length, many files, URLs, other processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import fsspec
+import numpy as np
+import pytest
+
+from pipeline import Dataset
+from pipeline.block import Columns
+from pipeline.debug.conformance import check_source, same
+from pipeline.debug.digest import digest
+from pipeline.sources import side_index
+from tests.writers import FORMATS
+
+COUNTS = {
+    "none": [0],
+    "one": [1],
+    "two": [2],
+    "1000": [1000],
+    "50 files": [3, 0, 1, *([4] * 46), 0],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def rows(source, indices):
+    got = source.read(np.asarray(indices, np.int64))
+    return got.rows() if isinstance(got, Columns) else got
+
+
+def check_records(form, source, indices):
+    for i, record in zip(indices, rows(source, indices), strict=True):
+        assert same(record, form.record(int(i))), f"record {i} is {record!r}"
+
+
+@pytest.mark.parametrize("counts", list(COUNTS.values()), ids=list(COUNTS))
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_keeps_what_a_source_promises(tmp_path, name, counts):
+    form = FORMATS[name]
+    source = form.open(form.files(tmp_path, counts))
+    assert len(source) == sum(counts)
+    check_source(source, samples=16)
+    check_records(form, source, np.arange(len(source)))
+    assert source.chunk_bounds.tolist() == [0, *np.cumsum(counts).tolist()]
+    assert [fact["records"] for fact in source.layout()] == counts
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_many_records(tmp_path, name):
+    form, n = FORMATS[name], 100_000
+    if name == "token rows":
+        n = 60_000  # what uint16 can number
+    source = form.open(form.files(tmp_path, [n]))
+    check_source(source, samples=64)
+    rng = np.random.default_rng(0)
+    for some in (rng.permutation(n)[:500], np.arange(500, 700), rng.integers(0, 50, 200)):
+        check_records(form, source, some)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_over_a_url(tmp_path, cache, name):
+    form, counts = FORMATS[name], [5, 0, 40]
+    paths = form.files(tmp_path, counts)
+    urls = [f"memory://{name.replace(' ', '-')}{path}" for path in paths]
+    store = fsspec.filesystem("memory")
+    for path in Path(tmp_path).glob("*.*"):
+        store.pipe(f"memory://{name.replace(' ', '-')}{path}", path.read_bytes())
+    source, local = form.open(urls), form.open(paths)
+    assert source.fingerprint() == local.fingerprint()
+    check_records(form, source, [44, 0, 7, 7, 4, 5])
+    assert source.where(np.array([5])) == [(urls[2], 0)]
+    assert cloudpickle.loads(cloudpickle.dumps(source)).fingerprint() == local.fingerprint()
+    store.rm("memory://" + name.replace(" ", "-"), recursive=True)
+
+
+_ELSEWHERE = """
+import sys, cloudpickle
+from pipeline.debug.digest import digest
+for source, some in cloudpickle.load(sys.stdin.buffer):
+    got = source.read(some)
+    print(digest(getattr(got, "rows", lambda: got)()))
+"""
+
+
+def test_pickled_copies_read_the_same_in_another_process(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(side_index, "_SMALL", 0)
+    some = np.array([17, 3, 3, 29, 0])
+    sources = []
+    for name, form in FORMATS.items():
+        (tmp_path / name).mkdir()
+        sources.append(form.open(form.files(tmp_path / name, [10, 20])))
+        assert len(cloudpickle.dumps(sources[-1])) < 3000
+    data = cloudpickle.dumps([(source, some) for source in sources])
+    command = [sys.executable, "-c", _ELSEWHERE]
+    there = subprocess.run(command, input=data, capture_output=True, check=True).stdout
+    assert there.decode().split() == [digest(rows(source, some)) for source in sources]
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_path_is_enough_and_a_change_is_noticed(tmp_path, name):
+    form = FORMATS[name]
+    (path,) = form.files(tmp_path, [7])
+    source = form.open(path)
+    assert len(list(Dataset(source))) == 7
+    before = source.fingerprint()
+    form.write(Path(path), range(1, 9))
+    assert form.open(path).fingerprint() != before
+    with pytest.raises(Exception, match="has changed since its records were counted"):
+        source.read(np.array([0]))
+    Path(path).unlink()
+    with pytest.raises(Exception, match="No such file"):
+        source.read(np.array([0]))

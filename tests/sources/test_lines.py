@@ -1,0 +1,80 @@
+"""LinesSource and JsonLinesSource: line ends, empty lines, byte order marks, and bad lines."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, JsonLinesSource, LinesSource
+from pipeline.errors import RecordError, SourceError
+from pipeline.sources import gather, open_path
+
+
+def lines(tmp_path, data, kind: Any = LinesSource):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    source = kind(path)
+    return source.read(np.arange(len(source)))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"\r\n", [""]),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\r\nb", ["a", "b"]),
+        (b"a\n\nb\r\n\r\n", ["a", "", "b", ""]),
+        (b"a\rb\n\r", ["a\rb", "\r"]),
+        (b"\xef\xbb\xbfa\nb", ["a", "b"]),
+        (b"\xef\xbb\xbf", []),
+        ("ä\u2028b\n\x0c\n".encode(), ["ä\u2028b", "\x0c"]),
+    ],
+)
+def test_where_lines_end(tmp_path, monkeypatch, data, expected, piece):
+    monkeypatch.setattr(gather, "_PIECE", max(piece, 3 if data.startswith(b"\xef") else 1))
+    assert lines(tmp_path, data) == expected
+
+
+def test_empty_lines_are_no_json_records(tmp_path):
+    data = b'\n{"a": 1}\n\r\n\n[2]\r\n"x"'
+    assert lines(tmp_path, data, JsonLinesSource) == [{"a": 1}, [2], "x"]
+
+
+def test_a_bad_line_is_named_by_file_line_and_bytes(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 0}\n\n{"a": 1\n{"a": "\xff"}\n{"a": 3}\n' + b"[" * 100_000)
+    source = open_path(path)
+    assert source.read(np.array([0, 3])) == [{"a": 0}, {"a": 3}]
+    says = rf"record 1 of {path}, bytes 10 to 17: .*delimiter.*, in line 3 .*jq -c .*on_error"
+    with pytest.raises(RecordError, match=says):
+        source.read(np.arange(4))
+    with pytest.raises(RecordError, match=r"record 2 .*can't decode byte 0xff.*in line 4"):
+        source.read(np.array([2]))
+    with pytest.raises(RecordError, match=r"record 4 .*nested too deeply, in line 6"):
+        source.read(np.array([4]))
+    rows = list(Dataset(source).on_error("skip"))
+    assert [row["a"] for row in rows] == [0, 3, 3, 3, 0]
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"good\nbad \xff\ngood")
+    source = LinesSource(path)
+    with pytest.raises(RecordError, match=r"record 1 .*bytes 5 to 10: 'utf-8'.*, in line 2"):
+        source.read(np.arange(3))
+    assert source.read(np.array([0, 2])) == ["good", "good"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_compressed_files_are_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"{}\n"))
+    with pytest.raises(SourceError, match=r"compressed as a whole.*Decompress it"):
+        open_path(path)

@@ -1,0 +1,120 @@
+"""SequenceSource over other libraries' datasets, and which of them Dataset picks it for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, MemorySource, SequenceSource
+from pipeline.debug.conformance import check_source
+from pipeline.errors import RecordError, SourceError
+
+datasets = pytest.importorskip("datasets")
+
+
+def read(source: SequenceSource, indices) -> Any:
+    return source.read(np.array(indices))
+
+
+class Many:
+    """A data source as TFDS and PyTorch have them: it counts how often it is asked."""
+
+    def __init__(self, n=20):
+        self.n, self.calls = n, 0
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        raise AssertionError("one by one")
+
+    def __getitems__(self, indices):
+        self.calls += 1
+        assert all(type(i) is int for i in indices)
+        return [{"x": np.full(2, i)} for i in indices]
+
+
+def table(n=30):
+    return datasets.Dataset.from_dict(
+        {
+            "id": list(range(n)),
+            "text": [f"t{i}\0" for i in range(n)],
+            "tokens": [list(range(1 + i % 4)) for i in range(n)],
+            "deep": [{"x": i / 2} for i in range(n)],
+        }
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+def test_keeps_what_a_source_promises(n):
+    check_source(SequenceSource(Many(n)), samples=16)
+    check_source(SequenceSource([{"x": i} for i in range(n)]), samples=16)
+
+
+def test_many_are_asked_for_at_once_and_dataset_does_so():
+    many = Many()
+    ds = Dataset(many)
+    assert [row["x"][0] for row in ds.read([3, 1, 3]).rows()] == [3, 1, 3]
+    assert many.calls == 1
+    assert isinstance(ds.components[0].source, SequenceSource)
+    assert isinstance(Dataset([1, 2]).components[0].source, MemorySource)
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000])
+def test_hugging_face(n):
+    made = table(n)
+    for values in (made, made.with_format("numpy"), made.shuffle(seed=3)):
+        source = SequenceSource(values)
+        check_source(source, samples=16, most_pickled=None)
+        for got, known in zip(read(source, np.arange(n)).rows(), made_rows(values), strict=True):
+            assert got["tokens"].dtype == np.int64
+            assert {**got, "tokens": got["tokens"].tolist()} == known
+
+
+def made_rows(values):
+    return list(values.with_format(None))
+
+
+def test_other_formats_of_hugging_face_are_kept():
+    made = table()
+    upper = made.with_transform(lambda rows: {"t": [t.upper() for t in rows["text"]]})
+    assert read(SequenceSource(upper), [3, 1]) == [{"t": "T3\0"}, {"t": "T1\0"}]
+    some = SequenceSource(made.with_format("numpy", columns=["id"]))
+    assert list(read(some, [3]).tree) == ["id"]
+    single = SequenceSource(made.with_format("numpy", dtype=np.float32))
+    assert read(single, [3])[0]["id"].dtype == np.float32
+
+
+def test_features_that_decode_are_left_to_hugging_face():
+    rows = [{"image": {"bytes": b"x", "path": "y"}, "id": i} for i in range(2)]
+    made = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image(decode=False))
+    assert read(SequenceSource(made), [1]) == [rows[1]]
+    assert read(SequenceSource(made.remove_columns("image")), [1]).tree["id"].dtype == np.int64
+
+
+def test_fingerprints():
+    made = table()
+    assert SequenceSource(made).fingerprint() == SequenceSource(table()).fingerprint()
+    assert SequenceSource(made).fingerprint() != SequenceSource(made.shuffle(seed=1)).fingerprint()
+    assert SequenceSource(Many(5)).fingerprint() != SequenceSource(Many(6)).fingerprint()
+
+
+def test_a_null_integer_is_a_bad_record():
+    source = SequenceSource(datasets.Dataset.from_dict({"id": [1, None, 3]}))
+    with pytest.raises(RecordError, match=r"column 'id' is null in record 1 .*on_error"):
+        read(source, [2, 1])
+    assert read(source, [2, 0]).tree["id"].tolist() == [3, 1]
+
+
+def test_what_is_no_sequence():
+    with pytest.raises(SourceError, match="a generator has no length"):
+        SequenceSource(i for i in range(3))
+
+    class Columns(Many):
+        def __getitems__(self, indices) -> Any:
+            return {"x": indices}
+
+    with pytest.raises(SourceError, match="gave 1 records for 2 indices"):
+        read(SequenceSource(Columns()), [0, 1])

@@ -1,0 +1,127 @@
+"""WebDatasetSource: names of every kind, what is left out, and damaged shards."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, WebDatasetSource
+from pipeline.errors import RecordError, SourceError
+from tests.writers import tar, tar_of
+
+LONG = "deep/" * 30 + "name" * 40
+
+
+def records(path, **options):
+    source = WebDatasetSource(path, **options)
+    return source.read(np.arange(len(source)))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names(tmp_path, format):
+    path = tmp_path / "a.tar"
+    long = LONG if format != tarfile.USTAR_FORMAT else "deep/" * 20 + "name" * 20
+    names = ["a.JPG", "a.seg.PNG", "d.x/b.txt", "./c.txt", f"{long}.txt", f"{long}.cls", "ü.txt"]
+    tar_of(path, [(name, name.encode()) for name in names], format)
+    got = records(path)
+    assert [r["__key__"] for r in got] == ["a", "d.x/b", "./c", long, "ü"]
+    assert got[0] == {"__key__": "a", "jpg": b"a.JPG", "seg.png": b"a.seg.PNG"}
+    assert got[3] == {"__key__": long, "txt": f"{long}.txt".encode(), "cls": f"{long}.cls".encode()}
+
+
+def test_what_is_no_record(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in [("d.x", tarfile.DIRTYPE), ("l.txt", tarfile.SYMTYPE)]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "long" * 60
+            archive.addfile(info)
+        for name in ("README", ".hidden.txt", "d/.hidden.txt", "__meta__/a.json", "a.txt"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    assert records(path) == [{"__key__": "a", "txt": b""}]
+
+
+def test_large_members_and_sizes_that_octal_cannot_say(tmp_path):
+    path = tmp_path / "a.tar"
+    big = np.random.default_rng(0).bytes(700_001)
+    tar_of(path, [("0.bin", big), ("1.bin", b"x"), ("2.bin", big[::-1])])
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"\x80" + (700_001).to_bytes(11, "big")
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    assert [r["bin"] for r in records(path)] == [big, b"x", big[::-1]]
+
+
+def test_only_some_fields(tmp_path):
+    path = tmp_path / "a.tar"
+    tar_of(path, [("0.txt", b"a"), ("0.cls", b"b"), ("1.cls", b"c")])
+    assert records(path, fields=["txt", "json"]) == [
+        {"__key__": "0", "txt": b"a"},
+        {"__key__": "1"},
+    ]
+    some, every = WebDatasetSource(path, fields=["txt"]), WebDatasetSource(path)
+    assert some.fingerprint() != every.fingerprint()
+    with pytest.raises(SourceError, match=r"give a list of names, such as \[\"txt\"\]"):
+        WebDatasetSource(path, fields="txt")
+
+
+def test_a_field_twice_and_keys_apart(tmp_path):
+    path = tmp_path / "a.tar"
+    names = ["0.txt", "1.txt", "1.TXT", "2.txt", "0.cls"]
+    tar_of(path, [(name, b"") for name in names])
+    source = WebDatasetSource(path)
+    assert len(source) == 4  # a key that comes back later is another record, as in webdataset
+    assert source.read(np.array([3])) == [{"__key__": "0", "cls": b""}]
+    with pytest.raises(RecordError, match=rf"record 1 of {path}, bytes 512 to 1536.*'txt' .*twice"):
+        source.read(np.arange(4))
+    assert len(list(Dataset(source).on_error("skip"))) == 4
+
+
+def test_a_cut_member_spoils_its_record_alone(tmp_path):
+    path = tmp_path / "a.tar"
+    tar(path, range(5))
+    whole = path.read_bytes()
+    for size in (4 * 2048 + s for s in (100, 512, 518, 1024 + 8, 1024 + 512, 1024 + 518)):
+        path.write_bytes(whole[:size])
+        source = WebDatasetSource(path)
+        good = source.read(np.arange(4))
+        assert [r["__key__"] for r in good] == [f"d/{i:07d}" for i in range(4)]
+        with pytest.raises(RecordError, match=f"is cut: the file ends at byte {size}"):
+            source.read(np.array([len(source) - 1]))
+        assert len(list(Dataset(source).on_error("skip"))) == len(source)
+
+
+def test_without_an_end_it_is_still_whole(tmp_path):
+    path = tmp_path / "a.tar"
+    tar(path, range(3))
+    path.write_bytes(path.read_bytes()[: 3 * 2048])
+    assert len(records(path)) == 3
+
+
+def test_what_is_no_tar_file(tmp_path):
+    path = tmp_path / "a.tar"
+    tar(path, range(3))
+    data = bytearray(path.read_bytes())
+    path.write_bytes(gzip.compress(data))
+    with pytest.raises(SourceError, match=r"compressed as a whole \(gzip\)"):
+        WebDatasetSource(path)
+    data[2048 + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=rf"header at bytes 2048 to 2560 of {path} fails its"):
+        WebDatasetSource(path)
+    path.write_bytes(b"text " * 1000)
+    with pytest.raises(SourceError, match="Is this a tar file"):
+        WebDatasetSource(path)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    path = tmp_path / "a.tar"
+    data = pickle.dumps([1, 2])
+    tar_of(path, [("0.pkl", data), ("0.pyd", data)])
+    assert records(path) == [{"__key__": "0", "pkl": data, "pyd": data}]
