@@ -12,7 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.files import Paths, unreadable
 from pipeline.sources.framed import Framed
 from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.storage import Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,11 +117,11 @@ def _limits(stat: Stat, storage: Storage) -> Arrays:
         return {"start": np.zeros(0, np.int64), "stop": np.zeros(0, np.int64)}
     if stat.size < 8:
         raise unreadable(stat.path, "too short for a Bagz file")
-    (tail,) = storage.read([Range(stat.path, stat.size - 8, stat.size)])
+    (tail,) = storage.read([stat.range(stat.size - 8, stat.size)])
     first = int.from_bytes(tail, "little")
     if first > stat.size - 8 or (stat.size - first) % 8:
         raise unreadable(stat.path, "no Bagz file with its limits at the end, or a truncated one")
-    (data,) = storage.read([Range(stat.path, first, stat.size)])
+    (data,) = storage.read([stat.range(first, stat.size)])
     stop = np.frombuffer(data, "<i8").astype(np.int64)
     start = np.concatenate([[0], stop[:-1]]).astype(np.int64)
     if (stop < start).any() or stop[-1] != first:

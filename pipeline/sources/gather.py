@@ -62,11 +62,11 @@ def _read_runs(files: Files, file: Int64s, start: Int64s, stop: Int64s) -> list[
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(file)) + 1, [len(file)]]).tolist()
     for a, b in pairwise(cuts):
         number = int(file[a])
-        path = files.paths[number]
+        stat = files.stat(number)
         runs = list(zip(start[a:b].tolist(), stop[a:b].tolist(), strict=True))
-        if is_url(path):
+        if is_url(stat.path):
             some = ((k, run) for k, run in enumerate(runs, len(data)) if run[0] < run[1])
-            remote += [(k, Range(path, *run)) for k, run in some]
+            remote += [(k, stat.range(*run)) for k, run in some]
             data += [b""] * len(runs)
         else:
             data += _read_local(files, number, runs)
@@ -113,7 +113,7 @@ def pieces(stat: Stat, storage: Storage) -> Iterator[bytes]:
     for start in range(0, stat.size, _PIECE * _FLIGHT):
         stop = min(start + _PIECE * _FLIGHT, stat.size)
         ends = [*range(start, stop, _PIECE), stop]
-        yield from storage.read([Range(stat.path, a, b) for a, b in pairwise(ends)])
+        yield from storage.read([stat.range(a, b) for a, b in pairwise(ends)])
 
 
 class Window:
@@ -132,7 +132,7 @@ class Window:
             stop = min(max(start + size, start + self._size), self._stat.size)
             if stop <= start:
                 return b""
-            (self._data,) = self._storage.read([Range(self._stat.path, start, stop)])
+            (self._data,) = self._storage.read([self._stat.range(start, stop)])
             self._start, inner = start, 0
         return self._data[inner : inner + size]
 

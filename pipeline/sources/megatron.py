@@ -14,7 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.files import Files, Paths, expand, unreadable
 from pipeline.sources.framed import Framed
 from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
 
 _MAGIC = b"MMIDIDX\0\0"
@@ -129,7 +129,7 @@ def _load(documents: bool, stat: Stat, storage: Storage) -> Arrays:
 def _sequences(side: Stat, storage: Storage) -> Arrays:
     dtype, sequences, _ = _head(side, storage)
     parts = (_HEAD, _HEAD + 4 * sequences, _HEAD + 12 * sequences)
-    (raw,) = storage.read([Range(side.path, parts[0], parts[2])])
+    (raw,) = storage.read([side.range(parts[0], parts[2])])
     lengths = np.frombuffer(raw, "<i4", sequences).astype(np.int64)
     start = np.frombuffer(raw, "<i8", sequences, parts[1] - parts[0]).astype(np.int64)
     if len(start) and (start.min() < 0 or lengths.min() < 0):
@@ -141,7 +141,7 @@ def _documents(side: Stat, storage: Storage) -> Arrays:
     sequences = _sequences(side, storage)
     start, stop = sequences["start"], sequences["stop"]
     _, n, documents = _head(side, storage)
-    (raw,) = storage.read([Range(side.path, _HEAD + 12 * n, _HEAD + 12 * n + 8 * documents)])
+    (raw,) = storage.read([side.range(_HEAD + 12 * n, _HEAD + 12 * n + 8 * documents)])
     first = np.frombuffer(raw, "<i8").astype(np.int64)
     rises = len(first) and first[0] == 0 and first[-1] == n and (np.diff(first) >= 0).all()
     if not rises or (start[1:] != stop[:-1]).any():
@@ -154,7 +154,7 @@ def _documents(side: Stat, storage: Storage) -> Arrays:
 
 def _head(side: Stat, storage: Storage) -> tuple[str, int, int]:
     """(dtype, sequences, document indices) of an .idx file."""
-    (head,) = storage.read([Range(side.path, 0, min(_HEAD, side.size))])
+    (head,) = storage.read([side.range(0, min(_HEAD, side.size))])
     if len(head) < _HEAD or not head.startswith(_MAGIC):
         raise unreadable(side.path, "it is no Megatron index (magic MMIDIDX)")
     version, code = int.from_bytes(head[9:17], "little"), head[17]

@@ -29,11 +29,15 @@ _SMALL = 1 << 20  # bytes of a local file that is read again as fast as its inde
 _STALE = 3600  # seconds after which the temporary file of a killed writer is swept away
 
 
-def cache_folder() -> str:
-    """Where side files are kept: $LOCKSTEP_CACHE, or `lockstep` in the user's cache folder."""
-    known = os.environ.get("LOCKSTEP_CACHE")
+def cache_folder(storage: Storage) -> str:
+    """Where side files are kept: the storage's cache, else `lockstep` in the user's cache folder.
+
+    The storage's cache is its own, or what LOCKSTEP_CACHE names.
+    """
+    known = storage.cache or os.environ.get("LOCKSTEP_CACHE")
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.abspath(os.path.expanduser(known or os.path.join(caches, "lockstep")))
+    folder = os.fsdecode(known) if known else os.path.join(caches, "lockstep")
+    return os.path.abspath(os.path.expanduser(folder))
 
 
 def indexed(
@@ -63,7 +67,7 @@ def indexed(
         return _plain(build(stat, storage))
     facts = _facts(stat, kind)
     name = hashlib.blake2b(f"{kind}\0{stat.path}".encode("utf-8", "surrogateescape"))
-    path = os.path.join(cache_folder(), "index", f"{name.hexdigest()[:32]}.idx")
+    path = os.path.join(cache_folder(storage), "index", f"{name.hexdigest()[:32]}.idx")
     found = _load(path, facts)
     if found is None:
         found = _plain(build(stat, storage))

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.errors import SourceError
 from pipeline.sources.files import unreadable
 from pipeline.sources.gather import refuse_packed
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.storage import Stat, Storage
 
 _SUFFIXES = {
     f".{written}{width}": f"{name}{width}"
@@ -44,7 +44,7 @@ def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
         SourceError: the type is unknown, or the file is compressed, cut or not an array of
             integers.
     """
-    head = storage.read([Range(stat.path, 0, min(4096, stat.size))])[0] if stat.size else b""
+    head = storage.read([stat.range(0, min(4096, stat.size))])[0] if stat.size else b""
     refuse_packed(stat.path, head)
     if head.startswith(_NPY):
         return _npy(stat, head, dtype)
@@ -154,7 +154,7 @@ def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        said = json.loads(storage.read([Range(side.path, 0, side.size)])[0])
+        said = json.loads(storage.read([side.range(0, side.size)])[0])
         return stored(said["dtype"])
     except (ValueError, KeyError, TypeError) as e:
         raise unreadable(side.path, f'it must be JSON such as {{"dtype": "uint16"}}: {e!r}') from e

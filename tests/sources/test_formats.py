@@ -15,6 +15,7 @@ from pipeline import Dataset
 from pipeline.block import Columns
 from pipeline.debug.conformance import check_source, same
 from pipeline.debug.digest import digest
+from pipeline.errors import SourceError
 from pipeline.sources import side_index
 from tests.writers import FORMATS
 
@@ -68,19 +69,50 @@ def test_many_records(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_over_a_url(tmp_path, cache, name):
-    form, counts = FORMATS[name], [5, 0, 40]
-    paths = form.files(tmp_path, counts)
-    urls = [f"memory://{name.replace(' ', '-')}{path}" for path in paths]
-    store = fsspec.filesystem("memory")
-    for path in Path(tmp_path).glob("*.*"):
-        store.pipe(f"memory://{name.replace(' ', '-')}{path}", path.read_bytes())
-    source, local = form.open(urls), form.open(paths)
+def test_over_a_url(tmp_path, cache, gcs, name):
+    form = FORMATS[name]
+    paths = form.files(tmp_path, [5, 40])
+    for path in tmp_path.glob("*.*"):
+        gcs.upload(path)
+    urls = [f"{gcs.bucket}/{Path(path).name}" for path in paths]
+    gcs.faults({"kind": "status", "status": 503, "rate": 0.05})
+    storage, local = gcs.storage(cache=""), form.open(paths)
+    source = form.open(urls, storage=storage)
     assert source.fingerprint() == local.fingerprint()
     check_records(form, source, [44, 0, 7, 7, 4, 5])
-    assert source.where(np.array([5])) == [(urls[2], 0)]
+    assert source.where(np.array([5])) == [(urls[1], 0)]
     assert cloudpickle.loads(cloudpickle.dumps(source)).fingerprint() == local.fingerprint()
-    store.rm("memory://" + name.replace(" ", "-"), recursive=True)
+    gcs.upload(form.files(tmp_path, [6])[0])
+    with pytest.raises(SourceError, match="changed since"):
+        source.read(np.arange(5))
+
+
+def test_an_empty_file_may_be_remote(tmp_path, cache):
+    store = fsspec.filesystem("memory")
+    for name, form in FORMATS.items():
+        (tmp_path / name).mkdir()
+        paths = form.files(tmp_path / name, [0, 3])
+        head = f"memory://{name.replace(' ', '-')}"
+        for path in (tmp_path / name).iterdir():
+            store.pipe(f"{head}/{path.name}", path.read_bytes())
+        source = form.open([f"{head}/{Path(path).name}" for path in paths])
+        check_records(form, source, [2, 0, 1])
+        assert source.fingerprint() == form.open(paths).fingerprint()
+        store.rm(head, recursive=True)
+
+
+def test_no_bytes_are_asked_for_twice(tmp_path, cache, gcs):
+    for name, form in FORMATS.items():
+        (tmp_path / name).mkdir()
+        (path,) = form.files(tmp_path / name, [5000])
+        for part in (tmp_path / name).iterdir():
+            gcs.upload(part)
+        source = form.open(f"{gcs.bucket}/{Path(path).name}", storage=gcs.storage(gap=0))
+        source.read(np.array([0]))
+        gcs.forget()
+        source.read(np.arange(0, 5000, 100))
+        asked = [how for _, _, how in gcs.log() if how]
+        assert len(asked) == len(set(asked)) <= 100, name
 
 
 _ELSEWHERE = """

@@ -124,10 +124,11 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, cache, caplog
 
 
 def test_where_side_files_are_kept(monkeypatch):
-    assert cache_folder() == os.environ["LOCKSTEP_CACHE"]
+    assert cache_folder(Storage()) == os.environ["LOCKSTEP_CACHE"]
+    assert cache_folder(Storage(cache="/own")) == "/own"
     monkeypatch.delenv("LOCKSTEP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert cache_folder() == "/c/lockstep"
+    assert cache_folder(Storage()) == "/c/lockstep"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/h")
-    assert cache_folder() == "/h/.cache/lockstep"
+    assert cache_folder(Storage()) == "/h/.cache/lockstep"
