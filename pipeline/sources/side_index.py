@@ -9,6 +9,7 @@ import json
 import logging
 import mmap
 import os
+import struct
 import threading
 import time
 import zlib
@@ -24,6 +25,7 @@ LOGGER = logging.getLogger("pipeline")
 Arrays = dict[str, NDArray[Any]]
 
 _MAGIC = b"LOCKSTEP INDEX 1\n"
+_FRAME = struct.Struct(f"<{len(_MAGIC)}sQI")  # magic, bytes and checksum of the head
 _ALIGN = 64
 _SMALL = 1 << 20  # bytes of a local file that is read again as fast as its index would be
 _STALE = 3600  # seconds after which the temporary file of a killed writer is swept away
@@ -99,15 +101,20 @@ def _load(path: str, facts: dict[str, Any]) -> Arrays | None:
     except (OSError, ValueError):  # ValueError: it is empty
         return None
     try:
-        start = len(_MAGIC) + 8
-        size = int.from_bytes(data[len(_MAGIC) : start], "little")
-        head = json.loads(data[start : start + size])
-        whole = data[: len(_MAGIC)] == _MAGIC and head["facts"] == facts
-        body = memoryview(data)[_aligned(start + size) :]
-        if not whole or len(body) != head["bytes"] or zlib.crc32(body) != head["crc32"]:
+        magic, size, crc = _FRAME.unpack(data[: _FRAME.size])
+        end = _FRAME.size + size
+        if magic != _MAGIC or zlib.crc32(data[_FRAME.size : end]) != crc:
+            return None
+        head = json.loads(data[_FRAME.size : end])
+        body = memoryview(data)[_aligned(end) :]
+        if (
+            head["facts"] != facts
+            or len(body) != head["bytes"]
+            or zlib.crc32(body) != head["crc32"]
+        ):
             return None
         return {name: _view(body, *rest) for name, *rest in head["arrays"]}
-    except (ValueError, KeyError, TypeError):
+    except (struct.error, ValueError):
         return None
 
 
@@ -149,8 +156,8 @@ def _write(f: Any, facts: dict[str, Any], arrays: Arrays) -> None:
     for part in parts:
         crc = zlib.crc32(part, crc)
     head = json.dumps({"facts": facts, "bytes": offset, "crc32": crc, "arrays": table}).encode()
-    start = len(_MAGIC) + 8 + len(head)
-    f.write(_MAGIC + len(head).to_bytes(8, "little") + head + bytes(_aligned(start) - start))
+    end = _FRAME.size + len(head)
+    f.write(_FRAME.pack(_MAGIC, len(head), zlib.crc32(head)) + head + bytes(_aligned(end) - end))
     for part in parts:
         f.write(part)
 

@@ -80,14 +80,13 @@ def test_a_damaged_index_is_built_anew(tmp_path, cache):
     indexed(stat, Storage(), "k", build)
     whole = kept(cache).read_bytes()
     spoiled = [b"", whole[:10], whole[:-1], whole + b"x", whole[::-1], b"x" + whole[1:]]
-    for at in range(0, len(whole), 7):
+    for at in range(len(whole)):
         spoiled.append(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     for data in spoiled:
         kept(cache).write_bytes(data)
         assert indexed(stat, Storage(), "k", build)["values"].tolist() == list(b"abc")
-    padding = sum(kept(cache).read_bytes() != whole for _ in range(1))
-    assert padding == 0
-    assert build.calls > len(spoiled) // 2
+    gaps = whole.count(0)  # a bit in what only aligns the arrays does no harm
+    assert build.calls > len(spoiled) - gaps
 
 
 def _again(stat):
