@@ -54,7 +54,7 @@ class BagzSource:
         if compression not in ("auto", "zstd", "none"):
             raise SourceError(f'{compression=}: choose "auto", "zstd" or "none"')
         self._compression = compression
-        self._held = Framed(paths, _load, storage)
+        self._held = Framed(paths, "bagz 1", _load, storage)
 
     def __len__(self) -> int:
         return len(self._held)

@@ -33,18 +33,26 @@ class Framed:
 
     Args:
         paths: a path, a glob, or a list of these.
+        kind: the format, with all that the number of a file's records depends on besides the file,
+            under which manifests keep it; "" if that is more than the file.
         load: gives a file's index: int64 arrays "start" and "stop", one element a record, and
             whatever else the format wants; a function that pickles.
         storage: how URLs are reached.
     """
 
     def __init__(
-        self, paths: Paths, load: Callable[[Stat, Storage], Arrays], storage: Storage | None
+        self,
+        paths: Paths,
+        kind: str,
+        load: Callable[[Stat, Storage], Arrays],
+        storage: Storage | None,
     ) -> None:
         self._load, storage = load, storage or Storage()
-        self.files = Files.counted(
-            paths, lambda stat: len(load(stat, storage)["start"]), storage, empty=True
-        )
+
+        def count(stat: Stat) -> int:
+            return len(load(stat, storage)["start"])
+
+        self.files = Files.counted(paths, count, storage, kind=kind, empty=True)
         self._indexes = Handles(self._open, most=_MOST)
 
     def __len__(self) -> int:

@@ -24,7 +24,8 @@ class _Lines:
     """What lines of text and of JSON share."""
 
     def __init__(self, paths: Paths, blank: bool, storage: Storage | None) -> None:
-        self.held = Framed(paths, functools.partial(_load, blank), storage)
+        kind = "lines 1" if blank else "lines not empty 1"
+        self.held = Framed(paths, kind, functools.partial(_load, blank, kind), storage)
 
     def read(self, indices: Int64s, decode: Callable[[bytes], Any], remedy: str) -> list[Any]:
         at = self.held.locate(indices)
@@ -174,8 +175,7 @@ def _json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8"))
 
 
-def _load(blank: bool, stat: Stat, storage: Storage) -> Arrays:
-    kind = "lines 1" if blank else "lines not empty 1"
+def _load(blank: bool, kind: str, stat: Stat, storage: Storage) -> Arrays:
     return indexed(stat, storage, kind, functools.partial(_scan, blank))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Files, Paths, expand, unreadable
+from pipeline.sources.files import Files, Found, Paths, expand, unreadable
 from pipeline.sources.framed import Framed
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
@@ -57,10 +57,10 @@ class MegatronSource:
         if records not in ("sequences", "documents"):
             raise SourceError(f'{records=}: choose "sequences" or "documents"')
         self._records, storage = records, storage or Storage()
-        bins = [stat.path for stat in expand(paths, storage, empty=True)]
-        self._held = Framed(bins, functools.partial(_load, records == "documents"), storage)
+        bins = [Found.of(stat) for stat in expand(paths, storage, empty=True)]
+        self._held = Framed(bins, "", functools.partial(_load, records == "documents"), storage)
         files = self._held.files
-        heads = [_head(expand(_side(path), storage)[0], storage) for path in files.paths]
+        heads = [_head(side, storage) for side in expand(map(_side, files.paths), storage)]
         self._dtype = heads[0][0]
         for path, (dtype, *_) in zip(files.paths, heads, strict=True):
             if dtype != self._dtype:

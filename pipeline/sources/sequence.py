@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources.arrow import NullAt, plain_table, to_columns
+from pipeline.sources import arrow
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.tree import fresh
@@ -91,15 +91,18 @@ class SequenceSource:
         return [fresh(row) for row in rows]
 
     def _columns(self, wanted: Int64s) -> Columns:
-        table = plain_table(self._table[wanted])
+        table = arrow.plain_table(self._table[wanted])
+        tree, rows = arrow.columns_of(table, table.schema), np.arange(len(wanted))
+        found = arrow.room(tree, len(wanted))
         try:
-            return to_columns(table, np.arange(len(wanted)))
-        except NullAt as e:
+            arrow.put(tree, found, rows, rows)
+        except arrow.Unusable as e:
             raise RecordError(
-                f"column {e.column!r} is null in record {int(wanted[e.row])} of this "
-                f"{type(self._values).__name__}, and {e.kind} has no null in NumPy. Fill it or "
-                'store floats, leave the column out, or skip such records with .on_error("skip").'
+                f"column {e.column!r} of record {int(wanted[e.row])} of this "
+                f"{type(self._values).__name__} {e.why}. {e.remedy}, or skip such records with "
+                '.on_error("skip").'
             ) from None
+        return Columns(found)
 
     def fingerprint(self) -> str:
         """What Hugging Face says of its dataset; else the object's own, or 64 records' digest."""

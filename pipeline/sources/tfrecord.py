@@ -51,7 +51,7 @@ class TFRecordSource:
         self._verify = verify
         if verify:
             _check_can_verify()
-        self._held = Framed(paths, _load, storage)
+        self._held = Framed(paths, "tfrecord 1", _load, storage)
 
     def __len__(self) -> int:
         return len(self._held)

@@ -49,7 +49,10 @@ class TokenDocumentSource:
     ) -> None:
         self._eos = whole("eos", eos, 0, SourceError)
         kind, storage = None if dtype is None else stored(dtype), storage or Storage()
-        self._held = Framed(paths, functools.partial(_documents, kind, self._eos), storage)
+        # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
+        counted = f"documents of {kind} to {self._eos} 1" if kind else ""
+        load = functools.partial(_documents, kind, self._eos)
+        self._held = Framed(paths, counted, load, storage)
         files = self._held.files
         stats = [files.stat(i) for i in range(len(files.paths))]
         self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])

@@ -62,13 +62,15 @@ class TokenSource:
         if stride is not None and length is None:
             raise SourceError(f"{stride=} is the distance of rows: give length= as well")
         kind, storage = None if dtype is None else stored(dtype), storage or Storage()
-        found: list[TokenFile] = []
 
-        def count(stat: Stat) -> int:
-            found.append(token_file(stat, storage, kind))
-            return found[-1].tokens
+        def count(stat: Stat) -> tuple[int, TokenFile]:
+            held = token_file(stat, storage, kind)
+            return held.tokens, held
 
-        tokens = Files.counted(paths, count, storage, empty=True)
+        # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
+        counted = f"tokens of {kind} 1" if kind else ""
+        tokens = Files.counted(paths, count, storage, kind=counted, empty=True)
+        found = [TokenFile(dtype, offset, tuple(shape)) for dtype, offset, shape in tokens.more]
         self._dtype = one_type(tokens.paths, found)
         self._offsets = np.array([f.offset for f in found], np.int64)
         if length is None:

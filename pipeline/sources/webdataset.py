@@ -59,7 +59,7 @@ class WebDatasetSource:
         if isinstance(fields, str):
             raise SourceError(f'{fields=}: give a list of names, such as ["{fields}"]')
         self._fields = None if fields is None else frozenset(fields)
-        self._held = Framed(paths, _load, storage)
+        self._held = Framed(paths, "webdataset 1", _load, storage)
 
     def __len__(self) -> int:
         return len(self._held)

@@ -103,7 +103,9 @@ def test_fingerprints():
 
 def test_a_null_integer_is_a_bad_record():
     source = SequenceSource(datasets.Dataset.from_dict({"id": [1, None, 3]}))
-    with pytest.raises(RecordError, match=r"column 'id' is null in record 1 .*on_error"):
+    with pytest.raises(
+        RecordError, match=r"column 'id' of record 1 of this Dataset is null.*on_error"
+    ):
         read(source, [2, 1])
     assert read(source, [2, 0]).tree["id"].tolist() == [3, 1]
 
