@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.errors import RecordError, SourceError
-from pipeline.sources.files import Files, Paths, changed, unreadable
-from pipeline.sources.handles import Handles
+from pipeline.sources.files import Paths
 from pipeline.sources.indices import inside
-from pipeline.sources.storage import Stat, Storage
-
-if TYPE_CHECKING:
-    from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
-        ArrayRecordReader,
-    )
-
-_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # 505 µs a random record without both
-_FAULTS = (RuntimeError, IndexError, ValueError)  # what the reader raises on bad bytes
-
-
-class _Open(NamedTuple):
-    reader: Any
-    lock: threading.Lock  # seek, then read: two calls on one shared cursor
-    many: int  # from how many records on one call for all of them is cheaper
+from pipeline.sources.riegeli.layout import layouts
+from pipeline.sources.riegeli.reading import Reading
+from pipeline.sources.riegeli.shards import opened
+from pipeline.sources.storage import Storage
 
 
 class ArrayRecordSource:
     """Records of ArrayRecord files, as bytes; files end to end in the order given.
 
-    Files are counted at once and opened again when first read. Threads share one reader a file;
-    pickles carry paths and counts. Write files with `group_size:1`: other sizes are read rightly,
-    but a random record then costs its whole group.
+    The files' indexes are read at once, their records when asked for: all records of one call are
+    fetched together, from any number of files, and taken apart by arithmetic on arrays, so that
+    `read` of many is far cheaper than many of one. Threads share a source; pickles carry paths and
+    counts. Write files with `group_size:1` for random access: a record costs its whole group. Files
+    written with `transpose` go through the array_record package, remote ones as a local copy.
 
     Args:
-        paths: a path, a glob, or a list of these; globs are sorted.
+        paths: a path, a URL, a glob, or a list of these; globs are sorted.
         storage: how URLs are reached.
+        verify: check the checksums of what is read, not its sizes only. It finds any flipped bit,
+            and takes about 10 µs a kilobyte where many records are read at once, more where few.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
@@ -54,9 +45,12 @@ class ArrayRecordSource:
     [b'or', b'to', b'or']
     """
 
-    def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
-        self._files = Files.counted(paths, _count, storage)
-        self._handles = Handles(self._open)
+    def __init__(
+        self, paths: Paths, *, storage: Storage | None = None, verify: bool = False
+    ) -> None:
+        self._verify = verify
+        self._files, self._runs, shards = opened(paths, storage, verify)
+        self._reading = Reading(self._files, shards, verify)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -66,123 +60,60 @@ class ArrayRecordSource:
         return f"ArrayRecordSource({len(files)} files from {files[0]!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self._files}
+        return {"files": self._files, "runs": self._runs, "verify": self._verify}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._files = state["files"]
-        self._handles = Handles(self._open)
+        self._files, self._runs, self._verify = state["files"], state["runs"], state["verify"]
+        self._reading = Reading(self._files, None, self._verify)
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
 
         Raises:
             PositionError: an index below 0 or past the end.
-            RecordError: a record is corrupt; the others stay readable.
-            SourceError: a file was removed or replaced.
+            RecordError: a record is corrupt; those of other groups stay readable.
+            SourceError: a file was removed, cut or replaced.
+            OSError: a file cannot be reached now.
         """
         unique, back = np.unique(inside(indices, len(self)), return_inverse=True)
-        found: list[bytes] = []
-        for file, local in self._files.split(unique):
-            found += self._read_file(file, local)
-        return [found[i] for i in back.tolist()]
-
-    def _read_file(self, file: int, local: Int64s) -> list[bytes]:
-        opened = self._handles.get(file)
-        try:
-            records = _read_many(opened, local)
-        except _FAULTS:
-            self._handles.drop(file)  # one corrupt record spoils the reader for all others
-            records = self._read_each(file, local)
-        # a file cut under an open reader gives too few records, or empty ones, and no error
-        if len(records) != len(local) or b"" in records:
-            self._files.check_unchanged(file)
-        if len(records) != len(local):
-            raise unreadable(self._files.paths[file], "it gave too few records")
-        return records
-
-    def _read_each(self, file: int, local: Int64s) -> list[bytes]:
-        records: list[bytes] = []
-        for i in local.tolist():
-            try:
-                records.append(_seek(self._handles.get(file), i))
-            except _FAULTS as e:
-                self._handles.drop(file)
-                self._files.check_unchanged(file)
-                raise _unreadable_record(self._files.paths[file], i, e) from e
-        return records
-
-    def _open(self, file: int) -> _Open:
-        self._files.check_unchanged(file)
-        path, n = self._files.paths[file], int(self._files.counts[file])
-        reader = _reader(path)
-        if reader.num_records() != n:
-            raise changed(path, f"{n} records", f"{reader.num_records()}")
-        # one call for many walks the whole chunk index (1.5 to 7 ns a chunk, and some 200 µs), then
-        # takes 1.6 µs a record; seek and read take 2.6 and, holding the GIL, never wait for it
-        return _Open(reader, threading.Lock(), max(2, (256 + n // 500) // _group_size(reader)))
+        return self._reading.read(unique)[back].tolist()
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""
         return self._files.where(indices)
 
     def fingerprint(self) -> str:
-        """Hex digest of base names, sizes and counts: it survives a move to another directory."""
+        """Hex digest of base names, sizes, counts and ends: it survives a move elsewhere."""
         return self._files.fingerprint("array_record")
+
+    @cached_property
+    def chunk_bounds(self) -> Int64s:
+        """int64[k + 1]: runs of whole groups, about a megabyte each; none crosses a file."""
+        bounds = self._files.bounds
+        spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._runs.tolist(), strict=True)
+        parts = [np.arange(start, stop, run) for start, stop, run in spans]
+        return np.concatenate([*parts, [len(self)]]).astype(np.int64)
+
+    def layout(self) -> list[dict[str, Any]]:
+        """How each file is laid out, and what follows from that; plain data.
+
+        Each dict has `path`, `bytes`, `records`, `decoded_bytes`, `chunks`, `group_size`,
+        `chunk_bytes` (least, mean, most), `codec`, `transposed`, `options` (the writer's) and
+        `advice`, a list of sentences.
+
+        >>> import tempfile
+        >>> from array_record.python.array_record_module import ArrayRecordWriter
+        >>> path = tempfile.mkdtemp() + "/a.array_record"
+        >>> writer = ArrayRecordWriter(path, "group_size:100,snappy")
+        >>> for word in (b"to", b"be", b"or"):
+        ...     _ = writer.write(word)
+        >>> writer.close()
+        >>> facts = ArrayRecordSource(path).layout()[0]
+        >>> facts["records"], facts["group_size"], facts["codec"], facts["advice"]
+        (3, 3, 'snappy', ['3 records a group: a record read alone costs its whole group'])
+        """
+        return layouts(self._files, self._verify)
 
     def close(self) -> None:
         """Close all files; reading opens them again."""
-        self._handles.close()
-
-
-def _read_many(opened: _Open, local: Int64s) -> list[bytes]:
-    """Ascending, distinct records by the cheapest call."""
-    n, first, last = len(local), int(local[0]), int(local[-1])
-    if n >= 16 and last - first == n - 1:
-        return opened.reader.read(first, last + 1)
-    if n >= opened.many:
-        return opened.reader.read(local.tolist())
-    with opened.lock:
-        return [(opened.reader.seek(i), opened.reader.read())[1] for i in local.tolist()]
-
-
-def _seek(opened: _Open, i: int) -> bytes:
-    with opened.lock:
-        opened.reader.seek(i)
-        return opened.reader.read()
-
-
-def _reader(path: str) -> ArrayRecordReader:
-    from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
-        ArrayRecordReader,
-    )
-
-    reader = ArrayRecordReader(path, options=_OPTIONS)
-    if reader.ok():  # the constructor never raises
-        return reader
-    try:
-        reader.close()  # which raises what went wrong
-    except RuntimeError as e:
-        raise unreadable(path, str(e) or "no valid end of an ArrayRecord file") from e
-    raise unreadable(path, "not an ArrayRecord file")
-
-
-def _count(stat: Stat) -> int:
-    reader = _reader(stat.path)
-    n = reader.num_records()
-    reader.close()
-    return n
-
-
-def _group_size(reader: Any) -> int:
-    options = dict(o.split(":", 1) for o in reader.writer_options_string().split(",") if ":" in o)
-    return max(1, int(options.get("group_size", 1)))
-
-
-def _unreadable_record(path: str, i: int, e: Exception) -> SourceError:
-    reason = " ".join(str(e).split()) or type(e).__name__
-    if "pread()" in reason:  # the disk's fault: another try may succeed, so it is never skipped
-        return unreadable(path, f"record {i}: {reason}")
-    return RecordError(
-        f"cannot read record {i} of {path}: {reason}. "
-        'Rewrite the file, or skip such records with .on_error("skip").'
-    )
+        self._reading.close()

@@ -39,6 +39,10 @@ class Handles(Generic[Handle]):
             self._held.move_to_end(file)
             return self._held[file]
 
+    def holds(self, file: int) -> bool:
+        """Whether a file is open."""
+        return self._pid == os.getpid() and file in self._held
+
     def drop(self, file: int) -> None:
         """Forget a handle, so that the next `get` opens the file afresh."""
         with self._lock:

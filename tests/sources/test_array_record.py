@@ -58,6 +58,7 @@ def test_keeps_what_a_source_promises(tmp_path, counts, options):
     check_source(source, samples=40)
     for wanted in (np.arange(n), np.arange(n)[::-1], np.random.default_rng(0).permutation(n)):
         assert source.read(wanted) == [record(i) for i in wanted]
+    assert source.chunk_bounds.tolist() == np.unique([0, *np.cumsum(counts)]).tolist()
 
 
 def test_every_way_to_read_gives_the_same(tmp_path):

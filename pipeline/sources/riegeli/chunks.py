@@ -1,0 +1,181 @@
+"""What chunks hold: many taken apart at once, into one run of bytes and each record's place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sources.riegeli import varints
+from pipeline.sources.riegeli.codecs import NAMES, unpack
+from pipeline.sources.riegeli.highway import hashes
+from pipeline.sources.riegeli.varints import Bytes
+
+BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk or no chunk
+_BLOCK_HEADER = 24
+HEADER = 40
+_SIMPLE, _TRANSPOSED = ord("r"), ord("t")
+
+
+class DamagedError(Exception):
+    """Chunk `which` of those given is not what it says it is."""
+
+    def __init__(self, which: int, reason: str) -> None:
+        super().__init__(reason)
+        self.which = which
+
+
+class UnfamiliarError(Exception):
+    """Chunk `which` is written in a way that only the native reader knows."""
+
+    def __init__(self, which: int, reason: str) -> None:
+        super().__init__(reason)
+        self.which = which
+
+
+class Chunks(NamedTuple):
+    """Chunks, headers of blocks taken out: bytes `[starts[i], stops[i])` of `data` each."""
+
+    data: bytes
+    starts: Int64s
+    stops: Int64s
+
+
+class Records(NamedTuple):
+    """Record j is `data[starts[j] : stops[j]]`; chunk i held records `[first[i], first[i + 1])`."""
+
+    data: bytes
+    starts: Int64s
+    stops: Int64s
+    first: Int64s
+
+
+def cut(spans: list[bytes], begins: Int64s, which: Int64s, starts: Int64s, stops: Int64s) -> Chunks:
+    """Chunks out of spans of a file.
+
+    Args:
+        spans: bytes of files, headers of blocks among them.
+        begins: where each span begins in its file.
+        which: the span that each chunk lies in.
+        starts, stops: where each chunk lies in its file.
+    """
+    bare = [_stripped(span, begin) for span, begin in zip(spans, begins.tolist(), strict=True)]
+    base = np.cumsum([0, *map(len, bare)])[which] - begins[which]
+    blocks = -(-begins // BLOCK)[which]
+    return Chunks(
+        b"".join(bare),
+        base + starts - _BLOCK_HEADER * (-(-starts // BLOCK) - blocks),
+        base + stops - _BLOCK_HEADER * (-(-stops // BLOCK) - blocks),
+    )
+
+
+def _stripped(span: bytes, begin: int) -> bytes:
+    first = -begin % BLOCK
+    if first >= len(span):
+        return span
+    rest = (span[i + _BLOCK_HEADER : i + BLOCK] for i in range(first, len(span), BLOCK))
+    return b"".join([span[:first], *rest])
+
+
+def decode(chunks: Chunks, counts: Int64s | None, *, verify: bool) -> Records:
+    """The records of simple chunks.
+
+    Args:
+        chunks: each begins with its header; what comes after its data is ignored.
+        counts: how many records each must hold; None where nobody knows.
+        verify: check the hashes of headers and data too, not sizes only.
+
+    Raises:
+        DamagedError: a chunk contradicts itself or `counts`.
+        UnfamiliarError: a transposed chunk, or an unknown kind or codec.
+    """
+    data = np.frombuffer(chunks.data, np.uint8)
+    _need(chunks.stops - chunks.starts >= HEADER, "it is shorter than a header")
+    heads = data[chunks.starts[:, None] + np.arange(HEADER)].view("<u8")
+    kinds, numbers = heads[:, 3] & np.uint64(0xFF), (heads[:, 3] >> np.uint64(8)).astype(np.int64)
+    sizes, decoded = heads[:, 1].astype(np.int64), heads[:, 4].astype(np.int64)
+    begins = chunks.starts + HEADER
+    if verify:
+        found = hashes(data, chunks.starts + 8, np.full(len(sizes), HEADER - 8))
+        _need(found == heads[:, 0], "the checksum of its header is wrong")
+    _need((sizes > 0) & (sizes <= chunks.stops - begins), "its size is wrong")
+    if verify:
+        _need(hashes(data, begins, sizes) == heads[:, 2], "the checksum of its data is wrong")
+    _familiar(kinds == _SIMPLE, kinds, _TRANSPOSED, "chunk")
+    if counts is not None:
+        _need(numbers == counts, "it holds another number of records")
+    return _records(chunks.data, data, begins, begins + sizes, numbers, decoded)
+
+
+def _records(
+    raw: bytes, data: Bytes, begins: Int64s, ends: Int64s, numbers: Int64s, decoded: Int64s
+) -> Records:
+    """The records of checked chunks, given where the data of each lies."""
+    codecs = data[begins]
+    _familiar(np.isin(codecs, list(NAMES)), codecs, None, "codec")
+    packed = codecs != 0
+    length, at = varints.at(data, begins + 1)
+    values = at + length
+    _need((length >= 0) & (values <= ends), "the sizes of its records do not fit")
+    value_size, value_at = _unpacked_sizes(data, packed, values, ends)
+    _need(value_size == decoded, "the size of its records is wrong")
+    flat, starts = unpack(raw, codecs, value_at, ends, decoded, _damaged)
+    first = np.concatenate([[0], np.cumsum(numbers)])
+    if (numbers == 1).all():
+        return Records(flat, starts, starts + decoded, first)
+    list_size, list_at = _unpacked_sizes(data, packed, at, values)
+    _need((list_size >= 0) & (list_size <= 10 * numbers), "the sizes of its records are too long")
+    lists, list_starts = unpack(raw, codecs, list_at, values, list_size, _damaged)
+    sizes = _sizes(lists, list_starts, list_size, numbers, decoded)
+    within = np.cumsum(sizes) - sizes
+    chunk = np.repeat(np.arange(len(numbers)), numbers)
+    before = np.concatenate([within, [sizes.sum()]])[first[:-1]]
+    begin = starts[chunk] + within - before[chunk]
+    return Records(flat, begin, begin + sizes, first)
+
+
+def _unpacked_sizes(
+    data: Bytes, packed: Bytes, begins: Int64s, ends: Int64s
+) -> tuple[Int64s, Int64s]:
+    """How big each part is when unpacked, and where its bytes begin."""
+    if not packed.any():
+        return ends - begins, begins
+    size, at = varints.at(data, begins)
+    _need(~packed | ((size >= 0) & (at <= ends)), "a size in it does not end")
+    return np.where(packed, size, ends - begins), np.where(packed, at, begins)
+
+
+def _sizes(
+    lists: bytes, starts: Int64s, lengths: Int64s, numbers: Int64s, decoded: Int64s
+) -> Int64s:
+    """Each record's size, from the lists of them, one list a chunk."""
+    part = np.frombuffer(lists, np.uint8)
+    spans = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
+    found: list[Int64s] = []
+    for i, (start, stop) in enumerate(spans):
+        try:
+            sizes = varints.all_of(part[start:stop])
+        except ValueError as e:
+            raise DamagedError(i, f"the sizes of its records: {e}") from e
+        if len(sizes) != numbers[i] or sizes.sum() != decoded[i]:
+            raise DamagedError(i, "the sizes of its records do not add up")
+        found.append(sizes)
+    return np.concatenate(found)
+
+
+def _need(good: np.ndarray, reason: str) -> None:
+    if not good.all():
+        raise DamagedError(int(np.argmin(good)), reason)
+
+
+def _damaged(which: int, reason: str) -> DamagedError:
+    return DamagedError(which, reason)
+
+
+def _familiar(good: np.ndarray, kinds: np.ndarray, known: int | None, what: str) -> None:
+    if not good.all():
+        i = int(np.argmin(good))
+        if kinds[i] == known:
+            raise UnfamiliarError(i, "it is transposed")
+        raise UnfamiliarError(i, f"{what} of kind {int(kinds[i]):#04x}")

@@ -1,0 +1,85 @@
+"""How parts of chunks are compressed, and many of them unpacked in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sources.riegeli.varints import Bytes
+
+NAMES = {0: "none", ord("b"): "brotli", ord("z"): "zstd", ord("s"): "snappy"}
+
+Damaged = Callable[[int, str], Exception]
+
+
+def unpack(
+    raw: bytes, codecs: Bytes, begins: Int64s, ends: Int64s, sizes: Int64s, damaged: Damaged
+) -> tuple[bytes, Int64s]:
+    """Parts of `raw`, unpacked: bytes, and where each part begins among them.
+
+    Args:
+        raw: packed bytes.
+        codecs: uint8[n], a key of NAMES for each part.
+        begins, ends: where each part lies in raw.
+        sizes: how many bytes come of each.
+        damaged: makes the error of part i, with a reason.
+    """
+    kinds = np.unique(codecs)
+    if not len(kinds) or (len(kinds) == 1 and kinds[0] == 0):
+        return raw, begins
+    flat: list[bytes] = []
+    starts, base = np.zeros(len(sizes), np.int64), 0
+    for kind in kinds.tolist():
+        which = np.flatnonzero(codecs == kind)
+        view = memoryview(raw)
+        spans = zip(begins[which].tolist(), ends[which].tolist(), strict=True)
+        parts = [view[a:b] for a, b in spans]
+        starts[which] = base + np.cumsum(sizes[which]) - sizes[which]
+        flat.append(_unpacked(NAMES[kind], parts, sizes[which], which, damaged))
+        base += len(flat[-1])
+    return flat[0] if len(flat) == 1 else b"".join(flat), starts
+
+
+def _unpacked(
+    name: str, parts: list[memoryview], sizes: Int64s, which: Int64s, damaged: Damaged
+) -> bytes:
+    if name == "none":
+        return b"".join(parts)
+    if name == "zstd" and len(parts) > 1:
+        together = _stream(parts, int(sizes.sum()))
+        if together is not None:
+            return together
+    import pyarrow as pa
+
+    codec = pa.Codec(name)
+    found: list[bytes] = []
+    for part, size, i in zip(parts, sizes.tolist(), which.tolist(), strict=True):
+        found.append(_one(codec, part, size, lambda reason, i=i: damaged(i, reason)))
+    return b"".join(found)
+
+
+def _stream(parts: list[memoryview], size: int) -> bytes | None:
+    """Frames unpacked as one stream: six times quicker than a new context for each; None if bad."""
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(b"".join(parts)), "zstd") as stream:
+            data = stream.read(size)
+            return data if len(data) == size and not stream.read(1) else None
+    except OSError:
+        return None
+
+
+def _one(codec: Any, part: memoryview, size: int, damaged: Callable[[str], Exception]) -> bytes:
+    if size == 0:
+        return b""
+    try:
+        data = codec.decompress(part, size, asbytes=True)
+    except (OSError, ValueError, MemoryError) as e:
+        raise damaged(f"it does not unpack: {e}") from e
+    if len(data) != size:
+        raise damaged(f"it unpacks to {len(data)} bytes, not {size}")
+    return data

@@ -1,0 +1,115 @@
+"""Records of many files at once: which chunks hold them, what those hold, and who is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sources.riegeli.chunks import Records, cut, decode
+from pipeline.sources.riegeli.index import Index
+from pipeline.sources.riegeli.shards import Shard, read_spans
+from pipeline.sources.storage import Range, Storage
+
+_WINDOW = 32 << 20  # packed bytes taken apart at once
+
+
+class Wanted(NamedTuple):
+    """Chunks of some files: int64[n] each.
+
+    Attributes:
+        file: which of the files.
+        chunk: its number in the file.
+        starts, stops: where it lies in the file.
+        counts: records that it holds.
+    """
+
+    file: Int64s
+    chunk: Int64s
+    starts: Int64s
+    stops: Int64s
+    counts: Int64s
+
+    def take(self, which: Any) -> Wanted:
+        return Wanted(*(a[which] for a in self))
+
+
+class Places(NamedTuple):
+    """Where wanted records stand: int64[n] each.
+
+    Attributes:
+        chunk: which of the wanted chunks.
+        within: which of its records.
+    """
+
+    chunk: Int64s
+    within: Int64s
+
+
+def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[Wanted, Places]:
+    """The chunks that hold some records of each file, given in rising order."""
+    wanted: list[Wanted] = []
+    places: list[Places] = []
+    base = 0
+    for file, (index, records) in enumerate(zip(indexes, local, strict=True)):
+        of = records // index.group
+        first = np.concatenate([[True], of[1:] != of[:-1]])
+        chunk = of[first]
+        counts = np.minimum(index.group, index.records - chunk * index.group)
+        where = np.full(len(chunk), file), chunk, index.offsets[chunk], index.offsets[chunk + 1]
+        wanted.append(Wanted(*where, counts))
+        places.append(Places(base + np.cumsum(first) - 1, records - of * index.group))
+        base += len(chunk)
+    if len(wanted) == 1:
+        return wanted[0], places[0]
+    return Wanted(*map(np.concatenate, zip(*wanted, strict=True))), Places(
+        *map(np.concatenate, zip(*places, strict=True))
+    )
+
+
+def windows(wanted: Wanted) -> Iterator[slice]:
+    """Runs of wanted chunks that are small enough to be held at once; one chunk at least."""
+    ends = np.cumsum(wanted.stops - wanted.starts)
+    start = 0
+    while start < len(ends):
+        most = ends[start] - (wanted.stops[start] - wanted.starts[start]) + _WINDOW
+        stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def fetch(shards: Sequence[Shard], wanted: Wanted, storage: Storage, *, verify: bool) -> Records:
+    """The records of chunks, all fetched together.
+
+    Raises:
+        CutError: a file ended early.
+        DamagedError, UnfamiliarError: by number among those wanted.
+        OSError: a file cannot be read.
+    """
+    # neighbours are one span
+    near = (wanted.file[1:] == wanted.file[:-1]) & (wanted.starts[1:] == wanted.stops[:-1])
+    first = np.flatnonzero(np.concatenate([[True], ~near]))
+    last = np.concatenate([first[1:], [len(wanted.file)]]) - 1
+    begins, ends = wanted.starts[first], wanted.stops[last]
+    owners = [shards[f] for f in wanted.file[first].tolist()]
+    spans = [
+        Range(shard.path, start, stop)
+        for shard, start, stop in zip(owners, begins.tolist(), ends.tolist(), strict=True)
+    ]
+    data = read_spans(owners, spans, storage)
+    for i, (span, part) in enumerate(zip(spans, data, strict=True)):
+        if len(part) != span.stop - span.start:
+            raise CutError(int(wanted.file[first[i]]))
+    which = np.repeat(np.arange(len(first)), last - first + 1)
+    chunks = cut(data, begins, which, wanted.starts, wanted.stops)
+    return decode(chunks, wanted.counts, verify=verify)
+
+
+class CutError(Exception):
+    """File number `file` of those given ended before its index said."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__(file)
+        self.file = file

@@ -1,0 +1,183 @@
+"""Where a file's chunks lie: read from its end, in one request if it is small, else two."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sources.riegeli import varints
+from pipeline.sources.riegeli.chunks import (
+    BLOCK,
+    DamagedError,
+    Records,
+    UnfamiliarError,
+    cut,
+    decode,
+)
+from pipeline.sources.storage import Range, Stat, Storage
+
+TAIL = 4 * BLOCK  # holds the index of some 50,000 chunks beside the postscript
+_MAGIC = 0x71930E704FDAE05E
+
+
+class Index(NamedTuple):
+    """What the end of a file says of it.
+
+    Attributes:
+        records: how many it holds.
+        group: records of each chunk; the last may hold fewer.
+        offsets: int64[chunks + 1], where each chunk begins, and where the last one ends.
+        decoded: bytes of all records.
+        options: what its writer was told, "" if it did not say.
+    """
+
+    records: int
+    group: int
+    offsets: Int64s
+    decoded: int
+    options: str
+
+    @property
+    def transposed(self) -> bool:
+        """Whether its writer said so."""
+        return "transpose:true" in self.options.split(",")
+
+    @property
+    def run(self) -> int:
+        """Records that are cheap together: whole groups, about a megabyte of the file."""
+        chunks = max(1, len(self.offsets) - 1)
+        each = max(1, int(self.offsets[-1] - self.offsets[0]) // chunks)
+        return self.group * (1 << max(0, ((1 << 20) // each).bit_length() - 1))
+
+    def to_bytes(self) -> bytes:
+        """For a file of its own."""
+        facts = np.array([self.records, self.group, self.decoded], np.int64)
+        options = np.frombuffer(self.options.encode(), np.uint8)
+        with io.BytesIO() as out:
+            np.savez(out, facts=facts, offsets=self.offsets, options=options)
+            return out.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Index | None:
+        """What `to_bytes` made; None if it is damaged."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+                records, group, decoded = kept["facts"].tolist()
+                return Index(
+                    records, group, kept["offsets"], decoded, kept["options"].tobytes().decode()
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+
+class NoIndexError(Exception):
+    """The end of a file is not that of an ArrayRecord file."""
+
+
+class UnknownIndexError(Exception):
+    """It is an ArrayRecord file, of a layout that only the native reader knows."""
+
+
+Found = Index | NoIndexError | UnknownIndexError
+
+
+def read_indexes(stats: Sequence[Stat], storage: Storage, *, verify: bool) -> list[Found]:
+    """The index of each file, or why there is none; all ends are in flight together.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    begins = [max(0, s.size - TAIL) for s in stats]
+    ends = storage.read([Range(s.path, b, s.size) for s, b in zip(stats, begins, strict=True)])
+    footers = [_or_why(_footer_offset, s.size, e) for s, e in zip(stats, ends, strict=True)]
+    missing = {
+        i: Range(stats[i].path, offset, begins[i])
+        for i, offset in enumerate(footers)
+        if isinstance(offset, int) and offset < begins[i]
+    }
+    heads = dict(zip(missing, storage.read(list(missing.values())), strict=True))
+    found: list[Found] = []
+    for i, offset in enumerate(footers):
+        if isinstance(offset, int):
+            rest = ends[i][max(0, offset - begins[i]) : len(ends[i]) - BLOCK]
+            offset = _or_why(_index, offset, heads.get(i, b"") + rest, verify)
+        found.append(offset)
+    return found
+
+
+Result = TypeVar("Result")
+
+
+def _or_why(call: Callable[..., Result], *args: Any) -> Result | NoIndexError | UnknownIndexError:
+    try:
+        return call(*args)
+    except UnfamiliarError as e:
+        return UnknownIndexError(str(e))
+    except (DamagedError, ValueError) as e:
+        return NoIndexError(f"its index is damaged: {e}")
+    except (NoIndexError, UnknownIndexError) as e:
+        return e
+
+
+def _footer_offset(size: int, end: bytes) -> int:
+    if size % BLOCK or size < 2 * BLOCK:
+        raise NoIndexError("no valid end of an ArrayRecord file, whose size is a multiple of 65536")
+    try:
+        fields = varints.fields(_first(_decode(end[-BLOCK:], size - BLOCK, False)))
+    except (DamagedError, UnfamiliarError, ValueError) as e:
+        raise NoIndexError("no valid end of an ArrayRecord file") from e
+    offset = fields.get(1)
+    if fields.get(2) != _MAGIC or not isinstance(offset, int) or not 0 < offset < size - BLOCK:
+        raise NoIndexError("no valid end of an ArrayRecord file")
+    return offset
+
+
+def _index(offset: int, footer: bytes, verify: bool) -> Index:
+    found = _decode(footer, offset, verify)
+    about = varints.fields(_first(found)).get(1)
+    facts = varints.fields(about) if isinstance(about, bytes) else {}
+    if facts.get(1) != 1:
+        raise UnknownIndexError(f"version {facts.get(1)} of the format is unknown")
+    records, chunks = int(facts.get(3, 0)), int(facts.get(2, 0))
+    rows = _rows(found)
+    if len(rows) != chunks or (rows[:, 2].sum() if chunks else 0) != records:
+        raise ValueError(f"{len(rows)} chunks listed, {chunks} and {records} records promised")
+    offsets = np.concatenate([rows[:, 0], [offset]])
+    group = int(rows[0, 2]) if chunks else 1
+    if offsets[0] < 0 or (np.diff(offsets) < 1).any():
+        raise ValueError("its chunks do not follow one another")
+    if chunks and (group < 1 or (rows[:-1, 2] != group).any() or not 1 <= rows[-1, 2] <= group):
+        raise UnknownIndexError("its chunks hold different numbers of records")
+    options = facts.get(4, b"")
+    text = options.decode("utf-8", "replace") if isinstance(options, bytes) else ""
+    return Index(records, group, offsets, int(rows[:, 1].sum()), text)
+
+
+def _rows(found: Records) -> Int64s:
+    """int64[chunks, 3]: offset, decoded size and number of records of each chunk."""
+    data, at = np.frombuffer(found.data, np.uint8), found.starts[1:]
+    rows = np.empty((len(at), 3), np.int64)
+    for field in range(3):
+        if (data.take(at, mode="clip") != (field + 1) << 3).any():
+            raise UnknownIndexError("its list of chunks has other fields")
+        rows[:, field], at = varints.at(data, at + 1)
+    if (at != found.stops[1:]).any():
+        raise UnknownIndexError("its list of chunks has other fields")
+    return rows
+
+
+def _decode(data: bytes, begin: int, verify: bool) -> Records:
+    where = np.array([begin], np.int64)
+    chunks = cut([data], where, np.zeros(1, np.int64), where, where + len(data))
+    return decode(chunks, None, verify=verify)
+
+
+def _first(found: Records) -> bytes:
+    if not len(found.starts):
+        raise NoIndexError("no valid end of an ArrayRecord file")
+    return found.data[found.starts[0] : found.stops[0]]

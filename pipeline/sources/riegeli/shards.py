@@ -1,0 +1,178 @@
+"""Which files are open: the index of each, and how its bytes are reached."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.errors import SourceError
+from pipeline.sources.files import Files, Paths, changed, expand, unreadable
+from pipeline.sources.handles import Handles
+from pipeline.sources.riegeli.index import (
+    Found,
+    Index,
+    NoIndexError,
+    UnknownIndexError,
+    read_indexes,
+)
+from pipeline.sources.riegeli.native import Native, native_count
+from pipeline.sources.storage import Range, Stat, Storage, is_url
+
+_KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
+_AT_ONCE = 256  # files whose ends are read together: 64 MiB
+_ASKING = 32  # files whose state is asked for at once
+
+
+class Shard:
+    """One file: its index, and a descriptor if it is local; or the native reader of it."""
+
+    def __init__(self, stat: Stat, index: Index | None, native: Native | None) -> None:
+        self.path, self.index, self.native = stat.path, index, native
+        self._fd = -1
+        if native is None and not is_url(stat.path):
+            self._fd = os.open(stat.path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd)
+
+    @property
+    def local(self) -> bool:
+        return self._fd >= 0
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes of a local file; fewer if it was cut."""
+        data = os.pread(self._fd, stop - start, start)
+        while len(data) < stop - start:  # more than 2 GiB, or the file ends
+            more = os.pread(self._fd, stop - start - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+def read_spans(shards: Sequence[Shard], spans: Sequence[Range], storage: Storage) -> list[bytes]:
+    """Bytes of many files: `spans[i]` lies in `shards[i]`; all remote ones in flight together."""
+    remote = [span for shard, span in zip(shards, spans, strict=True) if not shard.local]
+    fetched = iter(storage.read(remote) if remote else ())
+    return [
+        shard.read(span.start, span.stop) if shard.local else next(fetched)
+        for shard, span in zip(shards, spans, strict=True)
+    ]
+
+
+class Shards:
+    """The files of a source, opened when first read; right in threads and forks."""
+
+    def __init__(self, files: Files, verify: bool, known: dict[int, Found]) -> None:
+        self._files, self._verify = files, verify
+        self._handles = Handles(self._open)
+        self._known: dict[int, Found] = known
+        self._native: set[int] = set()
+
+    def get(self, numbers: Sequence[int]) -> list[Shard]:
+        """Open files by number.
+
+        Raises:
+            SourceError: one was removed or replaced.
+        """
+        urls = [f for f in numbers if is_url(self._files.paths[f]) and not self._handles.holds(f)]
+        self._learn([f for f in urls if f not in self._known])
+        return [self._handles.get(f) for f in numbers]
+
+    def use_native(self, number: int) -> None:
+        """From now on the native reader reads this file."""
+        self._native.add(number)
+        self._handles.drop(number)
+
+    def close(self) -> None:
+        self._handles.close()
+
+    def _learn(self, numbers: Sequence[int]) -> None:
+        """Check that files are what they were, and read their indexes, all at once."""
+        if not numbers:
+            return
+        with ThreadPoolExecutor(min(_ASKING, len(numbers))) as asking:
+            list(asking.map(self._files.check_unchanged, numbers))
+        self._known.update(zip(numbers, self._indexes(numbers), strict=True))
+
+    def _indexes(self, numbers: Sequence[int]) -> list[Found]:
+        stats = [self._files.stat(f) for f in numbers]
+        return list(indexes_of(stats, self._files.storage, self._verify))
+
+    def _open(self, number: int) -> Shard:
+        stat = self._files.stat(number)
+        index = self._known.pop(number, None)
+        if index is None:
+            self._files.check_unchanged(number)
+            index = self._indexes([number])[0]
+        expected = int(self._files.counts[number])
+        if isinstance(index, NoIndexError):
+            raise unreadable(stat.path, index)
+        if isinstance(index, Index) and index.records != expected:
+            raise changed(stat.path, f"{expected} records", f"{index.records}")
+        if isinstance(index, Index) and number not in self._native and not index.transposed:
+            return Shard(stat, index, None)
+        return Shard(stat, None, Native(stat, self._files.storage, expected))
+
+
+def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, Int64s, Shards]:
+    """Files counted all at once, the records of each that are cheap together, and the open files.
+
+    Raises:
+        SourceError: a file is missing, empty, truncated or no ArrayRecord file.
+    """
+    storage = storage or Storage()
+    stats = expand(paths, storage)
+    counts, runs = np.zeros(len(stats), np.int64), np.ones(len(stats), np.int64)
+    known: dict[int, Found] = {}
+    kept = 0
+    for i, found in enumerate(indexes_of(stats, storage, verify)):
+        if isinstance(found, NoIndexError):
+            raise unreadable(stats[i].path, found)
+        if isinstance(found, UnknownIndexError):
+            counts[i] = native_count(stats[i], storage)
+            continue
+        counts[i], runs[i] = found.records, found.run
+        # a local file may be replaced before it is read: its index is read again
+        if is_url(stats[i].path) and kept + found.offsets.nbytes <= _KEPT:
+            known[i] = found
+            kept += found.offsets.nbytes
+    names, sizes, tags = zip(*stats, strict=True)
+    files = Files(names, sizes, counts, storage, tags)
+    return files, runs, Shards(files, verify, known)
+
+
+def indexes_of(stats: Sequence[Stat], storage: Storage, verify: bool) -> Iterator[Found]:
+    """The index of each file, from the cache or from its end; many ends in flight together."""
+    for start in range(0, len(stats), _AT_ONCE):
+        some = stats[start : start + _AT_ONCE]
+        kept = [_kept(stat, storage) for stat in some]
+        missing = [stat for stat, index in zip(some, kept, strict=True) if index is None]
+        try:
+            read = iter(read_indexes(missing, storage, verify=verify))
+        except OSError as e:
+            if isinstance(e, SourceError):
+                raise
+            raise unreadable(e.filename or missing[0].path, e) from e
+        for stat, index in zip(some, kept, strict=True):
+            found = index or next(read)
+            if index is None and isinstance(found, Index):
+                _keep(stat, storage, found)
+            yield found
+
+
+def _kept(stat: Stat, storage: Storage) -> Index | None:
+    note = storage.note(_key(stat)) if stat.tag and hasattr(storage, "note") else None
+    return None if note is None else Index.from_bytes(note)
+
+
+def _keep(stat: Stat, storage: Storage, index: Index) -> None:
+    if stat.tag and hasattr(storage, "note"):
+        storage.keep_note(_key(stat), index.to_bytes())
+
+
+def _key(stat: Stat) -> str:
+    return f"array_record index 1\n{stat.path}\n{stat.tag}\n{stat.size}"
