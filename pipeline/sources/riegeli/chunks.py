@@ -16,6 +16,7 @@ BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk 
 _BLOCK_HEADER = 24
 HEADER = 40
 _SIMPLE, _TRANSPOSED = ord("r"), ord("t")
+_KNOWN = np.isin(np.arange(256), list(NAMES))
 
 
 class DamagedError(Exception):
@@ -60,8 +61,12 @@ def cut(spans: list[bytes], begins: Int64s, which: Int64s, starts: Int64s, stops
         which: the span that each chunk lies in.
         starts, stops: where each chunk lies in its file.
     """
-    bare = [_stripped(span, begin) for span, begin in zip(spans, begins.tolist(), strict=True)]
-    base = np.cumsum([0, *map(len, bare)])[which] - begins[which]
+    lengths = np.array([len(span) for span in spans], np.int64)
+    bare: list[bytes] = spans.copy()
+    for i in np.flatnonzero(-begins % BLOCK < lengths).tolist():
+        bare[i] = _stripped(spans[i], -int(begins[i]) % BLOCK)
+        lengths[i] = len(bare[i])
+    base = (np.cumsum(lengths) - lengths - begins)[which]
     blocks = -(-begins // BLOCK)[which]
     return Chunks(
         b"".join(bare),
@@ -70,12 +75,10 @@ def cut(spans: list[bytes], begins: Int64s, which: Int64s, starts: Int64s, stops
     )
 
 
-def _stripped(span: bytes, begin: int) -> bytes:
-    first = -begin % BLOCK
-    if first >= len(span):
-        return span
-    rest = (span[i + _BLOCK_HEADER : i + BLOCK] for i in range(first, len(span), BLOCK))
-    return b"".join([span[:first], *rest])
+def _stripped(span: bytes, first: int) -> bytes:
+    view = memoryview(span)
+    rest = [view[i + _BLOCK_HEADER : i + BLOCK] for i in range(first, len(span), BLOCK)]
+    return b"".join([view[:first], *rest])
 
 
 def decode(chunks: Chunks, counts: Int64s | None, *, verify: bool) -> Records:
@@ -113,7 +116,7 @@ def _records(
 ) -> Records:
     """The records of checked chunks, given where the data of each lies."""
     codecs = data[begins]
-    _familiar(np.isin(codecs, list(NAMES)), codecs, None, "codec")
+    _familiar(_KNOWN[codecs], codecs, None, "codec")
     packed = codecs != 0
     length, at = varints.at(data, begins + 1)
     values = at + length
@@ -125,7 +128,7 @@ def _records(
     if (numbers == 1).all():
         return Records(flat, starts, starts + decoded, first)
     list_size, list_at = _unpacked_sizes(data, packed, at, values)
-    _need((list_size >= 0) & (list_size <= 10 * numbers), "the sizes of its records are too long")
+    _need((list_size > 0) & (list_size <= 9 * numbers), "the sizes of its records do not fit")
     lists, list_starts = unpack(raw, codecs, list_at, values, list_size, _damaged)
     sizes = _sizes(lists, list_starts, list_size, numbers, decoded)
     within = np.cumsum(sizes) - sizes
@@ -149,19 +152,25 @@ def _unpacked_sizes(
 def _sizes(
     lists: bytes, starts: Int64s, lengths: Int64s, numbers: Int64s, decoded: Int64s
 ) -> Int64s:
-    """Each record's size, from the lists of them, one list a chunk."""
-    part = np.frombuffer(lists, np.uint8)
-    spans = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
-    found: list[Int64s] = []
-    for i, (start, stop) in enumerate(spans):
-        try:
-            sizes = varints.all_of(part[start:stop])
-        except ValueError as e:
-            raise DamagedError(i, f"the sizes of its records: {e}") from e
-        if len(sizes) != numbers[i] or sizes.sum() != decoded[i]:
-            raise DamagedError(i, "the sizes of its records do not add up")
-        found.append(sizes)
-    return np.concatenate(found)
+    """Each record's size, from the lists of them, one list a chunk; none is empty."""
+    stops = starts + lengths
+    flat = np.frombuffer(lists, np.uint8)
+    if (starts[1:] != stops[:-1]).any() or starts[0] or stops[-1] != len(flat):
+        spans = zip(starts.tolist(), stops.tolist(), strict=True)
+        flat = np.concatenate([flat[a:b] for a, b in spans])
+        stops = np.cumsum(lengths)
+        starts = stops - lengths
+    # as many last bytes as numbers, and the last byte is one: no number spans two lists
+    ends = np.concatenate([[0], np.cumsum(flat < 0x80)])
+    good = (ends[stops] - ends[starts] == numbers) & (flat[stops - 1] < 0x80)
+    _need(good, "the sizes of its records are too few or too many")
+    try:
+        sizes = varints.all_of(flat)
+    except ValueError as e:
+        raise DamagedError(0, f"the sizes of its records: {e}") from e
+    sums = np.add.reduceat(sizes, ends[starts])
+    _need(sums == decoded, "the sizes of its records do not add up")
+    return sizes
 
 
 def _need(good: np.ndarray, reason: str) -> None:

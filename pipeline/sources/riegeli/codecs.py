@@ -27,12 +27,12 @@ def unpack(
         sizes: how many bytes come of each.
         damaged: makes the error of part i, with a reason.
     """
-    kinds = np.unique(codecs)
-    if not len(kinds) or (len(kinds) == 1 and kinds[0] == 0):
+    kinds = sorted(set(codecs.tolist()))
+    if kinds == [0]:
         return raw, begins
     flat: list[bytes] = []
     starts, base = np.zeros(len(sizes), np.int64), 0
-    for kind in kinds.tolist():
+    for kind in kinds:
         which = np.flatnonzero(codecs == kind)
         view = memoryview(raw)
         spans = zip(begins[which].tolist(), ends[which].tolist(), strict=True)

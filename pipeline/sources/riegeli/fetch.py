@@ -11,9 +11,9 @@ from pipeline.block import Int64s
 from pipeline.sources.riegeli.chunks import Records, cut, decode
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.shards import Shard, read_spans
-from pipeline.sources.storage import Range, Storage
+from pipeline.sources.storage import Storage
 
-_WINDOW = 32 << 20  # packed bytes taken apart at once
+_NEAR, _FAR = 4 << 20, 64 << 20  # packed bytes taken apart at once: local ones fit a cache
 
 
 class Wanted(NamedTuple):
@@ -69,12 +69,13 @@ def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[Wanted, Pla
     )
 
 
-def windows(wanted: Wanted) -> Iterator[slice]:
+def windows(wanted: Wanted, *, local: bool) -> Iterator[slice]:
     """Runs of wanted chunks that are small enough to be held at once; one chunk at least."""
+    room = _NEAR if local else _FAR
     ends = np.cumsum(wanted.stops - wanted.starts)
     start = 0
     while start < len(ends):
-        most = ends[start] - (wanted.stops[start] - wanted.starts[start]) + _WINDOW
+        most = ends[start] - (wanted.stops[start] - wanted.starts[start]) + room
         stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))
         yield slice(start, stop)
         start = stop
@@ -94,14 +95,10 @@ def fetch(shards: Sequence[Shard], wanted: Wanted, storage: Storage, *, verify: 
     last = np.concatenate([first[1:], [len(wanted.file)]]) - 1
     begins, ends = wanted.starts[first], wanted.stops[last]
     owners = [shards[f] for f in wanted.file[first].tolist()]
-    spans = [
-        Range(shard.path, start, stop)
-        for shard, start, stop in zip(owners, begins.tolist(), ends.tolist(), strict=True)
-    ]
-    data = read_spans(owners, spans, storage)
-    for i, (span, part) in enumerate(zip(spans, data, strict=True)):
-        if len(part) != span.stop - span.start:
-            raise CutError(int(wanted.file[first[i]]))
+    data = read_spans(owners, begins.tolist(), ends.tolist(), storage)
+    short = np.flatnonzero(np.array([len(part) for part in data]) != ends - begins)
+    if len(short):
+        raise CutError(int(wanted.file[first[short[0]]]))
     which = np.repeat(np.arange(len(first)), last - first + 1)
     chunks = cut(data, begins, which, wanted.starts, wanted.stops)
     return decode(chunks, wanted.counts, verify=verify)

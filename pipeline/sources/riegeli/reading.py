@@ -77,7 +77,7 @@ class Reading:
         grouped = any(p.index.group > 1 for p in parts)
         if grouped:
             wanted, places, to = self._remembered(found, parts, wanted, places, to)
-        for window in windows(wanted):
+        for window in windows(wanted, local=all(p.shard.local for p in parts)):
             some = wanted.take(window)
             got = self._fetched(parts, some)
             a, b = np.searchsorted(places.chunk, [window.start, window.stop])

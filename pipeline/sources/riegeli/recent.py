@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.sources.riegeli.chunks import Records
 
-_LIMIT = 32 << 20  # bytes of records
+_LIMIT = 128 << 20  # bytes of records
+_MANY = 4 << 20  # from so many on, a call that needs several groups is no sequential one
 
 
 class Recent:
@@ -37,7 +38,7 @@ class Recent:
     def keep(self, keys: list[tuple[int, int] | None], found: Records) -> None:
         """Keep the groups that have a key, unless there are too many to be of use."""
         firsts = found.first.tolist()
-        if not len(found.starts) or int((found.stops - found.starts).sum()) > _LIMIT // 2:
+        if len(keys) > 2 and int((found.stops - found.starts).sum()) > _MANY:
             return
         for key, a, b in zip(keys, firsts[:-1], firsts[1:], strict=True):
             if key is not None and b > a:
@@ -48,7 +49,7 @@ class Recent:
             old = self._held.pop(key, None)
             self._held[key] = found
             self._bytes += len(found.data) - (len(old.data) if old else 0)
-            while self._bytes > _LIMIT:
+            while self._bytes > _LIMIT and len(self._held) > 1:
                 self._bytes -= len(self._held.popitem(last=False)[1].data)
 
     def clear(self) -> None:

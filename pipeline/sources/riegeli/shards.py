@@ -33,18 +33,17 @@ class Shard:
 
     def __init__(self, stat: Stat, index: Index | None, native: Native | None) -> None:
         self.path, self.index, self.native = stat.path, index, native
-        self._fd = -1
+        self.local = False
         if native is None and not is_url(stat.path):
+            self.local = True
             self._fd = os.open(stat.path, os.O_RDONLY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, self._fd)
-
-    @property
-    def local(self) -> bool:
-        return self._fd >= 0
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes of a local file; fewer if it was cut."""
         data = os.pread(self._fd, stop - start, start)
+        if len(data) == stop - start:
+            return data
         while len(data) < stop - start:  # more than 2 GiB, or the file ends
             more = os.pread(self._fd, stop - start - len(data), start + len(data))
             if not more:
@@ -53,14 +52,14 @@ class Shard:
         return data
 
 
-def read_spans(shards: Sequence[Shard], spans: Sequence[Range], storage: Storage) -> list[bytes]:
-    """Bytes of many files: `spans[i]` lies in `shards[i]`; all remote ones in flight together."""
-    remote = [span for shard, span in zip(shards, spans, strict=True) if not shard.local]
+def read_spans(
+    shards: Sequence[Shard], starts: Sequence[int], stops: Sequence[int], storage: Storage
+) -> list[bytes]:
+    """Bytes `[starts[i], stops[i])` of `shards[i]`; all remote ones are in flight together."""
+    spans = list(zip(shards, starts, stops, strict=True))
+    remote = [Range(shard.path, a, b) for shard, a, b in spans if not shard.local]
     fetched = iter(storage.read(remote) if remote else ())
-    return [
-        shard.read(span.start, span.stop) if shard.local else next(fetched)
-        for shard, span in zip(shards, spans, strict=True)
-    ]
+    return [shard.read(a, b) if shard.local else next(fetched) for shard, a, b in spans]
 
 
 class Shards:
