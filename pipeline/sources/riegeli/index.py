@@ -19,7 +19,7 @@ from pipeline.sources.riegeli.chunks import (
     cut,
     decode,
 )
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.storage import Stat, Storage
 
 TAIL = 4 * BLOCK  # holds the index of some 50,000 chunks beside the postscript
 _MAGIC = 0x71930E704FDAE05E
@@ -93,10 +93,10 @@ def read_indexes(stats: Sequence[Stat], storage: Storage, *, verify: bool) -> li
         OSError: a file cannot be read.
     """
     begins = [max(0, s.size - TAIL) for s in stats]
-    ends = storage.read([Range(s.path, b, s.size) for s, b in zip(stats, begins, strict=True)])
+    ends = storage.read([s.range(b, s.size) for s, b in zip(stats, begins, strict=True)])
     footers = [_or_why(_footer_offset, s.size, e) for s, e in zip(stats, ends, strict=True)]
     missing = {
-        i: Range(stats[i].path, offset, begins[i])
+        i: stats[i].range(offset, begins[i])
         for i, offset in enumerate(footers)
         if isinstance(offset, int) and offset < begins[i]
     }

@@ -11,7 +11,7 @@ from pipeline.sources.riegeli.chunks import HEADER, cut
 from pipeline.sources.riegeli.codecs import NAMES
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.shards import indexes_of
-from pipeline.sources.storage import Range, Stat, Storage
+from pipeline.sources.storage import Stat, Storage
 
 _HEAD = 128  # bytes of a chunk that surely hold its header and codec, a block's header included
 _LARGE = 500_000  # chunks of a file from which opening it takes long
@@ -52,7 +52,7 @@ def _first_chunk(stat: Stat, index: Index, storage: Storage) -> tuple[str, bool]
         return "none", False
     where = index.offsets[:1]
     stop = min(stat.size, int(where[0]) + _HEAD)
-    head = storage.read([Range(stat.path, int(where[0]), stop)])
+    head = storage.read([stat.range(int(where[0]), stop)])
     data, start, _ = cut(head, where, np.zeros(1, np.int64), where, np.array([stop]))
     kind, codec = data[int(start[0]) + 24], data[int(start[0]) + HEADER]
     return NAMES.get(codec, f"{codec:#04x}"), kind == ord("t")

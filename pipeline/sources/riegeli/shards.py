@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -21,18 +20,17 @@ from pipeline.sources.riegeli.index import (
     read_indexes,
 )
 from pipeline.sources.riegeli.native import Native, native_count
-from pipeline.sources.storage import Range, Stat, Storage, is_url
+from pipeline.sources.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
 _AT_ONCE = 256  # files whose ends are read together: 64 MiB
-_ASKING = 32  # files whose state is asked for at once
 
 
 class Shard:
     """One file: its index, and a descriptor if it is local; or the native reader of it."""
 
     def __init__(self, stat: Stat, index: Index | None, native: Native | None) -> None:
-        self.path, self.index, self.native = stat.path, index, native
+        self.stat, self.index, self.native = stat, index, native
         self.local = False
         if native is None and not is_url(stat.path):
             self.local = True
@@ -57,7 +55,7 @@ def read_spans(
 ) -> list[bytes]:
     """Bytes `[starts[i], stops[i])` of `shards[i]`; all remote ones are in flight together."""
     spans = list(zip(shards, starts, stops, strict=True))
-    remote = [Range(shard.path, a, b) for shard, a, b in spans if not shard.local]
+    remote = [shard.stat.range(a, b) for shard, a, b in spans if not shard.local]
     fetched = iter(storage.read(remote) if remote else ())
     return [shard.read(a, b) if shard.local else next(fetched) for shard, a, b in spans]
 
@@ -90,12 +88,12 @@ class Shards:
         self._handles.close()
 
     def _learn(self, numbers: Sequence[int]) -> None:
-        """Check that files are what they were, and read their indexes, all at once."""
-        if not numbers:
-            return
-        with ThreadPoolExecutor(min(_ASKING, len(numbers))) as asking:
-            list(asking.map(self._files.check_unchanged, numbers))
-        self._known.update(zip(numbers, self._indexes(numbers), strict=True))
+        """Read the indexes of remote files, all at once; a range with a tag checks that itself."""
+        for number in numbers:
+            if not self._files.tags[number]:
+                self._files.check_unchanged(number)
+        if numbers:
+            self._known.update(zip(numbers, self._indexes(numbers), strict=True))
 
     def _indexes(self, numbers: Sequence[int]) -> list[Found]:
         stats = [self._files.stat(f) for f in numbers]
@@ -164,12 +162,12 @@ def indexes_of(stats: Sequence[Stat], storage: Storage, verify: bool) -> Iterato
 
 
 def _kept(stat: Stat, storage: Storage) -> Index | None:
-    note = storage.note(_key(stat)) if stat.tag and hasattr(storage, "note") else None
+    note = storage.note(_key(stat)) if stat.tag else None
     return None if note is None else Index.from_bytes(note)
 
 
 def _keep(stat: Stat, storage: Storage, index: Index) -> None:
-    if stat.tag and hasattr(storage, "note"):
+    if stat.tag:
         storage.keep_note(_key(stat), index.to_bytes())
 
 
