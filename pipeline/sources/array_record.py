@@ -49,7 +49,7 @@ class ArrayRecordSource:
         self, paths: Paths, *, storage: Storage | None = None, verify: bool = False
     ) -> None:
         self._verify = verify
-        self._files, self._runs, shards = opened(paths, storage, verify)
+        self._files, shards = opened(paths, storage, verify)
         self._reading = Reading(self._files, shards, verify)
 
     def __len__(self) -> int:
@@ -60,10 +60,10 @@ class ArrayRecordSource:
         return f"ArrayRecordSource({len(files)} files from {files[0]!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self._files, "runs": self._runs, "verify": self._verify}
+        return {"files": self._files, "verify": self._verify}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._files, self._runs, self._verify = state["files"], state["runs"], state["verify"]
+        self._files, self._verify = state["files"], state["verify"]
         self._reading = Reading(self._files, None, self._verify)
 
     def read(self, indices: Int64s) -> list[bytes]:
@@ -90,7 +90,7 @@ class ArrayRecordSource:
     def chunk_bounds(self) -> Int64s:
         """int64[k + 1]: runs of whole groups, about a megabyte each; none crosses a file."""
         bounds = self._files.bounds
-        spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._runs.tolist(), strict=True)
+        spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._files.more, strict=True)
         parts = [np.arange(start, stop, run) for start, stop, run in spans]
         return np.concatenate([*parts, [len(self)]]).astype(np.int64)
 

@@ -18,7 +18,7 @@ from pipeline.debug.conformance import check_source
 from pipeline.errors import PositionError, RecordError, SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.handles import Handles
-from pipeline.sources.riegeli.index import read_indexes
+from pipeline.sources.riegeli.index import Index, read_indexes
 from pipeline.sources.riegeli.shards import Shard
 from pipeline.sources.storage import Storage
 
@@ -113,6 +113,7 @@ def damage(path, at, data=b"\xa5" * 8):
 def chunk_of(path, i):
     """Where the chunk with record i begins and ends."""
     index = read_indexes([Storage().stat(path)], Storage(), verify=True)[0]
+    assert isinstance(index, Index)
     chunk = i // index.group
     return int(index.offsets[chunk]), int(index.offsets[chunk + 1])
 

@@ -24,6 +24,9 @@ def write(path, rows, options="group_size:1"):
     return path
 
 
+ALIVE = []  # a cache that goes away while a whole copy is pinned warns of its open file
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """50 files, the fourth of them empty."""
@@ -95,7 +98,8 @@ def test_indexes_are_kept_in_the_cache(shards, gcs, tmp_path, monkeypatch):
 def test_transposed_files_come_whole(tmp_path, gcs):
     path = write(tmp_path / "a.array_record", ROWS[:200], "group_size:5,transpose:true")
     url = gcs.upload(path)
-    source = ArrayRecordSource(url, storage=gcs.storage(cache=str(tmp_path / "cache")))
+    ALIVE.append(gcs.storage(cache=str(tmp_path / "cache")))
+    source = ArrayRecordSource(url, storage=ALIVE[-1])
     assert source.read(np.arange(199, -1, -1)) == ROWS[199::-1]
     with pytest.raises(OSError, match="no cache"):
         ArrayRecordSource(url, storage=gcs.storage()).read(np.arange(3))

@@ -15,7 +15,7 @@ from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.riegeli import native, varints
 from pipeline.sources.riegeli.highway import hashes
 from pipeline.sources.riegeli.index import Index, read_indexes
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage import Range, Storage
 
 RNG = np.random.default_rng(0)
 SIZES = [0, 1, 0, 0, 70_000, 5, 1_300_000, 2, 65_472, 65_536, *RNG.integers(0, 900, 500), 200_000]
@@ -28,6 +28,12 @@ def write(path, records, options):
         writer.write(r)
     writer.close()
     return str(path)
+
+
+def index_of(path):
+    index = read_indexes([Storage().stat(path)], Storage(), verify=True)[0]
+    assert isinstance(index, Index)
+    return index
 
 
 @pytest.fixture
@@ -82,9 +88,8 @@ def test_transposed_files_go_through_the_native_reader(tmp_path, n):
     assert source.layout()[0]["transposed"]
     # older writers did not say so in the file
     shard = source._reading._shards
-    known = shard._indexes([0])[0]
     shard.close()
-    shard._known[0] = known._replace(options="")
+    shard._known[0] = index_of(path)._replace(options="")
     assert source.read(wanted) == [(RECORDS[:n] + RECORDS[:3])[i] for i in wanted]
     assert shard._native == {0}
 
@@ -108,7 +113,7 @@ def test_checksums_of_every_length_are_those_of_the_writer(tmp_path, only_ours):
 class Counting(Storage):
     """Counts the calls that need a round trip."""
 
-    calls: list
+    calls: list[list[Range]]
 
     def read(self, ranges):
         self.calls.append(list(ranges))
@@ -133,7 +138,7 @@ def test_an_index_takes_two_requests_at_most(tmp_path, n, requests):
 
 def test_an_index_survives_bytes_and_damage_does_not(tmp_path):
     path = write(tmp_path / "a", RECORDS[:50], "group_size:3")
-    index = read_indexes([Storage().stat(path)], Storage(), verify=True)[0]
+    index = index_of(path)
     data = index.to_bytes()
     again = Index.from_bytes(data)
     assert again is not None
@@ -146,7 +151,7 @@ def test_an_index_survives_bytes_and_damage_does_not(tmp_path):
 def test_a_damaged_index_names_its_file(tmp_path):
     path = write(tmp_path / "a", RECORDS[:50], "group_size:1")
     whole = Path(path).read_bytes()
-    footer = int(read_indexes([Storage().stat(path)], Storage(), verify=True)[0].offsets[-1])
+    footer = int(index_of(path).offsets[-1])
     wrong = 0
     for at in range(footer + footer % 2, footer + 400, 13):
         Path(path).write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])

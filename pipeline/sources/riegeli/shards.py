@@ -6,11 +6,8 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Files, Paths, changed, expand, unreadable
+from pipeline.sources.files import Files, Paths, changed, unreadable
 from pipeline.sources.handles import Handles
 from pipeline.sources.riegeli.index import (
     Found,
@@ -115,31 +112,33 @@ class Shards:
         return Shard(stat, None, Native(stat, self._files.storage, expected))
 
 
-def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, Int64s, Shards]:
-    """Files counted all at once, the records of each that are cheap together, and the open files.
+def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, Shards]:
+    """Files, counted all at once where no manifest knows them, and what opens them.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
     """
     storage = storage or Storage()
-    stats = expand(paths, storage)
-    counts, runs = np.zeros(len(stats), np.int64), np.ones(len(stats), np.int64)
-    known: dict[int, Found] = {}
-    kept = 0
-    for i, found in enumerate(indexes_of(stats, storage, verify)):
+    read: dict[Stat, Found] = {}
+    room = _KEPT
+
+    def count(stat: Stat) -> tuple[int, int]:
+        nonlocal room
+        found = next(indexes_of([stat], storage, verify))
         if isinstance(found, NoIndexError):
-            raise unreadable(stats[i].path, found)
+            raise unreadable(stat.path, found)
         if isinstance(found, UnknownIndexError):
-            counts[i] = native_count(stats[i], storage)
-            continue
-        counts[i], runs[i] = found.records, found.run
+            return native_count(stat, storage), 1
         # a local file may be replaced before it is read: its index is read again
-        if is_url(stats[i].path) and kept + found.offsets.nbytes <= _KEPT:
-            known[i] = found
-            kept += found.offsets.nbytes
-    names, sizes, tags = zip(*stats, strict=True)
-    files = Files(names, sizes, counts, storage, tags)
-    return files, runs, Shards(files, verify, known)
+        if stat.tag and is_url(stat.path) and room > 0:
+            read[stat] = found
+            room -= found.offsets.nbytes
+        return found.records, found.run
+
+    files = Files.counted(paths, count, storage, kind="array_record")
+    stats = [files.stat(i) for i in range(len(files.paths))]
+    known = {i: read[stat] for i, stat in enumerate(stats) if stat in read}
+    return files, Shards(files, verify, known)
 
 
 def indexes_of(stats: Sequence[Stat], storage: Storage, verify: bool) -> Iterator[Found]:
