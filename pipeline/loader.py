@@ -19,6 +19,7 @@ from pipeline.errors import (
     LengthError,
     PositionError,
 )
+from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.hosts import check_end, check_even, check_lanes, share_of
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes
@@ -288,6 +289,30 @@ class Loader:
         """Pass of the next batch; it turns over as a pass's last batch is handed out."""
         return self._settle().epoch
 
+    @property
+    def frontier(self) -> int:
+        """First row of the dataset's mix that no batch has touched: its schedule is open from here.
+
+        Entries of the schedule from this row on may be added, changed or taken back on resume, with
+        their datasets, and nothing that was drawn changes. Once a pass of a finite mix has ended it
+        is 2**62: where passes begin hangs on all of the schedule. Hosts that split a counted mix by
+        lanes may differ a little: the largest is right for all.
+
+        Raises:
+            ChainError: the dataset is no mix, with or without stages on it.
+
+        >>> from pipeline import mix
+        >>> ds = mix({"a": Dataset(range(9)), "b": Dataset(range(9))}, {"a": 2, "b": 1})
+        >>> loader = Loader(ds, 4)
+        >>> _ = next(loader)
+        >>> loader.frontier
+        4
+        """
+        found = frontiers(self._dataset.chain, self._settle())
+        if SCHEDULE not in found:
+            raise ChainError("this dataset is no mix, so it has no frontier: see pipeline.mix")
+        return found[SCHEDULE]
+
     def seek(self, step: int) -> None:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
         self._stand(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
@@ -332,7 +357,9 @@ class Loader:
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
-        saved = Saved(self._settle(), self._stream.rule, self._since, self._skips)
+        cursor = self._settle()
+        known = tuple(frontiers(self._dataset.chain, cursor).items())
+        saved = Saved(cursor, self._stream.rule, self._since, self._skips, known)
         every = getattr(self._feed, "whole_states", False)
         state = encode(saved, self._dataset.fingerprint(), whole=every)
         if self._feed is not None and self._dataset.counted:

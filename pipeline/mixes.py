@@ -159,8 +159,12 @@ def mixed(chains: Mapping[str, Chain], weights: Given, stop: str) -> Mix | Count
     if stop not in STOPS:
         raise ChainError(f'mix(stop={stop!r}): choose "first", "all" or "never"')
     odd = [n for n in chains if not isinstance(n, str) or not n or set(n) & {".", "/"}]  # pyright: ignore[reportUnnecessaryIsInstance]
+    odd += [n for n in ("stages", "schedule") if n in chains]  # so fingerprints call other things
     if odd:
-        raise ChainError(f"mix: dataset names {odd}: give words without '.' and '/'")
+        raise ChainError(
+            f"mix: datasets are named {odd}: give other names, without '.' and '/', not 'stages' "
+            "or 'schedule'"
+        )
     schedule = Schedule.of(list(chains), weights)
     counted = any(chain.counted for chain in chains.values())
     return (CountedMix if counted else Mix)(chains, schedule, stop)

@@ -23,7 +23,7 @@ FLOORS = (
     {"lanes"},
     {"cache"},
     {"dataset"},
-    {"workers", "checkpoint", "provenance"},
+    {"workers", "checkpoint", "provenance", "frontier"},
     {"streams"},
     {"batch", "hosts"},
     {"loader"},

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.checkpoint.mixture import undrawn
 from pipeline.errors import MismatchError, StateError
 from pipeline.sampling.passes import Cursor, Lane, freeze, thaw
 
@@ -24,12 +25,14 @@ class Saved:
         rule: (batch size, remainder, steps) it was saved under; None if the rows tell.
         since: where other batches than these led to it, the step at which these began; else 0.
         skips: rising, disjoint half-open step ranges.
+        frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
     """
 
     cursor: Cursor
     rule: Rule | None
     since: int
     skips: Skips
+    frontiers: tuple[tuple[str, int], ...] = ()
 
 
 def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> dict[str, Any]:
@@ -52,6 +55,8 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
     }
     if whole:
         state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
+    if saved.frontiers:
+        state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
     if c.lanes:
         state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
         state["taken"] = c.taken
@@ -93,7 +98,8 @@ def decode(state: Any) -> Saved:
         since = _whole(state.get("since", 0))
         if len({lane[0] for lane in lanes}) != len(lanes):
             raise ValueError(f"a lane stands twice in {lanes}")
-        return Saved(cursor, _rule(state["rule"]) if lanes else None, since, skips)
+        rule = _rule(state["rule"]) if lanes else None
+        return Saved(cursor, rule, since, skips, _frontiers(state))
     except (KeyError, TypeError, ValueError) as e:
         raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
 
@@ -106,7 +112,8 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         saved = _unfold(state["dataset"])
     except (KeyError, AttributeError, TypeError) as e:
         raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
-    keys = sorted({*saved, *now}, key=_natural)
+    open_ = undrawn(saved, now, _frontiers(state))
+    keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
         return
@@ -137,7 +144,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise StateError("merge needs the state of each host, got none")
     for state in states:
         decode(state)
-    common = [{k: v for k, v in s.items() if k != "lanes"} for s in states]
+    common = [{k: v for k, v in s.items() if k not in ("lanes", "frontiers")} for s in states]
     for i, other in enumerate(common):
         differing = [k for k in {*common[0], *other} if common[0].get(k) != other.get(k)]
         if differing:
@@ -147,6 +154,11 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "Merge states of one step."
             )
     merged = _copy(states[0])
+    if any("frontiers" in s for s in states):
+        known = [_frontiers(s) for s in states]
+        merged["frontiers"] = [
+            [k[0][0], max(row for _, row in k)] for k in zip(*known, strict=True)
+        ]
     if any("lanes" in s for s in states):
         lanes = {_lane(lane) for s in states for lane in s.get("lanes", ())}
         merged["lanes"] = [[lane, thaw(place)] for lane, place in sorted(lanes)]
@@ -203,6 +215,10 @@ def _lane(values: Any) -> Lane:
 def _rule(values: Any) -> Rule:
     size, remainder, steps = values
     return _whole(size), str(remainder), None if steps is None else _whole(steps)
+
+
+def _frontiers(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    return tuple((str(name), _whole(row)) for name, row in state.get("frontiers", ()))
 
 
 def _count(state: Mapping[str, Any], key: str) -> int:

@@ -4,6 +4,7 @@ from pipeline.lanes.open import lane_blocks, open_reader
 from pipeline.lanes.parts import origin_of_part, read_part
 from pipeline.lanes.passes import PassRows
 from pipeline.lanes.reader import Pending, Reader
+from pipeline.lanes.units import unit_rows
 
 __all__ = [
     "PassRows",
@@ -13,4 +14,5 @@ __all__ = [
     "open_reader",
     "origin_of_part",
     "read_part",
+    "unit_rows",
 ]

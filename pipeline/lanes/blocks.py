@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.block import Block
 from pipeline.chain import Chain, Path
-from pipeline.lanes.reader import Ask, Pending, Spot
+from pipeline.lanes.reader import Ask, Pending, Spot, check_numbers
 from pipeline.sampling.passes import Place
 
 FAR = 256  # blocks of a lane that are asked for ahead at most
@@ -37,6 +37,9 @@ class BlockReader:
 
     def start(self) -> Place:
         return 0, 0
+
+    def check(self, place: Place) -> None:
+        check_numbers(*place, count=2)
 
     def turn(self, place: Place, epoch: int) -> Place:
         return place if self._per_pass is None else (epoch * self._per_pass, 0)

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.block import Block, Int64s
 from pipeline.chain import Chain
 from pipeline.errors import StreamEndError
-from pipeline.lanes.reader import Reader, Spot
+from pipeline.lanes.reader import Reader, Spot, check_numbers
 from pipeline.mixes import CountedMix
 from pipeline.sampling.passes import Parts, Place
 
@@ -66,6 +66,16 @@ class DealtReader:
 
     def start(self) -> Place:
         return 0, 0, Parts()
+
+    def check(self, place: Place) -> None:
+        turns, row, parts = place
+        check_numbers(turns, row, count=2)
+        if not isinstance(parts, Parts):
+            raise TypeError(f"{parts!r} are no components")
+        for name, (epoch, since, at) in parts:
+            check_numbers(epoch, since, count=2)
+            if name in self._readers:
+                self._readers[name].check(at)
 
     def turn(self, place: Place, epoch: int) -> Place:
         return (epoch * self._passes, 0, Parts((n, (p[0], p[0], p[2])) for n, p in place[2]))

@@ -69,6 +69,10 @@ class Reader(Protocol):
         """Where each lane begins."""
         ...
 
+    def check(self, place: Place) -> None:
+        """Raises TypeError or ValueError if a place is none of this reader's."""
+        ...
+
     def turn(self, place: Place, epoch: int) -> Place:
         """The start of pass `epoch`, for a lane that the pass before left at `place`."""
         ...
@@ -111,3 +115,9 @@ class Reader(Protocol):
     def forget(self) -> None:
         """Nothing of what was begun is wanted any more."""
         ...
+
+
+def check_numbers(*numbers: object, count: int) -> None:
+    """Raises ValueError unless there are so many, all of them whole."""
+    if len(numbers) != count or not all(isinstance(n, int) for n in numbers):
+        raise ValueError(f"{numbers} should be {count} whole numbers")

@@ -13,7 +13,7 @@ from pipeline.chain import BLOCK, Chain
 from pipeline.errors import StreamEndError
 from pipeline.lanes.dealt import DealtReader
 from pipeline.lanes.parts import Trail, lifted
-from pipeline.lanes.reader import Spot
+from pipeline.lanes.reader import Spot, check_numbers
 from pipeline.sampling.passes import Place
 
 
@@ -44,6 +44,11 @@ class UnitReader:
 
     def start(self) -> Place:
         return self._below.start(), 0
+
+    def check(self, place: Place) -> None:
+        at, offset = place
+        check_numbers(offset, count=1)
+        self._below.check(at)
 
     def turn(self, place: Place, epoch: int) -> Place:
         return self._below.turn(place[0], epoch), 0

@@ -1,4 +1,4 @@
-"""Which component of a mix gives each row: Tijdeman's rule in exact integers, a table a round.
+"""Which component of a mix gives each row: Tijdeman's rule in exact integers, a table of a round.
 
 R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): every prefix is
 within one row of its share. A row goes to the component with the earliest deadline among those
@@ -7,6 +7,7 @@ whose debt is at least 1 / (2 (m - 1)); its deadline is when its debt would come
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from heapq import heappop, heappush
@@ -19,52 +20,95 @@ from pipeline.block import Int64s
 from pipeline.types import ENDLESS
 
 ROUND = 65_536  # weights are integers that add up to it
+FIRST = 1024  # rows that are dealt at once; then as many again and again, to the end of a round
 Weights = tuple[int, ...]
 Entries = tuple[tuple[int, Weights], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt:
-    """Rows as they are dealt under one set of weights: some first, then a cycle again and again.
-
-    Attributes:
-        which: int32[first + cycle], the component of each row.
-        rank: int32[first + cycle], how many rows of that component were dealt before it.
-        first, cycle: rows before the cycle, and of it.
-        counts: int64[components], rows of each in one cycle.
-    """
-
+class _Table:
+    # rows as they were dealt so far, and the cycle they go on in once debts have come again
     which: NDArray[np.int32]
     rank: NDArray[np.int32]
     first: int
-    cycle: int
-    counts: Int64s
+    cycle: int  # rows after `first` that come again and again; 0 while nobody knows
+    counts: Int64s  # of each component in a cycle
+
+    def inside(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        if not self.cycle:
+            return np.zeros_like(rows), rows
+        turn = np.maximum(rows - self.first, 0) // self.cycle
+        return turn, rows - turn * self.cycle
+
+
+class Dealt:
+    """Rows as they are dealt under one set of weights, as many as anybody asks for.
+
+    A round is the shortest run of rows in which each component gets a whole number. After it the
+    debts are what they were; carried over from other weights, they may take some rounds to settle.
+
+    Args:
+        weights: integers that add up to 65,536.
+        debts: what each component is owed before the first row, in 65,536ths of a row.
+    """
+
+    def __init__(self, weights: Weights, debts: Weights) -> None:
+        self._dealer, self._round = _Dealer(weights, debts), ROUND // int(np.gcd.reduce(weights))
+        self._seen, self._lock = {debts: 0}, threading.Lock()
+        none = np.zeros(0, np.int32)
+        self._table = _Table(none, none, 0, 0, np.zeros(len(weights), np.int64))
 
     def at(self, rows: Int64s) -> tuple[Int64s, Int64s]:
         """The component of each row, and its rank among that component's rows."""
-        turn, inside = self._inside(rows)
-        which = self.which[inside].astype(np.int64)
-        return which, self.rank[inside] + turn * self.counts[which]
+        table = self._reach(int(rows.max(initial=-1)) + 1)
+        turn, inside = table.inside(rows)
+        which = table.which[inside].astype(np.int64)
+        return which, table.rank[inside] + turn * table.counts[which]
 
     def before(self, row: int) -> Int64s:
         """int64[components]: rows of each before a row."""
-        turn, inside = (int(x) for x in self._inside(np.int64(row)))
-        return np.bincount(self.which[:inside], minlength=len(self.counts)) + turn * self.counts
+        table = self._reach(row)
+        turn, inside = table.inside(np.array([row]))
+        dealt = np.bincount(table.which[: int(inside[0])], minlength=len(table.counts))
+        return dealt + int(turn[0]) * table.counts
 
-    def find(self, component: int, rank: int) -> int:
-        """The row of a component's rank-th row; ENDLESS if there is none."""
-        here = np.flatnonzero(self.which == component)
-        if rank < len(here):
-            return int(here[rank])
-        each = int(self.counts[component])
-        if not each:
-            return ENDLESS
-        turn, rank = divmod(rank - (len(here) - each), each)
-        return int(here[len(here) - each + rank]) + turn * self.cycle
+    def find(self, component: int, rank: int, most: int) -> int:
+        """The row of a component's rank-th row; `most` if it comes no earlier."""
+        table, reach = self._table, FIRST
+        here = np.flatnonzero(table.which == component)
+        while len(here) <= rank and not table.cycle and len(table.which) < most:
+            table, reach = self._reach(min(reach, most)), 2 * reach
+            here = np.flatnonzero(table.which == component)
+        if len(here) <= rank:
+            each = int(table.counts[component])
+            if not each or not table.cycle:
+                return most
+            turn, rank = divmod(rank - (len(here) - each), each)
+            return min(most, int(here[len(here) - each + rank]) + turn * table.cycle)
+        return min(most, int(here[rank]))
 
-    def _inside(self, rows: Int64s | np.int64) -> tuple[Int64s, Int64s]:
-        turn = np.maximum(rows - self.first, 0) // self.cycle
-        return turn, rows - turn * self.cycle
+    def _reach(self, rows: int) -> _Table:
+        table = self._table
+        if table.cycle or rows <= len(table.which):
+            return table
+        with self._lock:
+            while not self._table.cycle and len(self._table.which) < rows:
+                self._table = self._more(self._table)
+            return self._table
+
+    def _more(self, table: _Table) -> _Table:
+        # as many again, at most to the end of a round
+        start = len(table.which)
+        stop = min(max(FIRST, 2 * start), (start // self._round + 1) * self._round)
+        new = np.array([self._dealer.deal(row) for row in range(start, stop)], np.int32)
+        which, counts, first, cycle = np.concatenate([table.which, new]), table.counts, 0, 0
+        if stop % self._round == 0:
+            debts = self._dealer.debts(stop)
+            first = self._seen.setdefault(debts, stop)
+            cycle = stop - first
+        if cycle:
+            counts = np.bincount(which[first:], minlength=len(counts))
+        return _Table(which, _ranks(which), first, cycle, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +168,10 @@ class Pattern:
         """The row that is the component's rank-th; ENDLESS if it is never dealt so many."""
         for segment in self._segments:
             inside = rank - int(segment.before[component])
-            row = segment.start + segment.dealt.find(component, inside)
-            if row < segment.stop:
-                return row
+            rows = segment.stop - segment.start
+            row = segment.dealt.find(component, inside, rows)
+            if row < rows:
+                return segment.start + row
         return ENDLESS
 
     def end(self, component: int) -> int:
@@ -152,7 +197,7 @@ class Pattern:
         debts, segments = tuple(before.tolist()), list[_Segment]()
         stops = [start for start, _ in self.entries[1:]] + [ENDLESS]
         for (start, weights), stop in zip(self.entries, stops, strict=True):
-            segment = _Segment(start, stop, dealt(weights, debts, stop - start), before)
+            segment = _Segment(start, stop, dealt(weights, debts), before)
             segments.append(segment)
             if stop < ENDLESS:
                 before = segment.counts(stop)
@@ -171,21 +216,9 @@ def pattern(entries: Entries) -> Pattern:
 
 
 @lru_cache(64)
-def dealt(weights: Weights, debts: Weights, rows: int) -> Dealt:
-    """How rows are dealt from debts on (in 65,536ths of a row); as many as are asked for at least.
-
-    A round is the shortest run of rows in which each component gets a whole number. After it the
-    debts are what they were; carried over from other weights, they may take some rounds to settle.
-    """
-    period = ROUND // int(np.gcd.reduce(weights))
-    dealer, seen, which = _Dealer(weights, debts), dict[Weights, int](), list[int]()
-    while (state := dealer.debts(len(which))) not in seen and len(which) < rows:
-        seen[state] = len(which)
-        which += [dealer.deal(len(which) + i) for i in range(min(period, rows - len(which)))]
-    first = seen.get(state, 0)
-    table = np.array(which, np.int32)
-    counts = np.bincount(table[first:], minlength=len(weights))
-    return Dealt(table, _ranks(table), first, len(which) - first, counts)
+def dealt(weights: Weights, debts: Weights) -> Dealt:
+    """How rows are dealt from debts on, one object a process."""
+    return Dealt(weights, debts)
 
 
 def _ranks(which: NDArray[np.int32]) -> NDArray[np.int32]:

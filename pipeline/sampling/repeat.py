@@ -39,6 +39,10 @@ class Repeat:
         times = self.epochs or 1 << 32
         return At(at.epoch * times + turn, at.order * times + turn, index)
 
+    def reach(self, rows: int, n: int) -> int:
+        """Rows beneath that the first rows above touch, as if epochs were counted on."""
+        return rows
+
     def fingerprint(self) -> str:
         return f"repeat {'endless' if self.epochs is None else self.epochs}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.types import At, Site
+from pipeline.types import ENDLESS, At, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Slice:
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         return At(at.epoch, np.zeros_like(at.order), self.start + at.index * self.step)
+
+    def reach(self, rows: int, n: int) -> int:
+        """Rows beneath that the first rows above touch; more than n if they were drawn again."""
+        last = self.start + (min(rows, self.count) - 1) * self.step
+        return max(self.start, last) + 1 if rows <= self.count or n == ENDLESS else n + 1
 
     def fingerprint(self) -> str:
         return f"slice {self.start} step {self.step} count {self.count}"

@@ -87,6 +87,11 @@ class CountedStream:
                 f"the state knows lanes {sorted(known)} of {self._chain.lanes}, this process needs "
                 f"{missing} too: merge the hosts' states with pipeline.checkpoint.merge([...])"
             )
+        try:
+            for lane in self.lanes:
+                self._reader.check(known[lane])
+        except (TypeError, ValueError) as e:
+            raise StateError(f"the state's lanes do not fit this dataset ({e}): use another") from e
         return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
 
     def _mark(self, cursor: Cursor) -> None:

@@ -1,0 +1,45 @@
+"""Which differences between two datasets only concern rows of a mix that nobody has drawn yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+Fingerprint = Mapping[str, str]
+Entry = tuple[int, Mapping[str, int]]  # from which row on, and the weights that are not 0
+
+
+def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str, int]]) -> set[str]:
+    """Names in two fingerprints of what a state's frontiers leave open.
+
+    These are entries of a schedule from the frontier on, and all of a component whose first
+    positive weight stands there or nowhere.
+
+    Args:
+        saved, now: fingerprints of the state's dataset, and of the one it shall go on with.
+        frontiers: (a schedule's name, the first row of its mix that is not drawn).
+    """
+    names: set[str] = set()
+    for key, row in frontiers:
+        old, new = _entries(saved, key), _entries(now, key)
+        late = [i for i in {*old, *new} if all(e.get(i, (row, {}))[0] >= row for e in (old, new))]
+        names |= {f"{key}.{i}" for i in late}
+        head = key.removesuffix("schedule")
+        drawn = {n for e in (old, new) for start, w in e.values() if start < row for n in w}
+        below = {n for n in {*saved, *now} if n.startswith(head) and "." in n.removeprefix(head)}
+        names |= {n for n in below if _component(n, head) not in {*drawn, "stages", "schedule"}}
+    return names
+
+
+def _component(name: str, head: str) -> str:
+    return name.removeprefix(head).partition(".")[0]
+
+
+def _entries(fingerprint: Fingerprint, key: str) -> dict[int, Entry]:
+    found: dict[int, Entry] = {}
+    for name, text in fingerprint.items():
+        head, _, last = name.rpartition(".")
+        if head == key and last.isdigit():
+            start, _, weights = text.partition(" ")
+            found[int(last)] = int(start), json.loads(weights)
+    return found
