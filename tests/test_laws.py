@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def test_lane_split_hosts_give_the_same_global_batches(
 
 def _gives_rows(ds: Dataset) -> bool:
     try:
-        next(Loader(ds, 8))
+        for _ in zip(range(9), Loader(ds, 8), strict=False):
+            pass
     except PipelineError:
         return False
     return True
@@ -201,8 +203,9 @@ def test_a_padded_finite_stream_ends_together_on_all_hosts(
 ) -> None:
     ds = build(files, recipe).lanes(4)
     assume(not ds.endless)
+    once = list(islice(Loader(ds, 8, remainder="pad"), 30))
+    assume(len(once) < 30)
     whole = [batch for _ in range(2) for batch in Loader(ds, 8, remainder="pad")]
-    once = list(Loader(ds, 8, remainder="pad"))
     split = [list(Loader(ds, 8, host=h, hosts=hosts, remainder="pad")) for h in range(hosts)]
     assert len({len(part) for part in split}) == 1
     assert [digest(joined(list(parts))) for parts in zip(*split, strict=True)] == [
