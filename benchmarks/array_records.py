@@ -116,7 +116,9 @@ def in_grain(path: str) -> Iterator[Any]:
 
 def loaders(folder: Path) -> None:
     path = write(folder / "b.array_record", RECORDS, 1024, "group_size:1")
-    print(f"records/s: {RECORDS} records of 1 KB in one shard, shuffled, decoded, stacked by {BATCH}")
+    print(
+        f"records/s: {RECORDS} records of 1 KB in one shard, shuffled, decoded, stacked by {BATCH}"
+    )
     best = rate(raw(path), 4096)
     print(f"  {'raw read(4096 indices), not decoded':44} {best:9,.0f}")
     ds = Dataset(ArrayRecordSource(path)).shuffle().map(decode).repeat()
