@@ -108,7 +108,7 @@ def in_torch(path: str) -> Iterator[Any]:
 
 
 def in_grain(path: str) -> Iterator[Any]:
-    import grain
+    import grain  # pyright: ignore[reportMissingImports]
 
     ds = grain.MapDataset.source(grain.sources.ArrayRecordDataSource([path]))
     return iter(ds.seed(0).shuffle().map(decode).repeat().batch(BATCH))
@@ -116,9 +116,7 @@ def in_grain(path: str) -> Iterator[Any]:
 
 def loaders(folder: Path) -> None:
     path = write(folder / "b.array_record", RECORDS, 1024, "group_size:1")
-    print(
-        f"records/s: {RECORDS} records of 1 KB in one shard, shuffled, decoded, stacked by {BATCH}"
-    )
+    print(f"records/s: {RECORDS} of 1 KB in one shard, shuffled, decoded, stacked by {BATCH}")
     best = rate(raw(path), 4096)
     print(f"  {'raw read(4096 indices), not decoded':44} {best:9,.0f}")
     ds = Dataset(ArrayRecordSource(path)).shuffle().map(decode).repeat()

@@ -88,7 +88,7 @@ class ArrayRecordSource:
 
     @cached_property
     def chunk_bounds(self) -> Int64s:
-        """int64[k + 1]: runs of whole groups, about a megabyte each; none crosses a file."""
+        """int64[k + 1]: runs of whole groups, at most 256 KiB or one group each, in one file."""
         bounds = self._files.bounds
         spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._files.more, strict=True)
         parts = [np.arange(start, stop, run) for start, stop, run in spans]

@@ -22,6 +22,7 @@ from pipeline.sources.riegeli.chunks import (
 from pipeline.sources.storage import Stat, Storage
 
 TAIL = 4 * BLOCK  # holds the index of some 50,000 chunks beside the postscript
+_RUN = 256 << 10  # bytes worth a request of their own
 _MAGIC = 0x71930E704FDAE05E
 
 
@@ -49,10 +50,10 @@ class Index(NamedTuple):
 
     @property
     def run(self) -> int:
-        """Records that are cheap together: whole groups, about a megabyte of the file."""
+        """Records that are cheap together: whole groups, at most 256 KiB of the file or one."""
         chunks = max(1, len(self.offsets) - 1)
         each = max(1, int(self.offsets[-1] - self.offsets[0]) // chunks)
-        return self.group * (1 << max(0, ((1 << 20) // each).bit_length() - 1))
+        return self.group * (1 << max(0, (_RUN // each).bit_length() - 1))
 
     def to_bytes(self) -> bytes:
         """For a file of its own."""
