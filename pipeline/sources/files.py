@@ -288,8 +288,11 @@ class Files:
             The paths written.
 
         Raises:
+            SourceError: this format keeps none.
             OSError: one cannot be written.
         """
+        if not self.kind:
+            raise SourceError(f"{self.paths[0]}: its format counts fast and keeps no manifest.")
         return self._keep(self._ends, manifest.keep_beside)
 
     def _keep(self, ends: Sequence[str], keep: Callable[..., T]) -> T:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from gcp_storage_emulator.handlers import buckets
+from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
@@ -139,6 +139,19 @@ class Handler(RequestHandler):
         if not url.path.startswith(("/storage/", "/b/")) and (m := _XML.match(plain)):
             return self._media(m[1], m[2], query)
         return super().do_GET()
+
+    def do_PUT(self) -> None:
+        found = _XML.match(unquote(urlsplit(self.path).path))
+        if self.path.startswith("/upload") or not found:
+            return super().do_PUT()
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind = self.headers.get("Content-Type", "application/octet-stream")
+        made = objects._make_object_resource("", found[1], found[2], kind, str(len(data)))
+        if found[1] not in self.storage.buckets:
+            return self._missing()
+        made = objects._checksums(data, made)
+        self.storage.create_file(found[1], found[2], data, made)
+        return self._answer(200, b"", ETag=_etag(made))
 
     def do_POST(self) -> None:
         if self.path != "/_control":
