@@ -117,7 +117,7 @@ def pieces(stat: Stat, storage: Storage) -> Iterator[bytes]:
 
 
 class Window:
-    """A file that is hopped through from its start: what lies near is read at once."""
+    """A file that is hopped through, never back: what lies near is read at once."""
 
     def __init__(self, stat: Stat, storage: Storage) -> None:
         self._stat, self._storage = stat, storage
@@ -128,7 +128,7 @@ class Window:
     def at(self, start: int, size: int) -> bytes:
         """Bytes `[start, start + size)`, fewer at the end of the file."""
         inner = start - self._start
-        if inner < 0 or inner + size > len(self._data):
+        if inner + size > len(self._data):
             stop = min(max(start + size, start + self._size), self._stat.size)
             if stop <= start:
                 return b""

@@ -45,7 +45,7 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
         if not any(head):  # the end, filled up with zeros
             return
         _check(stat, head, at)
-        kind, size = head[156:157], int(said.get(b"size", b"%d" % _number(head[124:136])))
+        kind, size = head[156:157], _size(stat, head, said, at)
         start, stop = at + _BLOCK, at + _BLOCK + size
         at = start + -(-size // _BLOCK) * _BLOCK
         if kind in b"xgLK":
@@ -56,6 +56,16 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
         elif kind == b"S":
             raise unreadable(stat.path, f"a sparse member at byte {start - _BLOCK}")
         begun, said = at, {}
+
+
+def _size(stat: Stat, head: bytes, said: dict[bytes, bytes], at: int) -> int:
+    try:
+        size = int(said[b"size"]) if b"size" in said else _number(head[124:136])
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise unreadable(stat.path, f"the member whose header is at byte {at} has no valid size")
+    return size
 
 
 def _extended(
@@ -73,13 +83,10 @@ def _extended(
 def _pax(data: bytes) -> dict[bytes, bytes]:
     """Records "length key=value newline", the length that of the whole record."""
     found: dict[bytes, bytes] = {}
-    while data[:1].isdigit():
-        size, rest = data.split(b" ", 1)
+    while (size := data.partition(b" ")[0]).isdigit() and int(size):
         record, data = data[: int(size)], data[int(size) :]
         key, _, value = record[len(size) + 1 : -1].partition(b"=")
         found[key] = value
-        if not rest:
-            break
     return found
 
 

@@ -58,6 +58,17 @@ def test_large_members_and_sizes_that_octal_cannot_say(tmp_path):
     assert [r["bin"] for r in records(path)] == [big, b"x", big[::-1]]
 
 
+@pytest.mark.parametrize("size", [b"-9999", b"much", b"0x4"])
+def test_a_size_that_is_none(tmp_path, size):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("a.txt")
+        info.pax_headers = {"size": size.decode()}
+        archive.addfile(info)
+    with pytest.raises(SourceError, match="header is at byte 1024 has no valid size"):
+        WebDatasetSource(path)
+
+
 def test_only_some_fields(tmp_path):
     path = tmp_path / "a.tar"
     tar_of(path, [("0.txt", b"a"), ("0.cls", b"b"), ("1.cls", b"c")])
