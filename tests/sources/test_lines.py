@@ -72,6 +72,15 @@ def test_text_that_is_not_utf8(tmp_path):
     assert source.read(np.array([0, 2])) == ["good", "good"]
 
 
+def test_a_file_of_the_same_size_with_other_lines_is_noticed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"ab\ncd\n")
+    source = LinesSource(path)
+    path.write_bytes(b"abcde\n")
+    with pytest.raises(SourceError, match=r"has changed since .*: it had 2 records, now 1"):
+        source.read(np.array([0]))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_compressed_files_are_refused(tmp_path, name):
     path = tmp_path / name

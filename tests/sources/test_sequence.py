@@ -53,6 +53,17 @@ def test_keeps_what_a_source_promises(n):
     check_source(SequenceSource([{"x": i} for i in range(n)]), samples=16)
 
 
+def test_what_the_object_holds_stays_as_it_is():
+    class Holding(Many):
+        def __getitems__(self, indices) -> Any:
+            return [held] * len(indices)
+
+    held = {"x": [1, 2]}
+    first, second = read(SequenceSource(Holding()), [3, 3])
+    first["x"][0] = 7
+    assert second == held == {"x": [1, 2]}
+
+
 def test_many_are_asked_for_at_once_and_dataset_does_so():
     many = Many()
     ds = Dataset(many)

@@ -138,6 +138,7 @@ def test_an_example_is_a_dict():
 
 def test_what_is_no_example_says_so():
     whole = example(a=integers([1, 300]), b=field(1, field(1, b"text")))
-    for data in (whole[:-1], whole[:5], b"\xff" * 30, b"\x0b", whole + b"\x0a\x7f"):
+    endless = example(a=field(3, field(1, b"\x80" * 10 + b"\1")))
+    for data in (endless, whole[:-1], whole[:5], b"\xff" * 30, b"\x0b", whole + b"\x0a\x7f"):
         with pytest.raises(ValueError, match=r"these \d+ bytes are no tf.train.Example"):
             parse_example(data)

@@ -179,10 +179,12 @@ def test_what_is_no_megatron_dataset(tmp_path):
         (whole[:17] + b"\x63" + whole[18:], "dtype code 99"),
         (whole[:-1], "9 sequences need 222 bytes, but it has 221"),
         (whole[:36] + b"\xff\xff" + whole[38:], "negative"),
+        (whole[:70] + whole[78:86] + whole[70:78] + whole[86:], "do not divide 9 sequences"),
+        (whole[:-8] + whole[-16:-8], "do not divide 9 sequences"),
     ]:
         side.write_bytes(data)
         with pytest.raises(SourceError, match=says):
-            MegatronSource(path)
+            MegatronSource(path, records="documents")
     side.unlink()
     with pytest.raises(SourceError, match=r"a\.idx does not exist"):
         MegatronSource(path)

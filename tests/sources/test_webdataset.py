@@ -52,10 +52,12 @@ def test_large_members_and_sizes_that_octal_cannot_say(tmp_path):
     tar_of(path, [("0.bin", big), ("1.bin", b"x"), ("2.bin", big[::-1])])
     data = bytearray(path.read_bytes())
     data[124:136] = b"\x80" + (700_001).to_bytes(11, "big")
+    data[257:265], data[345:357] = b"ustar  \0", b"14000000000\0"  # GNU's, and its time of access
     data[148:156] = b" " * 8
     data[148:156] = b"%06o\0 " % sum(data[:512])
     path.write_bytes(data)
     assert [r["bin"] for r in records(path)] == [big, b"x", big[::-1]]
+    assert records(path)[0]["__key__"] == "0"
 
 
 @pytest.mark.parametrize("size", [b"-9999", b"much", b"0x4"])
@@ -106,6 +108,16 @@ def test_a_cut_member_spoils_its_record_alone(tmp_path):
         with pytest.raises(RecordError, match=f"is cut: the file ends at byte {size}"):
             source.read(np.array([len(source) - 1]))
         assert len(list(Dataset(source).on_error("skip"))) == len(source)
+
+
+def test_a_file_that_ends_in_its_first_header(tmp_path):
+    path = tmp_path / "a.tar"
+    tar(path, range(1))
+    path.write_bytes(path.read_bytes()[:100])
+    source = WebDatasetSource(path)
+    assert len(source) == 1
+    with pytest.raises(RecordError, match="a header is cut: the file ends at byte 100"):
+        source.read(np.array([0]))
 
 
 def test_without_an_end_it_is_still_whole(tmp_path):
