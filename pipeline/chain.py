@@ -18,6 +18,7 @@ from pipeline.types import ENDLESS, At, Component, Order, Root, Site, Source, Tr
 Stage = Order | Transform
 Path = tuple[str, ...]
 BLOCK = 64  # rows of a block where no stage counts
+HINTS = 1024  # positions of those to come that a source is told
 
 
 class Leaf:
@@ -31,6 +32,13 @@ class Leaf:
 
     def components(self, path: Path) -> tuple[Component, ...]:
         return (Component(path, self.source),)
+
+    @property
+    def horizon(self) -> int:
+        return getattr(self.source, "horizon", 0)
+
+    def ahead(self, at: At) -> None:
+        cast(Any, self.source).ahead(at.index)
 
     def origin(self, at: At, path: Path) -> Origin:
         return Origin.of_records(0, at.epoch, at.index)
@@ -186,6 +194,21 @@ class Chain:
         for transform, site in transforms:
             block = METER.timed(_named(site.stage, path), patiently, transform.apply, block, site)
         return block
+
+    def ahead(self, first: int, end: int) -> None:
+        """After stream rows first to end: let a source that reads ahead know what comes then.
+
+        Only where they pass a sixteenth of what it wants to know of, and within the epoch.
+        """
+        horizon = getattr(self.root, "horizon", 0)
+        if not horizon or first >= end:
+            return
+        step = -(-horizon // 16)
+        rows = min(horizon, -end % self.length)
+        if rows and (first == 0 or first // step != end // step):
+            some = end + np.arange(0, rows, -(-rows // HINTS))
+            at, _ = self._resolve(At.of_rows(some, self.length), ())
+            cast(Leaf, self.root).ahead(at)
 
     def origin(self, at: At, path: Path = ()) -> Origin:
         """Provenance of rows of the indexed part, by arithmetic alone."""

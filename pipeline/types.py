@@ -120,9 +120,10 @@ class Source(Protocol):
 
     Optional members: `where(indices) -> [(file, index in that file), ...]`, `fingerprint() -> str`
     (stable across processes and moves of the files), `chunk_bounds` (int64[k + 1], the runs of
-    records that storage reads whole, as row groups; none where any record is cheap alone) and
-    `close()`. A source pickles cheaply (paths and counts, no
-    handles) and is right when threads share it.
+    records that storage reads whole, as row groups; none where any record is cheap alone),
+    `horizon` with `ahead(indices)` (how many records to come it wants to know of, and a sample of
+    them, in order: it may read ahead) and `close()`. A source pickles cheaply (paths and counts,
+    no handles) and is right when threads share it.
     """
 
     def __len__(self) -> int: ...

@@ -37,7 +37,9 @@ def read_part(chain: Chain, part: Path, lane: int, number: int) -> Block:
     """
     steps = trail(chain, part)
     leaf, path = steps[-1]
-    return lifted(steps, leaf.read_block(lane, number, path, chain.lanes))
+    block = leaf.read_block(lane, number, path, chain.lanes)
+    leaf.ahead(*leaf.cut(chain.lanes).bounds(lane, number))
+    return lifted(steps, block)
 
 
 def lifted(steps: Trail, block: Block) -> Block:

@@ -85,7 +85,8 @@ class ArrowIpcSource:
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
         counts = [footer.rows for footer in self._footers]
-        decoder = Decoder(self._decode, self._weigh, empty, costly)
+        far = any(is_url(path) for path in self._files.paths)
+        decoder = Decoder(self._decode, self._weigh, empty, costly, far)
         self._chunks = Chunks(self._files, counts, decoder, self._cache_bytes)
 
     def __len__(self) -> int:
@@ -212,9 +213,21 @@ class ArrowIpcSource:
         """int64[batches + 1]: the first row of each record batch across the files, and the end."""
         return self._chunks.bounds
 
+    @property
+    def horizon(self) -> int:
+        """How many records ahead are worth knowing; 0 for local files."""
+        return self._chunks.horizon
+
+    def ahead(self, indices: Int64s) -> None:
+        """Read ahead, in the background: a sample of the next `horizon` records, in order.
+
+        What is read ahead takes a quarter of the cache at most.
+        """
+        self._chunks.ahead(inside(indices, len(self)))
+
     def close(self) -> None:
         """Forget mappings and decoded rows; reading brings them back."""
-        self._chunks.forget()
+        self._chunks.close()
         self._opened.close()
 
 

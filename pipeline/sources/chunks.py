@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError
 from pipeline.sources import arrow
+from pipeline.sources.ahead import Ahead
 from pipeline.sources.arrow import Unusable
 from pipeline.sources.files import Files
 from pipeline.sources.indices import inside
@@ -24,6 +25,7 @@ LOGGER = logging.getLogger("pipeline")
 FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that
 WASTE = 100  # rows decoded for each one used that are worth a warning
 LEAST = 16  # chunks dropped before it
+AHEAD = 8 << 20  # bytes of one call of those who read ahead
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -50,12 +52,14 @@ class Decoder(NamedTuple):
         weigh: bytes that reading a chunk takes.
         empty: a chunk without rows: fields, dtypes and shapes.
         costly: whether decoding a chunk for a few rows is worth a warning.
+        far: whether chunks come from so far away that they are best read ahead.
     """
 
     decode: Callable[[list[int]], Sequence[Chunk]]
     weigh: Callable[[int], int]
     empty: arrow.Tree
     costly: bool
+    far: bool
 
 
 class Chunks:
@@ -78,6 +82,7 @@ class Chunks:
         sizes = np.concatenate([np.zeros(0, np.int64), *counts])
         self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._first = np.concatenate([[0], np.cumsum([len(c) for c in counts])]).astype(np.int64)
+        self._weights: dict[int, int] = {}
         self._warned = False
         self.forget()
 
@@ -87,6 +92,55 @@ class Chunks:
         self.kept = Kept[Chunk](self._limit, _weight, self._drop)
         self._used: dict[int, int] = {}  # rows read out of each chunk kept
         self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
+        self._ahead = Ahead(self._have, self._slab)
+
+    def close(self) -> None:
+        """End what reads ahead, and keep nothing any more."""
+        if self._pid == os.getpid():
+            self._ahead.close()
+        self.forget()
+
+    @property
+    def horizon(self) -> int:
+        """How many rows ahead are worth knowing: those of a quarter of the cache."""
+        size = sum(self._files.sizes)
+        rows = int(self.bounds[-1])
+        return min(rows, rows * (self._limit // 4) // size) if self._decoder.far and size else 0
+
+    def ahead(self, indices: Int64s) -> None:
+        """Read chunks ahead that rows to come will use a good part of.
+
+        Args:
+            indices: every so many of the next `horizon` rows, in the order of need.
+        """
+        if self._pid != os.getpid():
+            self.forget()
+        chunk_of = np.searchsorted(self.bounds, indices, side="right") - 1
+        found, first, counts = np.unique(chunk_of, return_index=True, return_counts=True)
+        every = max(1, self.horizon // max(1, len(indices)))
+        good = counts * every * 4 >= np.diff(self.bounds)[found]
+        wanted: list[int] = []
+        room = self._limit // 4
+        for chunk in found[good][np.argsort(first[good])].tolist():
+            room -= self._weigh(chunk)
+            if wanted and room < 0:
+                break
+            if chunk not in self.kept:
+                wanted.append(chunk)
+        self._ahead.want(wanted)
+
+    def _weigh(self, chunk: int) -> int:
+        if chunk not in self._weights:
+            self._weights[chunk] = self._decoder.weigh(chunk)
+        return self._weights[chunk]
+
+    def _have(self, chunks: list[int]) -> None:
+        self.kept.get(chunks, self._decoder.decode)
+
+    def _slab(self, chunks: list[int]) -> int:
+        # how many of them to have at once
+        sizes = np.cumsum([self._weigh(chunk) for chunk in chunks])
+        return min(len(chunks), 1 + int(np.searchsorted(sizes, AHEAD)))
 
     def place(self, chunk: int) -> tuple[int, int]:
         """The file of a chunk, and its number there."""
@@ -123,7 +177,7 @@ class Chunks:
         slab: list[int] = []
         held = 0
         for chunk in chunks:
-            weight = 0 if chunk in self.kept else self._decoder.weigh(chunk)
+            weight = 0 if chunk in self.kept else self._weigh(chunk)
             if slab and held + weight > FETCH:
                 yield slab
                 slab, held = [], 0

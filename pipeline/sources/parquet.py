@@ -14,11 +14,12 @@ from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed
 from pipeline.sources.files import Files, Paths, expand
 from pipeline.sources.handles import Handles
+from pipeline.sources.indices import inside
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage import Storage, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +94,8 @@ class ParquetSource:
         self._footers = Handles(self._open, most=_FOOTERS)
         self._cores = Cores()
         empty = arrow.columns_of(self._schema.empty_table(), self._schema)
-        decoder = Decoder(self._decode, self._weigh, empty, costly=True)
+        far = any(is_url(path) for path in self._files.paths)
+        decoder = Decoder(self._decode, self._weigh, empty, costly=True, far=far)
         self._chunks = Chunks(self._files, self._groups, decoder, self._cache_bytes)
 
     def __len__(self) -> int:
@@ -212,8 +214,20 @@ class ParquetSource:
         """int64[row groups + 1]: the first row of each row group across the files, and the end."""
         return self._chunks.bounds
 
+    @property
+    def horizon(self) -> int:
+        """How many records ahead are worth knowing; 0 for local files."""
+        return self._chunks.horizon
+
+    def ahead(self, indices: Int64s) -> None:
+        """Read ahead, in the background: a sample of the next `horizon` records, in order.
+
+        What is read ahead takes a quarter of the cache at most.
+        """
+        self._chunks.ahead(inside(indices, len(self)))
+
     def close(self) -> None:
         """Forget metadata and decoded rows; reading brings them back. No file is held open."""
         self._parsed.clear()
+        self._chunks.close()
         self._footers.close()
-        self._chunks.forget()

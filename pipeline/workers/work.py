@@ -60,7 +60,10 @@ def evaluate(chain: Chain, work: Work) -> Block:
     """The work's rows: a pure function of the two."""
     if isinstance(work, LaneBlock):
         return read_part(chain, work.part, work.lane, work.number)
-    return chain.read(At.of_rows(work.rows, max(1, chain.length)))
+    block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
+    if len(work.rows):
+        chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
+    return block
 
 
 def records(chain: Chain, work: Work) -> Origin:
