@@ -150,9 +150,8 @@ class Dataset:
         ([0, 1, 2], 5)
         """
         if self.counted:
-            first = self.chain.stages[self.chain.split]
             raise ChainError(
-                f"limit({n}) needs rows by position, but {first.kind} '{first.name}' counts rows "
+                f"limit({n}) needs rows by position, but {self.chain.counting} counts rows "
                 "as they come. Limit the rows beneath it, or end passes with Loader(steps=)."
             )
         return self._with(

@@ -239,7 +239,7 @@ _STOPS = st.sampled_from(["first", "all", "never"])
 
 @st.composite
 def _weights(draw: st.DrawFn, parts: int) -> Any:
-    # more than once in a while with schedules that add or drop components
+    # often with schedules that add or drop components
     weight = st.one_of(st.sampled_from([0, 1, 2, 5]), st.floats(0.01, 10))
     weights = st.lists(weight, min_size=parts, max_size=parts).filter(any)
     return [(row, draw(weights)) for row in draw(st.one_of(st.just([0]), _ROWS))]
@@ -269,7 +269,7 @@ def indexed(draw: st.DrawFn, sizes: st.SearchStrategy[int] | None = None, depth:
 def _uneven(draw: st.DrawFn, depth: int) -> Any:
     # a counted recipe without lanes, its rows as those of a source
     some = st.lists(st.one_of(_KEEP, _COUNT), max_size=2)
-    if depth and draw(st.booleans()):
+    if depth and not draw(st.integers(0, 2)):
         kind, n, seed, ops = draw(_mixtures(depth))
         return kind, n, seed, [*ops, *draw(some)]
     kind, n, seed, ops = draw(indexed(st.integers(1, 60), depth))
@@ -279,7 +279,7 @@ def _uneven(draw: st.DrawFn, depth: int) -> Any:
 @st.composite
 def _mixtures(draw: st.DrawFn, depth: int) -> Any:
     part = st.one_of(_uneven(depth - 1), indexed(st.integers(1, 20), min(1, depth - 1)))
-    parts = [draw(_uneven(depth - 1)), *draw(st.lists(part, max_size=2))]
+    parts = [draw(_uneven(depth - 1)), *draw(st.lists(part, max_size=1))]
     ops = draw(st.lists(st.tuples(st.just("repeat"), st.integers(1, 2)), max_size=1))
     root = "mix", draw(st.permutations(parts)), draw(_weights(len(parts))), draw(_STOPS)
     return root, 0, draw(st.integers(0, 3)), ops
