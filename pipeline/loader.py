@@ -21,6 +21,8 @@ from pipeline.errors import (
 )
 from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.hosts import check_end, check_even, check_lanes, share_of
+from pipeline.lanes import late
+from pipeline.meter import METER
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes
 from pipeline.streams import CountedStream, IndexedStream, Share, Stream
@@ -183,6 +185,7 @@ class Loader:
             self._stream.expect(cursor, self._settled)
 
     def _make(self, cursor: Cursor) -> tuple[Any, Cursor, int] | None:
+        before = METER.into(self._account.late)
         try:
             take = self._stream.take(cursor)
             if take is None:
@@ -194,6 +197,8 @@ class Loader:
             raise RuntimeError(
                 "a function of the dataset or its collate raised StopIteration"
             ) from e
+        finally:
+            METER.into(before)
         self._account.collated(time.perf_counter() - started)
         if self._feed is not None:
             if self._options["collate"] is not None:

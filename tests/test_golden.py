@@ -16,7 +16,7 @@ from pipeline import Loader
 from tests.datasets import Files, Op, build, run
 
 GOLDEN = Path(__file__).parent / "golden" / "batches.json"
-RECIPES: dict[str, tuple[str, int, int, list[Op]]] = {
+RECIPES: dict[str, tuple[Any, int, int, list[Op]]] = {
     "columns, shuffled": ("columns", 1000, 0, [("shuffle",)]),
     "columns, a large shuffle": ("columns", 100_003, 5, [("shuffle",)]),
     "array_record, random_map": ("array_record", 40, 1, [("shuffle",), ("random_map",)]),
@@ -48,6 +48,35 @@ RECIPES: dict[str, tuple[str, int, int, list[Op]]] = {
         [("flat_map", 16), ("flat_map", 16), ("random_map",), ("lanes", 2)],
     ),
     "packed by splitting": ("list", 100, 0, [("shuffle",), ("split", 16), ("lanes", 2)]),
+    "an indexed mix": (
+        (
+            "mix",
+            [
+                ("columns", 40, 1, [("shuffle",), ("random_map",)]),
+                (("concatenate", [("list", 9, 0, []), ("parquet", 12, 0, [])]), 0, 0, []),
+            ],
+            [(0, [2, 1]), (50, [0.3, 0.7])],
+            "all",
+        ),
+        0,
+        2,
+        [("random_map",)],
+    ),
+    "a counted mix in lanes, with a schedule": (
+        (
+            "mix",
+            [
+                ("columns", 80, 1, [("shuffle",), ("filter", 8)]),
+                ("list", 30, 0, [("shuffle",), ("random_map",)]),
+                ("array_record", 25, 0, [("flat_map", 4)]),
+            ],
+            [(0, [2, 1, 0]), (24, [1, 1, 5])],
+            "never",
+        ),
+        0,
+        2,
+        [("random_map",), ("first_fit", 16), ("lanes", 2)],
+    ),
     "packed by first fit": ("array_record", 100, 7, [("shuffle",), ("first_fit", 32)]),
     "packed longest first": ("list", 100, 7, [("shuffle",), ("longest_first", 32)]),
     "packed by best fit": ("list", 100, 7, [("shuffle",), ("best_fit", 32), ("lanes", 2)]),
@@ -57,7 +86,13 @@ RECIPES: dict[str, tuple[str, int, int, list[Op]]] = {
 
 
 STATES = Path(__file__).parent / "golden" / "states.json"
-KEPT = ("columns, shuffled", "parquet, split stability", "packed by first fit")
+KEPT = (
+    "columns, shuffled",
+    "parquet, split stability",
+    "packed by first fit",
+    "an indexed mix",
+    "a counted mix in lanes, with a schedule",
+)
 
 
 def saved(files: Files) -> dict[str, Any]:
@@ -92,7 +127,10 @@ def test_states_of_earlier_versions_are_read(name: str, tmp_path: Path) -> None:
     loader = Loader(build(Files(tmp_path), RECIPES[name]), 4)
     # code digests depend on the Python version, what files hold on their writer's
     functions = {k for k in loader.state_dict()["dataset"] if k == "source"}
+    functions |= {k for k in kept["state"]["dataset"] if k.endswith("source")}
     functions |= {f"stages.{i}" for i in range(len(RECIPES[name][3]) + 2)}
+    parts = ("c0", "c1", "c1.0", "c1.1", "c2")
+    functions |= {f"{part}.stages.{i}" for part in parts for i in range(3)}
     loader.load_state_dict(kept["state"], allow=functions)
     assert run(loader, 4) == kept["next"]
 

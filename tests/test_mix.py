@@ -207,6 +207,22 @@ def test_stages_above_see_rows_wherever_they_are_evaluated() -> None:
     assert (next(one)["j"] == expected[5]["j"]).all()
 
 
+def ints(row: Any) -> bool:
+    return type(row["x"]) is int and row["x"] % 3 > 0
+
+
+def test_stages_that_count_above_see_the_very_rows() -> None:
+    parts = {name: Dataset([{"x": i} for i in range(40)]) for name in "ab"}
+    parts["a"] = parts["a"].filter(ints)
+    ds = mix(parts, {"a": 1, "b": 1}).filter(ints, name="above")
+    plain = [batch["x"].tolist() for batch in Loader(ds, 4)]
+    assert sum(map(len, plain)) > 20
+    with Loader(ds, 4, workers=Processes(1)) as loader:
+        assert [batch["x"].tolist() for batch in loader] == plain
+        named = {s.name: s.rows for s in loader.stats().stages}
+    assert named["stage 0: filter 'above'"] >= sum(map(len, plain))
+
+
 def test_rows_that_fail_are_left_out_below_and_above() -> None:
     def picky(row: Any) -> Any:
         if row["x"] % 5 == 0:

@@ -106,6 +106,7 @@ class Account:
     """A loader's own sums: what it handed out, and how long that took."""
 
     def __init__(self) -> None:
+        self.late = Sums()  # of stages that the loop's own thread evaluates
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = self._collate = 0.0
@@ -126,6 +127,7 @@ class Account:
     def stats(self, queue: QueueStats, ahead: int) -> Stats:
         """The figures of now."""
         tallies = dict(queue.stages or {})
+        add_up(tallies, self.late.tallies())
         mine = Tally(self._rows, self._bytes, self._collate)
         tallies["collate"] = (
             tallies.pop("collate", Tally()).plus(mine)._replace(rows=self._rows, bytes=self._bytes)

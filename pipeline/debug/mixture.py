@@ -1,0 +1,33 @@
+"""What a mix has dealt: rows of each component before a row, by arithmetic."""
+
+from __future__ import annotations
+
+from pipeline.checks import whole
+from pipeline.dataset import Dataset
+from pipeline.errors import ChainError, PositionError
+from pipeline.mixes import CountedMix, Mix
+
+
+def dealt(dataset: Dataset, row: int) -> dict[str, int]:
+    """Rows of each component among the first `row` rows of a pass over a mix.
+
+    Nothing is read: it costs a look at each entry of the schedule. The rows are the mix's own, as
+    `Loader.frontier` counts them: stages on the mix that count rows are not looked through. With
+    L lanes, each deals its share of the rows by the same pattern.
+
+    Raises:
+        ChainError: the dataset's root is no mix.
+        PositionError: row is below 0.
+
+    >>> from pipeline import mix
+    >>> ds = mix({"a": Dataset(range(9)), "b": Dataset(range(9))}, {"a": 3, "b": 1}, "never")
+    >>> dealt(ds, 10**12)
+    {'a': 750000000000, 'b': 250000000000}
+    """
+    root, lanes = dataset.chain.root, dataset.chain.lanes
+    if not isinstance(root, Mix | CountedMix):
+        raise ChainError("this dataset is no mix: give one, with or without stages on it")
+    turns, rest = divmod(whole("row", row, 0, PositionError), lanes)
+    pattern = root.schedule.pattern.in_lanes(lanes)
+    counts = (lanes - rest) * pattern.counts(turns) + rest * pattern.counts(turns + 1)
+    return dict(zip(root.schedule.names, counts.tolist(), strict=True))
