@@ -21,7 +21,6 @@ from pipeline.errors import (
 )
 from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.hosts import check_end, check_even, check_lanes, share_of
-from pipeline.lanes import late
 from pipeline.meter import METER
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes

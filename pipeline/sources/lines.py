@@ -142,7 +142,7 @@ class JsonLinesSource:
             RecordError: a line is not UTF-8 or not JSON; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        remedy = " (a value must stand in one line: jq -c . FILE writes it so, jq -c '.[]' FILE an array)"
+        remedy = " (a value must stand in one line: jq -c . FILE, of an array jq -c '.[]' FILE)"
         return self._lines.read(indices, _json, remedy)
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:

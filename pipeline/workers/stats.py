@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.meter import Tally
+from pipeline.meter import Sums, Tally, add_up
 from pipeline.tree import nbytes
 
 

@@ -44,8 +44,8 @@ def test_keeps_what_a_source_promises_over_gs(tmp_path, gcs):
 
 def test_keeps_what_a_source_promises_in_memory(tmp_path):
     pq.write_table(table(0, 100), tmp_path / "a.parquet", row_group_size=30)
-    with fsspec.open("memory://parquet/a.parquet", "wb") as f:
-        f.write((tmp_path / "a.parquet").read_bytes())
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/parquet/a.parquet", (tmp_path / "a.parquet").read_bytes())
     source = ParquetSource("memory://parquet/a.parquet", cache_bytes=0)
     check_source(source, samples=16)
     check_rows(source, np.arange(100)[::-1])
