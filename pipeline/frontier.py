@@ -33,7 +33,7 @@ def _of_rows(chain: Chain, rows: int, head: str, found: Frontiers) -> None:
     for i in reversed(range(chain.split)):
         order = as_order(chain.stages[i])
         if order is not None and rows:
-            rows = _reach(order, rows, chain.lengths[i])
+            rows = _touched(order, rows, chain.lengths[i])
     root = chain.root
     if isinstance(root, Mix):
         _of_mix(root, rows, head, found)
@@ -56,9 +56,9 @@ def _of_mix(mix: Mix, rows: int, head: str, found: Frontiers) -> None:
         _of_rows(below, part, f"{head}{name}.", found)
 
 
-def _reach(order: Order, rows: int, n: int) -> int:
+def _touched(order: Order, rows: int, n: int) -> int:
     # rows beneath an order that its first rows touch; all of them, unless it knows better
-    known = getattr(order, "reach", None)
+    known = getattr(order, "touched", None)
     return known(rows, n) if known else max(rows, n)
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import (
 )
 from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.hosts import check_end, check_even, check_lanes, share_of
+from pipeline.lanes import late
 from pipeline.meter import METER
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor, Passes
@@ -99,8 +100,8 @@ class Loader:
         if steps is not None:
             whole("steps", steps, 1, BatchError)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
-        # whoever collates by hand sees the very rows that stages return
-        stack = collate is None or remainder == "pad"
+        # whoever collates by hand sees the very rows that stages return, and so does a late stage
+        stack = (collate is None or remainder == "pad") and not late(dataset.chain)
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
         self._stream = self._open(share_of(feed, host, hosts, batch_size), remainder, steps)

@@ -1,6 +1,6 @@
 """How each lane of a counted dataset is read: row after row, from any place on."""
 
-from pipeline.lanes.open import lane_blocks, open_reader
+from pipeline.lanes.open import lane_blocks, late, open_reader
 from pipeline.lanes.parts import origin_of_part, read_part
 from pipeline.lanes.passes import PassRows
 from pipeline.lanes.reader import Pending, Reader
@@ -11,6 +11,7 @@ __all__ = [
     "Pending",
     "Reader",
     "lane_blocks",
+    "late",
     "open_reader",
     "origin_of_part",
     "read_part",

@@ -34,6 +34,13 @@ def _reader(steps: Trail, ask: Ask) -> Reader:
     return dealt if chain.unit == len(chain.stages) else UnitReader(steps, dealt, lanes)
 
 
+def late(chain: Chain) -> bool:
+    """Whether some stages see rows only once they are dealt: whoever reads lanes evaluates them."""
+    if not chain.dealt:
+        return False
+    return chain.unit < len(chain.stages) or any(map(late, joined(chain).chains.values()))
+
+
 def lane_blocks(chain: Chain, lane: int) -> Iterator[Block]:
     """The rows of one lane in epoch 0 (in all epochs of an endless chain), a few at a time."""
 

@@ -39,7 +39,7 @@ class Repeat:
         times = self.epochs or 1 << 32
         return At(at.epoch * times + turn, at.order * times + turn, index)
 
-    def reach(self, rows: int, n: int) -> int:
+    def touched(self, rows: int, n: int) -> int:
         """Rows beneath that the first rows above touch, as if epochs were counted on."""
         return rows
 

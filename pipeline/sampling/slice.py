@@ -35,7 +35,7 @@ class Slice:
     def resolve(self, at: At, n: int, site: Site) -> At:
         return At(at.epoch, np.zeros_like(at.order), self.start + at.index * self.step)
 
-    def reach(self, rows: int, n: int) -> int:
+    def touched(self, rows: int, n: int) -> int:
         """Rows beneath that the first rows above touch; more than n if they were drawn again."""
         last = self.start + (min(rows, self.count) - 1) * self.step
         return max(self.start, last) + 1 if rows <= self.count or n == ENDLESS else n + 1

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -43,8 +44,6 @@ class Store:
         assert self._process.stdout
         self.url = self._process.stdout.readline().strip()
         assert self.url.startswith("http"), f"{self.module} did not start"
-        host = urlsplit(self.url)
-        self._client = http.client.HTTPConnection(host.hostname or "", host.port)
         self.turn()
 
     def turn(self) -> None:
@@ -69,12 +68,13 @@ class Store:
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One request of the test's own: status and body."""
         kind = {"Content-Type": "application/octet-stream"}
-        self._client.request(method, path, body, kind)
-        answer = self._client.getresponse()
-        return answer.status, answer.read()
+        # a connection each: the server closes those that are long idle
+        with closing(http.client.HTTPConnection(urlsplit(self.url).netloc)) as client:
+            client.request(method, path, body, kind)
+            answer = client.getresponse()
+            return answer.status, answer.read()
 
     def close(self) -> None:
-        self._client.close()
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()

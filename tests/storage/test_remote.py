@@ -160,7 +160,8 @@ def test_what_passes_is_never_seen(gcs: Gcs, engine: Any, fault: dict[str, Any])
     storage = gcs.storage(engine=engine, gap=0, deadline=20)
     ranges = some_ranges(storage.stat(url), 50)
     assert storage.read(ranges) == expected(ranges)
-    assert len(gcs.log()) > len({(r.start, r.stop) for r in ranges}) + 1  # some were asked twice
+    asked = [span for _, _, span in gcs.log() if span]
+    assert len(asked) > len(set(asked))  # some were asked twice
 
 
 @pytest.mark.parametrize(
