@@ -91,9 +91,19 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._made: list[Any] = []
         self.array_record = functools.cache(self._array_record)
         self.parquet = functools.cache(self._parquet)
         self.format = functools.cache(self._format)
+
+    def close(self) -> None:
+        """Let go of every file; reading opens it again."""
+        for source in self._made:
+            source.close()
+
+    def _kept(self, source: Any) -> Any:
+        self._made.append(source)
+        return source
 
     def _array_record(self, n: int) -> ArrayRecordSource:
         paths: list[str] = []
@@ -104,13 +114,13 @@ class Files:
                 writer.write(b"%d" % i)
             writer.close()
             paths.append(path)
-        return ArrayRecordSource(paths)
+        return self._kept(ArrayRecordSource(paths))
 
     def _parquet(self, n: int) -> ParquetSource:
         path = self._folder / f"{n}.parquet"
         table = pa.table({"id": np.arange(n), "v": np.arange(n) * 5})
         pq.write_table(table, path, row_group_size=4)
-        return ParquetSource(path)
+        return self._kept(ParquetSource(path))
 
     def cached(self, ds: Dataset, disk: bool) -> Dataset:
         try:
@@ -121,7 +131,7 @@ class Files:
     def _format(self, kind: str, n: int) -> Any:
         folder = self._folder / f"{kind} {n}"
         folder.mkdir()
-        return FORMATS[kind].open(FORMATS[kind].files(folder, [n // 2, 0, n - n // 2]))
+        return self._kept(FORMATS[kind].open(FORMATS[kind].files(folder, [n // 2, 0, n - n // 2])))
 
     def dataset(self, kind: str, n: int, seed: int) -> Dataset:
         if kind == "array_record":

@@ -42,8 +42,7 @@ def standing() -> dict[str, set[str]]:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:
             continue  # the one that listed them
-        if not target.endswith((".array_record", ".parquet")):  # these the session's sources keep
-            fds.add(f"{fd} {target}")
+        fds.add(f"{fd} {target}")
     return {
         "processes": {str(child) for child in children(os.getpid())},
         "threads": {thread.name for thread in threading.enumerate()},

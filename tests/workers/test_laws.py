@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,13 @@ AHEAD = st.sampled_from([0, 1000, "512MiB"])
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(autouse=True)
+def _closed(_nothing_left: None, files: Files) -> Iterator[None]:
+    # sources live on in `files`, and are no leftovers
+    yield
+    files.close()
 
 
 def _same(files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any) -> None:
@@ -71,10 +79,8 @@ def test_a_state_saved_under_one_is_restored_under_another(
     files: Files, recipe: Any, order: list[Any]
 ) -> None:
     ds = build(files, recipe).repeat()
-    try:
-        whole = run(Loader(ds, 4), 3 * len(order))
-    except PipelineError:
-        assume(False)
+    whole = run(Loader(ds, 4), 3 * len(order))
+    assume("barren" not in whole)
     state = Loader(ds, 4).state_dict()
     for i, workers in enumerate(order):
         with Loader(ds, 4, workers=workers) as loader:
@@ -89,10 +95,8 @@ def test_seek_skip_and_peeks_with_work_under_way(
     files: Files, recipe: Any, steps: list[int], data: st.DataObject
 ) -> None:
     ds = build(files, recipe).repeat()
-    try:
-        whole = run(Loader(ds, 4), 40)
-    except PipelineError:
-        assume(False)
+    whole, skipped = run(Loader(ds, 4), 60), set[int]()
+    assume("barren" not in whole)
     with Loader(ds, 4, workers=Threads(2)) as loader:
         for step in steps:
             move = data.draw(st.sampled_from(["seek", "peek", "where", "go", "skip"]))
@@ -103,9 +107,11 @@ def test_seek_skip_and_peeks_with_work_under_way(
             elif move == "where":
                 loader.where(step)
             elif move == "skip":
-                loader.skip(range(loader.step, loader.step + 2))
-            at = loader.step
-            assert run(loader, 2) == whole[at : at + 2]
+                some = range(loader.step, loader.step + 2)
+                loader.skip(some)
+                skipped.update(some)
+            rest = [step for step in range(loader.step, 60) if step not in skipped]
+            assert run(loader, 2) == [whole[step] for step in rest[:2]]
 
 
 def test_several_batches_are_read_in_one_call_without_being_seen() -> None:
