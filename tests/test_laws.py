@@ -88,6 +88,7 @@ def test_a_fresh_interpreter_and_another_hash_seed_change_nothing(tmp_path: Path
 
 
 @given(anything(), BATCHES, st.integers(0, STEPS), st.integers(0, STEPS))
+@settings(max_examples=40)
 def test_a_restored_run_goes_on_as_if_uninterrupted(
     files: Files, recipe: Any, size: int, a: int, b: int
 ) -> None:
@@ -168,6 +169,7 @@ def test_row_split_hosts_give_the_same_global_batches(
 
 
 @given(counted(), st.sampled_from([2, 4, 8]), st.data())
+@settings(max_examples=40)
 def test_lane_split_hosts_give_the_same_global_batches(
     files: Files, recipe: Any, lanes: int, data: st.DataObject
 ) -> None:
@@ -198,6 +200,7 @@ def _gives_rows(ds: Dataset) -> bool:
 
 
 @given(counted(), st.sampled_from([2, 4]))
+@settings(max_examples=40)
 def test_a_padded_finite_stream_ends_together_on_all_hosts(
     files: Files, recipe: Any, hosts: int
 ) -> None:

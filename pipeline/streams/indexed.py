@@ -73,9 +73,10 @@ class IndexedStream:
                 block = pending.result()
                 return block if alone else block.slice(start, start + len(rows))
             except Exception:
-                # of a group, another batch's rows may be at fault
+                # of a group, another batch's rows may be at fault: from now on each is read alone
                 if alone:
                     raise
+                self._ahead = {c: part for c, part in self._ahead.items() if part[0] is not pending}
         return self._executor.submit(Rows(rows), urgent=True).result()
 
     def expect(self, cursor: Cursor, jump: Jump) -> None:

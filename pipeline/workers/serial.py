@@ -9,62 +9,90 @@ from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.meter import METER, Sums
 from pipeline.workers.stats import QueueStats
-from pipeline.workers.work import Work, evaluate
+from pipeline.workers.tickets import rows_of_a_work, weight
+from pipeline.workers.work import Rows, Work, evaluate
+
+SECONDS = 0.005  # of one work: the loop waits for all of it
 
 
 @dataclass(frozen=True)
 class Serial:
-    """The loop's own thread evaluates, batch by batch: `Loader(workers=0)`."""
+    """The loop's own thread evaluates: `Loader(workers=0)`.
+
+    Batch by batch; several at a time where they are so quick that it would not be noticed.
+    """
 
     def open(self, chain: Chain, *, ahead: int, stack: bool) -> SerialExecutor:
-        return SerialExecutor(chain)
+        return SerialExecutor(chain, ahead)
 
 
 class SerialResult:
     """One piece of work, done when first asked for; after a failure, asking again tries again."""
 
-    __slots__ = ("_block", "_by", "_work")
+    __slots__ = ("_block", "_by", "_early", "_work")
 
-    def __init__(self, by: SerialExecutor, work: Work) -> None:
-        self._by, self._work = by, work
+    def __init__(self, by: SerialExecutor, work: Work, early: bool) -> None:
+        self._by, self._work, self._early = by, work, early
         self._block: Block | None = None
 
     def result(self) -> Block:
         if self._block is None:
+            self._begun()
             self._block = self._by.evaluate(self._work)
         return self._block
 
     def cancel(self) -> None:
+        self._begun()
         self._block = None
+
+    def _begun(self) -> None:
+        self._by.waiting -= self._early
+        self._early = False
 
 
 class SerialExecutor:
-    """Evaluates in the calling thread."""
+    """Evaluates in the calling thread.
+
+    Attributes:
+        waiting: works submitted before they were needed, and not begun.
+    """
 
     fresh = False
 
-    def __init__(self, chain: Chain) -> None:
-        self._chain = chain
+    def __init__(self, chain: Chain, ahead: int) -> None:
+        self._chain, self._ahead = chain, ahead
         self._sums = Sums()
         self._works, self._busy = 0, 0.0
+        self._rows, self._bytes = 0, 0
+        self.waiting = 0
 
     def submit(self, work: Work, *, urgent: bool = False) -> SerialResult:
-        return SerialResult(self, work)
+        self.waiting += not urgent
+        return SerialResult(self, work, early=not urgent)
 
     def evaluate(self, work: Work) -> Block:
         before, started = METER.into(self._sums), time.perf_counter()
         try:
-            return evaluate(self._chain, work)
+            block = evaluate(self._chain, work)
         finally:
             self._works += 1
             self._busy += time.perf_counter() - started
             METER.into(before)
+        if isinstance(work, Rows):
+            self._rows += len(block)
+            self._bytes += weight(block)
+        return block
 
     def room(self) -> bool:
-        return False
+        # for one work of several batches, once it is known how quick they are
+        return not self.waiting and self._rows > 0
 
     def group(self, rows: int) -> int:
-        return 1
+        if not self._rows:
+            return 1
+        each = self._bytes / self._rows
+        most = rows_of_a_work(self._busy / self._rows, SECONDS, each, self._ahead)
+        return max(1, most // max(1, rows))
 
     def stats(self) -> QueueStats:
         stages = self._sums.tallies()

@@ -131,10 +131,9 @@ class Book:
         with self.lock:
             if self._done < self._workers or not self._done_size:
                 return 1
-            room = min(BYTES, self._ahead / (4 * self._workers + 4))
-            most = room / max(1.0, self._bytes_each())
-            quick = SECONDS / max(1e-9, self._busy / self._done_size)
-            return max(1, int(min(ROWS, most, quick)) // max(1, rows))
+            seconds, room = self._busy / self._done_size, self._ahead / (4 * self._workers + 4)
+            most = rows_of_a_work(seconds, SECONDS, self._bytes_each(), room)
+            return max(1, most // max(1, rows))
 
     def _each(self) -> float:
         return self._done_size / self._done
@@ -204,6 +203,19 @@ def _nothing() -> None:
 def closed() -> PipelineError:
     """What somebody still waiting gets when the workers are ended."""
     return PipelineError("the loader was closed while it waited for a batch: use it before close()")
+
+
+def rows_of_a_work(each: float, seconds: float, size: float, room: float) -> int:
+    """How many rows are best evaluated together.
+
+    Args:
+        each: seconds that a row takes.
+        seconds: that the work may take.
+        size: bytes of a row.
+        room: bytes that the work may take.
+    """
+    most = min(BYTES, room) / max(1.0, size)
+    return int(min(ROWS, most, seconds / max(1e-9, each)))
 
 
 def weight(block: Block) -> int:
