@@ -8,7 +8,7 @@ import sys
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "convert", "profile")
+COMMANDS = ("audit", "convert", "inspect", "manifest", "profile", "verify")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ FLOORS = (
     {"streams"},
     {"batch", "hosts"},
     {"loader"},
-    {"feed", "debug", "convert"},
+    {"feed", "debug", "convert", "inspection"},
     {"commands"},
     {"__init__", "__main__"},
     {"harness"},

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from pipeline.commands.names import dataset, imported, workers
+from pipeline.commands.names import dataset, imported, storage, storage_arguments, workers
 from pipeline.convert import WRITERS, Tokenize, convert
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
@@ -28,6 +28,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--text", default="text", help="the field that holds text (text)")
     p.add_argument("--eos", help="a token, by name or number, to put after each text")
     p.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
+    storage_arguments(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         shards=args.shards,
         workers=_workers(args),
         skip_bad=args.skip_bad,
+        options=storage(args).options,
     )
     first, *more = done.files
     print(
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:
-    ds = dataset(args.source)
+    ds = dataset(args.source, storage(args))
     if args.map:
         ds = ds.map(imported(args.map), name="--map")
     if args.tokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import SourceError
 from pipeline.sources.array_record import ArrayRecordSource
@@ -42,6 +42,7 @@ __all__ = [
     "TokenSource",
     "WebDatasetSource",
     "WindowSource",
+    "found",
     "open_path",
     "parse_example",
 ]
@@ -106,16 +107,32 @@ def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
     ... Narrow the pattern, or build the source by its class.
     """
-    files = expand(path, storage, empty=True)  # their sources say who knows empty files
-    kinds = {_format(file.path) for file in files}
+    files, opened = found(path, storage=storage)
+    return opened(files)
+
+
+def found(
+    path: str | os.PathLike[str], *, storage: Storage | None = None
+) -> tuple[tuple[Found, ...], Callable[[Sequence[Found]], Source]]:
+    """The files of a path or glob, and what makes a source of some of them.
+
+    Raises:
+        SourceError: no such file, an unknown suffix, or files of several formats.
+    """
+    stats = expand(path, storage, empty=True)  # their sources say who knows empty files
+    kinds = {_format(stat.path) for stat in stats}
     if len(kinds) > 1:
         names = sorted(kind.__name__.strip("_") for kind in kinds)
         raise SourceError(
             f"{os.fspath(path)} matches files of several formats ({', '.join(names)}). "
             "Narrow the pattern, and join sources by concatenate or mix."
         )
-    found = tuple(Found.of(file) for file in files)
-    return kinds.pop()(found, **({} if storage is None else {"storage": storage}))
+    kind, options = kinds.pop(), {} if storage is None else {"storage": storage}
+
+    def opened(files: Sequence[Found]) -> Source:
+        return kind(tuple(files), **options)
+
+    return tuple(Found.of(stat) for stat in stats), opened
 
 
 def _format(file: str) -> Callable[..., Source]:

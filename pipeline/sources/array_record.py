@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.files import Paths
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.indices import inside
 from pipeline.sources.riegeli.layout import layouts
 from pipeline.sources.riegeli.reading import Reading
@@ -77,6 +78,17 @@ class ArrayRecordSource:
         """
         unique, back = np.unique(inside(indices, len(self)), return_inverse=True)
         return self._reading.read(unique)[back].tolist()
+
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
+    def verifying(self) -> ArrayRecordSource:
+        """The same records, their checksums checked."""
+        same = copy(self)
+        same.__setstate__({"files": self._files, "verify": True})
+        return same
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""

@@ -191,6 +191,11 @@ class ArrowIpcSource:
         views = self._mapped(file) and not self._footers[file].codecs
         return 0 if views else stop - start
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each row's file, and its index in that file."""
         return self._files.where(indices)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Paths, unreadable
+from pipeline.sources.files import Files, Paths, unreadable
 from pipeline.sources.framed import Framed
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
@@ -83,6 +83,11 @@ class BagzSource:
     def _is_packed(self, path: str) -> bool:
         named = self._compression == "auto" and path.endswith(".bagz")
         return named or self._compression == "zstd"
+
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._held.files
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""

@@ -16,6 +16,10 @@ from pipeline.sources.indices import inside
 from pipeline.sources.side_index import Arrays
 from pipeline.sources.storage import Stat, Storage
 
+_SCANNED = (
+    "has no index: each file is read through once, and where records begin kept in the cache "
+    "folder. For files far away or many machines, convert to .array_record or .bagz"
+)
 _MOST = 512  # indexes held at once; a mapped one holds a file descriptor
 
 
@@ -116,8 +120,14 @@ class Framed:
             'records with .on_error("skip").'
         )
 
-    def layout(self, codec: str) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, the smallest and largest in bytes, codec."""
+    def layout(self, codec: str, *, scanned: bool = False) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, the smallest and largest in bytes, codec.
+
+        Args:
+            codec: of the records.
+            scanned: whether a file must be read through to know where its records are.
+        """
+        advice = [_SCANNED] if scanned else []
         facts: list[dict[str, Any]] = []
         for i, path in enumerate(self.files.paths):
             index = self.index(i)
@@ -130,6 +140,7 @@ class Framed:
                     "smallest": int(sizes.min()) if len(sizes) else 0,
                     "largest": int(sizes.max()) if len(sizes) else 0,
                     "codec": codec,
+                    "advice": advice,
                 }
             )
         return facts

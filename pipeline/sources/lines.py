@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
-from pipeline.sources.files import Paths
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.framed import Framed, Located
 from pipeline.sources.gather import pieces, refuse_packed
 from pipeline.sources.side_index import Arrays, indexed
@@ -86,6 +86,11 @@ class LinesSource:
         """
         return self._lines.read(indices, _text, "")
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._lines.held.files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each line's file, and its index in that file."""
         return self._lines.held.files.where(indices)
@@ -101,7 +106,7 @@ class LinesSource:
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._lines.held.layout("utf-8")
+        return self._lines.held.layout("utf-8", scanned=True)
 
     def close(self) -> None:
         """Forget where lines begin; reading brings it back."""
@@ -145,6 +150,11 @@ class JsonLinesSource:
         remedy = " (a value must stand in one line: jq -c . FILE, of an array jq -c '.[]' FILE)"
         return self._lines.read(indices, _json, remedy)
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._lines.held.files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file; empty lines do not count."""
         return self._lines.held.files.where(indices)
@@ -160,7 +170,7 @@ class JsonLinesSource:
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._lines.held.layout("json")
+        return self._lines.held.layout("json", scanned=True)
 
     def close(self) -> None:
         """Forget where lines begin; reading brings it back."""

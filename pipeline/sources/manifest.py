@@ -91,6 +91,54 @@ def keep_beside(
     return written
 
 
+class Compared(NamedTuple):
+    """What the manifests beside some files say of them; paths.
+
+    Attributes:
+        manifests: those that are there.
+        known: files that are as noted.
+        stale: files that are noted, but otherwise than they are now.
+        unknown: files that are not noted.
+        gone: what is noted, and lies there no more.
+    """
+
+    manifests: tuple[str, ...]
+    known: tuple[str, ...]
+    stale: tuple[str, ...]
+    unknown: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Compared:
+    """Hold the manifests beside files against the files as they are now; a cache says nothing here.
+
+    Raises:
+        StorageError: a folder cannot be listed.
+    """
+    folders = sorted({_split(file)[0] for file in files})
+    noted = {folder: _beside(kind, folder, storage) for folder in folders}
+    lots: dict[str, list[str]] = {"known": [], "stale": [], "unknown": []}
+    for file, tag in zip(files, _tags(files), strict=True):
+        folder, name = _split(file)
+        row = noted[folder].get(name)
+        lot = "unknown" if row is None else "known" if _match(row, file, tag) else "stale"
+        lots[lot].append(file.path)
+    there = [f"{folder}/{NAME}" for folder in folders if noted[folder]]
+    gone = [path for folder in folders for path in _gone(folder, noted[folder], storage)]
+    known, stale, unknown = map(tuple, lots.values())
+    return Compared(tuple(there), known, stale, unknown, tuple(gone))
+
+
+def _gone(folder: str, noted: dict[str, Any], storage: Storage) -> list[str]:
+    if not noted:
+        return []
+    if is_url(folder):
+        names = {_split(file)[1] for file in storage.glob(f"{folder}/*")}
+    else:
+        names = set(os.listdir(folder or "/"))
+    return [f"{folder}/{name}" for name in sorted(noted) if name not in names]
+
+
 def _split(file: Stat) -> tuple[str, str]:
     folder, _, name = file.path.rpartition("/")
     return folder, name

@@ -91,6 +91,11 @@ class MegatronSource:
         spans = self._held.fetch(self._held.locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._held.files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's `.bin`, and its index there."""
         return self._held.files.where(indices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,17 @@ class ParquetSource:
             was = f"{self._groups[file].sum()} rows"
             raise changed(stat.path, was, f"{metadata.num_rows} in other groups")
         return footer
+
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
+    def verifying(self) -> ParquetSource:
+        """The same rows, page checksums checked where files have them."""
+        same = copy(self)
+        same.__setstate__({**self.__getstate__(), "_verify": True})
+        return same
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each row's file, and its index in that file."""

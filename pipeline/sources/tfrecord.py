@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import MissingExtraError, SourceError
 from pipeline.sources.crc32c import masked, masked_columns
-from pipeline.sources.files import Paths
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.framed import Framed
 from pipeline.sources.gather import Window, refuse_packed
 from pipeline.sources.side_index import Arrays, indexed
@@ -76,6 +77,22 @@ class TFRecordSource:
                     raise self._held.bad(at, i, "its checksum (CRC-32C) does not fit")
         return records
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._held.files
+
+    def verifying(self) -> TFRecordSource:
+        """The same records, their checksums checked.
+
+        Raises:
+            MissingExtraError: google-crc32c is not installed.
+        """
+        _check_can_verify()
+        same = copy(self)
+        same._verify = True
+        return same
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""
         return self._held.files.where(indices)
@@ -92,7 +109,7 @@ class TFRecordSource:
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (with 16 bytes each around
         them), codec."""
-        return self._held.layout("none")
+        return self._held.layout("none", scanned=True)
 
     def close(self) -> None:
         """Forget where records begin; reading brings it back."""

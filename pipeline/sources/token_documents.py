@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
-from pipeline.sources.files import Paths
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.framed import Framed
 from pipeline.sources.gather import pieces
 from pipeline.sources.side_index import Arrays, indexed
@@ -78,6 +78,11 @@ class TokenDocumentSource:
         spans = self._held.fetch(self._held.locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._held.files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each document's file, and its index in that file."""
         return self._held.files.where(indices)
@@ -93,7 +98,7 @@ class TokenDocumentSource:
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._held.layout(str(self.dtype))
+        return self._held.layout(str(self.dtype), scanned=True)
 
     def close(self) -> None:
         """Forget where documents begin; reading brings it back."""

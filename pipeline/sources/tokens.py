@@ -165,6 +165,11 @@ class TokenSource:
         spans = read_spans(self._files, file[first], start[first], start[last] + size)
         return as_tokens(spans, self._dtype)
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""
         return self._files.where(indices)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources.files import Paths
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.framed import Framed, Located
 from pipeline.sources.gather import read_spans
 from pipeline.sources.side_index import Arrays, indexed
@@ -108,6 +108,11 @@ class WebDatasetSource:
     def _bad(self, at: Located, i: int, key: str, why: str) -> RecordError:
         return self._held.bad(at, i, f"its key is {key!r}, and {why}")
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._held.files
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index in that file."""
         return self._held.files.where(indices)
@@ -124,7 +129,7 @@ class WebDatasetSource:
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (with headers), codec."""
-        return self._held.layout("tar")
+        return self._held.layout("tar", scanned=True)
 
     def close(self) -> None:
         """Forget where members begin; reading brings it back."""
