@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline.sources.storage import is_url
 
 _MANY = 100  # files from which a manifest is worth its while
 _SMALL = 1 << 20  # bytes of a file
-_SAID = 5  # sentences of advice about single files
+_FIGURES = re.compile(r"[\d,]+")
 
 
 def summary(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def summary(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if smallest:
         most = max(facts["largest"] for facts in layouts if "largest" in facts)
         found["record_bytes"] = [min(smallest), most]
-    if any(facts.get("transposed") for facts in layouts):
+    if any("transposed" in facts for facts in layouts):
         found["transposed"] = sum(bool(facts.get("transposed")) for facts in layouts)
     for key in ("dtype", "tokens", "columns", "written_by", "options"):
         values = [facts[key] for facts in layouts if key in facts]
@@ -74,8 +75,11 @@ def _spread(values: Sequence[int]) -> list[int]:
 
 def advice(layouts: Sequence[dict[str, Any]], files: Files | None) -> Iterator[str]:
     """What follows from the layouts for random access, and from how many files there are."""
-    said = Counter(sentence for facts in layouts for sentence in facts.get("advice", ()))
-    for sentence, n in said.most_common(_SAID):
+    # sentences that differ in their figures alone are one
+    said = [sentence for facts in layouts for sentence in facts.get("advice", ())]
+    alike = Counter(_FIGURES.sub("", sentence) for sentence in said)
+    for form, n in alike.most_common():
+        sentence = next(s for s in said if _FIGURES.sub("", s) == form)
         yield sentence if n == len(layouts) else f"{sentence} ({n} of {len(layouts)} files)"
     if files is None:
         return

@@ -55,11 +55,12 @@ def _fields(held: Held) -> Iterator[str]:
 
 def _layout(layout: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "codecs" in layout:
-        yield "codec", ", ".join(layout["codecs"])
+        turned = {0: ", not transposed"}.get(layout.get("transposed", -1), "")
+        yield "codec", ", ".join(layout["codecs"]) + turned
     if "groups" in layout:
         sizes = _range(layout["group_bytes"], "bytes")
         rows = layout["group_records"]
-        each = _range(rows, "records") if isinstance(rows, list) else f"{rows:g} records on average"
+        each = _range(rows, "records") if isinstance(rows, list) else f"about {rows:g} records"
         yield "groups", f"{layout['groups']:,} of {each}, {sizes} stored"
     if "record_bytes" in layout:
         yield "records", f"{_range(layout['record_bytes'], 'bytes')} each, as stored"

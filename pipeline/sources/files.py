@@ -188,11 +188,36 @@ class Files:
                 any order: `count` must be a pure function.
             empty: whether a file of 0 bytes is a valid file without records.
         """
+
+        def all_of(files: Sequence[Stat]) -> list[Facts]:
+            return _counted(count, files, threads=bool(kind))
+
+        return cls.counted_together(paths, all_of, storage, kind=kind, empty=empty)
+
+    @classmethod
+    def counted_together(
+        cls,
+        paths: Paths,
+        count: Callable[[Sequence[Stat]], Iterable[Facts]],
+        storage: Storage | None = None,
+        *,
+        kind: str = "",
+        empty: bool = False,
+        sane: Callable[[Facts], bool] = lambda _: True,
+    ) -> Files:
+        """As `counted`, with a function that counts many files at once.
+
+        Args:
+            paths, storage, kind, empty: as of `counted`.
+            count: the facts of each of some files, in order.
+            sane: whether what a manifest says of a file can be; if not, it is counted.
+        """
         storage = storage or Storage()
         found = expand(paths, storage, empty=empty)
-        known = manifest.known(kind, found, storage) if kind else [None] * len(found)
+        noted = manifest.known(kind, found, storage) if kind else [None] * len(found)
+        known = [facts if facts is not None and sane(facts) else None for facts in noted]
         absent = [stat for stat, facts in zip(found, known, strict=True) if facts is None]
-        new = iter(_counted(count, absent, threads=bool(kind)))
+        new = iter(count(absent))
         facts = [f if f is not None else next(new) for f in known]
         if kind and absent:
             manifest.keep(kind, found, facts, storage)

@@ -13,17 +13,19 @@ from pipeline.block import Columns, Int64s
 from pipeline.sources import arrow
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed
-from pipeline.sources.files import Files, Paths, expand
+from pipeline.sources.files import Files, Paths
 from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
+from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.storage import Storage, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _FOOTERS = 256  # kept parsed
 
@@ -72,23 +74,28 @@ class ParquetSource:
     ) -> None:
         self._columns = None if columns is None else distinct(columns)
         self._verify, self._cache_bytes = verify, cache_bytes
-        storage = storage or Storage()
-        found = expand(paths, storage)
-        self._groups: list[Int64s] = []
-        parsed: dict[int, Footer] = {}
-        for file, (stat, metadata) in enumerate(zip(found, footers(found, storage), strict=True)):
-            footer = Footer(metadata, leaves(metadata, self._columns))
-            schema = projected(stat.path, metadata.schema.to_arrow_schema(), self._columns)
-            if not file:
-                self._schema: pa.Schema = schema
-            check_same(found[0].path, self._schema, stat.path, schema)
-            self._groups.append(footer.rows())
-            if file < _FOOTERS:
-                parsed[file] = footer
-        files, sizes, tags = zip(*found, strict=True)
-        counts = np.array([rows.sum() for rows in self._groups], np.int64)
-        self._files = Files(files, sizes, counts, storage, tags)
-        self._begin(parsed)
+        parsed: dict[str, pq.FileMetaData] = {}
+        count = partial(counted, storage or Storage(), parsed, _FOOTERS)
+        self._files = Files.counted_together(paths, count, storage, kind=KIND, sane=is_sane)
+        self._groups = [groups_of(facts) for facts in self._files.more]
+        self._schema = self._one_schema(parsed)
+        read = enumerate(map(parsed.get, self._files.paths))
+        self._begin({i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None})
+
+    def _one_schema(self, parsed: dict[str, pq.FileMetaData]) -> pa.Schema:
+        """The schema of all files; those that are noted to have the first one's are not read."""
+        files, schemas = self._files, [schema for _, schema in self._files.more]
+        odd = [i for i, schema in enumerate(schemas) if i == 0 or schema != schemas[0]]
+        absent = [files.stat(i) for i in odd if files.paths[i] not in parsed]
+        found = dict(zip([a.path for a in absent], footers(absent, files.storage), strict=True))
+        first = None
+        for path in (files.paths[i] for i in odd):
+            metadata = parsed.get(path) or found[path]
+            schema = projected(path, metadata.schema.to_arrow_schema(), self._columns)
+            first = first or (path, schema)
+            check_same(*first, path, schema)
+        assert first is not None  # a source has a file
+        return first[1]
 
     def _begin(self, parsed: dict[int, Footer]) -> None:
         self._parsed = parsed  # from counting, each used once

@@ -31,8 +31,12 @@ def uploaded(gcs, folder, counts, rows=64):
 
 
 def ranges(gcs):
-    """(object, first byte, byte after the last) of each read since `gcs.forget()`."""
+    """(object, first byte, byte after the last) of each read since `gcs.forget()`.
+
+    A look for a manifest is none.
+    """
     asked = [(path, re.match(r"bytes=(\d+)-(\d+)$", span)) for _, path, span in gcs.log()]
+    asked = [(path, span) for path, span in asked if "manifest" not in path]
     return sorted((p.rpartition("%2F")[2][:9], int(m[1]), int(m[2]) + 1) for p, m in asked if m)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline import ParquetSource
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources import Storage, manifest, open_path
 from pipeline.sources.files import Files, expand
@@ -133,6 +135,48 @@ def test_open_path_lists_once(gcs: Gcs, tmp_path: Path) -> None:
     source = open_path(gcs.bucket + "/*.parquet", storage=gcs.storage())
     assert len(source) == 8
     assert sum("/o?" in path or path.endswith(".parquet") for _, path, _ in gcs.log()) == 1
+
+
+def test_parquet_starts_from_a_manifest_and_one_footer(gcs: Gcs, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for i in range(8):
+        table = pa.table({"a": range(i, i + 7)} | ({"b": range(7)} if i == 5 else {}))
+        pq.write_table(table, tmp_path / f"{i}.parquet", row_group_size=3)
+        gcs.upload(tmp_path / f"{i}.parquet")
+    some = [f"{gcs.bucket}/{i}.parquet" for i in range(8) if i != 5]
+    storage = gcs.storage(cache="")
+    first = ParquetSource(some, storage=storage)
+    first.files.write_manifest()
+    gcs.forget()
+    again = ParquetSource(some, storage=gcs.storage(cache=""))
+    footers = [path for _, path, asked in gcs.log() if asked and "manifest" not in path]
+    assert len(footers) == 1
+    assert again.chunk_bounds.tolist() == first.chunk_bounds.tolist()
+    assert again.fingerprint() == first.fingerprint()
+    assert again.read(np.array([48, 0, 20])).tree["a"].tolist() == [13, 0, 8]
+    # a file that is noted to have other columns is looked at, and refused or not by what is wanted
+    every = gcs.bucket + "/*.parquet"
+    with pytest.raises(SourceError, match=r"column 'b' is int64 in .*5\.parquet but absent in"):
+        ParquetSource(every, storage=storage)
+    ParquetSource(every, ["a"], storage=storage).files.write_manifest()
+    with pytest.raises(SourceError, match=r"column 'b' is int64 in .*5\.parquet but absent in"):
+        ParquetSource(every, storage=gcs.storage(cache=""))
+    assert len(ParquetSource(every, ["a"], storage=gcs.storage(cache=""))) == 56
+
+
+@pytest.mark.parametrize("more", [None, [], [[[7, 1]]], [[[8, 1]], "00"], [[[7, -1]], "00"], 5])
+def test_what_cannot_be_of_a_parquet_file_is_left_out(tmp_path: Path, more: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"a": range(7)}), tmp_path / "a.parquet", row_group_size=3)
+    ParquetSource(tmp_path / "a.parquet").files.write_manifest()
+    noted = json.loads((tmp_path / manifest.NAME).read_text())
+    noted["files"]["a.parquet"][3] = more
+    (tmp_path / manifest.NAME).write_text(json.dumps(noted))
+    assert ParquetSource(tmp_path / "a.parquet").chunk_bounds.tolist() == [0, 3, 6, 7]
 
 
 @pytest.mark.parametrize(

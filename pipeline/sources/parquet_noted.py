@@ -1,0 +1,64 @@
+"""What a manifest keeps of Parquet files: rows of row groups, and who shares a schema."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.sources.manifest import Facts
+from pipeline.sources.parquet_footer import Footer, footers
+from pipeline.sources.storage import Stat, Storage
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+KIND = "parquet 1"
+
+
+def counted(
+    storage: Storage, parsed: dict[str, pq.FileMetaData], most: int, stats: Sequence[Stat]
+) -> Iterator[Facts]:
+    """Rows of each file; besides, runs of equal row groups as [rows, groups], and a schema's mark.
+
+    Args:
+        storage: how files are reached.
+        parsed: takes the metadata of up to `most` files, by path.
+        most: of these.
+        stats: the files.
+
+    Raises:
+        SourceError: a file is no Parquet file, or cannot be read.
+    """
+    for stat, metadata in zip(stats, footers(stats, storage), strict=True):
+        rows = Footer(metadata, ()).rows().tolist()
+        runs = [[n, len(list(same))] for n, same in groupby(rows)]
+        schema = metadata.schema.to_arrow_schema().remove_metadata().serialize()
+        if len(parsed) < most:
+            parsed[stat.path] = metadata
+        mark = hashlib.blake2b(schema, digest_size=8).hexdigest()
+        yield Facts(sum(rows), [runs, mark])
+
+
+def groups_of(more: Any) -> Int64s:
+    """int64[groups]: rows of each row group, from what `counted` says."""
+    runs = np.array(more[0], np.int64).reshape(-1, 2)
+    return np.repeat(runs[:, 0], runs[:, 1])
+
+
+def is_sane(facts: Facts) -> bool:
+    """Whether noted facts have the form that `counted` gives them.
+
+    >>> is_sane(Facts(5, [[[2, 2], [1, 1]], "00"])), is_sane(Facts(5, [[[2, 2]], "00"]))
+    (True, False)
+    """
+    try:
+        runs, mark = facts.more
+        counts = [n * k for n, k in runs if type(n) is type(k) is int and n >= 0 and k > 0]
+        return isinstance(mark, str) and len(counts) == len(runs) and sum(counts) == facts.records
+    except (TypeError, ValueError):
+        return False
