@@ -64,11 +64,19 @@ def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source
     )
 
 
+def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
+    raise SourceError(
+        f"{paths[0]} is the index of a Megatron file: name the .bin beside it, "
+        f"{os.path.splitext(paths[0])[0]}.bin."
+    )
+
+
 SUFFIXES: dict[str, Callable[..., Source]] = {
     ".array_record": ArrayRecordSource,
     ".arrayrecord": ArrayRecordSource,
     ".arrow": ArrowIpcSource,
     ".feather": ArrowIpcSource,
+    ".idx": _index,
     ".ipc": ArrowIpcSource,
     ".parquet": ParquetSource,
     ".pq": ParquetSource,

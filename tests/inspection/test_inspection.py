@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from pipeline import Dataset, Processes, concatenate, mix
 from pipeline.__main__ import main
@@ -22,44 +19,7 @@ from pipeline.inspection.preview import preview
 from pipeline.sources import manifest
 from tests import writers
 from tests.emulators.fixtures import Gcs
-
-Write = Callable[[Path, range], Any]
-
-
-def _parquet(path: Path, ids: range) -> None:
-    rows = [np.arange(3) + i for i in ids]
-    pq.write_table(pa.table({"id": ids, "x": rows}), path, row_group_size=40)
-
-
-def _feather(path: Path, ids: range) -> None:
-    feather.write_feather(pa.table({"id": ids}), str(path), compression="zstd", chunksize=40)
-
-
-def _records(path: Path, ids: range, options: str = "group_size:1") -> None:
-    writer = ArrayRecordWriter(str(path), options)
-    for i in ids:
-        writer.write(b"%d " % i * 5)
-    writer.close()
-
-
-def _npy(path: Path, ids: range) -> None:
-    np.save(path, np.array(ids, np.uint32))
-
-
-# of each format: suffix, how it is written, its name, its fields, and whether it keeps a manifest
-FORMATS: dict[str, tuple[str, Write, str, set[str], bool]] = {
-    "parquet": (".parquet", _parquet, "Parquet", {"id", "x"}, True),
-    "arrow": (".arrow", _feather, "ArrowIpc", {"id"}, False),
-    "array_record": (".array_record", _records, "ArrayRecord", {""}, True),
-    "bagz": (".bagz", writers.bags, "Bagz", {""}, True),
-    "tfrecord": (".tfrecord", writers.tfrecord, "TFRecord", {""}, True),
-    "webdataset": (".tar", writers.tar, "WebDataset", {"__key__", "txt", "cls.id"}, True),
-    "json lines": (".jsonl", writers.json_lines, "JsonLines", {"id", "é"}, True),
-    "lines": (".txt", writers.lines, "Lines", {""}, True),
-    "tokens": (".u32", writers.tokens, "Token", {""}, False),
-    "npy": (".npy", _npy, "Token", {""}, False),
-    "megatron": (".bin", writers.megatron, "Megatron", {""}, False),
-}
+from tests.inspection.formats import FORMATS, parquet, records
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -90,14 +50,14 @@ def test_every_format_near_and_far(tmp_path: Path, gcs: Gcs, name: str) -> None:
 
 def test_layouts_are_summed_up_and_advised_on(tmp_path: Path) -> None:
     for k in range(3):
-        _parquet(tmp_path / f"{k}.parquet", range(100))
+        parquet(tmp_path / f"{k}.parquet", range(100))
     (held,) = inspect(f"{tmp_path}/*.parquet").sources
     assert held.layout["groups"] == 9
     assert held.layout["group_records"] == [20, 33, 40]
     assert held.layout["codecs"] == ["SNAPPY"]
     assert [a for a in held.advice if "small; opening and reading them costs more" in a]
     assert {n: str(f) for n, f in held.fields.items()} == {"id": "int64", "x": "int64[3]"}
-    _records(tmp_path / "a.array_record", range(10), "group_size:5,transpose:true")
+    records(tmp_path / "a.array_record", range(10), "group_size:5,transpose:true")
     (held,) = inspect(str(tmp_path / "a.array_record")).sources
     assert (held.layout["transposed"], held.layout["groups"]) == (1, 2)
     assert held.layout["group_records"] == 5
@@ -120,7 +80,7 @@ def test_many_files_are_sampled_and_want_a_manifest(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_told_of_by_its_sources(tmp_path: Path) -> None:
-    _parquet(tmp_path / "a.parquet", range(10))
+    parquet(tmp_path / "a.parquet", range(10))
     both = mix(
         {"file": Dataset(str(tmp_path / "a.parquet")), "list": Dataset([{"id": 0, "x": 1}] * 4)},
         weights={"file": 1, "list": 1},
@@ -153,7 +113,7 @@ def spans(found: Verified) -> list[tuple[str, int | None, int | None]]:
 
 @pytest.mark.parametrize("workers", [0, pytest.param(Processes(2), id="Processes(2)")])
 def test_bad_records_are_named_and_the_others_read(tmp_path: Path, workers: Any) -> None:
-    _parquet(tmp_path / "0.parquet", range(100))
+    parquet(tmp_path / "0.parquet", range(100))
     pq.write_table(
         pa.table({"id": range(100, 200), "x": [[i] for i in range(100)]}),
         tmp_path / "1.parquet",
@@ -171,7 +131,7 @@ def test_bad_records_are_named_and_the_others_read(tmp_path: Path, workers: Any)
 
 def test_checksums_that_reading_leaves_out_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "a.array_record"
-    _records(path, range(50), "group_size:1,uncompressed")
+    records(path, range(50), "group_size:1,uncompressed")
     flip(path, path.read_bytes().index(b"17 17 17"))
     Dataset(str(path)).read(range(50))  # sizes are right, so nobody notices
     assert spans(verify(str(path))) == [("a.array_record", 17, 17)]
@@ -180,7 +140,7 @@ def test_checksums_that_reading_leaves_out_are_checked(tmp_path: Path) -> None:
 
 def test_files_that_do_not_open_are_named_and_the_others_read(tmp_path: Path) -> None:
     for k in range(4):
-        _parquet(tmp_path / f"{k}.parquet", range(50))
+        parquet(tmp_path / f"{k}.parquet", range(50))
     cut = tmp_path / "2.parquet"
     cut.write_bytes(cut.read_bytes()[:-20])
     found = verify(f"{tmp_path}/*.parquet")
@@ -289,7 +249,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.chdir(tmp_path)
     writers.json_lines(Path("a.jsonl"), range(5))
     Path("b.jsonl").write_text('{"id": 1, "é": []}\n{\n')
-    Path("mine.py").write_text(
+    Path("held_here.py").write_text(
         "from pipeline import Dataset\ndata = Dataset('a.jsonl').shuffle()\n"
     )
     assert main(["inspect", "*.jsonl:2"]) == 0
@@ -297,7 +257,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert out.startswith("JsonLines: 7 records, 2 files, ")
     assert '[1] {"id": 1, "é": [1]}' in out
     assert "BAD" in out  # among the first records
-    assert main(["inspect", "mine:data:1"]) == 0
+    assert main(["inspect", "held_here:data:1"]) == 0
     assert "Dataset(JsonLinesSource, seed=0)\n  .shuffle" in capsys.readouterr().out
     assert main(["inspect", "a.jsonl", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 5

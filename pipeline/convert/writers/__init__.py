@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pipeline.convert.writers.array_record import ArrayRecords
-from pipeline.convert.writers.arrow import ArrowIpc, Parquet
+from pipeline.convert.writers.arrow import arrow_ipc, parquet
 from pipeline.convert.writers.bagz import Bagz
 from pipeline.convert.writers.lines import JsonLines, TextLines
 from pipeline.convert.writers.tfrecord import TFRecords
@@ -35,14 +35,14 @@ class Writer(Protocol):
 WRITERS: dict[str, Callable[[str], Writer]] = {
     ".array_record": ArrayRecords,
     ".arrayrecord": ArrayRecords,
-    ".arrow": ArrowIpc,
-    ".feather": ArrowIpc,
+    ".arrow": arrow_ipc,
+    ".feather": arrow_ipc,
     ".bagz": Bagz,
     ".bin": Tokens,
     ".idx": MegatronTokens,
     ".jsonl": JsonLines,
     ".npy": NumpyTokens,
-    ".parquet": Parquet,
+    ".parquet": parquet,
     ".tar": WebDataset,
     ".tfrecord": TFRecords,
     ".txt": TextLines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 GROUP = 1000  # rows a row group: the smallest read
 
 
-class _Columns:
-    # rows gather until they fill a group; the first group's types hold for the file
-    def __init__(self, path: str) -> None:
-        self._path = path
+class ColumnFile:
+    """Writes rows as columns, in groups of 1,000; the first group's types hold for the file.
+
+    Args:
+        path: of the file.
+        begin: opens what writes tables of a schema to a path; it has write_table and close.
+    """
+
+    def __init__(self, path: str, begin: Callable[[str, pa.Schema], Any]) -> None:
+        self._path, self._begin = path, begin
         self._rows: list[Any] = []
         self._schema: pa.Schema | None = None
+        self._writer: Any = None
 
     def write(self, rows: list[Any]) -> None:
         self._rows += rows
@@ -30,7 +38,7 @@ class _Columns:
     def close(self) -> list[str]:
         if self._rows or self._schema is None:
             self._group(self._rows)
-        self._end()
+        self._writer.close()
         return [self._path]
 
     def _group(self, rows: list[Any]) -> None:
@@ -46,52 +54,31 @@ class _Columns:
             ) from e
         if self._schema is None:
             self._schema = table.schema
-            self._begin(table.schema)
-        self._put(table)
-
-    def _begin(self, schema: pa.Schema) -> None:
-        raise NotImplementedError
-
-    def _put(self, table: pa.Table) -> None:
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        raise NotImplementedError
-
-
-class Parquet(_Columns):
-    """Writes rows as Parquet columns, in row groups of 1,000, with page checksums."""
-
-    def _begin(self, schema: pa.Schema) -> None:
-        import pyarrow.parquet as pq
-
-        self._writer = pq.ParquetWriter(
-            self._path, schema, compression="zstd", write_page_checksum=True
-        )
-
-    def _put(self, table: pa.Table) -> None:
+            self._writer = self._begin(self._path, table.schema)
         if len(table):
-            self._writer.write_table(table, row_group_size=GROUP)
-
-    def _end(self) -> None:
-        self._writer.close()
+            self._writer.write_table(table)
 
 
-class ArrowIpc(_Columns):
-    """Writes rows as an Arrow IPC file, in record batches of 1,000."""
+def parquet(path: str) -> ColumnFile:
+    """Writes rows as Parquet columns, with page checksums."""
+    return ColumnFile(path, _parquet)
 
-    def _begin(self, schema: pa.Schema) -> None:
-        import pyarrow as pa
 
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        self._writer = pa.ipc.new_file(self._path, schema, options=options)
+def arrow_ipc(path: str) -> ColumnFile:
+    """Writes rows as an Arrow IPC file, a record batch a group."""
+    return ColumnFile(path, _arrow_ipc)
 
-    def _put(self, table: pa.Table) -> None:
-        if len(table):
-            self._writer.write_table(table, max_chunksize=GROUP)
 
-    def _end(self) -> None:
-        self._writer.close()
+def _parquet(path: str, schema: pa.Schema) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+
+
+def _arrow_ipc(path: str, schema: pa.Schema) -> Any:
+    import pyarrow as pa
+
+    return pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
 
 
 def _fields(row: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 from pipeline.convert.writers.values import as_json
@@ -9,19 +11,27 @@ from pipeline.errors import ChainError
 
 
 class JsonLines:
-    """Writes rows as lines of JSON; arrays become lists."""
+    """Writes rows as lines of JSON; arrays become lists, and bytes that are JSON what they say."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._file = open(path, "wb")  # noqa: SIM115
 
     def write(self, rows: list[Any]) -> None:
-        lines = [as_json(row, "a file of JSON lines") for row in rows]
+        lines = [as_json(_said(row), "a file of JSON lines") for row in rows]
         self._file.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> list[str]:
         self._file.close()
         return [self._path]
+
+
+def _said(row: Any) -> Any:
+    # as records of bytes hold rows of other formats
+    if isinstance(row, bytes):
+        with contextlib.suppress(ValueError):
+            return json.loads(row)
+    return row
 
 
 class TextLines:
