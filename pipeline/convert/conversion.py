@@ -89,7 +89,10 @@ def convert(
     root, name = os.path.split(out if is_url(out) else os.path.abspath(os.path.expanduser(out)))
     stem, suffix = os.path.splitext(name)
     if suffix not in WRITERS or not stem:
-        raise SourceError(f"{out}: name a file with one of the suffixes {', '.join(WRITERS)}")
+        raise SourceError(
+            f"{out}: name a file, as in out/train.parquet, with one of the suffixes "
+            f"{', '.join(WRITERS)}"
+        )
     shards = _shards(ds) if shards is None else whole("shards", shards, 1, SourceError)
     names, place = Names(stem, suffix, shards), Place(root, options)
     plan = {"records": len(ds), "shards": shards, "skip_bad": skip_bad, "from": ds.fingerprint()}

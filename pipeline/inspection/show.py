@@ -82,7 +82,7 @@ def _range(values: list[int], unit: str) -> str:
 def verified(found: Verified) -> Iterator[str]:
     """Lines that name bad records, and a last one that sums up."""
     for bad in found.bad:
-        yield f"BAD {_which(bad)}: {bad.error}"
+        yield f"BAD {_which(bad)}: {bad.error.removeprefix(f'cannot read {bad.file}: ')}"
     records = sum(bad.records for bad in found.bad)
     whole = sum(not bad.records for bad in found.bad)
     rate = found.records / max(found.seconds, 1e-9)

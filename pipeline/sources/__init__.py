@@ -128,14 +128,14 @@ def found(
         SourceError: no such file, an unknown suffix, or files of several formats.
     """
     stats = expand(path, storage, empty=True)  # their sources say who knows empty files
-    kinds = {_format(stat.path) for stat in stats}
+    kinds = {_format(stat.path): os.path.basename(stat.path) for stat in stats}
     if len(kinds) > 1:
-        names = sorted(kind.__name__.strip("_") for kind in kinds)
         raise SourceError(
-            f"{os.fspath(path)} matches files of several formats ({', '.join(names)}). "
-            "Narrow the pattern, and join sources by concatenate or mix."
+            f"{os.fspath(path)} matches files of several formats, such as "
+            f"{' and '.join(kinds.values())}. Narrow the pattern, and join sources by concatenate "
+            "or mix."
         )
-    kind, options = kinds.pop(), {} if storage is None else {"storage": storage}
+    kind, options = next(iter(kinds)), {} if storage is None else {"storage": storage}
 
     def opened(files: Sequence[Found]) -> Source:
         return kind(tuple(files), **options)
@@ -147,7 +147,11 @@ def _format(file: str) -> Callable[..., Source]:
     suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
     if suffix not in SUFFIXES:
         raise SourceError(
-            f"{file} has the suffix {suffix!r}; known are {', '.join(SUFFIXES)}. "
+            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. "
             "Narrow the pattern, or build the source by its class."
         )
     return SUFFIXES[suffix]
+
+
+def _known() -> list[str]:
+    return [suffix for suffix, kind in SUFFIXES.items() if kind not in (_index, _packed)]

@@ -9,7 +9,7 @@ def unreadable(path: str, reason: object) -> SourceError:
     """The error for a file that cannot be opened or is not what its source expects."""
     if isinstance(reason, SourceError):  # it names the file and its own remedy
         return type(reason)(str(reason))
-    text = " ".join(str(reason).split()) or "no reason given"
+    text = " ".join(str(reason).split()).rstrip(".") or "no reason given"
     return SourceError(f"cannot read {path}: {text}. Rewrite it, or remove it from paths.")
 
 

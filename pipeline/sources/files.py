@@ -30,6 +30,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 T = TypeVar("T")
 
 _END = 64 << 10
+_NOTE = re.compile(r"\.\w+\.manifest\.json$")  # what a conversion leaves beside x.parquet
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _AT_ONCE = 32  # remote files counted, or looked at for a fingerprint, at a time
 
@@ -114,6 +115,7 @@ def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     if not glob.has_magic(path):
         raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
     found = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
+    found = [f for f in found if not _NOTE.search(f)]
     if not found:
         raise SourceError(
             f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
@@ -128,6 +130,7 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
         return [url]
     try:
         found = [f for f in storage.glob(url) if not f.path.endswith(f"/{manifest.NAME}")]
+        found = [f for f in found if not _NOTE.search(f.path)]
     except StorageError:
         raise
     except OSError as e:

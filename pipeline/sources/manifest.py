@@ -7,6 +7,7 @@ writing) are those noted. JSON, never a pickle; a damaged manifest is as good as
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -185,8 +186,13 @@ def _entries(kind: str, data: bytes, where: str) -> dict[str, Any]:
         if (found["version"], found["kind"]) == (_VERSION, kind):
             return dict(found["files"])
     except (ValueError, KeyError, TypeError) as e:
-        LOGGER.warning("the manifest %s is damaged and left out: %r", where, e)
+        _say_once(f"the manifest {where} is damaged and left out: {e!r}. Write it anew.")
     return {}
+
+
+@functools.lru_cache(1000)
+def _say_once(message: str) -> None:
+    LOGGER.warning(message)
 
 
 def _match(row: Any, file: Stat, tag: str) -> Facts | None:

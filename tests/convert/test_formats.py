@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import Dataset
 from pipeline.convert import WRITERS, convert
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, SourceError
 from tests.emulators.fixtures import Gcs
 from tests.inspection.formats import FORMATS
 
@@ -121,6 +121,19 @@ def test_files_of_a_bucket_become_the_same(tmp_path: Path, gcs: Gcs, name: str) 
     again = Dataset(source(f"{gcs.bucket}/out/x-*{out}", gcs))
     local = Dataset(f"{tmp_path}/a/x{out}")
     assert [plain(row) for row in again] == [plain(row) for row in local]
+
+
+def test_a_glob_passes_over_what_conversions_leave(tmp_path: Path, gcs: Gcs) -> None:
+    convert(range(9), f"{tmp_path}/x.parquet", shards=2)
+    assert len(Dataset(f"{tmp_path}/*")) == 9
+    convert(range(9), f"{gcs.bucket}/x.jsonl", options=gcs.options)
+    assert len(Dataset(source(f"{gcs.bucket}/*", gcs))) == 9
+    (tmp_path / "a.manifest.json").write_text("{}")  # of somebody else
+    with pytest.raises(SourceError, match=r"such as a\.manifest\.json and x-00001-of-00002"):
+        Dataset(f"{tmp_path}/*")
+    convert(Dataset(np.arange(9)[:, None]), f"{tmp_path}/m.idx")
+    with pytest.raises(SourceError, match=r"name the \.bin beside it"):
+        Dataset(f"{tmp_path}/m.idx")
 
 
 def source(url: str, gcs: Gcs) -> Any:

@@ -110,6 +110,16 @@ def test_a_cut_member_spoils_its_record_alone(tmp_path):
         assert len(list(Dataset(source).on_error("skip"))) == len(source)
 
 
+def test_a_file_that_ends_in_what_fills_a_block_up_has_lost_something(tmp_path):
+    path = tmp_path / "a.tar"
+    tar(path, range(5))
+    path.write_bytes(path.read_bytes()[: 4 * 2048 + 512 + 100])  # the first member's 7 bytes are in
+    source = WebDatasetSource(path)
+    assert len(list(Dataset(source).on_error("skip"))) == len(source) == 6
+    with pytest.raises(RecordError, match=f"is cut: the file ends at byte {4 * 2048 + 612}"):
+        source.read(np.array([5]))
+
+
 def test_a_file_that_ends_in_its_first_header(tmp_path):
     path = tmp_path / "a.tar"
     tar(path, range(1))
