@@ -21,7 +21,7 @@ from pipeline.sources.storage import Storage
 
 LOGGER = logging.getLogger("pipeline")
 NAME = ".lockstep-manifest.json"
-_VERSION = 1
+_VERSION = 2
 
 
 class Facts(NamedTuple):
@@ -49,7 +49,7 @@ def known(kind: str, files: Sequence[Stat], storage: Storage) -> list[Facts | No
     tags = _tags(files)
     noted = storage.note(_key(kind, files, tags))
     if noted is not None:
-        entries = _entries(kind, noted, "in the cache")
+        entries = _of_kind(_kinds(noted, "in the cache"), kind)
         facts = [_match(entries.get(f.path), f, tag) for f, tag in zip(files, tags, strict=True)]
         if all(facts):
             return facts
@@ -64,7 +64,7 @@ def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Stor
     """Keep the facts about these files in the cache, if there is one."""
     tags = _tags(files)
     names = [file.path for file in files]
-    storage.keep_note(_key(kind, files, tags), _written(kind, names, files, tags, facts))
+    storage.keep_note(_key(kind, files, tags), _written({kind: _rows(names, files, tags, facts)}))
 
 
 def keep_beside(
@@ -83,12 +83,11 @@ def keep_beside(
         which = [i for i, file in enumerate(files) if _split(file)[0] == folder]
         mine = [files[i] for i in which]
         names = [_split(file)[1] for file in mine]
-        data = _written(kind, names, mine, _tags(mine), [facts[i] for i in which])
-        others = _beside(kind, folder, storage)
-        merged = json.loads(data)
-        merged["files"] = others | merged["files"]
+        rows = _rows(names, mine, _tags(mine), [facts[i] for i in which])
+        kinds = _kinds_beside(folder, storage)
+        kinds[kind] = _of_kind(kinds, kind) | rows
         written.append(f"{folder}/{NAME}")
-        storage.write(written[-1], json.dumps(merged).encode())
+        storage.write(written[-1], _written(kinds))
     return written
 
 
@@ -154,21 +153,24 @@ def _key(kind: str, files: Sequence[Stat], tags: Sequence[str]) -> str:
     return f"manifest {_VERSION} {kind} {hashlib.blake2b(listing.encode()).hexdigest()}"
 
 
-def _written(
-    kind: str,
-    names: Sequence[str],
-    files: Sequence[Stat],
-    tags: Sequence[str],
-    facts: Sequence[Facts],
-) -> bytes:
-    rows = {
+def _rows(
+    names: Sequence[str], files: Sequence[Stat], tags: Sequence[str], facts: Sequence[Facts]
+) -> dict[str, Any]:
+    return {
         name: [file.size, tag, *fact]
         for name, file, tag, fact in zip(names, files, tags, facts, strict=True)
     }
-    return json.dumps({"version": _VERSION, "kind": kind, "files": rows}).encode()
+
+
+def _written(kinds: dict[str, Any]) -> bytes:
+    return json.dumps({"version": _VERSION, "kinds": kinds}).encode()
 
 
 def _beside(kind: str, folder: str, storage: Storage) -> dict[str, Any]:
+    return _of_kind(_kinds_beside(folder, storage), kind)
+
+
+def _kinds_beside(folder: str, storage: Storage) -> dict[str, Any]:
     path = f"{folder}/{NAME}"
     try:
         data = storage.contents(path)
@@ -177,17 +179,22 @@ def _beside(kind: str, folder: str, storage: Storage) -> dict[str, Any]:
     except StorageError as e:  # the data themselves may still be readable
         LOGGER.info("no manifest: %s", e)
         return {}
-    return _entries(kind, data, path)
+    return _kinds(data, path)
 
 
-def _entries(kind: str, data: bytes, where: str) -> dict[str, Any]:
+def _kinds(data: bytes, where: str) -> dict[str, Any]:
+    """Rows by file name, by kind: files of several formats may lie in one folder."""
     try:
         found = json.loads(data)
-        if (found["version"], found["kind"]) == (_VERSION, kind):
-            return dict(found["files"])
+        return dict(found["kinds"]) if found["version"] == _VERSION else {}
     except (ValueError, KeyError, TypeError) as e:
         _say_once(f"the manifest {where} is damaged and left out: {e!r}. Write it anew.")
-    return {}
+        return {}
+
+
+def _of_kind(kinds: dict[str, Any], kind: str) -> dict[str, Any]:
+    rows = kinds.get(kind)
+    return rows if isinstance(rows, dict) else {}
 
 
 @functools.lru_cache(1000)

@@ -230,6 +230,14 @@ def test_a_manifest_tells_what_is_stale_unknown_or_gone(tmp_path: Path) -> None:
     assert write_manifest(glob).ok
 
 
+def test_formats_share_a_folder(tmp_path: Path) -> None:
+    writers.lines(tmp_path / "a.txt", range(3))
+    writers.json_lines(tmp_path / "a.jsonl", range(4))
+    for name in ("a.txt", "a.jsonl", "a.txt"):
+        assert write_manifest(str(tmp_path / name)).ok
+    assert check_manifest(str(tmp_path / "a.jsonl")).ok
+
+
 # ---- previews, and the commands
 
 

@@ -100,7 +100,18 @@ def test_local_files_are_known_by_size_and_time(tmp_path: Path) -> None:
     assert opened(str(data / "*"), Storage(cache=""))[1].calls == 0
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1}', b"\x80\x04."])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"version": 2}',
+        b"\x80\x04.",
+        b'{"version": 2, "kinds": 7}',
+        b'{"version": 2, "kinds": {"bytes 1": 7}}',
+    ],
+)
 def test_a_damaged_manifest_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a.bytes").write_bytes(b"1")
     (tmp_path / manifest.NAME).write_bytes(damage)
@@ -112,7 +123,7 @@ def test_rows_without_sense_are_left_out(tmp_path: Path, row: Any) -> None:
     (tmp_path / "a.bytes").write_bytes(b"1")
     tag = str(os.stat(tmp_path / "a.bytes").st_mtime_ns)
     row = [tag if cell == "t" else cell for cell in row] if isinstance(row, list) else row
-    text = {"version": 1, "kind": "bytes 1", "files": {"a.bytes": row}}
+    text = {"version": 2, "kinds": {"bytes 1": {"a.bytes": row}}}
     (tmp_path / manifest.NAME).write_text(json.dumps(text))
     assert opened(str(tmp_path / "*"), Storage(cache=""))[1].calls == 1
 
@@ -174,7 +185,7 @@ def test_what_cannot_be_of_a_parquet_file_is_left_out(tmp_path: Path, more: Any)
     pq.write_table(pa.table({"a": range(7)}), tmp_path / "a.parquet", row_group_size=3)
     ParquetSource(tmp_path / "a.parquet").files.write_manifest()
     noted = json.loads((tmp_path / manifest.NAME).read_text())
-    noted["files"]["a.parquet"][3] = more
+    noted["kinds"]["parquet 1"]["a.parquet"][3] = more
     (tmp_path / manifest.NAME).write_text(json.dumps(noted))
     assert ParquetSource(tmp_path / "a.parquet").chunk_bounds.tolist() == [0, 3, 6, 7]
 
