@@ -2,7 +2,8 @@
 
 An emulator in a process of its own answers, at 0 and at 50 ms latency. CPU is that of the reading
 process, all threads. Ranges are 1 KB, at random, and not merged. Then: 64 random records at 50 ms,
-in round trips; and how much of the emulator's bandwidth large ranges reach.
+in round trips; how much of the emulator's bandwidth large ranges reach; and what a start on 1,000
+shards costs, with and without a manifest.
 
     python benchmarks/storage.py
 """
@@ -13,6 +14,7 @@ import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-from pipeline import Storage
+from pipeline import ArrayRecordSource, ParquetSource, Storage
+from pipeline.convert import convert
 from tests.emulators.fixtures import S3, Gcs
 
 SIZE, RANGE, RANGES, RUNS = 4 << 20, 1000, 256, 5
-LARGE = 64 << 20
+LARGE, SHARDS = 64 << 20, 1000
 BANDWIDTH = 100e6  # bytes a second
 
 Spans = list[tuple[int, int]]
@@ -136,6 +139,29 @@ def bandwidth(gcs: Gcs, data: bytes) -> None:
     gcs.control(latency=0, bandwidth=0)
 
 
+def starts(gcs: Gcs) -> None:
+    """Seconds and requests until a source of 1,000 shards is there."""
+    writers = {".array_record": ArrayRecordSource, ".parquet": ParquetSource}
+    for suffix, source in writers.items():
+        with tempfile.TemporaryDirectory() as folder:
+            convert({"id": list(range(10))}, f"{folder}/x{suffix}")
+            for i in range(SHARDS):
+                gcs.upload(f"{folder}/x{suffix}", f"{i:04}{suffix}")
+            pattern = f"{gcs.bucket}/*{suffix}"
+            gcs.control(latency=0.05)
+            for what in ("nothing known", "with a manifest"):
+                gcs.forget()
+                start = time.perf_counter()
+                opened = source(pattern, storage=gcs.storage(cache=""))
+                spent = time.perf_counter() - start
+                print(
+                    f" 50 ms  a start on {len(opened.files.paths):,} shards of {suffix}, {what}: "
+                    f"{spent:.2f} s, {len(gcs.log()):,} requests"
+                )
+                opened.files.write_manifest()
+            gcs.control(latency=0)
+
+
 def main() -> None:
     data = random.Random(0).randbytes(SIZE)
     gcs, s3 = Gcs(), S3()
@@ -143,6 +169,7 @@ def main() -> None:
         compare(gcs, s3, data)
         round_trips(gcs, data)
         bandwidth(gcs, random.Random(0).randbytes(LARGE))
+        starts(gcs)
     finally:
         gcs.close()
         s3.close()
