@@ -6,6 +6,8 @@ from pipeline.checkpoint import merge
 from pipeline.dataset import Dataset, concatenate, interleave, mix, zip_datasets
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
+from pipeline.scanned import Scanned
+from pipeline.scans import scan
 from pipeline.sources import (
     ArrayRecordSource,
     ArrowIpcSource,
@@ -44,6 +46,7 @@ __all__ = [
     "ParquetSource",
     "Processes",
     "Ray",
+    "Scanned",
     "SequenceSource",
     "Serial",
     "Source",
@@ -63,5 +66,6 @@ __all__ = [
     "pad_to",
     "padding_share",
     "parse_example",
+    "scan",
     "zip_datasets",
 ]

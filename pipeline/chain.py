@@ -117,6 +117,10 @@ class Chain:
             yield from chain.stages
             yield from chain.below()
 
+    def beneath(self, count: int) -> Chain:
+        """The chain of the first `count` stages alone."""
+        return Chain(self.root, self.stages[:count], self.seed, 1, self.on_error)
+
     @property
     def dealt(self) -> bool:
         """Whether the root is a counted mix: rows have no positions from there on."""
@@ -229,7 +233,7 @@ class Chain:
 
     def apply(self, block: Block, stages: slice, path: Path) -> Block:
         """A block through some of the transforms; what fails is left out, if the chain says so."""
-        sites = self._site(path)
+        sites = self.sites(path)
         for i in range(*stages.indices(len(self.stages))):
             block = self._counted(cast(Transform, self.stages[i]), block, sites[i], path)
         return block
@@ -281,7 +285,7 @@ class Chain:
         return {"seed": str(self.seed), **lanes, **skip, **self.root.fingerprint(), **stages}
 
     def _resolve(self, at: At, path: Path) -> tuple[At, list[tuple[Transform, Site]]]:
-        sites = self._site(path)
+        sites = self.sites(path)
         transforms: list[tuple[Transform, Site]] = []
         for i in reversed(range(self.split)):
             order = as_order(self.stages[i])
@@ -293,7 +297,8 @@ class Chain:
                 transforms.append((cast(Transform, self.stages[i]), site))
         return at, transforms[::-1]
 
-    def _site(self, path: Path) -> tuple[Site, ...]:
+    def sites(self, path: Path) -> tuple[Site, ...]:
+        """What each stage may know besides its rows."""
         if path not in self._sites:
             components = self.root.components(path)
             self._sites[path] = tuple(

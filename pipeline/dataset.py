@@ -19,10 +19,13 @@ from pipeline.mixes import mixed
 from pipeline.roots import Concatenation, Interleaving, Zip, numbered
 from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
+from pipeline.sampling.kept import Kept
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice
+from pipeline.scannable import check_in_place, scanned_part
+from pipeline.scanned import Scanned
 from pipeline.sources import MemorySource, SequenceSource, open_path
 from pipeline.sources.sequence import batched
 from pipeline.transforms import (
@@ -206,14 +209,19 @@ class Dataset:
         return self._transformed(stage)
 
     def filter(
-        self, p: Callable[[Any], bool], *, block: int = 64, name: str | None = None
+        self, p: Callable[[Any], bool] | Scanned, *, block: int = 64, name: str | None = None
     ) -> Dataset:
         """The rows for which `p(row)` holds. The dataset is counted from here on.
+
+        With a scan of this dataset that holds flags, it stays indexed instead: the rows flagged
+        are found by arithmetic, so that length, seek and any number of hosts stay exact.
 
         >>> list(Dataset(range(6)).filter(lambda x: x % 2 == 0))
         [0, 2, 4]
         """
         block = whole("block", block, 1)
+        if isinstance(p, Scanned):
+            return self._kept(p, name or "kept")
         return self._transformed(Filter(function("filter", p), name or code_name(p), block))
 
     def flat_map(
@@ -378,6 +386,11 @@ class Dataset:
         self._refuse_counted(stage.kind)
         self._refuse(stage)
         return self._transformed(stage)
+
+    def _kept(self, flags: Scanned, name: str) -> Dataset:
+        self._refuse_counted("filter(scanned)")
+        check_in_place(self.chain, scanned_part(self.chain, flags, "filter"), "filter")
+        return self._ordered(Kept(flags, name))
 
     def _transformed(self, stage: Stage) -> Dataset:
         self._refuse_twin(stage)

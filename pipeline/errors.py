@@ -35,6 +35,10 @@ class RecordError(SourceError):
     """One record cannot be read or decoded: skip, repair or rewrite it."""
 
 
+class ScanError(PipelineError, ValueError):
+    """A scan is missing, damaged, or of another dataset or function: scan again."""
+
+
 class CollateError(PipelineError, ValueError):
     """Rows do not stack into one batch: make their fields equal, pack them, or pass collate=."""
 

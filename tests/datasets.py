@@ -22,10 +22,13 @@ from pipeline import (
     concatenate,
     interleave,
     mix,
+    scan,
     zip_datasets,
 )
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, StreamEndError
+from pipeline.scannable import scan_key
+from pipeline.scanned import Scanned, key_digest
 from tests.writers import FORMATS
 
 Op = tuple[Any, ...]
@@ -58,7 +61,7 @@ def place(position: int, row: Any) -> Any:
 
 
 def some(row: Any) -> bool:
-    return row["id"] % 3 != 0
+    return bool(row["id"] % 3 != 0)
 
 
 def copies(row: Any) -> list[Any]:
@@ -128,6 +131,14 @@ class Files:
         except ChainError:  # its rows differ by epoch
             return ds
 
+    def scanned(self, ds: Dataset, f: Callable[[Any], Any]) -> Scanned | None:
+        """A scan of a dataset; None where its rows have no lasting places."""
+        path = self._folder / f"{key_digest(scan_key(ds.chain))}-{f.__name__}"
+        try:
+            return scan(ds, f, path=path, workers=0)
+        except ChainError:
+            return None
+
     def _format(self, kind: str, n: int) -> Any:
         folder = self._folder / f"{kind} {n}"
         folder.mkdir()
@@ -156,8 +167,18 @@ def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
     ds = files.dataset(kind, n, seed) if isinstance(kind, str) else _join(files, kind, seed, depth)
     for i, (op, *args) in enumerate(ops):
         name = f"{'d' * depth}s{i}"
-        ds = files.cached(ds, *args) if op == "cache" else _OPS[op](ds, name, *args)
+        of_files = _OF_FILES.get(op)
+        ds = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
     return ds
+
+
+def kept(files: Files, ds: Dataset) -> Dataset:
+    """The rows that a scan flags, if it can be made and flags any."""
+    flags = files.scanned(ds, some)
+    return ds if flags is None or not flags.values.any() else ds.filter(flags)
+
+
+_OF_FILES: dict[str, Callable[..., Dataset]] = {"cache": Files.cached, "kept": kept}
 
 
 def _join(files: Files, root: Any, seed: int, depth: int) -> Dataset:
@@ -218,7 +239,7 @@ _OPS: dict[str, Callable[..., Dataset]] = {
 _BOUND = st.none() | st.integers(-12, 30)
 _KEEP = st.sampled_from([("map",), ("batched",), ("random_map",)])
 _ORDER = st.one_of(
-    st.sampled_from([("shuffle",), ("window",), ("pinned",), ("map_with_index",)]),
+    st.sampled_from([("shuffle",), ("window",), ("pinned",), ("map_with_index",), ("kept",)]),
     st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
     st.tuples(st.just("select"), st.lists(st.integers(0, 60), min_size=1, max_size=30)),

@@ -6,6 +6,7 @@ from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.filter import Filter
 from pipeline.transforms.flat_map import FlatMap
 from pipeline.transforms.map import Map, MapWithIndex
+from pipeline.transforms.measure import Measure
 from pipeline.transforms.pack import Pack
 from pipeline.transforms.pad import PadTo, pad_to, padding_share
 from pipeline.transforms.random_map import RandomMap
@@ -16,6 +17,7 @@ __all__ = [
     "FlatMap",
     "Map",
     "MapWithIndex",
+    "Measure",
     "Pack",
     "PadTo",
     "RandomMap",

@@ -1,0 +1,217 @@
+"""What was found out about each record of a dataset: a column in a file, and what it is of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ScanError
+
+HEADER = "scan.json"
+VERSION = 1
+_AGAIN = "Delete the folder and scan again."
+
+
+@final
+@dataclass(frozen=True)
+class Scanned:
+    """One value for each record of the dataset scanned, by position; memory-mapped, pickles small.
+
+    `scan` makes it; `Scanned(path)` opens one that it made. `ds.filter(flags)` and
+    `ds.pack(…, lengths=…)` take it.
+
+    Attributes:
+        path: the folder that holds it.
+        column: which value, where the function returned a dict; `scanned["length"]` chooses.
+        least, most: with either, it is flags: whether the value lies between them, both included.
+        digest: what the folder must hold; "" takes what is there.
+
+    Raises:
+        ScanError: nothing is there, it is damaged, or of another dataset or function.
+
+    >>> import tempfile
+    >>> from pipeline import Dataset, scan
+    >>> folder = tempfile.mkdtemp()
+    >>> scores = scan(Dataset([3, 5, 8]), lambda x: x / 10, path=folder + "/scores", workers=0)
+    >>> scores.values.tolist(), scores.within(0.4).values.tolist()
+    ([0.3, 0.5, 0.8], [False, True, True])
+    """
+
+    path: str
+    column: str | None = None
+    least: float | None = None
+    most: float | None = None
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", os.path.abspath(os.fspath(self.path)))
+        found = str(self._header["digest"])
+        if self.digest and found != self.digest:
+            raise ScanError(
+                f"the scan at {self.path} was replaced meanwhile by one of another dataset or "
+                "function. Give each scan a path of its own."
+            )
+        object.__setattr__(self, "digest", found)
+        if self.column is not None and self.column not in self._columns:
+            raise ScanError(
+                f"the scan at {self.path} has no column {self.column!r}: "
+                f"choose one of {self._columns}"
+            )
+
+    def __reduce__(self) -> Any:
+        return Scanned, (self.path, self.column, self.least, self.most, self.digest)
+
+    def __len__(self) -> int:
+        return int(self._header["rows"])
+
+    def __repr__(self) -> str:
+        column = "" if self.column is None else f"[{self.column!r}]"
+        return f"Scanned({self.path!r}, {len(self)} records){column}"
+
+    def __getitem__(self, column: str) -> Scanned:
+        """One column of those that the function returned."""
+        return replace(self, column=column)
+
+    def within(self, least: float | None = None, most: float | None = None) -> Scanned:
+        """Flags: whether a record's value lies in [least, most]; None leaves a side open."""
+        self._one("within")
+        return replace(self, least=least, most=most)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Of which dataset and function it is, by name."""
+        return {str(k): str(v) for k, v in self._header["of"].items()}
+
+    @property
+    def values(self) -> Any:
+        """The column `[records]`, or a dict of columns where the function returned one."""
+        if self.column is None and self._header["named"]:
+            return {name: replace(self, column=name).values for name in self._columns}
+        return self.at(np.arange(len(self))) if self.is_flags_of_bounds else self._one("values")
+
+    @property
+    def is_flags_of_bounds(self) -> bool:
+        """Whether `within` makes flags of the values."""
+        return self.least is not None or self.most is not None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What `at` gives."""
+        return np.dtype(bool) if self.is_flags_of_bounds else self._one("dtype").dtype
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """The values of records by position, of any shape; only what is asked for is read."""
+        return self._tested(self._one("at")[positions])
+
+    def runs(self, numbers: NDArray[np.int64], width: int) -> NDArray[Any]:
+        """The values of aligned runs, `[numbers, width]`; 0 past the end.
+
+        >>> import tempfile
+        >>> from pipeline import Dataset, scan
+        >>> found = scan(Dataset([3, 5, 8]), lambda x: x, path=tempfile.mkdtemp(), workers=0)
+        >>> found.runs(np.array([1, 0]), 2).tolist()
+        [[8, 0], [3, 5]]
+        """
+        column = self._one("runs")
+        whole = len(column) // width
+        found = np.zeros((len(numbers), width), self.dtype)
+        inside = numbers < whole
+        found[inside] = self._tested(column[: whole * width].reshape(whole, width)[numbers[inside]])
+        rest = column[whole * width :]
+        found[~inside, : len(rest)] = self._tested(rest)
+        return found
+
+    def _tested(self, found: NDArray[Any]) -> NDArray[Any]:
+        if not self.is_flags_of_bounds:
+            return found
+        flags = np.ones(found.shape, bool)
+        if self.least is not None:
+            flags &= found >= self.least
+        if self.most is not None:
+            flags &= found <= self.most
+        return flags
+
+    def _one(self, what: str) -> NDArray[Any]:
+        if self.column is None and self._header["named"]:
+            raise ScanError(
+                f"the scan at {self.path} has the columns {self._columns}, {what} wants one: "
+                f"choose it by scanned[{self._columns[0]!r}]"
+            )
+        return self._mapped
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        return [str(c["name"]) for c in self._header["columns"]]
+
+    @cached_property
+    def _header(self) -> dict[str, Any]:
+        header = read_header(self.path)
+        if header is None:
+            raise ScanError(
+                f"there is no finished scan at {self.path}. Make it: scan(dataset, function, "
+                "path=…); one that was broken off goes on where it stood."
+            )
+        return header
+
+    @cached_property
+    def _mapped(self) -> NDArray[Any]:
+        i = 0 if self.column is None else self._columns.index(self.column)
+        path = column_path(self.path, i)
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as e:
+            raise ScanError(f"the scan's column {path} cannot be read: {e}. {_AGAIN}") from e
+        if found.shape != (len(self),):
+            raise ScanError(
+                f"the scan's column {path} has shape {found.shape}, not ({len(self)},). {_AGAIN}"
+            )
+        return found
+
+
+def column_path(folder: str, i: int) -> str:
+    """The file of a scan's i-th column."""
+    return os.path.join(folder, f"column-{i}.npy")
+
+
+def key_digest(of: Mapping[str, str]) -> str:
+    """Sixteen hex digits over what a scan is of."""
+    text = json.dumps(dict(sorted(of.items())))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def read_header(folder: str) -> dict[str, Any] | None:
+    """What a finished scan says of itself; None where there is none.
+
+    Raises:
+        ScanError: it cannot be read, or a newer Lockstep wrote it.
+    """
+    path = os.path.join(folder, HEADER)
+    try:
+        header = json.loads(Path(path).read_text())
+        version = header["version"]
+        parts = header["rows"], header["named"], header["digest"], header["of"].items()
+        whole = bool(parts) and all("name" in c for c in header["columns"])
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as e:
+        raise ScanError(f"{folder} is a file, a scan is a folder: give another path=") from e
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ScanError(f"{path} is no header of a scan ({e!r}). {_AGAIN}") from e
+    if version != VERSION or not whole:
+        raise ScanError(f"{path} has version {version}, this Lockstep reads {VERSION}. {_AGAIN}")
+    return header
+
+
+def differences(was: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What differs between a scan and what is wanted, in words."""
+    keys = sorted(k for k in {*was, *now} if was.get(k) != now.get(k))
+    words = {key: key.replace("stages.", "stage ") for key in keys}
+    return "; ".join(f"{words[k]}: {was.get(k, 'none')} -> {now.get(k, 'none')}" for k in keys)

@@ -1,0 +1,102 @@
+"""What a scan evaluates: a small number or flag for each row, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Block, Columns
+from pipeline.errors import ScanError
+from pipeline.transforms.calling import each, label
+from pipeline.transforms.code import code_digest
+from pipeline.types import Site
+
+BARE = "value"  # what the column is called if the function returns no dict
+
+
+@final
+@dataclass(frozen=True)
+class Measure:
+    """`f(row)` for each row: a bool, whole number or float, or a dict of them; columns of each.
+
+    Attributes:
+        f: a pure function of a row.
+        name: what messages and the fingerprint call it.
+        code: what f computed when the stage was made, in eight hex digits.
+    """
+
+    f: Callable[[Any], Any]
+    name: str
+    code: str = field(init=False, repr=False)
+    kind: str = field(default="scan", init=False, repr=False)
+    random: bool = field(default=False, init=False, repr=False)
+    counted: bool = field(default=False, init=False, repr=False)
+    block: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", code_digest(self.f))
+
+    def apply(self, block: Block, site: Site) -> Block:
+        """The rows' values; `{"value": …}` stands for one without a name.
+
+        Raises:
+            ScanError: f returned something else, or other fields than for another row.
+        """
+        rows = each(lambda _, row: self._checked(row, site), block, site)
+        if not rows:
+            return Block([], block.origin)
+        for i, row in enumerate(rows):
+            if row.keys() != rows[0].keys():
+                raise ScanError(
+                    f"{site.stage} returned the fields {list(row)} for "
+                    f"{site.describe(block.origin, i)} and {list(rows[0])} for others. Return the "
+                    "same ones for every row."
+                )
+        columns = {key: stacked(key, [row[key] for row in rows], site) for key in rows[0]}
+        return Block(Columns(columns), block.origin)
+
+    def _checked(self, row: Any, site: Site) -> dict[str, Any]:
+        found = self.f(row)
+        named = {str(k): v for k, v in found.items()} if isinstance(found, dict) else {BARE: found}
+        for value in named.values():
+            if not isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
+                raise ScanError(
+                    f"{site.stage} returned {found!r} ({type(value).__name__}). A scan keeps a "
+                    "bool, a whole number or a float for each row, or a dict of them."
+                )
+        if not named:
+            raise ScanError(f"{site.stage} returned an empty dict: return at least one value")
+        return named
+
+    def fingerprint(self) -> str:
+        return label(self.kind, self.name, self.code)
+
+
+def stacked(name: str, values: list[Any], site: Site) -> NDArray[Any]:
+    """Values of one field: bool, int64 or float64; NumPy's own numbers keep their dtype."""
+    dtypes = {_DTYPES.get(type(v)) or np.asarray(v).dtype for v in values}
+    try:
+        return np.array(values, joined(name, dtypes))
+    except OverflowError as e:
+        raise ScanError(f"{site.stage}: a number does not fit int64: {e}") from e
+
+
+_DTYPES = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.float64)}
+
+
+def joined(name: str, dtypes: set[np.dtype[Any]]) -> np.dtype[Any]:
+    """The dtype that holds them all.
+
+    Raises:
+        ScanError: some are flags and some are numbers.
+    """
+    if len({dtype.kind == "b" for dtype in dtypes}) > 1:
+        raise ScanError(
+            f"a scan's function returned flags for some rows and numbers for others ({name!r}: "
+            f"{', '.join(sorted(map(str, dtypes)))}). Return one kind."
+        )
+    return np.result_type(*dtypes)
