@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipeline.batch import Assembly
 from pipeline.checkpoint import orbax
-from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge, merge_skips
+from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
@@ -19,13 +19,17 @@ from pipeline.errors import (
     LengthError,
     PositionError,
 )
+from pipeline.exclusions import Exclusions, records_of
+from pipeline.finding import found_steps
 from pipeline.frontier import SCHEDULE, frontiers
-from pipeline.hosts import check_end, check_even, check_lanes, share_of
+from pipeline.hosts import share_of
 from pipeline.lanes import late
 from pipeline.meter import METER
+from pipeline.once import Once
+from pipeline.opening import open_stream
 from pipeline.provenance import Provenance
-from pipeline.sampling.passes import Cursor, Passes
-from pipeline.streams import CountedStream, IndexedStream, Share, Stream
+from pipeline.sampling.passes import Cursor
+from pipeline.skipping import Skipping
 from pipeline.tree import fresh
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen
@@ -104,36 +108,23 @@ class Loader:
         stack = (collate is None or remainder == "pad") and not late(dataset.chain)
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
-        self._stream = self._open(share_of(feed, host, hosts, batch_size), remainder, steps)
+        share = share_of(feed, host, hosts, batch_size)
+        self._stream = open_stream(
+            dataset.chain, self._executor, share, self._batch_size, remainder, steps
+        )
         self._cursor = self._stream.start()
-        self._since, self._skips = 0, ()
-        self._skipped_pass: Cursor | None = None  # known to be skipped from its first step on
+        self._since, self._excluded = 0, Exclusions(dataset.components)
+        self._skipping = Skipping(self._stream)
         self._account = Account()
         self._ready: deque[tuple[Any, Cursor, int]] = deque()
-
-    def _open(self, share: Share, remainder: str, steps: int | None) -> Stream:
-        chain, size = self._dataset.chain, self._batch_size
-        share.rows(size)  # a batch that fits no devices is refused here, not at the first step
-        if not chain.counted:
-            passes = Passes(chain.length, size, remainder == "drop", steps)
-            passes.check()
-            if self._feed is not None and remainder == "keep":
-                check_even(passes, share)
-            return IndexedStream(chain, self._executor, share, passes, remainder == "pad")
-        check_lanes(chain, share, size)
-        stream = CountedStream(
-            chain, self._executor, share, batch_size=size, remainder=remainder, steps=steps
-        )
-        check_end(stream)
-        return stream
 
     # ---- going on
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._settle().epoch
         while self._settle().epoch == epoch:
-            if self._skip_end(self._cursor.step) is not None:
-                self._cursor = self._next_pass(self._cursor)  # all of it is skipped
+            if self._skipping.end(self._cursor.step) is not None:
+                self._cursor = self._skipping.next_pass(self._cursor)  # all of it is skipped
                 return
             try:
                 yield next(self)
@@ -147,8 +138,8 @@ class Loader:
             StopIteration: the next pass holds no batch.
         """
         asked = time.perf_counter()
-        while self._skip_end(self._settle().step) is not None:
-            self._cursor = self._next_pass(self._cursor)
+        while self._skipping.end(self._settle().step) is not None:
+            self._cursor = self._skipping.next_pass(self._cursor)
         # fill before taking: an interrupt in here loses no batch
         self._fill(1 + (self._feed.prefetch if self._feed else 0))
         if not self._ready:
@@ -163,11 +154,11 @@ class Loader:
     def _fill(self, want: int) -> None:
         # batches ahead, within the pass; an error among them waits until its batch is asked for
         while len(self._ready) < want:
-            cursor = self._settled(self._ready[-1][1] if self._ready else self._cursor)
+            cursor = self._skipping.settled(self._ready[-1][1] if self._ready else self._cursor)
             if self._ready and cursor.epoch != self._cursor.epoch:
                 return
             try:
-                self._stream.expect(cursor, self._settled)
+                self._stream.expect(cursor, self._skipping.settled)
                 made = self._make(cursor)
             except Exception:
                 if self._ready:
@@ -180,9 +171,9 @@ class Loader:
 
     def _expect(self, cursor: Cursor) -> None:
         # workers go on while the loop uses this batch; not into a pass that may never be asked for
-        cursor = self._settled(cursor)
+        cursor = self._skipping.settled(cursor)
         if cursor.epoch == self._cursor.epoch:
-            self._stream.expect(cursor, self._settled)
+            self._stream.expect(cursor, self._skipping.settled)
 
     def _make(self, cursor: Cursor) -> tuple[Any, Cursor, int] | None:
         before = METER.into(self._account.late)
@@ -210,28 +201,8 @@ class Loader:
 
     def _settle(self) -> Cursor:
         # move past skipped steps before anybody asks where the loader stands
-        self._cursor = self._settled(self._cursor)
+        self._cursor = self._skipping.settled(self._cursor)
         return self._cursor
-
-    def _settled(self, cursor: Cursor) -> Cursor:
-        # past the skipped steps of its pass. A pass that is skipped wholly stays: it is one without
-        # batches, so that a loop over passes counts it, interrupted or not
-        stop = self._skip_end(cursor.step)
-        if stop is None or cursor == self._skipped_pass:
-            return cursor
-        after = self._stream.advance(cursor, stop)
-        if after.epoch == cursor.epoch:
-            return after
-        if cursor.batch:
-            return self._settled(after)
-        self._skipped_pass = cursor
-        return cursor
-
-    def _next_pass(self, cursor: Cursor) -> Cursor:
-        return self._stream.advance(cursor, self._skip_end(cursor.step) or cursor.step)
-
-    def _skip_end(self, step: int) -> int | None:
-        return next((stop for start, stop in self._skips if start <= step < stop), None)
 
     def _clear(self) -> None:
         self._ready.clear()
@@ -270,7 +241,7 @@ class Loader:
         >>> [batch["x"].tolist() for batch in held_out], len(list(held_out))
         ([[0, 1], [2, 3]], 2)
         """
-        return Once(self._dataset, self._batch_size, self._options)
+        return Once(lambda: Loader(self._dataset, self._batch_size, **self._options))
 
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
@@ -322,20 +293,37 @@ class Loader:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
         self._stand(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
 
-    def skip(self, *ranges: range) -> None:
-        """Leave out the batches of these data steps, from now on and after every resume.
+    def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
+        """Leave out the batches of these steps; or records and files, wherever they would come.
+
+        It holds from where the loader stands, after every resume and on other hosts too; each host
+        must be told. Earlier steps stay what they were. Where a record is left out, another one of
+        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        packed row goes with any of its documents.
+
+        Args:
+            ranges: steps, as range(100, 200).
+            records: rows of `where`, numbers or ranges of the source, or (component, number).
+            files: as `where` shows them, the last parts of their paths, or patterns.
+
+        Raises:
+            PositionError: there is no such step, record or file.
 
         >>> loader = Loader(Dataset({"x": np.arange(8)}), 2)
         >>> loader.skip(range(1, 3))
         >>> [batch["x"].tolist() for batch in loader]
         [[0, 1], [6, 7]]
+        >>> loader.skip(records=[2, 3])
+        >>> sorted({2, 3} & {int(x) for batch in loader for x in batch["x"]})
+        []
         """
-        for r in ranges:
-            if not isinstance(r, range) or r.step != 1 or r.start < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise PositionError(f"skip({r!r}): give ranges of steps like range(100, 200)")
-        skips = merge_skips([*self._skips, *((r.start, r.stop) for r in ranges)])
+        skips = self._skipping.plus(ranges)
+        excluded = self._excluded.plus(self.step, records, files)
         self._stand(self._cursor)
-        self._skips = skips
+        self._skipping.ranges = skips
+        if excluded.entries != self._excluded.entries:
+            self._excluded = excluded
+            self._stream.exclude(excluded, self._cursor.step)
 
     def __getitem__(self, step: int) -> Any:
         """The batch of a data step, skipped or not; the loader stays where it is."""
@@ -355,6 +343,26 @@ class Loader:
         )
         return Provenance(self._dataset.components, origin)
 
+    def find(self, *records: Any, within: range | None = None) -> list[int]:
+        """The steps in which records appeared, over all hosts; of a counted dataset, on this one.
+
+        Args:
+            records: rows of `where`, numbers or ranges of the source, (component, number) or
+                (file, number in it).
+            within: steps to look at; by default all up to where the loader stands.
+
+        Raises:
+            PositionError: there is no such record.
+
+        >>> loader = Loader(Dataset({"x": np.arange(8)}).shuffle().repeat(), 2)
+        >>> [5 in loader[step]["x"] for step in loader.find(5, within=range(40))]
+        [True, True, True, True, True, True, True, True, True, True]
+        """
+        wanted = records_of(self._dataset.components, records)
+        within = range(self._since, self.step) if within is None else self._skipping.steps(within)
+        steps = found_steps(self._stream, self._dataset.chain, wanted, within)
+        return [step for step in steps if self._skipping.end(step) is None]
+
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
@@ -364,7 +372,8 @@ class Loader:
         """
         cursor = self._settle()
         known = tuple(frontiers(self._dataset.chain, cursor).items())
-        saved = Saved(cursor, self._stream.rule, self._since, self._skips, known)
+        skips, excluded = self._skipping.ranges, self._excluded.entries
+        saved = Saved(cursor, self._stream.rule, self._since, skips, excluded, known)
         every = getattr(self._feed, "whole_states", False)
         state = encode(saved, self._dataset.fingerprint(), whole=every)
         if self._feed is not None and self._dataset.counted:
@@ -384,14 +393,22 @@ class Loader:
         """
         saved = decode(state)
         check_dataset(state, self._dataset.fingerprint(), allow)
-        cursor, other = self._stream.restore(saved)
+        excluded = Exclusions(self._dataset.components, saved.excluded)
+        self._stream.exclude(excluded, 0)
+        try:
+            cursor, other = self._stream.restore(saved)
+        except BaseException:
+            self._stream.exclude(self._excluded, 0)
+            raise
         self._stand(cursor)
-        self._since, self._skips = cursor.step if other else saved.since, saved.skips
+        self._since = cursor.step if other else saved.since
+        self._skipping.ranges, self._excluded = saved.skips, excluded
 
     def _stand(self, cursor: Cursor) -> None:
         # cleared first: an interrupt leaves the old place, never batches of another
         self._clear()
-        self._cursor, self._skipped_pass = cursor, None
+        self._cursor = cursor
+        self._skipping.moved()
 
     get_state = state_dict
     set_state = load_state_dict
@@ -409,18 +426,3 @@ class Loader:
     async def load(self, directory: Any) -> Awaitable[None]:
         """Orbax's v1 `StatefulCheckpointable`: stand where a saved state says."""
         return await orbax.load(directory, self.load_state_dict)
-
-
-class Once:
-    """A loader's dataset and options, read from the beginning each time."""
-
-    def __init__(self, dataset: Dataset, batch_size: int, options: dict[str, Any]) -> None:
-        self._make = lambda: Loader(dataset, batch_size, **options)
-
-    def __iter__(self) -> Iterator[Any]:
-        with self._make() as loader:
-            yield from loader
-
-    def __len__(self) -> int:
-        with self._make() as loader:
-            return len(loader)

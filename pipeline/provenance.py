@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -50,28 +50,59 @@ class Provenance(Sequence[RowOrigin]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, i: int) -> RowOrigin:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @overload
+    def __getitem__(self, i: int) -> RowOrigin: ...
+    @overload
+    def __getitem__(self, i: slice) -> tuple[RowOrigin, ...]: ...
+    def __getitem__(self, i: int | slice) -> RowOrigin | tuple[RowOrigin, ...]:
         return self._rows[i]
 
     def __iter__(self) -> Iterator[RowOrigin]:
         return iter(self._rows)
 
     def __repr__(self) -> str:
-        lines = ["row  epoch  record  of"]
-        for i, row in enumerate(self._rows):
-            if not row.segments:
-                lines.append(f"{i:3}  {row.epoch:5}  {row.file_record:6}  {_source(row)}")
-            for s in row.segments:
-                span = f"[{s.start}:{s.stop}]"
-                lines.append(
-                    f"{i:3}  {s.row.epoch:5}  {s.row.file_record:6}  {_source(s.row)} {span}"
-                )
-        return "\n".join(lines)
+        return self.table()
+
+    def table(self) -> str:
+        """One line a row, or a line for each document of a packed one, with its token span.
+
+        >>> from pipeline import Dataset, Loader
+        >>> docs = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(3)
+        >>> print(Loader(docs, 2).where(0).table())
+        row  epoch  record  of            tokens
+          0      0       0  MemorySource  0:3
+          1      0       1  MemorySource  0:1
+        """
+        lines = [line for i, row in enumerate(self._rows) for line in _lines(i, row)]
+        lines.insert(0, _TITLES)
+        # a column that says nothing is left out
+        used = [c for c in range(len(_TITLES)) if c < 4 or any(x[c] for x in lines[1:])]
+        columns = [_aligned([line[c] for line in lines], right=c < 3) for c in used]
+        return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
-def _source(row: RowOrigin) -> str:
-    place = f" place {list(row.place)}" if row.place else ""
-    return f"{row.file}{f' ({row.component})' if row.component else ''}{place}"
+_TITLES = ("row", "epoch", "record", "of", "component", "place", "tokens")
+
+
+def _lines(i: int, row: RowOrigin) -> list[tuple[str, ...]]:
+    documents = [(s.row, f"{s.start}:{s.stop}") for s in row.segments] or [(row, "")]
+    return [
+        (
+            str(i),
+            str(of.epoch),
+            str(of.file_record),
+            of.file,
+            of.component,
+            "/".join(map(str, of.place)),
+            tokens,
+        )
+        for of, tokens in documents
+    ]
+
+
+def _aligned(cells: list[str], *, right: bool) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
 
 
 def _rows(components: Sequence[Component], origin: Origin) -> list[RowOrigin]:

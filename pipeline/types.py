@@ -176,6 +176,9 @@ class Order(Protocol):
         """Where the rows `at` of this dataset stand in the dataset of n rows beneath."""
         ...
 
+    # optional: above(index, order, n, site) -> the positions at which rows of the dataset beneath
+    # stand in one epoch's order; without it, find looks at every row
+
     def refusal(self, n: int) -> str | None:
         """Why it cannot stand on n rows, with the remedy; None if it can."""
         ...

@@ -26,7 +26,7 @@ from pipeline import (
     zip_datasets,
 )
 from pipeline.debug.digest import digest
-from pipeline.errors import ChainError, StreamEndError
+from pipeline.errors import ChainError, PipelineError, StreamEndError
 from pipeline.scannable import scan_key
 from pipeline.scanned import Scanned, key_digest
 from tests.writers import FORMATS
@@ -328,6 +328,22 @@ def counted(draw: st.DrawFn, depth: int = 3) -> Any:
 def anything() -> st.SearchStrategy[Any]:
     """A recipe of any dataset."""
     return st.one_of(indexed(), counted())
+
+
+def gives_rows(ds: Dataset) -> bool:
+    """Whether stages leave rows to batch, in each lane."""
+    try:
+        for _ in zip(range(9), Loader(ds, 8), strict=False):
+            pass
+    except PipelineError:
+        return False
+    return True
+
+
+def a_record(ds: Dataset, number: int) -> tuple[str, int]:
+    """One of a dataset's records, as (component, record)."""
+    component = ds.components[number % len(ds.components)]
+    return "/".join(component.path), number % len(component.source)
 
 
 def run(loader: Loader, steps: int) -> list[str]:

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from pipeline import Dataset, Loader, merge
 from pipeline.debug.digest import digest
 from pipeline.errors import MismatchError, PipelineError, StreamEndError
-from tests.datasets import Files, anything, build, counted, indexed, joined, run
+from tests.datasets import (
+    Files,
+    anything,
+    build,
+    counted,
+    gives_rows,
+    indexed,
+    joined,
+    run,
+)
 
 BATCHES = st.sampled_from([4, 8])
 STEPS = 9
@@ -179,7 +188,7 @@ def test_lane_split_hosts_give_the_same_global_batches(
     )
     reference = Loader(ds, 8)
     state = reference.state_dict()
-    assume(_gives_rows(ds))
+    assume(gives_rows(ds))
     for hosts in chain[:4]:
         loaders = [Loader(ds, 8, host=h, hosts=hosts) for h in range(hosts)]
         for loader in loaders:
@@ -188,15 +197,6 @@ def test_lane_split_hosts_give_the_same_global_batches(
             parts = [next(loader) for loader in loaders]
             assert digest(joined(parts)) == digest(next(reference))
         state = through_json(merge([loader.state_dict() for loader in loaders]))
-
-
-def _gives_rows(ds: Dataset) -> bool:
-    try:
-        for _ in zip(range(9), Loader(ds, 8), strict=False):
-            pass
-    except PipelineError:
-        return False
-    return True
 
 
 @given(counted(), st.sampled_from([2, 4]))
@@ -227,7 +227,7 @@ def test_seek_equals_having_iterated_there(
 ) -> None:
     ds = endless(build(files, recipe))
     if ds.counted:
-        assume(_gives_rows(ds))
+        assume(gives_rows(ds))
     whole = run(Loader(ds, size), 15)
     assume("barren" not in whole)
     loader = Loader(ds, size)
@@ -432,7 +432,7 @@ def test_prefetch_changes_no_data_and_no_state(files: Files, recipe: Any, prefet
 
     ds = endless(build(files, recipe))
     if ds.counted:
-        assume(_gives_rows(ds))
+        assume(gives_rows(ds))
 
     def narrow(row: Any) -> Any:
         return {k: np.asarray(v).astype(np.int32) for k, v in row.items()}

@@ -11,9 +11,13 @@ from pipeline.errors import MismatchError, StateError
 from pipeline.sampling.passes import Cursor, Lane, freeze, thaw
 
 VERSION = 1
-WHOLE = 2  # of a state with all fields: what restores only some of them must not go unnoticed
+WHOLE = 2  # of a state with the fields LATER[2]: restoring only some must not go unnoticed
+EXCLUDING = 3
+LATER = {1: set[str](), 2: {"since", "skips"}, 3: {"since", "skips", "excluded"}}
 Rule = tuple[int, str, int | None]  # batch size, remainder, steps
-Skips = tuple[tuple[int, int], ...]
+Ranges = tuple[tuple[int, int], ...]
+Skips = Ranges
+Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Saved:
         rule: (batch size, remainder, steps) it was saved under; None if the rows tell.
         since: where other batches than these led to it, the step at which these began; else 0.
         skips: rising, disjoint half-open step ranges.
+        excluded: records that are left out.
         frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
     """
 
@@ -32,6 +37,7 @@ class Saved:
     rule: Rule | None
     since: int
     skips: Skips
+    excluded: tuple[Exclusion, ...] = ()
     frontiers: tuple[tuple[str, int], ...] = ()
 
 
@@ -44,9 +50,10 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
         whole: write the optional fields too, so that every state of a dataset has the same ones.
     """
     c = saved.cursor
-    whole = whole or bool(saved.since or saved.skips)
+    excluding = whole or bool(saved.excluded)
+    whole = excluding or bool(saved.since or saved.skips)
     state: dict[str, Any] = {
-        "version": WHOLE if whole else VERSION,
+        "version": EXCLUDING if excluding else WHOLE if whole else VERSION,
         "rows": c.rows,
         "step": c.step,
         "epoch": c.epoch,
@@ -57,6 +64,8 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
         state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
     if saved.frontiers:
         state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
+    if excluding:
+        state["excluded"] = [[s, name, [list(r) for r in rs]] for s, name, rs in saved.excluded]
     if c.lanes:
         state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
         state["taken"] = c.taken
@@ -72,12 +81,12 @@ def decode(state: Any) -> Saved:
     """
     if not isinstance(state, Mapping) or "version" not in state:
         raise StateError(f"not a loader's state: {_short(state)}. Give what state_dict() returned.")
-    if state["version"] not in (VERSION, WHOLE):
+    if state["version"] not in LATER:
         raise StateError(
-            f"the state has version {state['version']}, this Lockstep reads up to {WHOLE}: use the "
-            "Lockstep that wrote it, or newer"
+            f"the state has version {state['version']}, this Lockstep reads up to {max(LATER)}: "
+            "use the Lockstep that wrote it, or newer"
         )
-    lost = {"since", "skips"} - set(state) if state["version"] == WHOLE else set[str]()
+    lost = LATER[state["version"]] - set(state)
     if lost:
         raise StateError(
             f"the state has lost its fields {sorted(lost)}: torch.distributed.checkpoint restores "
@@ -96,10 +105,11 @@ def decode(state: Any) -> Saved:
         )
         skips = merge_skips((_whole(a), _whole(b)) for a, b in state.get("skips", ()))
         since = _whole(state.get("since", 0))
+        excluded = tuple(_exclusion(e) for e in state.get("excluded", ()))
         if len({lane[0] for lane in lanes}) != len(lanes):
             raise ValueError(f"a lane stands twice in {lanes}")
         rule = _rule(state["rule"]) if lanes else None
-        return Saved(cursor, rule, since, skips, _frontiers(state))
+        return Saved(cursor, rule, since, skips, excluded, _frontiers(state))
     except (KeyError, TypeError, ValueError) as e:
         raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
 
@@ -210,6 +220,11 @@ def _copy(state: Any) -> Any:
 def _lane(values: Any) -> Lane:
     lane, place = values
     return _whole(lane), freeze(place)
+
+
+def _exclusion(values: Any) -> Exclusion:
+    since, name, ranges = values
+    return _whole(since), str(name), merge_skips((_whole(a), _whole(b)) for a, b in ranges)
 
 
 def _rule(values: Any) -> Rule:

@@ -37,6 +37,10 @@ class Everywhere:
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         return Permutation(n, derive_seed(*names))(index)
 
+    def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """At which positions `rows` stand."""
+        return Permutation(n, derive_seed(*names)).inverse(rows)
+
     def __str__(self) -> str:
         return ""
 
@@ -54,10 +58,22 @@ class Window:
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         out = np.empty_like(index)
         for number, here in grouped(index // self.rows):
-            start = number * self.rows
-            key = derive_seed(*names, "window", number)
-            out[here] = start + Permutation(min(self.rows, n - start), key)(index[here] - start)
+            start, permutation = self._window(number, n, names)
+            out[here] = start + permutation(index[here] - start)
         return out
+
+    def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """At which positions `rows` stand."""
+        out = np.empty_like(rows)
+        for number, here in grouped(rows // self.rows):
+            start, permutation = self._window(number, n, names)
+            out[here] = start + permutation.inverse(rows[here] - start)
+        return out
+
+    def _window(self, number: int, n: int, names: tuple[Name, ...]) -> tuple[int, Permutation]:
+        start = number * self.rows
+        key = derive_seed(*names, "window", number)
+        return start, Permutation(min(self.rows, n - start), key)
 
     def __str__(self) -> str:
         return f"window={self.rows}"
@@ -90,12 +106,20 @@ class Shuffle:
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
-        seed = site.seed if self.seed is None else self.seed
         index = np.empty_like(at.index)
         for epoch, here in grouped(order):
-            names = (seed, site.path, self.name, epoch)
+            names = self._names(epoch, site)
             index[here] = self.reach.place(at.index[here], n, names)
         return At(at.epoch, order, index)
+
+    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s | None:
+        """At which positions the rows `index` beneath stand in one epoch's order, where known."""
+        back = getattr(self.reach, "back", None)
+        return back(index, n, self._names(order if self.reshuffle else 0, site)) if back else None
+
+    def _names(self, epoch: int, site: Site) -> tuple[Name, ...]:
+        seed = site.seed if self.seed is None else self.seed
+        return seed, site.path, self.name, epoch
 
     def fingerprint(self) -> str:
         reach = str(self.reach)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.block import Int64s
 from pipeline.types import ENDLESS, At, Site
 
 
@@ -39,6 +40,11 @@ class Slice:
         """Rows beneath that the first rows above touch; more than n if they were drawn again."""
         last = self.start + (min(rows, self.count) - 1) * self.step
         return max(self.start, last) + 1 if rows <= self.count or n == ENDLESS else n + 1
+
+    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
+        """At which positions the rows `index` beneath stand; those left out stand nowhere."""
+        steps, rest = np.divmod(index - self.start, self.step)
+        return steps[(rest == 0) & (steps >= 0) & (steps < self.count)]
 
     def fingerprint(self) -> str:
         return f"slice {self.start} step {self.step} count {self.count}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
@@ -12,12 +13,14 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain, Path
 from pipeline.checkpoint.state import Rule, Saved
 from pipeline.errors import LanesError, PositionError, StateError, StreamEndError
+from pipeline.exclusions import Exclusions
 from pipeline.lanes import PassRows, Pending, Reader, open_reader
 from pipeline.lanes.blocks import FAR
-from pipeline.sampling.passes import Cursor, Lane
+from pipeline.sampling.passes import Cursor, Lane, Place
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.workers.work import Executor, LaneBlock
 
+PATIENCE = 1 << 20  # excluded rows, beyond four epochs of them, after which none other will come
 BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
 
 
@@ -45,6 +48,7 @@ class CountedStream:
         self.ends_together = self._reader.endless or steps is not None or remainder == "pad"
         self._marks = [self.start()]
         self._count = PassRows(self._open)
+        self._excluded = Exclusions()
 
     def _open(self) -> Reader:
         def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
@@ -68,6 +72,11 @@ class CountedStream:
     @property
     def per_pass(self) -> int | None:
         return self._steps
+
+    def exclude(self, excluded: Exclusions, since: int) -> None:
+        # what was known of later steps holds no more
+        self._excluded = excluded
+        self._marks = [m for m in self._marks if m.step <= since] or self._marks[:1]
 
     def restore(self, saved: Saved) -> tuple[Cursor, bool]:
         cursor = self._own(saved.cursor)
@@ -139,13 +148,21 @@ class CountedStream:
             raise PositionError(f"there is no step {cursor.step}: its pass holds no batch")
         return take.block.origin
 
+    rows_of = None
+
+    def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
+        for step in range(start, stop):
+            take = self.take(self.locate(step))
+            if take is not None:
+                yield np.full(len(take.block), step), take.block.origin
+
     def take(self, cursor: Cursor) -> Take | None:
         parts: list[Block] = []
         slots: list[Int64s] = []
         lanes: list[Lane] = []
         for k, (lane, place) in enumerate(cursor.lanes):
             self._reader.keep(lane, place)
-            found, place = self._reader.pull(lane, place, cursor.epoch, self._each)
+            found, place = self._pull(lane, place, cursor, self._each)
             parts += found
             lanes.append((lane, place))
             slots.append(k * self._each + np.arange(sum(len(p) for p in found)))
@@ -193,10 +210,36 @@ class CountedStream:
             lanes = range(self._chain.lanes)
             return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
         want = self._each if self._remainder == "drop" else 1
-        left = [self._reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
+        left = [self._has(lane, at, cursor, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
 
     # ---- lanes
+
+    def _pull(
+        self, lane: int, place: Place, cursor: Cursor, want: int
+    ) -> tuple[list[Block], Place]:
+        """Up to `want` rows of the cursor's pass; what is excluded is left out on the way."""
+        if not self._excluded.begin(cursor.step):
+            return self._reader.pull(lane, place, cursor.epoch, want)
+        good, passed = list[Block](), 0
+        while want:
+            found, place = self._reader.pull(lane, place, cursor.epoch, want)
+            for block in found:
+                left = np.flatnonzero(~self._excluded.among(block.origin, cursor.step))
+                good += [block.take(left)] if len(left) else []
+                want, passed = want - len(left), 0 if len(left) else passed + len(block)
+            if not found:
+                break
+            if passed > PATIENCE + 4 * min(self._reader.cycle, 1 << 32):
+                raise StreamEndError(
+                    f"all of the last {passed} rows of lane {lane} are excluded: exclude fewer"
+                )
+        return good, place
+
+    def _has(self, lane: int, place: Place, cursor: Cursor, want: int) -> bool:
+        if not self._excluded.begin(cursor.step):
+            return self._reader.has(lane, place, cursor.epoch, want)
+        return sum(map(len, self._pull(lane, place, cursor, want)[0])) == want
 
     def _own_lanes(self) -> tuple[int, ...]:
         lanes = np.unique(self._rows // self._each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
 from pipeline.checkpoint.state import Saved
+from pipeline.exclusions import Exclusions
 from pipeline.sampling.passes import Cursor, Passes
+from pipeline.streams.replace import replaced
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
 from pipeline.workers.work import Executor, Pending, Rows
@@ -27,6 +30,7 @@ class IndexedStream:
         self._chain, self._executor, self._share = chain, executor, share
         self._passes, self._pad = passes, pad
         self._anchor = self._tail = Cursor()
+        self._excluded = Exclusions()
         self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
     def start(self) -> Cursor:
@@ -40,6 +44,9 @@ class IndexedStream:
         if left == 0:
             return self.turn(cursor)
         return self._passes.locate(step if left is None else min(step, cursor.step + left), cursor)
+
+    def exclude(self, excluded: Exclusions, since: int) -> None:
+        self._excluded = excluded
 
     def restore(self, saved: Saved) -> tuple[Cursor, bool]:
         cursor = replace(saved.cursor, lanes=(), taken=0)
@@ -115,8 +122,30 @@ class IndexedStream:
             return self._executor.submit(Rows(rows), urgent=True).result().origin
         return self._chain.origin(At.of_rows(rows, max(1, self._chain.length)))
 
+    @property
+    def rows_of(self) -> Callable[[int], tuple[int, int]] | None:
+        plain = not self._excluded.entries and not self._chain.skips
+        return (lambda step: self._passes.rows(self.locate(step))) if plain else None
+
+    def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
+        if self._chain.skips:
+            for step in range(start, stop):
+                origin = self.origin(self.locate(step))
+                yield np.full(len(origin), step), origin
+            return
+        for first in range(start, stop, GROUP):
+            steps = range(first, min(stop, first + GROUP))
+            spans = [self._passes.rows(self.locate(step)) for step in steps]
+            parts = [
+                replaced(self._chain, np.arange(*span), self._excluded, step)
+                for step, span in zip(steps, spans, strict=True)
+            ]
+            at = At.of_rows(np.concatenate(parts), max(1, self._chain.length))
+            yield np.repeat(np.array(steps), [len(p) for p in parts]), self._chain.origin(at)
+
     def _mine(self, cursor: Cursor) -> tuple[Int64s, int, Int64s]:
         start, stop = self._passes.rows(cursor)
         total = self._passes.batch_size if self._pad else stop - start
         mine = self._share.rows(total)
-        return start + mine[mine < stop - start], total, mine
+        rows = start + mine[mine < stop - start]
+        return replaced(self._chain, rows, self._excluded, cursor.step), total, mine

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.state import Rule, Saved
+from pipeline.exclusions import Exclusions
 from pipeline.sampling.passes import Cursor
 
 
@@ -70,6 +71,13 @@ class Stream(Protocol):
         """The cursor at a step, or at the start of the next pass if that comes first."""
         ...
 
+    def exclude(self, excluded: Exclusions, since: int) -> None:
+        """Leave records out; what is new among them counts from step `since` on.
+
+        An indexed dataset gives other rows of the epoch in their place, a counted one its next.
+        """
+        ...
+
     def restore(self, saved: Saved) -> tuple[Cursor, bool]:
         """Where a state stands in this stream, and whether it comes of other batches than these.
 
@@ -91,6 +99,18 @@ class Stream(Protocol):
     @property
     def alone(self) -> bool:
         """Whether this process knows the whole state."""
+        ...
+
+    @property
+    def rows_of(self) -> Callable[[int], tuple[int, int]] | None:
+        """Stream rows `[start, stop)` of a step, over all hosts; None where no arithmetic tells."""
+        ...
+
+    def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
+        """The steps of rows and their provenance, for steps `[start, stop)`, some at a time.
+
+        Of an indexed dataset, rows of all hosts; else those of this process.
+        """
         ...
 
     def origin(self, cursor: Cursor) -> Origin:
