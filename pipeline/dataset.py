@@ -16,6 +16,7 @@ from pipeline.checks import function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
 from pipeline.lanes import lane_blocks
 from pipeline.mixes import mixed
+from pipeline.packing import PackedRoot
 from pipeline.roots import Concatenation, Interleaving, Zip, numbered
 from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
@@ -264,8 +265,9 @@ class Dataset:
 
     def pack(
         self,
-        lengths: int | Mapping[str, int],
+        length: int | Mapping[str, int],
         *,
+        lengths: Scanned | None = None,
         how: Literal["split", "first_fit", "best_fit"] = "split",
         block: int = 256,
         cross: bool = True,
@@ -280,8 +282,12 @@ class Dataset:
         """Token rows laid end to end into rows of a fixed length, with segment ids and positions.
 
         Args:
-            lengths: tokens a row: an int where rows are token arrays, {field: length} for dicts. A
+            length: tokens a row: an int where rows are token arrays, {field: length} for dicts. A
                 document goes only into a row in which all of its fields fit.
+            lengths: a scan of this dataset or of one beneath its shuffles and maps, with the tokens
+                of each document (a column a field). Packed rows are then known by position: the
+                dataset stays indexed. "split" lays whole epochs end to end, under any shuffle, and
+                pads their last row alone; the others pack blocks, in one order for all epochs.
             how: "split" cuts documents at row borders; "first_fit" keeps them whole, in the first
                 row with room, "best_fit" in the row with least to spare. Both pad; "best_fit" and
                 larger blocks pad less.
@@ -307,7 +313,7 @@ class Dataset:
         ([1, 1, 2, 0], [7, 8, 0])
         """
         stage = Pack(
-            lengths,
+            length,
             how=how,
             block=whole("block", block, 1),
             name=name or how,
@@ -319,7 +325,11 @@ class Dataset:
             eos=eos,
             meta=meta,
         )
-        return self._transformed(stage)
+        if lengths is None:
+            return self._transformed(stage)
+        self._refuse_counted("pack(lengths=…)")
+        c = self.chain
+        return _over(PackedRoot(c, stage, lengths), c.seed, c.on_error)
 
     def lanes(self, n: int) -> Dataset:
         """Deal a counted dataset's blocks to n lanes, so that up to n hosts can share it.
@@ -665,9 +675,9 @@ def _rows(blocks: Iterator[Block]) -> Iterator[Block]:
         yield from (block.slice(i, i + 1) for i in range(len(block)))
 
 
-def _over(root: Root, seed: int) -> Dataset:
+def _over(root: Root, seed: int, on_error: str = "raise") -> Dataset:
     new = object.__new__(Dataset)
-    new.chain = Chain(root, (), seed, 1)
+    new.chain = Chain(root, (), seed, 1, on_error)
     return new
 
 

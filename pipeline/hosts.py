@@ -12,6 +12,7 @@ from pipeline.chain import Chain
 from pipeline.checks import whole
 from pipeline.errors import BatchError, HostsError, LanesError
 from pipeline.sampling.passes import Passes
+from pipeline.sampling.sizes import Sizes
 from pipeline.streams import CountedStream, Share
 from pipeline.types import ENDLESS, Feed
 
@@ -27,7 +28,7 @@ class HostShare:
         return np.arange(self.host * batch // self.hosts, (self.host + 1) * batch // self.hosts)
 
 
-def share_of(feed: Feed | None, host: int | None, hosts: int | None, batch_size: int) -> Share:
+def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Sizes) -> Share:
     if feed is not None:
         if host is not None or hosts is not None:
             raise HostsError(
@@ -41,11 +42,12 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, batch_size:
         return HostShare(0, 1)
     if not 0 <= host < whole("hosts", hosts, 1, HostsError):
         raise HostsError(f"{host=} must lie in 0..{hosts - 1}")
-    if batch_size % hosts:
-        raise BatchError(
-            f"{batch_size=} is the global batch; it does not split over {hosts=}. "
-            f"Nearest: {_nearest(batch_size, hosts)}."
-        )
+    for _, batch_size in sizes:
+        if batch_size % hosts:
+            raise BatchError(
+                f"{batch_size=} is the global batch; it does not split over {hosts=}. "
+                f"Nearest: {_nearest(batch_size, hosts)}."
+            )
     return HostShare(host, hosts)
 
 

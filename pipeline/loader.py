@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pipeline.batch import Assembly
@@ -29,6 +29,7 @@ from pipeline.once import Once
 from pipeline.opening import open_stream
 from pipeline.provenance import Provenance
 from pipeline.sampling.passes import Cursor
+from pipeline.sampling.sizes import sizes_of
 from pipeline.skipping import Skipping
 from pipeline.tree import fresh
 from pipeline.types import Feed
@@ -48,7 +49,8 @@ class Loader:
 
     Args:
         dataset: what the data is.
-        batch_size: rows of the GLOBAL batch, over all hosts.
+        batch_size: rows of the GLOBAL batch, over all hosts; or a schedule [(from_step, rows), …],
+            which changes how the stream of rows is cut, not the stream.
         feed: puts batches on devices, and knows its rows: JaxFeed(sharding), TorchFeed().
         host, hosts: this process's place among them, by hand.
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
@@ -71,7 +73,7 @@ class Loader:
     def __init__(
         self,
         dataset: Dataset,
-        batch_size: int,
+        batch_size: int | Sequence[tuple[int, int]],
         *,
         feed: Feed | None = None,
         host: int | None = None,
@@ -94,11 +96,8 @@ class Loader:
             "workers": workers,
             "ahead": ahead,
         }
-        self._dataset, self._batch_size, self._feed = (
-            dataset,
-            whole("batch_size", batch_size, 1, BatchError),
-            feed,
-        )
+        self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
+        sizes = sizes_of(batch_size)
         if remainder not in REMAINDERS:
             raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
         if steps is not None:
@@ -108,10 +107,8 @@ class Loader:
         stack = (collate is None or remainder == "pad") and not late(dataset.chain)
         self._ahead = budget(ahead)
         self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
-        share = share_of(feed, host, hosts, batch_size)
-        self._stream = open_stream(
-            dataset.chain, self._executor, share, self._batch_size, remainder, steps
-        )
+        share = share_of(feed, host, hosts, sizes)
+        self._stream = open_stream(dataset.chain, self._executor, share, sizes, remainder, steps)
         self._cursor = self._stream.start()
         self._since, self._excluded = 0, Exclusions(dataset.components)
         self._skipping = Skipping(self._stream)
@@ -223,11 +220,11 @@ class Loader:
         """Batches a pass.
 
         Raises:
-            LengthError: a pass never ends, or its rows are counted as they come.
+            LengthError: a pass never ends, rows are counted as they come, or batch sizes change.
         """
         if self._stream.per_pass is None:
-            endless = self._dataset.endless
-            why = "a pass never ends" if endless else "rows are counted as they come"
+            why = "a pass never ends" if self._dataset.endless else "its batch size changes"
+            why = "rows are counted as they come" if self._dataset.counted else why
             raise LengthError(f"this loader has no length: {why}. Give steps=.")
         return self._stream.per_pass
 

@@ -15,6 +15,13 @@ from pipeline.sampling.interleave import Turns
 from pipeline.types import ENDLESS, At, Component
 
 
+def seeded(chain: Chain) -> bool:
+    """Whether a scan of shuffled rows ties the chain to its place: shuffles differ by path."""
+    parts: dict[str, Chain] = getattr(chain.root, "chains", {})
+    own = [chain.root, *chain.stages]
+    return any(getattr(x, "seeded", False) for x in own) or any(map(seeded, parts.values()))
+
+
 class Joined:
     """Named chains under one root: their components, paths and fingerprints.
 
@@ -34,6 +41,12 @@ class Joined:
                 raise ChainError(
                     f"{self.kind} needs rows by position, but {chain.counting} of "
                     f"dataset {name!r} counts rows as they come. Move it after the {self.kind}."
+                )
+            if seeded(chain):
+                raise ChainError(
+                    f"{self.kind}: dataset {name!r} uses a scan of shuffled rows, and its shuffles "
+                    f"would differ as a part of the {self.kind}. Scan beneath them, or scan the "
+                    f"{self.kind}."
                 )
         self.chains = dict(chains)
         counts = [len(chain.root.components(())) for chain in self.chains.values()]

@@ -57,7 +57,12 @@ def check_scannable(chain: Chain) -> None:
         )
 
 
-def _fickle(chain: Chain, pinned: bool) -> str | None:
+def fickle_order(chain: Chain) -> str | None:
+    """The stage, in words, that gives each epoch an order of its own; None if all have one."""
+    return _fickle(chain, pinned=False, values=False)
+
+
+def _fickle(chain: Chain, pinned: bool, values: bool = True) -> str | None:
     # the first stage from above that makes an epoch differ from another
     at = At(*(np.full(1, v, np.int64) for v in (1, 0 if pinned else 1, 0)))
     sites = chain.sites(())
@@ -65,14 +70,14 @@ def _fickle(chain: Chain, pinned: bool) -> str | None:
         stage = chain.stages[i]
         order = as_order(stage)
         if order is None:
-            if stage.random:
+            if stage.random and values:
                 return f"{stage.kind} '{stage.name}'"
             continue
         if stage.random and int(at.order[0]) and getattr(stage, "reshuffle", True):
             return f"{stage.kind} '{stage.name}'"
         at = order.resolve(at, chain.lengths[i], sites[i])
     parts = _parts(chain).values()
-    return next(filter(None, (_fickle(part, not at.order[0]) for part in parts)), None)
+    return next(filter(None, (_fickle(part, not at.order[0], values) for part in parts)), None)
 
 
 def scanned_part(chain: Chain, scanned: Scanned, what: str) -> int:

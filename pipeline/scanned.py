@@ -93,9 +93,14 @@ class Scanned:
     @property
     def values(self) -> Any:
         """The column `[records]`, or a dict of columns where the function returned one."""
-        if self.column is None and self._header["named"]:
+        if self.is_named:
             return {name: replace(self, column=name).values for name in self._columns}
         return self.at(np.arange(len(self))) if self.is_flags_of_bounds else self._one("values")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it has several columns, of which none was chosen yet."""
+        return self.column is None and bool(self._header["named"])
 
     @property
     def is_flags_of_bounds(self) -> bool:
@@ -140,7 +145,7 @@ class Scanned:
         return flags
 
     def _one(self, what: str) -> NDArray[Any]:
-        if self.column is None and self._header["named"]:
+        if self.is_named:
             raise ScanError(
                 f"the scan at {self.path} has the columns {self._columns}, {what} wants one: "
                 f"choose it by scanned[{self._columns[0]!r}]"

@@ -27,6 +27,7 @@ from pipeline import (
 )
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, PipelineError, StreamEndError
+from pipeline.roots import seeded
 from pipeline.scannable import scan_key
 from pipeline.scanned import Scanned, key_digest
 from tests.writers import FORMATS
@@ -167,8 +168,12 @@ def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
     ds = files.dataset(kind, n, seed) if isinstance(kind, str) else _join(files, kind, seed, depth)
     for i, (op, *args) in enumerate(ops):
         name = f"{'d' * depth}s{i}"
+        if op == "interleave" and seeded(ds.chain):
+            continue
         of_files = _OF_FILES.get(op)
-        ds = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
+        new = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
+        # a scan of shuffled rows holds only where its shuffles stand
+        ds = ds if depth and seeded(new.chain) else new
     return ds
 
 

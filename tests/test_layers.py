@@ -21,7 +21,7 @@ FLOORS = (
     {"chain"},
     {"roots", "runs", "scannable"},
     {"mixes"},
-    {"lanes"},
+    {"lanes", "packing"},
     {"cache"},
     {"dataset"},
     {"workers", "checkpoint", "provenance", "frontier"},

@@ -14,9 +14,9 @@ VERSION = 1
 WHOLE = 2  # of a state with the fields LATER[2]: restoring only some must not go unnoticed
 EXCLUDING = 3
 LATER = {1: set[str](), 2: {"since", "skips"}, 3: {"since", "skips", "excluded"}}
-Rule = tuple[int, str, int | None]  # batch size, remainder, steps
 Ranges = tuple[tuple[int, int], ...]
 Skips = Ranges
+Rule = tuple[Ranges, str, int | None]  # (from_step, batch size) each, remainder, steps
 Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
 
 
@@ -26,7 +26,7 @@ class Saved:
 
     Attributes:
         cursor: where the stream stands; its lanes are those that the state knows.
-        rule: (batch size, remainder, steps) it was saved under; None if the rows tell.
+        rule: (batch sizes, remainder, steps) it was saved under; None if the rows tell.
         since: where other batches than these led to it, the step at which these began; else 0.
         skips: rising, disjoint half-open step ranges.
         excluded: records that are left out.
@@ -69,7 +69,7 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> 
     if c.lanes:
         state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
         state["taken"] = c.taken
-        state["rule"] = list(saved.rule or ())
+        state["rule"] = _plain(saved.rule) if saved.rule else []
     return state
 
 
@@ -228,8 +228,16 @@ def _exclusion(values: Any) -> Exclusion:
 
 
 def _rule(values: Any) -> Rule:
-    size, remainder, steps = values
-    return _whole(size), str(remainder), None if steps is None else _whole(steps)
+    sizes, remainder, steps = values
+    pairs = sizes if isinstance(sizes, list | tuple) else [(0, sizes)]
+    parts = tuple((_whole(since), _whole(size)) for since, size in pairs)
+    return parts, str(remainder), None if steps is None else _whole(steps)
+
+
+def _plain(rule: Rule) -> list[Any]:
+    # one size is a number, as in states from before there were schedules
+    sizes, remainder, steps = rule
+    return [sizes[0][1] if len(sizes) == 1 else [list(s) for s in sizes], remainder, steps]
 
 
 def _frontiers(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

@@ -55,6 +55,11 @@ class Kept:
         object.__setattr__(self, "code", digest.hexdigest())
         object.__setattr__(self, "counts", np.cumsum(np.concatenate(per)))
 
+    @property
+    def seeded(self) -> bool:
+        """Whether it holds only for the shuffles of this very place: those beneath were scanned."""
+        return any(k.rpartition(".")[2] == "seed" for k in self.flags.fingerprint())
+
     def __reduce__(self) -> Any:
         return Kept, (self.flags, self.name)
 

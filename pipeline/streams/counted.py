@@ -17,6 +17,7 @@ from pipeline.exclusions import Exclusions
 from pipeline.lanes import PassRows, Pending, Reader, open_reader
 from pipeline.lanes.blocks import FAR
 from pipeline.sampling.passes import Cursor, Lane, Place
+from pipeline.sampling.sizes import Sizes, agree, size_at
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.workers.work import Executor, LaneBlock
 
@@ -33,15 +34,14 @@ class CountedStream:
         executor: Executor,
         share: Share,
         *,
-        batch_size: int,
+        sizes: Sizes,
         remainder: str,
         steps: int | None,
     ) -> None:
         self._chain, self._executor = chain, executor
-        self._batch, self._remainder, self._steps = batch_size, remainder, steps
-        self._each = batch_size // chain.lanes
+        self._sizes, self._remainder, self._steps = sizes, remainder, steps
         self._reader = self._open()
-        self._rows = share.rows(batch_size)
+        self._rows = {size: share.rows(size) for _, size in sizes}
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == chain.lanes
         # without a common end, hosts would stop at different steps
@@ -67,7 +67,7 @@ class CountedStream:
 
     @property
     def rule(self) -> Rule:
-        return self._batch, self._remainder, self._steps
+        return self._sizes, self._remainder, self._steps
 
     @property
     def per_pass(self) -> int | None:
@@ -80,7 +80,11 @@ class CountedStream:
 
     def restore(self, saved: Saved) -> tuple[Cursor, bool]:
         cursor = self._own(saved.cursor)
-        other = saved.rule != self.rule and cursor.step > 0
+        other = cursor.step > 0 and not (
+            saved.rule is not None
+            and saved.rule[1:] == self.rule[1:]
+            and agree(saved.rule[0], self._sizes, cursor.step)
+        )
         if other and self._over(cursor):
             cursor = self.turn(cursor)
         self._marks = (
@@ -160,42 +164,45 @@ class CountedStream:
         parts: list[Block] = []
         slots: list[Int64s] = []
         lanes: list[Lane] = []
+        batch = size_at(self._sizes, cursor.step)
+        each = batch // self._chain.lanes
         for k, (lane, place) in enumerate(cursor.lanes):
             self._reader.keep(lane, place)
-            found, place = self._pull(lane, place, cursor, self._each)
+            found, place = self._pull(lane, place, cursor, each)
             parts += found
             lanes.append((lane, place))
-            slots.append(k * self._each + np.arange(sum(len(p) for p in found)))
+            slots.append(k * each + np.arange(sum(len(p) for p in found)))
         got = sum(len(s) for s in slots)
         if not self._enough(got, cursor):
             return None
         block = Block.concat(parts) if parts else Block([], Origin.none())
         pad = self._remainder == "pad"
         after = Cursor(
-            cursor.rows + (self._batch if pad or not self.alone else got),
+            cursor.rows + (batch if pad or not self.alone else got),
             cursor.step + 1,
             cursor.epoch,
             cursor.batch + 1,
             tuple(lanes),
-            cursor.taken + self._each,
+            cursor.taken + each,
         )
         self._mark(after := self.turn(after) if self._over(after) else after)
-        rows = self._rows if pad or not self.alone else np.arange(got)
+        rows = self._rows[batch] if pad or not self.alone else np.arange(got)
         places = np.concatenate(slots) if pad else np.arange(got)
-        total = self._batch if pad or not self.alone else got
+        total = batch if pad or not self.alone else got
         return Take(block, places, rows, total, after, kept=True)
 
     # ---- ends
 
     def _enough(self, got: int, cursor: Cursor) -> bool:
         # whether what was found is a batch: always, once a pass turns over in time
-        full = got == self._each * len(self.lanes)
+        batch = size_at(self._sizes, cursor.step)
+        full = got == batch // self._chain.lanes * len(self.lanes)
         if full or (self._remainder == "pad" and (self._steps or not self._over(cursor))):
             return True
         if self._steps is not None:
             raise StreamEndError(
                 f"steps={self._steps}, but pass {cursor.epoch} ends after {cursor.batch} batches "
-                f'of {self._batch}. Lower steps=, repeat() the dataset, or use remainder="pad".'
+                f'of {batch}. Lower steps=, repeat() the dataset, or use remainder="pad".'
             )
         return self._remainder == "keep" and got > 0
 
@@ -209,7 +216,8 @@ class CountedStream:
             # every host must come to the same answer, so each counts all lanes
             lanes = range(self._chain.lanes)
             return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
-        want = self._each if self._remainder == "drop" else 1
+        each = size_at(self._sizes, cursor.step) // self._chain.lanes
+        want = each if self._remainder == "drop" else 1
         left = [self._has(lane, at, cursor, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
 
@@ -242,12 +250,22 @@ class CountedStream:
         return sum(map(len, self._pull(lane, place, cursor, want)[0])) == want
 
     def _own_lanes(self) -> tuple[int, ...]:
-        lanes = np.unique(self._rows // self._each)
-        whole = (lanes[:, None] * self._each + np.arange(self._each)).ravel()
-        if not np.array_equal(whole, self._rows):
+        found = {self._lanes_of(size, rows) for size, rows in self._rows.items()}
+        if len(found) > 1:
             raise LanesError(
-                f"this process needs rows {self._rows[0]}..{self._rows[-1]} of {self._batch}, "
-                f"no whole lanes: the dataset has {self._chain.lanes} of {self._each} rows each "
+                f"this process would have other lanes as the batch size changes: {sorted(found)}. "
+                "Give it the same part of each batch."
+            )
+        return found.pop()
+
+    def _lanes_of(self, size: int, rows: Int64s) -> tuple[int, ...]:
+        each = size // self._chain.lanes
+        lanes = np.unique(rows // each)
+        whole = (lanes[:, None] * each + np.arange(each)).ravel()
+        if not np.array_equal(whole, rows):
+            raise LanesError(
+                f"this process needs rows {rows[0]}..{rows[-1]} of {size}, "
+                f"no whole lanes: the dataset has {self._chain.lanes} of {each} rows each "
                 "(saved states depend on it). New run: .lanes(number of hosts)."
             )
         return tuple(int(lane) for lane in lanes)

@@ -11,7 +11,8 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain
 from pipeline.checkpoint.state import Saved
 from pipeline.exclusions import Exclusions
-from pipeline.sampling.passes import Cursor, Passes
+from pipeline.sampling.passes import Cursor
+from pipeline.sampling.sizes import SizedPasses
 from pipeline.streams.replace import replaced
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
@@ -25,7 +26,7 @@ class IndexedStream:
     """Batches of an indexed dataset: arithmetic, then one read."""
 
     def __init__(
-        self, chain: Chain, executor: Executor, share: Share, passes: Passes, pad: bool
+        self, chain: Chain, executor: Executor, share: Share, passes: SizedPasses, pad: bool
     ) -> None:
         self._chain, self._executor, self._share = chain, executor, share
         self._passes, self._pad = passes, pad
@@ -51,7 +52,7 @@ class IndexedStream:
     def restore(self, saved: Saved) -> tuple[Cursor, bool]:
         cursor = replace(saved.cursor, lanes=(), taken=0)
         other = not saved.since and not self._passes.reaches(cursor)
-        if self._passes.per_pass:
+        if self._passes.per_pass != 0:
             cursor = self._passes.locate(cursor.step, cursor)  # of a full pass, the next one
         self._anchor = cursor if other or saved.since else Cursor()
         return cursor, other
@@ -145,7 +146,7 @@ class IndexedStream:
 
     def _mine(self, cursor: Cursor) -> tuple[Int64s, int, Int64s]:
         start, stop = self._passes.rows(cursor)
-        total = self._passes.batch_size if self._pad else stop - start
+        total = self._passes.size(cursor.step) if self._pad else stop - start
         mine = self._share.rows(total)
         rows = start + mine[mine < stop - start]
         return replaced(self._chain, rows, self._excluded, cursor.step), total, mine

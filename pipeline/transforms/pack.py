@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -95,7 +95,16 @@ class Pack:
         return dict(self.lengths) if isinstance(self.lengths, Mapping) else {_BARE: self.lengths}
 
     def apply(self, block: Block, site: Site) -> Block:
-        """The block's documents, packed.
+        """The block's documents, packed."""
+        return self.laid(block, site, self.plan)
+
+    def laid(self, block: Block, site: Site, plan: Callable[[Int64s], Layout]) -> Block:
+        """The block's documents, laid out as a plan says.
+
+        Args:
+            block: the documents.
+            site: for messages.
+            plan: from their lengths int64[n, fields], marks included.
 
         Raises:
             ChainError: rows have other fields than `lengths` and `meta`, or tokens that cannot hold
@@ -113,34 +122,44 @@ class Pack:
             bare = not isinstance(self.lengths, Mapping)
             docs, meta = documents(block, names, bare, describe, tuple(self.meta))
             for name in names:
-                check_marks(self._marks(name), name, docs[name])
+                check_marks(self.marks(name), name, docs[name])
             own = [np.fromiter(map(len, docs[name]), np.int64, len(block)) for name in names]
-            sizes = self._with_marks(np.stack(own, 1))
+            sizes = self.with_marks(np.stack(own, 1))
             self._check_sizes(sizes, limits, describe)
         except (ChainError, CollateError) as error:
             error.add_note(f"in {site.stage}")
             raise
-        layout = plan(sizes, limits, **self._rule())
-        origin = _origin(block.origin, layout, own[0], self._marks(names[0]))
+        layout = plan(sizes)
+        origin = packed_origin(self, block.origin, layout, own[0])
         if not layout.rows:
             return Block([], origin)
         columns: dict[str, Any] = {}
         for i, (name, limit) in enumerate(self.fields.items()):
-            arrays = filled(docs[name], layout, i, limit, self._marks(name))
+            arrays = filled(docs[name], layout, i, limit, self.marks(name))
             columns.update(zip(_outputs(name, len(names)), arrays, strict=True))
         kept = map_leaves(lambda a: values_of(a, layout, self.max_segments), meta)
         return Block(Columns({**columns, **kept}), origin)
 
-    def _rule(self) -> dict[str, Any]:
+    def plan(self, sizes: Int64s) -> Layout:
+        """Where documents of these lengths go: int64[n, fields], marks included."""
         names = ("how", "cross", "longest_first", "max_segments", "longer")
-        return {name: getattr(self, name) for name in names}
+        rule: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return plan(sizes, np.array(list(self.fields.values()), np.int64), **rule)
 
-    def _marks(self, name: str) -> Marks:
+    @property
+    def end_to_end(self) -> bool:
+        """Whether rows are cut out of documents laid end to end, whatever these are."""
+        plain = self.max_segments is None and self.longer == "split"
+        return self.how == "split" and self.cross and plain
+
+    def marks(self, name: str) -> Marks:
+        """The tokens before and after each document of a field."""
         bos, eos = (m.get(name) if isinstance(m, Mapping) else m for m in (self.bos, self.eos))
         return bos, eos
 
-    def _with_marks(self, own: Int64s) -> Int64s:
-        extra = [sum(m is not None for m in self._marks(name)) for name in self.fields]
+    def with_marks(self, own: Int64s) -> Int64s:
+        """Lengths int64[n, fields] with the marks that documents with tokens get."""
+        extra = [sum(m is not None for m in self.marks(name)) for name in self.fields]
         return own + np.array(extra) * own.any(1, keepdims=True)
 
     def _check_sizes(self, sizes: Int64s, limits: Int64s, describe: Describe) -> None:
@@ -184,7 +203,7 @@ class Pack:
             "max_segments": (self.max_segments, None),
             "longer": (self.longer, "split"),
             "marks": (
-                [self._marks(name) for name in self.fields],
+                [self.marks(name) for name in self.fields],
                 [(None, None)] * len(self.fields),
             ),
             "meta": (self.meta, ()),
@@ -241,7 +260,16 @@ def _check_meta(meta: tuple[str, ...], lengths: object, fields: dict[str, int]) 
         )
 
 
-def _origin(below: Origin, layout: Layout, size: Int64s, marks: Marks) -> Origin:
+def packed_origin(pack: Pack, below: Origin, layout: Layout, size: Int64s) -> Origin:
+    """Provenance of packed rows.
+
+    Args:
+        pack: how they are packed.
+        below: of the documents.
+        layout: where these go.
+        size: int64[n], tokens of each in the first field, without marks.
+    """
+    marks = pack.marks(next(iter(pack.fields)))
     first = layout.bounds[:-1]
     key = below.take(layout.document[first]).deeper(layout.start[first])
     # spans are of the document as it was
