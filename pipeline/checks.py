@@ -56,3 +56,10 @@ def function(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise ChainError(f"{name}({value!r}): give a function, not {type(value).__name__}")
     return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """The value, if it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ChainError(f"{name}={value!r}: give True or False")
+    return bool(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any, Literal, overload
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.cache import Cached
 from pipeline.chain import Chain, Leaf, Stage
-from pipeline.checks import function, whole
+from pipeline.checks import flag, function, whole
 from pipeline.errors import ChainError, LengthError, PositionError
 from pipeline.lanes import lane_blocks
 from pipeline.mixes import mixed
@@ -114,6 +114,7 @@ class Dataset:
         """
         name = name or "shuffle"
         seed = None if seed is None else whole("seed", seed, -(1 << 62))
+        reshuffle = flag("shuffle reshuffle", reshuffle)
         return self._ordered(Shuffle(name, seed, reshuffle, self._reach(window, chunks, run)))
 
     def _reach(self, window: int | None, chunks: int | None, run: int | None) -> Reach:
@@ -172,6 +173,7 @@ class Dataset:
         >>> Dataset({"x": np.arange(3)}).map(lambda c: {"y": c["x"] + 1}, batched=True)[2]
         {'y': np.int64(3)}
         """
+        batched = flag("map batched", batched)
         return self._transformed(Map(function("map", f), name or code_name(f), batched))
 
     def random_map(
@@ -197,7 +199,9 @@ class Dataset:
         >>> ds[1] == ds[1]
         True
         """
-        return self._transformed(RandomMap(f, name or code_name(f), seed_globals))
+        seed_globals = flag("random_map seed_globals", seed_globals)
+        stage = RandomMap(function("random_map", f), name or code_name(f), seed_globals)
+        return self._transformed(stage)
 
     def map_with_index(self, f: Callable[[int, Any], Any], *, name: str | None = None) -> Dataset:
         """Each row through `f(position, row)`: its position in this dataset, from 0.
@@ -317,8 +321,8 @@ class Dataset:
             how=how,
             block=whole("block", block, 1),
             name=name or how,
-            cross=cross,
-            longest_first=longest_first,
+            cross=flag("pack cross", cross),
+            longest_first=flag("pack longest_first", longest_first),
             max_segments=max_segments,
             longer=longer,
             bos=bos,
@@ -403,6 +407,8 @@ class Dataset:
         return self._ordered(Kept(flags, name))
 
     def _transformed(self, stage: Stage) -> Dataset:
+        if not isinstance(stage.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(f"{stage.kind}(name={stage.name!r}): give a string")
         self._refuse_twin(stage)
         return self._with(*self.chain.stages, stage)
 
@@ -591,7 +597,7 @@ def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
     >>> list(concatenate([Dataset(["a", "b"]), Dataset(["c"])]))
     ['a', 'b', 'c']
     """
-    return _over(Concatenation(numbered([ds.chain for ds in datasets])), seed)
+    return _over(Concatenation(numbered(_chains("concatenate", datasets))), seed)
 
 
 def interleave(
@@ -615,9 +621,7 @@ def interleave(
     >>> list(interleave([a, b, c], cycle=2))
     ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
     """
-    if isinstance(datasets, Dataset):
-        raise ChainError("interleave takes datasets in a list: interleave([a, b])")
-    chains = numbered([ds.chain for ds in datasets])
+    chains = numbered(_chains("interleave", datasets))
     cycle = len(chains) if cycle is None else whole("interleave cycle", cycle, 1)
     return _over(Interleaving(chains, cycle, whole("interleave run", run, 1)), seed)
 
@@ -628,7 +632,7 @@ def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
     >>> zip_datasets({"x": Dataset(["a", "b"]), "y": Dataset([1, 2])})[1]
     {'x': 'b', 'y': 2}
     """
-    return _over(Zip({name: ds.chain for name, ds in datasets.items()}), seed)
+    return _over(Zip(_named_chains("zip_datasets", datasets)), seed)
 
 
 def mix(
@@ -666,8 +670,7 @@ def mix(
     >>> list(ds), ds.fingerprint()["schedule.0"]
     (['a', 1, 'b', 'c', 2, 'd'], '0 {"a": 43691, "b": 21845}')
     """
-    chains = {name: ds.chain for name, ds in datasets.items()}
-    return _over(mixed(chains, weights, stop), seed)
+    return _over(mixed(_named_chains("mix", datasets), weights, stop), seed)
 
 
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:
@@ -675,7 +678,26 @@ def _rows(blocks: Iterator[Block]) -> Iterator[Block]:
         yield from (block.slice(i, i + 1) for i in range(len(block)))
 
 
+def _named_chains(kind: str, datasets: Mapping[str, Any]) -> dict[str, Chain]:
+    if not isinstance(datasets, Mapping) or not all(isinstance(n, str) for n in datasets):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"{kind} wants {{name: dataset}}, names being strings")
+    return dict(zip(datasets, _chains(kind, datasets.values()), strict=True))
+
+
+def _chains(kind: str, datasets: Iterable[Any]) -> list[Chain]:
+    if isinstance(datasets, Dataset):
+        raise ChainError(f"{kind} takes datasets in a list: {kind}([a, b])")
+    found = list(datasets)
+    for other in found:
+        if not isinstance(other, Dataset):
+            raise ChainError(
+                f"{kind} joins Datasets, not {type(other).__name__}: Dataset(…) of each"
+            )
+    return [ds.chain for ds in found]
+
+
 def _over(root: Root, seed: int, on_error: str = "raise") -> Dataset:
+    seed = whole("seed", seed, -(1 << 62))
     new = object.__new__(Dataset)
     new.chain = Chain(root, (), seed, 1, on_error)
     return new

@@ -165,6 +165,8 @@ def _choices(components: Sequence[Component]) -> str:
 def _of_files(
     components: Sequence[Component], given: Any, besides: str = ""
 ) -> list[tuple[str, int, int]]:
+    if not isinstance(given, str | os.PathLike | Iterable):
+        raise PositionError(f"files={given!r}: give names or patterns of files")
     wanted = [given] if isinstance(given, str | os.PathLike) else list(given)
     found: list[tuple[str, int, int]] = []
     if not wanted:

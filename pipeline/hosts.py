@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.chain import Chain
 from pipeline.checks import whole
-from pipeline.errors import BatchError, HostsError, LanesError
+from pipeline.errors import BatchError, FeedError, HostsError, LanesError
 from pipeline.sampling.passes import Passes
 from pipeline.sampling.sizes import Sizes
 from pipeline.streams import CountedStream, Share
@@ -34,13 +34,15 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Size
             raise HostsError(
                 f"{host=}, {hosts=} beside feed=: the feed knows its own rows. Drop them."
             )
+        if not (hasattr(feed, "rows") and hasattr(feed, "put")):
+            raise FeedError(f"feed={feed!r}: give JaxFeed(sharding) or TorchFeed()")
         return feed
     if (host is None) != (hosts is None):
         raise HostsError(f"{host=}, {hosts=}: give both, or neither")
     if host is None or hosts is None:
         _refuse_untold()
         return HostShare(0, 1)
-    if not 0 <= host < whole("hosts", hosts, 1, HostsError):
+    if not 0 <= whole("host", host, -(1 << 62), HostsError) < whole("hosts", hosts, 1, HostsError):
         raise HostsError(f"{host=} must lie in 0..{hosts - 1}")
     for _, batch_size in sizes:
         if batch_size % hosts:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.batch import Assembly
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge
-from pipeline.checks import whole
+from pipeline.checks import function, whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
     BatchError,
@@ -102,6 +102,8 @@ class Loader:
             raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
         if steps is not None:
             whole("steps", steps, 1, BatchError)
+        if collate is not None:
+            function("collate", collate)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
         stack = (collate is None or remainder == "pad") and not late(dataset.chain)

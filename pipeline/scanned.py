@@ -53,6 +53,8 @@ class Scanned:
     digest: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ScanError(f"Scanned({self.path!r}): give the folder of a scan")
         object.__setattr__(self, "path", os.path.abspath(os.fspath(self.path)))
         found = str(self._header["digest"])
         if self.digest and found != self.digest:

@@ -36,7 +36,10 @@ class Pieces:
         self._here = os.path.join(folder, f"pieces-{digest}")
         size = max(LEAST, -(-rows // MOST))
         self.bounds = [*range(0, rows, size), rows]
-        os.makedirs(self._here, exist_ok=True)
+        try:
+            os.makedirs(self._here, exist_ok=True)
+        except OSError as e:
+            raise ScanError(f"a scan cannot be kept in {folder}: {e}. Give another path=") from e
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

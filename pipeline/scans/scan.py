@@ -70,6 +70,8 @@ def scan(
     if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"scan wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
     check_scannable(dataset.chain)
+    if not isinstance(path, str | os.PathLike | None) or not isinstance(name, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"scan({path=}, {name=}): give a folder and a name, as strings")
     who = chosen(workers)
     stage = Measure(function("scan", f), name or code_name(f))
     of = {**scan_key(dataset.chain), "function": f"{stage.name} {stage.code}"}

@@ -1,0 +1,51 @@
+"""Mistakes in a chain are refused where they are made, by name and with their value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline import Dataset, Loader, Scanned, concatenate, interleave, mix, scan, zip_datasets
+from pipeline.errors import (
+    ChainError,
+    FeedError,
+    HostsError,
+    PipelineError,
+    PositionError,
+    ScanError,
+)
+
+DS: Any = Dataset(range(10))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "why"),
+    [
+        (lambda: DS.shuffle(name=5), ChainError, r"shuffle\(name=5\): give a string"),
+        (lambda: DS.map(abs, name=5), ChainError, r"map\(name=5\): give a string"),
+        (lambda: DS.shuffle(reshuffle="no"), ChainError, "reshuffle='no': give True or False"),
+        (lambda: DS.map(abs, batched="x"), ChainError, "batched='x': give True or False"),
+        (lambda: DS.random_map(None), ChainError, r"random_map\(None\): give a function"),
+        (lambda: DS.random_map(abs, seed_globals=1), ChainError, "seed_globals=1: give True"),
+        (lambda: DS.pack(4, cross="a"), ChainError, "cross='a': give True or False"),
+        (lambda: concatenate([DS, 5]), ChainError, "concatenate joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
+        (lambda: interleave([DS, 5]), ChainError, "interleave joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
+        (lambda: zip_datasets({"a": 5}), ChainError, "zip_datasets joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
+        (lambda: concatenate(DS), ChainError, r"takes datasets in a list: concatenate\(\[a, b\]\)"),
+        (lambda: mix({"a": 5}, {"a": 1}), ChainError, "mix joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
+        (lambda: mix([DS], {"a": 1}), ChainError, "mix wants {name: dataset}"),  # pyright: ignore[reportArgumentType]
+        (lambda: zip_datasets([DS]), ChainError, "wants {name: dataset}"),  # pyright: ignore[reportArgumentType]
+        (lambda: concatenate([DS], seed="a"), ChainError, "seed='a'"),  # pyright: ignore[reportArgumentType]
+        (lambda: Loader(DS, 4, host=0.5, hosts=2), HostsError, "host=0.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: Loader(DS, 4, collate=5), ChainError, r"collate\(5\): give a function"),  # pyright: ignore[reportArgumentType]
+        (lambda: Loader(DS, 4, feed=5), FeedError, "feed=5: give JaxFeed"),  # pyright: ignore[reportArgumentType]
+        (lambda: Loader(DS, 4).skip(files=5), PositionError, "files=5: give names"),
+        (lambda: scan(DS, abs, path=5), ChainError, "path=5"),  # pyright: ignore[reportArgumentType]
+        (lambda: scan(DS, abs, path="/proc/nope/x"), ScanError, "cannot be kept in /proc/nope/x"),
+        (lambda: Scanned(5), ScanError, r"Scanned\(5\): give the folder"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_mistakes_are_named(make: Any, error: type[PipelineError], why: str) -> None:
+    with pytest.raises(error, match=why):
+        make()
