@@ -257,3 +257,16 @@ def test_states_that_lost_or_tore_their_exclusions_are_refused() -> None:
         Loader(Dataset(range(9)), 2).load_state_dict(lost)
     with pytest.raises(StateError, match="damaged"):
         Loader(Dataset(range(9)), 2).load_state_dict({**state, "excluded": [[0, ""]]})
+
+
+def test_what_was_known_of_later_steps_is_forgotten() -> None:
+    ds = Dataset(range(100)).filter(lambda x: True).repeat()
+    loader, plain = Loader(ds, 4), Loader(ds, 4)
+    run(loader, 9)
+    for one in (loader, plain):
+        one.seek(2)
+        one.skip(records=range(8, 20))
+    loader.seek(8)
+    for _ in range(6):
+        next(plain)
+    assert next(loader).tolist() == next(plain).tolist() == [44, 45, 46, 47]
