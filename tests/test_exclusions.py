@@ -40,7 +40,7 @@ def shown(loader: Loader, steps: range) -> set[tuple[str, int]]:
     return {r for k in steps for row in loader.where(k) for r in records(row)}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(anything(), st.integers(0, 6), st.lists(st.integers(0, 59), min_size=1, max_size=4))
 def test_excluded_records_never_come_and_what_was_stays(
     files: Files, recipe: Any, since: int, given: list[int]
@@ -58,7 +58,7 @@ def test_excluded_records_never_come_and_what_was_stays(
     except PositionError:
         assert not ds.counted  # all of an epoch is excluded
         return
-    except StreamEndError:
+    if "barren" in [*whole, *rest]:
         assert ds.counted
         return
     steps = range(since, since + 6)
@@ -74,7 +74,7 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counted_stream, "PATIENCE", 500)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(anything(), st.integers(0, 4), st.integers(1, 4), st.integers(0, 59))
 def test_exclusions_survive_resumes(
     files: Files, recipe: Any, since: int, more: int, record: int
@@ -99,7 +99,7 @@ def test_exclusions_survive_resumes(
     assert run(again, since + more) == run(loader, since + more)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(indexed(), st.integers(0, 39))
 def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:
     ds = build(files, recipe).repeat()
@@ -120,7 +120,7 @@ def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: i
     assert loaders[1].state_dict() == loaders[0].state_dict()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(counted(), st.integers(0, 59))
 def test_lane_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:
     ds = build(files, recipe).lanes(4).repeat()

@@ -36,7 +36,7 @@ def looked_up(loader: Loader, steps: int, record: tuple[str, int]) -> list[int]:
     return [k for k in range(steps) if any(record in records(r) for r in loader.where(k))]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(anything(), st.sampled_from([4, 7]), st.sampled_from([None, 2]), st.integers(0, 59))
 def test_find_agrees_with_where(
     files: Files, recipe: Any, size: int, steps: int | None, number: int

@@ -205,7 +205,7 @@ def test_a_padded_finite_stream_ends_together_on_all_hosts(
     files: Files, recipe: Any, hosts: int
 ) -> None:
     ds = build(files, recipe).lanes(4)
-    assume(not ds.endless and _gives_rows(ds))
+    assume(not ds.endless and gives_rows(ds))
     once = list(islice(Loader(ds, 8, remainder="pad"), 12))
     assume(len(once) < 12)
     whole = [batch for _ in range(2) for batch in Loader(ds, 8, remainder="pad")]
