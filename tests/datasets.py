@@ -26,7 +26,7 @@ from pipeline import (
     zip_datasets,
 )
 from pipeline.debug.digest import digest
-from pipeline.errors import ChainError, PipelineError, StreamEndError
+from pipeline.errors import ChainError, PipelineError, ScanError, StreamEndError
 from pipeline.roots import seeded
 from pipeline.scannable import scan_key
 from pipeline.scanned import Scanned, key_digest
@@ -166,14 +166,19 @@ def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
     """
     kind, n, seed, ops = recipe
     ds = files.dataset(kind, n, seed) if isinstance(kind, str) else _join(files, kind, seed, depth)
+    beneath = [ds]
     for i, (op, *args) in enumerate(ops):
         name = f"{'d' * depth}s{i}"
         if op == "interleave" and seeded(ds.chain):
             continue
-        of_files = _OF_FILES.get(op)
-        new = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
+        if op == "packed":
+            new = packed(files, beneath, *args)
+        else:
+            of_files = _OF_FILES.get(op)
+            new = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
         # a scan of shuffled rows holds only where its shuffles stand
         ds = ds if depth and seeded(new.chain) else new
+        beneath.append(ds)
     return ds
 
 
@@ -181,6 +186,24 @@ def kept(files: Files, ds: Dataset) -> Dataset:
     """The rows that a scan flags, if it can be made and flags any."""
     flags = files.scanned(ds, some)
     return ds if flags is None or not flags.values.any() else ds.filter(flags)
+
+
+def tokens(row: Any) -> int:
+    return len(document(row)["tokens"])
+
+
+def packed(files: Files, beneath: list[Dataset], how: str, block: int) -> Dataset:
+    """The last dataset, packed by a scan of the last of these that can be scanned, if any can."""
+    scans = (files.scanned(ds, tokens) for ds in reversed(beneath))
+    lengths, docs = next((s for s in scans if s is not None), None), beneath[-1].map(document)
+    if lengths is None or docs.endless:
+        return beneath[-1]
+    try:
+        return docs.pack({"tokens": 5}, lengths=lengths, how=how, block=block)  # pyright: ignore[reportArgumentType]
+    except ChainError:  # another number of rows each epoch
+        return docs.pack({"tokens": 5}, lengths=lengths)
+    except ScanError:  # of a part of what is interleaved
+        return beneath[-1]
 
 
 _OF_FILES: dict[str, Callable[..., Dataset]] = {"cache": Files.cached, "kept": kept}
@@ -243,6 +266,11 @@ _OPS: dict[str, Callable[..., Dataset]] = {
 
 _BOUND = st.none() | st.integers(-12, 30)
 _KEEP = st.sampled_from([("map",), ("batched",), ("random_map",)])
+_MOVES = st.one_of(
+    st.sampled_from([("shuffle",), ("pinned",)]),
+    st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
+    st.tuples(st.just("repeat"), st.integers(1, 3)),
+)
 _ORDER = st.one_of(
     st.sampled_from([("shuffle",), ("window",), ("pinned",), ("map_with_index",), ("kept",)]),
     st.tuples(st.just("slice"), _BOUND, _BOUND, st.sampled_from([None, 1, 2, 3, -1])),
@@ -330,9 +358,18 @@ def counted(draw: st.DrawFn, depth: int = 3) -> Any:
     return kind, n, seed, [*ops, draw(_LANES)]
 
 
+@st.composite
+def scanned_packs(draw: st.DrawFn) -> Any:
+    """A recipe of an indexed dataset packed by a scan, where one can be made."""
+    kind, n, seed, ops = draw(indexed(st.integers(1, 40), 1))
+    pack = "packed", draw(st.sampled_from(["split", "first_fit", "best_fit"])), draw(_BLOCK)
+    above = draw(st.lists(st.one_of(_MOVES, st.just(("window",))), max_size=2))
+    return kind, n, seed, [*ops, pack, *above]
+
+
 def anything() -> st.SearchStrategy[Any]:
     """A recipe of any dataset."""
-    return st.one_of(indexed(), counted())
+    return st.one_of(indexed(), counted(), scanned_packs())
 
 
 def gives_rows(ds: Dataset) -> bool:

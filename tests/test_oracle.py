@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader, chain, concatenate, mix, zip_datasets
+from pipeline import Dataset, Loader, chain, concatenate, mix, scan, zip_datasets
 from pipeline.lanes import units
 from pipeline.provenance import RowOrigin
 from pipeline.sampling.permutation import Permutation
@@ -149,6 +150,23 @@ def _chains(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Dataset]:
 
 
 @st.composite
+def _steady_chains(draw: st.DrawFn) -> tuple[Any, Dataset]:
+    """Chains that a scan may be of: their rows stay in every epoch."""
+    theirs, ours = draw(_roots(0))
+    for i in range(draw(st.integers(0, 3))):
+        op = draw(st.sampled_from(["slice", "select", "map"]))
+        if op == "slice":
+            theirs = theirs.shuffle(f"s{i}").slice(0, max(1, theirs.n - 2))
+            ours = ours.shuffle(name=f"s{i}")[: max(1, len(ours) - 2)]
+        elif op == "select":
+            some = draw(st.lists(st.integers(0, theirs.n - 1), min_size=1, max_size=40))
+            theirs, ours = model.Slice(theirs, some), ours[some]
+        else:
+            theirs, ours = theirs.map(str), ours.map(lambda row: row)
+    return theirs, ours
+
+
+@st.composite
 def _counted_chains(draw: st.DrawFn) -> tuple[Any, Dataset]:
     theirs, ours = draw(_chains())
     for _ in range(draw(st.integers(1, 2))):
@@ -209,6 +227,47 @@ def test_indexed_rows_agree(pair: tuple[Any, Dataset], hosts: int) -> None:
         if theirs.n < 4:
             return
         loader = Loader(ours, 4, host=host, hosts=hosts, remainder="drop")
+        for step in range(len(loader)):
+            assert _our_rows(loader, step) == _model_rows(reference.next())
+        assert reference.next() is None
+
+
+def _flag(row: Row) -> bool:
+    return _keeps(row.record, row.place)
+
+
+@given(_steady_chains(), st.integers(1, 3))
+@settings(max_examples=60)
+def test_rows_kept_by_a_scan_agree(pair: tuple[Any, Dataset], repeats: int) -> None:
+    theirs, ours = pair
+    with tempfile.TemporaryDirectory() as folder:
+        flags = scan(ours, _flag, path=folder, workers=0)
+        kept = np.flatnonzero(flags.values).tolist()
+        if not kept:
+            return
+        theirs = model.Slice(theirs, kept).shuffle("after").repeat(repeats)
+        loader = Loader(ours.filter(flags).shuffle(name="after").repeat(repeats), 1)
+    reference: Any = model.Loader(theirs, 1)
+    for step in range(len(loader)):
+        assert _our_rows(loader, step) == _model_rows(reference.next())
+    assert reference.next() is None
+
+
+@given(_steady_chains(), st.integers(1, 6))
+@settings(max_examples=60)
+def test_rows_packed_by_a_scan_agree(pair: tuple[Any, Dataset], length: int) -> None:
+    def size(row: Row) -> int:
+        return 1 + _length_hash(row.record) % length
+
+    theirs, ours = pair
+    with tempfile.TemporaryDirectory() as folder:
+        lengths = scan(ours, size, path=folder, workers=0)
+        docs = ours.map(lambda row: np.full(size(row), row.record))
+        packed = docs.pack(
+            length, lengths=lengths, how="first_fit", block=BLOCK, longest_first=False
+        )
+        loader = Loader(packed, 1)
+        reference: Any = model.Loader(theirs.pack(length), 1)
         for step in range(len(loader)):
             assert _our_rows(loader, step) == _model_rows(reference.next())
         assert reference.next() is None
