@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,15 @@ class Segments:
         )
 
     @staticmethod
+    def both(one: Segments | None, other: Segments) -> Segments:
+        """Each row's segments of one, then those of the other."""
+        if one is None:
+            return other
+        n = len(one.bounds) - 1
+        every = Segments.concat([one, other]).take(np.arange(2 * n).reshape(2, n).T.ravel())
+        return replace(every, bounds=every.bounds[::2])
+
+    @staticmethod
     def none(n: int) -> Segments:
         """No segments for any of n rows: what unpacked rows have beside packed ones."""
         empty = np.zeros(0, np.int64)
@@ -129,6 +138,7 @@ class Origin:
             flat_map (its output's index) and pack (token offset of the row's first segment); -1
             where a component has fewer.
         segments: what fills packed rows; None where nothing was packed.
+        beside: the records of a zip's other datasets, as segments without tokens; None without zip.
     """
 
     component: Int64s
@@ -136,6 +146,7 @@ class Origin:
     record: Int64s
     place: Int64s
     segments: Segments | None = None
+    beside: Segments | None = None
 
     def __len__(self) -> int:
         return len(self.record)
@@ -153,12 +164,14 @@ class Origin:
     def take(self, indices: Int64s) -> Origin:
         """Rows by index."""
         segments = None if self.segments is None else self.segments.take(indices)
+        beside = None if self.beside is None else self.beside.take(indices)
         return Origin(
             self.component[indices],
             self.epoch[indices],
             self.record[indices],
             self.place[indices],
             segments,
+            beside,
         )
 
     def deeper(self, place: Int64s) -> Origin:
@@ -169,6 +182,7 @@ class Origin:
             self.record,
             np.column_stack([self.place, place]).astype(np.int64),
             self.segments,
+            self.beside,
         )
 
     @staticmethod
@@ -178,16 +192,31 @@ class Origin:
             np.pad(p.place, ((0, 0), (0, depth - p.place.shape[1])), constant_values=-1)
             for p in parts
         ]
-        segments = None
+        segments = beside = None
         if any(p.segments is not None for p in parts):
             segments = Segments.concat([p.segments or Segments.none(len(p)) for p in parts])
+        if any(p.beside is not None for p in parts):
+            beside = Segments.concat([p.beside or Segments.none(len(p)) for p in parts])
         return Origin(
             np.concatenate([p.component for p in parts]),
             np.concatenate([p.epoch for p in parts]),
             np.concatenate([p.record for p in parts]),
             np.concatenate(places),
             segments,
+            beside,
         )
+
+    @staticmethod
+    def side_by_side(parts: Sequence[Origin]) -> Origin:
+        """Rows zipped: the first's provenance is theirs, the others' stands beside it."""
+        first, n, k = parts[0], len(parts[0]), len(parts) - 1
+        if not k:
+            return first
+        # row after row: its record of each of the others
+        others = Origin.concat(parts[1:]).take(np.arange(n * k).reshape(k, n).T.ravel())
+        none = np.zeros(n * k, np.int64)
+        beside = Segments(np.arange(n + 1) * k, others, none, none)
+        return replace(first, beside=Segments.both(first.beside, beside))
 
 
 @dataclass(frozen=True, slots=True)

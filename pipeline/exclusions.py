@@ -55,16 +55,17 @@ class Exclusions:
         return any(since <= step for since, _, _ in self.entries)
 
     def among(self, origin: Origin, step: int) -> NDArray[np.bool_]:
-        """bool[n]: which rows are excluded at a step; a packed row is if one of its segments is."""
+        """bool[n]: which rows are excluded at a step; a packed or zipped one is if a part is."""
         bad = np.zeros(len(origin), bool)
         for since, component, starts, stops in self._tables:
             if since <= step:
                 run = np.searchsorted(starts, origin.record, side="right") - 1
                 inside = (run >= 0) & (origin.record < stops[run])
                 bad |= inside & (origin.component == component)
-        if origin.segments is not None:
-            below = np.cumsum([0, *self.among(origin.segments.origin, step)])
-            bad |= np.diff(below[origin.segments.bounds]) > 0
+        for parts in (origin.segments, origin.beside):
+            if parts is not None:
+                below = np.cumsum([0, *self.among(parts.origin, step)])
+                bad |= np.diff(below[parts.bounds]) > 0
         return bad
 
     @cached_property
@@ -112,8 +113,8 @@ def records_of(components: Sequence[Component], given: Any) -> list[tuple[str, i
 
 def _named(components: Sequence[Component], given: Any) -> Iterator[tuple[str, int, int]]:
     if isinstance(given, RowOrigin):
-        for segment in given.segments:
-            yield from _named(components, segment.row)
+        for row in (*(segment.row for segment in given.segments), *given.beside):
+            yield from _named(components, row)
         if not given.segments:
             yield given.component, given.record, given.record + 1
     elif isinstance(given, SegmentOrigin):

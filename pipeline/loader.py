@@ -20,7 +20,7 @@ from pipeline.errors import (
     PositionError,
 )
 from pipeline.exclusions import Exclusions, records_of
-from pipeline.finding import found_steps
+from pipeline.finding import check_arithmetic, found_steps
 from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.hosts import share_of
 from pipeline.lanes import late
@@ -348,17 +348,22 @@ class Loader:
         Args:
             records: rows of `where`, numbers or ranges of the source, (component, number) or
                 (file, number in it).
-            within: steps to look at; by default all up to where the loader stands.
+            within: steps to look at; by default all up to where the loader stands. Of a counted
+                dataset, or one that skips what fails, only reading these steps again tells, so
+                they must be given.
 
         Raises:
-            PositionError: there is no such record.
+            PositionError: there is no such record, or `within` is needed.
 
         >>> loader = Loader(Dataset({"x": np.arange(8)}).shuffle().repeat(), 2)
         >>> [5 in loader[step]["x"] for step in loader.find(5, within=range(40))]
         [True, True, True, True, True, True, True, True, True, True]
         """
         wanted = records_of(self._dataset.components, records)
-        within = range(self._since, self.step) if within is None else self._skipping.steps(within)
+        if within is None:
+            check_arithmetic(self._dataset.chain)
+            within = range(self._since, self.step)
+        within = self._skipping.steps(within)
         steps = found_steps(self._stream, self._dataset.chain, wanted, within)
         return [step for step in steps if self._skipping.end(step) is None]
 

@@ -114,6 +114,21 @@ class Mix(_Mixed):
         order, index = np.divmod(given, size)
         return At(order + (at.epoch - at.order) * turns, order, index)
 
+    def drawn(self, name: str, order: int, low: int, high: int) -> tuple[int, int]:
+        """Rows `[first, last)` of a dataset, over its epochs, that stand at [low, high) here."""
+        c, deal = self.schedule.names.index(name), self.schedule.pattern
+        if not self.schedule.live or c not in self.schedule.live:
+            return 0, 0
+        before = order * int(self._each[c]) if self._length < ENDLESS else 0
+        first, last = (before + int(deal.counts(row)[c]) for row in (low, high))
+        return first, last
+
+    def row(self, name: str, order: int, given: int) -> int:
+        """Where a dataset's row, counted over its epochs, stands in one epoch's order."""
+        c = self.schedule.names.index(name)
+        before = order * int(self._each[c]) if self._length < ENDLESS else 0
+        return self.schedule.pattern.find(c, given - before)
+
     @property
     def _each(self) -> Int64s:
         return self.schedule.pattern.counts(self._length)

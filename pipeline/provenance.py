@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
 
-from pipeline.block import Origin
+from pipeline.block import Origin, Segments
 from pipeline.types import Component
 
 
@@ -30,6 +31,7 @@ class RowOrigin(NamedTuple):
         file: the file that holds the record, or the source's type.
         file_record: its index in that file.
         segments: what fills a packed row.
+        beside: of a zipped row, the records of the other datasets.
     """
 
     component: str
@@ -39,6 +41,7 @@ class RowOrigin(NamedTuple):
     file: str
     file_record: int
     segments: tuple[SegmentOrigin, ...]
+    beside: tuple[RowOrigin, ...] = ()
 
 
 class Provenance(Sequence[RowOrigin]):
@@ -86,6 +89,8 @@ _TITLES = ("row", "epoch", "record", "of", "component", "place", "tokens")
 
 def _lines(i: int, row: RowOrigin) -> list[tuple[str, ...]]:
     documents = [(s.row, f"{s.start}:{s.stop}") for s in row.segments] or [(row, "")]
+    documents = [(each, span) for top, span in documents for each in (top, *top.beside)]
+    documents += [(each, "") for each in row.beside if row.segments]
     return [
         (
             str(i),
@@ -107,13 +112,8 @@ def _aligned(cells: list[str], *, right: bool) -> list[str]:
 
 def _rows(components: Sequence[Component], origin: Origin) -> list[RowOrigin]:
     files, inner = _files(components, origin)
-    inside = None
-    bounds = np.zeros(len(origin) + 1, np.int64)
-    if origin.segments is not None:
-        s, bounds = origin.segments, origin.segments.bounds
-        below = _rows(components, s.origin)
-        spans = zip(below, s.start.tolist(), s.stop.tolist(), strict=True)
-        inside = [SegmentOrigin(*span) for span in spans]
+    inside = _parts(components, origin.segments, len(origin))
+    beside = _parts(components, origin.beside, len(origin))
     return [
         RowOrigin(
             "/".join(components[int(origin.component[i])].path),
@@ -122,10 +122,24 @@ def _rows(components: Sequence[Component], origin: Origin) -> list[RowOrigin]:
             tuple(int(p) for p in origin.place[i] if p >= 0),
             files[i],
             inner[i],
-            tuple(inside[bounds[i] : bounds[i + 1]]) if inside else (),
+            inside[i],
+            tuple(part.row for part in beside[i]),
         )
         for i in range(len(origin))
     ]
+
+
+def _parts(
+    components: Sequence[Component], parts: Segments | None, n: int
+) -> list[tuple[SegmentOrigin, ...]]:
+    # what stands in each of n rows
+    if parts is None:
+        return [()] * n
+    spans = zip(
+        _rows(components, parts.origin), parts.start.tolist(), parts.stop.tolist(), strict=True
+    )
+    every = [SegmentOrigin(*span) for span in spans]
+    return [tuple(every[a:b]) for a, b in pairwise(parts.bounds.tolist())]
 
 
 def _files(components: Sequence[Component], origin: Origin) -> tuple[list[str], list[int]]:

@@ -69,11 +69,12 @@ class Joined:
         """A component's Block or Origin with its sources counted as this root counts them."""
         if isinstance(rows, Block):
             return Block(rows.values, self.above(name, rows.origin))
-        segments: Segments | None = rows.segments
-        if segments is not None:
-            segments = replace(segments, origin=self.above(name, segments.origin))
-        component = rows.component + self._firsts[name]
-        return replace(rows, component=component, segments=segments)
+        inside: dict[str, Segments] = {
+            kind: replace(segments, origin=self.above(name, segments.origin))
+            for kind in ("segments", "beside")
+            if (segments := getattr(rows, kind)) is not None
+        }
+        return replace(rows, component=rows.component + self._firsts[name], **inside)
 
 
 class Concatenation(Joined):
@@ -115,6 +116,11 @@ class Concatenation(Joined):
                 places.append(here)
         return concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
 
+    def position(self, name: str, index: Int64s) -> Int64s:
+        """Where rows of one dataset stand."""
+        j = list(self.chains).index(name)
+        return index + (int(self._ends[j - 1]) if j else 0)
+
     def _locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
         """Which dataset gives the row at each position, and where in that dataset it stands."""
         which = np.searchsorted(self._ends, position, side="right").astype(np.int64)
@@ -136,12 +142,17 @@ class Interleaving(Concatenation):
         parts = super().fingerprint()
         return {**parts, "root": f"{parts['root']} {self._text}"}
 
+    def position(self, name: str, index: Int64s) -> Int64s:
+        return self._turns.position(list(self.chains).index(name), index)
+
     def _locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
         return self._turns.locate(position)
 
 
 class Zip(Joined):
-    """Datasets side by side: row i is {name: row i of each}; its provenance is the first's."""
+    """Datasets side by side: row i is {name: row i of each}; its provenance is the first's, the
+    others' records stand beside it.
+    """
 
     kind = "zip"
 
@@ -161,12 +172,15 @@ class Zip(Joined):
         return next(iter(self.chains.values())).length
 
     def origin(self, at: At, path: Path) -> Origin:
-        name, chain = next(iter(self.chains.items()))
-        return chain.origin(at, (*path, name))
+        parts = {name: c.origin(at, (*path, name)) for name, c in self.chains.items()}
+        return self._beside(parts)
+
+    def _beside(self, parts: Mapping[str, Origin]) -> Origin:
+        return Origin.side_by_side([self.above(name, part) for name, part in parts.items()])
 
     def read(self, at: At, path: Path) -> Block:
         blocks = {name: chain.read(at, (*path, name)) for name, chain in self.chains.items()}
-        origin = next(iter(blocks.values())).origin
+        origin = self._beside({name: block.origin for name, block in blocks.items()})
         values = {name: block.values for name, block in blocks.items()}
         if all(isinstance(v, Columns) for v in values.values()):
             return Block(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader, Threads, concatenate, merge
+from pipeline import Dataset, Loader, Threads, concatenate, merge, mix, zip_datasets
 from pipeline.debug.digest import digest
 from pipeline.errors import PipelineError, PositionError, StateError, StreamEndError
 from pipeline.streams import counted as counted_stream
@@ -40,7 +40,7 @@ def shown(loader: Loader, steps: range) -> set[tuple[str, int]]:
     return {r for k in steps for row in loader.where(k) for r in records(row)}
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(anything(), st.integers(0, 6), st.lists(st.integers(0, 59), min_size=1, max_size=4))
 def test_excluded_records_never_come_and_what_was_stays(
     files: Files, recipe: Any, since: int, given: list[int]
@@ -120,7 +120,7 @@ def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: i
     assert loaders[1].state_dict() == loaders[0].state_dict()
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(counted(), st.integers(0, 59))
 def test_lane_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:
     ds = build(files, recipe).lanes(4).repeat()
@@ -202,6 +202,95 @@ def test_a_packed_row_goes_with_any_of_its_documents() -> None:
     rows = [row for k in range(6) for row in loader.where(k)]
     assert all(s.row.record != second for row in rows for s in row.segments)
     assert len(rows) == 12
+
+
+def shares(loader: Loader, steps: range) -> Counter[str]:
+    return Counter(row.component for k in steps for row in loader.where(k))
+
+
+def test_shares_of_a_mix_hold_where_records_of_one_are_left_out() -> None:
+    parts = {"a": Dataset(range(900)).shuffle(), "b": Dataset(range(90)).shuffle().repeat()}
+    loader = Loader(mix(parts, {"a": 9, "b": 1}), 50)
+    before = shares(loader, range(18))
+    loader.skip(records=("b", range(45)))
+    assert shares(loader, range(18)) == before
+    left = Counter(row.record for k in range(18) for row in loader.where(k) if row.component == "b")
+    assert min(left) >= 45
+    assert max(left.values()) < 12
+    rare = Loader(mix(parts, {"a": 99, "b": 1}), 50)
+    rare.skip(records=("b", range(45)))
+    assert shares(rare, range(16)) == {"a": 792, "b": 8}
+    rare.skip(records=("b", range(90)))  # none of it is left: others stand for it
+    assert shares(rare, range(16)) == {"a": 800}
+
+
+def test_a_counted_mix_goes_on_with_its_next_rows() -> None:
+    parts = {"a": Dataset(range(60)).filter(lambda x: x % 2 == 0), "b": Dataset(range(60))}
+    ds = mix(parts, {"a": 1, "b": 1}).lanes(2).repeat()
+    loader = Loader(ds, 4)
+    hosts = [Loader(ds, 4, host=h, hosts=2) for h in range(2)]
+    plain = [row for k in range(6) for row in loader.where(k)]
+    bad = plain[8], plain[13]
+    for each in (loader, *hosts):
+        each.seek(2)
+        each.skip(records=bad)
+    gone = {r for row in bad for r in records(row)}
+    assert not gone & shown(loader, range(2, 12))
+    assert [list(loader.where(k)) for k in range(2)] == [plain[:4], plain[4:8]]
+    beneath = {r for r in shown(Loader(ds, 4), range(12)) if r[1] < 20}
+    assert beneath - shown(loader, range(12)) == gone
+    for k in range(2, 8):
+        assert [row for h in hosts for row in h.where(k)] == list(loader.where(k))
+
+
+def test_a_zipped_row_goes_with_any_of_its_records() -> None:
+    left, right = Dataset(range(40)).shuffle(), Dataset(range(100, 140)).shuffle()
+    ds = zip_datasets({"x": left, "y": right, "z": left})
+    loader = Loader(ds.repeat(), 8)
+    row = loader.where(2)[3]
+    assert [other.component for other in row.beside] == ["y", "z"]
+    values = loader[2]
+    assert [values[other.component][3] % 100 for other in row.beside] == [
+        other.record for other in row.beside
+    ]
+    assert str(loader.where(2)).splitlines()[11].split() == [
+        "3", "0", str(row.beside[0].record), "MemorySource", "y",
+    ]  # fmt: skip
+    assert loader.find(("y", row.beside[0].record), within=range(5)) == [2]
+    loader.skip(records=("y", row.beside[0].record))
+    batches = [loader[k] for k in range(10)]
+    assert all(100 + row.beside[0].record not in batch["y"] for batch in batches)
+    counted = Loader(ds.filter(lambda row: row["x"] % 2 == 0).repeat(), 4)
+    counted.skip(records=("z", range(20)))
+    seen = {int(z) for k in range(9) for z in counted[k]["z"]}
+    assert len(seen) > 5
+    assert min(seen) >= 20
+
+
+def test_what_stands_for_a_bad_record_is_not_an_excluded_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def half(x: int) -> int:
+        if x % 2:
+            raise ValueError(f"{x} is odd")
+        return x
+
+    ds = Dataset(range(24)).map(half).on_error("skip")
+    loader = Loader(ds.repeat(), 6)
+    assert next(loader).tolist() == [0, 2, 2, 4, 4, 6]
+    loader.skip(records=[4, range(7, 21)])
+    batches = [next(loader).tolist() for _ in range(6)]
+    assert {x for batch in batches for x in batch} == {0, 2, 6, 22}
+    assert [loader[k].tolist() for k in range(1, 7)] == batches
+    for k in range(1, 7):
+        assert [row.record for row in loader.where(k)] == batches[k - 1]
+    with Loader(ds.repeat(), 6, workers=Threads(2)) as ahead:
+        ahead.load_state_dict(loader.state_dict())
+        assert run(ahead, 4) == run(loader, 4)
+    loader.skip(records=[0, 2, 6, 22])
+    monkeypatch.setattr(replace, "TRIES", 4)
+    with pytest.raises(PositionError, match=r"have no others to stand for them.*exclude fewer"):
+        next(loader)
 
 
 def test_later_exclusions_join_earlier_ones() -> None:

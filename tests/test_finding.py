@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, finding, zip_datasets
 from pipeline.errors import PositionError
+from pipeline.inverse import positions
 from pipeline.provenance import RowOrigin
 from tests.datasets import Files, a_record, anything, build, gives_rows
 
@@ -29,7 +30,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def records(row: RowOrigin) -> set[tuple[str, int]]:
     own = {(row.component, row.record)} if not row.segments else set[tuple[str, int]]()
-    return own | {r for s in row.segments for r in records(s.row)}
+    own |= {r for s in row.segments for r in records(s.row)}
+    return own | {r for other in row.beside for r in records(other)}
 
 
 def looked_up(loader: Loader, steps: int, record: tuple[str, int]) -> list[int]:
@@ -47,6 +49,8 @@ def test_find_agrees_with_where(
     record = a_record(ds, number)
     loader = Loader(ds, size, steps=steps)
     few = finding.FEW
+    if not ds.counted and ds.chain.length:
+        positions(ds.chain, 0, 0, min(ds.chain.length, 40), [(*record, record[1] + 1)])
     expected = looked_up(loader, 9, record)
     try:
         for finding.FEW in (0, few):

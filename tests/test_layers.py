@@ -25,7 +25,7 @@ FLOORS = (
     {"cache"},
     {"dataset"},
     {"workers", "checkpoint", "provenance", "frontier"},
-    {"exclusions"},
+    {"exclusions", "inverse"},
     {"streams", "scans"},
     {"batch", "hosts", "once", "skipping", "finding"},
     {"opening"},

@@ -55,6 +55,10 @@ class Plan(Protocol):
         """
         ...
 
+    def holding(self, documents: Int64s, epoch: Any, sizes: Sizes) -> Int64s:
+        """The rows that pieces of documents of an epoch fill: the inverse of `pieces`."""
+        ...
+
 
 class EndToEnd:
     """All documents of an epoch end to end, cut every `limit` tokens: only the last row is padded.
@@ -95,6 +99,16 @@ class EndToEnd:
         start = np.maximum(begin[row], doc_begin[which]) - doc_begin[which]
         stop = np.minimum(end[row], doc_end[which]) - doc_begin[which]
         return Pieces(document[which], start, stop[:, None], row)
+
+    def holding(self, documents: Int64s, epoch: Any, sizes: Sizes) -> Int64s:
+        sums = self._sums.get(epoch, lambda: self._summed(sizes))
+        chunk = documents // CHUNK
+        before, which = _ranges(chunk * CHUNK, documents)
+        within = np.bincount(which, sizes(before)[:, 0], len(documents)).astype(np.int64)
+        begin = sums[chunk] + within
+        end = begin + sizes(documents)[:, 0]
+        full = end > begin
+        return np.unique(_ranges(begin[full] // self._limit, -(-end[full] // self._limit))[0])
 
     def _summed(self, sizes: Sizes) -> Int64s:
         # tokens before each chunk of documents, and in all
@@ -147,6 +161,16 @@ class Blocks:
         order = np.argsort(np.concatenate([p.row for p in parts]), kind="stable")
         names = ("document", "start", "stop", "row")
         return Pieces(*(np.concatenate([getattr(p, x) for p in parts])[order] for x in names))
+
+    def holding(self, documents: Int64s, epoch: Any, sizes: Sizes) -> Int64s:
+        starts = np.arange(self._blocks + 1) * self._n // self._blocks
+        block = np.searchsorted(starts, documents, side="right") - 1
+        parts = [np.zeros(0, np.int64)]
+        for b in np.unique(block).tolist():
+            layout = self._layout(b, sizes)
+            inside = np.isin(layout.document, documents[block == b] - self._start(b))
+            parts.append(self._firsts[b] + layout.row[inside])
+        return np.unique(np.concatenate(parts))
 
     def _start(self, b: int) -> int:
         return b * self._n // self._blocks

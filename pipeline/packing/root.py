@@ -78,6 +78,19 @@ class PackedRoot:
         chosen = any(s.kind in ("slice", "select") for s in stages[self._part :])
         return mixed and (chosen or isinstance(self._plan, Blocks))
 
+    @property
+    def documents(self) -> Chain:
+        """What is packed."""
+        return self._chain
+
+    def rows_of(self, documents: Int64s, order: int, path: Path) -> Int64s:
+        """The packed rows that hold documents of one epoch's order."""
+
+        def sizes(positions: Int64s) -> Int64s:
+            return self._sizes(positions, order, path)
+
+        return self._plan.holding(documents, (order, path), sizes)
+
     def length(self) -> int:
         return self._plan.rows
 

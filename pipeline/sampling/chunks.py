@@ -36,6 +36,10 @@ class Laid(Protocol):
         """The first row of each slot's chunk, where it lies in storage."""
         ...
 
+    def holding(self, record: Int64s) -> Int64s:
+        """In which slots the chunks of rows lie, by where these lie in storage."""
+        ...
+
 
 class Runs(Protocol):
     """Chunks: runs of rows that storage reads together."""
@@ -99,6 +103,9 @@ class _LaidEven:
     def record(self, slot: Int64s) -> Int64s:
         return self._order(slot) * self._size
 
+    def holding(self, record: Int64s) -> Int64s:
+        return self._order.inverse(record // self._size)
+
 
 class Bounded:
     """Runs of any sizes, as a source's `chunk_bounds` cuts them; empty ones do not count.
@@ -138,7 +145,11 @@ class Bounded:
 class _LaidBounded:
     def __init__(self, runs: Bounded, key: int) -> None:
         order = Permutation(runs.count, key)(np.arange(runs.count))
-        self._records = runs.bounds[order]
+        self._records, self._bounds, self._slots = (
+            runs.bounds[order],
+            runs.bounds,
+            np.argsort(order),
+        )
         sizes = np.diff(runs.bounds)[order]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -150,6 +161,9 @@ class _LaidBounded:
 
     def record(self, slot: Int64s) -> Int64s:
         return self._records[slot]
+
+    def holding(self, record: Int64s) -> Int64s:
+        return self._slots[np.searchsorted(self._bounds, record, side="right") - 1]
 
 
 # two int64 a chunk: of the epochs that batches and restored loaders are in
@@ -172,13 +186,27 @@ class Chunks:
         laid = self.runs.laid(derive_seed(*names, "chunks"))
         within = np.empty_like(index)
         for number, here in grouped(laid.slot(index) // self.window):
-            first = number * self.window
-            ends = laid.start(np.array([first, min(first + self.window, self.runs.count)]))
-            start, stop = ends.tolist()
-            key = derive_seed(*names, "window", number)
-            within[here] = start + Permutation(stop - start, key)(index[here] - start)
+            start, permutation = self._window(laid, number, names)
+            within[here] = start + permutation(index[here] - start)
         slot = laid.slot(within)
         return laid.record(slot) + within - laid.start(slot)
+
+    def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """At which positions `rows` stand."""
+        laid = self.runs.laid(derive_seed(*names, "chunks"))
+        slot = laid.holding(rows)
+        within = laid.start(slot) + rows - laid.record(slot)
+        out = np.empty_like(rows)
+        for number, here in grouped(slot // self.window):
+            start, permutation = self._window(laid, number, names)
+            out[here] = start + permutation.inverse(within[here] - start)
+        return out
+
+    def _window(self, laid: Laid, number: int, names: tuple[Name, ...]) -> tuple[int, Permutation]:
+        first = number * self.window
+        ends = laid.start(np.array([first, min(first + self.window, self.runs.count)]))
+        start, stop = ends.tolist()
+        return start, Permutation(stop - start, derive_seed(*names, "window", number))
 
     def __str__(self) -> str:
         return f"chunks={self.window} of {self.runs}"

@@ -70,15 +70,35 @@ class Turns:
             which[here], index[here] = self._within(int(self._breaks[s]), ahead)
         return which, index
 
+    def position(self, which: int, index: Int64s) -> Int64s:
+        """At which positions rows of one dataset stand: the inverse of `locate`.
+
+        >>> Turns([3, 1, 2], cycle=2, run=1).position(2, np.array([0, 1])).tolist()
+        [3, 5]
+        """
+        out, rounds = np.empty_like(index), self._begin[which] + index // self._run
+        segment = np.searchsorted(self._breaks, rounds, side="right") - 1
+        for s in np.unique(segment).tolist():
+            here, first = segment == s, int(self._breaks[s])
+            active, _, ends = self._active(first)
+            place = int(np.flatnonzero(active == which)[0])
+            before = (rounds[here] - first) * ends[-1] + (ends[place - 1] if place else 0)
+            out[here] = self._firsts[s] + before + index[here] % self._run
+        return out
+
     def _within(self, round_: int, ahead: Int64s) -> tuple[Int64s, Int64s]:
-        active = np.flatnonzero((self._begin <= round_) & (round_ < self._begin + self._rounds))
-        active = active[np.argsort(self._slot[active])]
-        done = (round_ - self._begin[active]) * self._run
-        ends = np.cumsum(np.minimum(self._run, self._lengths[active] - done))
+        active, done, ends = self._active(round_)
         turns, inside = np.divmod(ahead, ends[-1])
         place = np.searchsorted(ends, inside, side="right")
         before = np.where(place > 0, ends[place - 1], 0)
         return active[place], done[place] + turns * self._run + inside - before
+
+    def _active(self, round_: int) -> tuple[Int64s, Int64s, Int64s]:
+        # who takes turns, what each has given, and where in a round its turn ends
+        active = np.flatnonzero((self._begin <= round_) & (round_ < self._begin + self._rounds))
+        active = active[np.argsort(self._slot[active])]
+        done = (round_ - self._begin[active]) * self._run
+        return active, done, np.cumsum(np.minimum(self._run, self._lengths[active] - done))
 
 
 def _schedule(rounds: list[int], cycle: int) -> tuple[Int64s, Int64s]:

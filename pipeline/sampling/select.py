@@ -36,6 +36,16 @@ class Select:
     def resolve(self, at: At, n: int, site: Site) -> At:
         return At(at.epoch, np.zeros_like(at.order), self.positions[at.index])
 
+    def touched(self, rows: int, n: int) -> int:
+        """Rows beneath that the first rows above touch; more than n if they were drawn again."""
+        if rows > len(self.positions) and n != ENDLESS:
+            return n + 1
+        return int(self.positions[:rows].max(initial=-1)) + 1
+
+    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
+        """At which positions the rows `index` beneath stand, each wherever it was chosen."""
+        return np.flatnonzero(np.isin(self.positions, index)).astype(np.int64)
+
     def fingerprint(self) -> str:
         content = self.positions.astype("<i8").tobytes()
         digest = hashlib.blake2b(content, digest_size=6).hexdigest()

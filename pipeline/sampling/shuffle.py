@@ -15,7 +15,10 @@ from pipeline.types import ENDLESS, At, Site
 
 
 class Reach(Protocol):
-    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names."""
+    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names.
+
+    Optional: `back(rows, n, names)`, its inverse, by which `Loader.find` need not look at each row.
+    """
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """What stands at positions `index` of an epoch of n rows: int64[m] to int64[m].

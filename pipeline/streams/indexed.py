@@ -13,7 +13,7 @@ from pipeline.checkpoint.state import Saved
 from pipeline.exclusions import Exclusions
 from pipeline.sampling.passes import Cursor
 from pipeline.sampling.sizes import SizedPasses
-from pipeline.streams.replace import replaced
+from pipeline.streams.replace import replaced, stood_in
 from pipeline.streams.take import Jump, Share, Take
 from pipeline.types import At
 from pipeline.workers.work import Executor, Pending, Rows
@@ -75,6 +75,15 @@ class IndexedStream:
         return Take(block, np.arange(len(rows)), mine, total, after, self._executor.fresh)
 
     def _evaluated(self, cursor: Cursor, rows: Int64s) -> Block:
+        return self._settled(cursor, rows, self._ready(cursor, rows))
+
+    def _settled(self, cursor: Cursor, rows: Int64s, block: Block) -> Block:
+        # a row that fails is replaced by its neighbour, which may be excluded
+        if not self._chain.skips or not self._excluded.begin(cursor.step):
+            return block
+        return stood_in(self._chain, rows, block, self._read, self._excluded, cursor.step)
+
+    def _ready(self, cursor: Cursor, rows: Int64s) -> Block:
         if cursor in self._ahead:
             pending, start, alone = self._ahead.pop(cursor)
             try:
@@ -85,6 +94,9 @@ class IndexedStream:
                 if alone:
                     raise
                 self._ahead = {c: part for c, part in self._ahead.items() if part[0] is not pending}
+        return self._read(rows)
+
+    def _read(self, rows: Int64s) -> Block:
         return self._executor.submit(Rows(rows), urgent=True).result()
 
     def expect(self, cursor: Cursor, jump: Jump) -> None:
@@ -120,7 +132,7 @@ class IndexedStream:
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor)
         if self._chain.skips:  # only reading tells which rows stand in for others
-            return self._executor.submit(Rows(rows), urgent=True).result().origin
+            return self._settled(cursor, rows, self._read(rows)).origin
         return self._chain.origin(At.of_rows(rows, max(1, self._chain.length)))
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from pipeline.block import Block, Columns, Int64s, Origin
+from pipeline.block import Block, Columns, Int64s, Origin, Segments
 from pipeline.debug.digest import digest
 from pipeline.types import Component, Site, Transform
 
@@ -64,10 +64,11 @@ def _site_of(block: Block) -> Site:
 
 def _origin_tree(origin: Origin) -> dict[str, Any]:
     tree = {name: getattr(origin, name) for name in ("component", "epoch", "record", "place")}
-    if origin.segments is not None:
-        s = origin.segments
-        spans = {"bounds": s.bounds, "start": s.start, "stop": s.stop}
-        tree["segments"] = spans | {"origin": _origin_tree(s.origin)}
+    for name in ("segments", "beside"):
+        s: Segments | None = getattr(origin, name)
+        if s is not None:
+            spans = {"bounds": s.bounds, "start": s.start, "stop": s.stop}
+            tree[name] = spans | {"origin": _origin_tree(s.origin)}
     return tree
 
 
