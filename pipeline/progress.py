@@ -1,4 +1,4 @@
-"""What a terminal shows while long work runs: a bar with rate and time left, lines elsewhere."""
+"""What people see of long work: a bar with rate and time left on a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-
-from pipeline.errors import need
 
 Advance = Callable[[int], None]
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -22,9 +20,6 @@ def progress(what: str, total: int, unit: str, *, done: int = 0) -> Generator[Ad
         total: how much there is.
         unit: of what.
         done: how much was there at the start: it counts as done, not as speed.
-
-    Raises:
-        MissingExtraError: stderr is a terminal and rich is not installed.
     """
     if not sys.stderr.isatty():
         yield _lines(what, total, unit, done)
@@ -32,8 +27,9 @@ def progress(what: str, total: int, unit: str, *, done: int = 0) -> Generator[Ad
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError as e:
-        raise need("report", "rich") from e
+    except ImportError:  # the work is worth more than its bar
+        yield _lines(what, total, unit, done)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

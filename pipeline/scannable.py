@@ -27,7 +27,7 @@ def scan_key(chain: Chain) -> dict[str, str]:
 def _needless(chain: Chain, prefix: str) -> Iterator[str]:
     # on_error says what stands for a bad record, whose value nobody needs
     yield prefix + "on_error"
-    if not any(s.random for s in chain.stages):
+    if not any(s.random for s in (*chain.before, *chain.stages)):
         yield prefix + "seed"
     for name, part in _parts(chain).items():
         yield from _needless(part, f"{prefix}{name}.")
@@ -40,10 +40,9 @@ def _parts(chain: Chain) -> dict[str, Chain]:
 def check_scannable(chain: Chain) -> None:
     """Raises ChainError if the rows of a chain have no lasting places, with the remedy."""
     if chain.counted:
-        stage = chain.stages[chain.split]
         raise ChainError(
-            f"a scan needs rows by position, but {stage.kind} '{stage.name}' counts rows as they "
-            "come: scan before it"
+            f"a scan needs rows by position, but {chain.counting} counts rows as they come: scan "
+            "before it"
         )
     if chain.length == ENDLESS:
         raise ChainError("a scan of an endless dataset would never end: scan before repeat()")
@@ -76,6 +75,8 @@ def _fickle(chain: Chain, pinned: bool, values: bool = True) -> str | None:
         if stage.random and int(at.order[0]) and getattr(stage, "reshuffle", True):
             return f"{stage.kind} '{stage.name}'"
         at = order.resolve(at, chain.lengths[i], sites[i])
+    if getattr(chain.root, "kind", "") == "mix" and int(at.order[0]):
+        return "mix, whose datasets go on from pass to pass,"
     parts = _parts(chain).values()
     return next(filter(None, (_fickle(part, not at.order[0], values) for part in parts)), None)
 

@@ -284,7 +284,7 @@ def test_what_stands_for_a_bad_record_is_not_an_excluded_one(
     assert [loader[k].tolist() for k in range(1, 7)] == batches
     for k in range(1, 7):
         assert [row.record for row in loader.where(k)] == batches[k - 1]
-    with Loader(ds.repeat(), 6, workers=Threads(2)) as ahead:
+    with Loader(ds.repeat(), 6, workers=Threads(2), ahead=1 << 10) as ahead:
         ahead.load_state_dict(loader.state_dict())
         assert run(ahead, 4) == run(loader, 4)
     loader.skip(records=[0, 2, 6, 22])

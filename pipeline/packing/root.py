@@ -37,6 +37,8 @@ class PackedRoot:
             epoch.
     """
 
+    kind = "pack(lengths=…)"
+
     def __init__(
         self, chain: Chain, pack: Pack, lengths: Scanned, counts: Int64s | None = None
     ) -> None:

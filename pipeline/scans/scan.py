@@ -6,6 +6,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +16,10 @@ from pipeline.chain import Chain
 from pipeline.checks import function
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, ScanError
+from pipeline.progress import progress as shown
 from pipeline.scannable import check_scannable, scan_key
 from pipeline.scanned import Scanned, differences, key_digest, read_header
 from pipeline.scans.pieces import Part, Pieces, end_to_end
-from pipeline.scans.progress import progress as shown
 from pipeline.transforms import Measure, code_name
 from pipeline.types import At, where
 from pipeline.workers import Workers, budget, chosen
@@ -50,7 +51,7 @@ def scan(
         path: the folder to keep it in; by default one named after f and what it is of, beside the
             files of the dataset. Several processes may make it together.
         workers: who evaluates, as in a Loader.
-        progress: show a bar, on a terminal.
+        progress: show how far it is: a bar on a terminal, else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.
 
     Returns:
@@ -118,16 +119,18 @@ def _make(pieces: Pieces, chain: Chain, stage: Measure, who: Workers, show: bool
     spans = [(pieces.bounds[i], pieces.bounds[i + 1]) for i in todo]
     total, left = chain.length, sum(stop - start for start, stop in spans)
     measured = Chain(chain.root, (*chain.stages, stage), chain.seed, 1, chain.on_error)
+    bar = shown(f"scan {stage.name}", total, "records", done=total - left)
     executor = who.open(measured, ahead=_AHEAD, stack=False)
     try:
-        with shown(stage.name, total, total - left, show) as advance:
-            found = _evaluated(executor, spans)
+        with bar if show else nullcontext(lambda now: None) as tell:
+            found, done = _evaluated(executor, spans), total - left
             for i, (start, stop) in zip(todo, spans, strict=True):
                 parts: list[Part] = []
                 for first in range(start, stop, ROWS):
                     block = next(found)
                     parts.append(_columns(measured, first, block))
-                    advance(len(block))
+                    done += len(block)
+                    tell(done)
                 pieces.write(i, end_to_end(parts))
     finally:
         executor.close()

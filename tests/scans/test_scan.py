@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import Dataset, Processes, Scanned, Threads, concatenate, scan
+from pipeline import Dataset, Processes, Scanned, Threads, concatenate, mix, scan
 from pipeline.errors import ChainError, RecordError, ScanError
 from tests.scans import killing
 
@@ -286,3 +286,30 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
         ds.filter(found)
     with pytest.raises(ScanError, match=r"holds int64\. Say which values stay: .*within"):
         ds.filter(found["length"])
+
+
+def test_a_mix_is_scanned_where_its_rows_stay_or_in_parts(tmp_path: Path) -> None:
+    parts = {"a": Dataset(range(9)), "b": Dataset(range(5))}
+    ds = mix(parts, {"a": 1, "b": 1})
+    with pytest.raises(ChainError, match=r"mix, whose datasets go on from pass to pass, sets"):
+        scan(ds, third, path=tmp_path / "no", workers=0)
+    counted = mix({"a": parts["a"].filter(third), "b": parts["b"]}, {"a": 1, "b": 1})
+    with pytest.raises(ChainError, match=r"but mix \(in it filter 'third' of dataset 'a'\) counts"):
+        scan(counted, third, path=tmp_path / "no", workers=0)
+    pinned = ds[:8]
+    flags = scan(pinned, third, path=tmp_path / "pinned", workers=0)
+    kept = pinned.filter(flags)
+    assert [kept.read(range(len(kept)), epoch=e).rows() for e in (0, 2)] == [[0, 0, 3, 3]] * 2
+    one = scan(parts["a"], third, path=tmp_path / "a", workers=0)
+    mixed = mix({**parts, "a": parts["a"].filter(one)}, {"a": 1, "b": 1})
+    assert not mixed.counted
+    assert list(mixed) == [0, 0, 3, 1, 6, 2]
+    with pytest.raises(ScanError, match=r"filter: Scanned\(.*a', 9 records\) is of another"):
+        ds.filter(one)
+
+
+def test_a_cache_beneath_changes_no_scan(tmp_path: Path) -> None:
+    ds = Dataset(range(12), seed=2).shuffle(reshuffle=False)
+    flags = scan(ds, third, path=tmp_path / "scan", workers=0)
+    assert list(ds.cache().filter(flags)) == list(ds.filter(flags))
+    assert len(scan(ds.cache(), third, path=tmp_path / "scan", workers=0)) == 12
