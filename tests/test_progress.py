@@ -21,20 +21,20 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     pytest.importorskip("rich")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stderr", seen := Terminal())
     scan(Dataset(range(3000)), abs, path=tmp_path / "a", workers=0)
-    assert "scan abs" in sys.stderr.getvalue()
-    assert "3,000/3,000 records" in sys.stderr.getvalue()
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert "scan abs" in seen.getvalue()
+    assert "3,000/3,000 records" in seen.getvalue()
+    monkeypatch.setattr(sys, "stderr", seen := Terminal())
     scan(Dataset(range(3000)), abs, path=tmp_path / "b", workers=0, progress=False)
-    assert sys.stderr.getvalue() == ""
+    assert seen.getvalue() == ""
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 def test_without_a_bar_there_are_lines(monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setattr(sys, "stderr", seen := stream())
     monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.0)
     with progress.progress("count", 1000, "records", done=100) as show:
         show(600)
-    assert sys.stderr.getvalue().startswith("count: 600/1,000 records, ")
+    assert seen.getvalue().startswith("count: 600/1,000 records, ")
