@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.checkpoint.mixture import undrawn
 from pipeline.errors import MismatchError, StateError
 from pipeline.sampling.passes import Cursor, Lane, freeze, thaw
+from pipeline.types import ENDLESS
 
 VERSION = 1
 WHOLE = 2  # of a state with the fields LATER[2]: restoring only some must not go unnoticed
@@ -131,8 +132,17 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     remedy = "Lanes cannot be changed on the way: build the dataset with the old number."
     if "lanes" not in wrong:
         names = ", ".join(repr(k) for k in wrong)
-        remedy = f"Intended? load_state_dict(s, allow={{{names}}})."
+        remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
     raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
+
+
+def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:
+    # how far the mixes are drawn whose schedules differ
+    rows = [row for name, row in _frontiers(state) if any(k.startswith(name) for k in wrong)]
+    if not rows:
+        return ""
+    end = "wholly" if rows[0] == ENDLESS else f"up to row {rows[0]}"
+    return f"The mix is drawn {end}: only from there on may its schedule change. "
 
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
