@@ -70,7 +70,7 @@ def convert(
         options: of the filesystem, where `out` is a URL.
 
     Raises:
-        SourceError: `out` has an unknown suffix, or holds something else.
+        SourceError: `out` has an unknown suffix, or holds something else; more shards than rows.
         ChainError: the dataset is counted or endless, or rows do not fit the format.
 
     >>> import tempfile
@@ -90,10 +90,15 @@ def convert(
     stem, suffix = os.path.splitext(name)
     if suffix not in WRITERS or not stem:
         raise SourceError(
-            f"{out}: name a file, as in out/train.parquet, with one of the suffixes "
-            f"{', '.join(WRITERS)}"
+            f"{out}: name a file with one of the suffixes {', '.join(WRITERS)}; as in "
+            "out/train.parquet"
         )
     shards = _shards(ds) if shards is None else whole("shards", shards, 1, SourceError)
+    if shards > max(1, len(ds)):
+        raise SourceError(
+            f"shards={shards} of {len(ds)} rows: some would hold none, and know no columns or "
+            f"dtype. Give at most {max(1, len(ds))}."
+        )
     names, place = Names(stem, suffix, shards), Place(root, options)
     plan = {"records": len(ds), "shards": shards, "skip_bad": skip_bad, "from": ds.fingerprint()}
     manifest = f"{name}.manifest.json"
@@ -162,7 +167,7 @@ def _shards(ds: Dataset) -> int:
     good, _ = survivors(ds.read, some)  # what cannot be read is met again, in its place
     rows = sum(len(block) for _, block in good)
     size = sum(weight(block) for _, block in good)
-    return max(1, -(-size * len(ds) // rows // SHARD)) if rows else 1
+    return max(1, min(len(ds), -(-size * len(ds) // rows // SHARD))) if rows else 1
 
 
 @contextmanager

@@ -136,6 +136,21 @@ def test_a_glob_passes_over_what_conversions_leave(tmp_path: Path, gcs: Gcs) -> 
         Dataset(f"{tmp_path}/m.idx")
 
 
+def test_json_that_bytes_hold_comes_back(tmp_path: Path) -> None:
+    rows = [{"id": i, "é": [i, "x"]} for i in range(9)]
+    convert(rows, f"{tmp_path}/a.jsonl")
+    convert(f"{tmp_path}/a.jsonl", f"{tmp_path}/b.bagz")
+    convert(f"{tmp_path}/b.bagz", f"{tmp_path}/c.jsonl")
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
+
+
+def test_no_shard_is_empty(tmp_path: Path) -> None:
+    assert len(convert(range(3), f"{tmp_path}/a.parquet", shards=3).files) == 3
+    assert len(Dataset(f"{tmp_path}/a-*")) == 3
+    with pytest.raises(SourceError, match=r"shards=4 of 3 rows: some would hold none.*at most 3"):
+        convert(range(3), f"{tmp_path}/b.parquet", shards=4)
+
+
 def source(url: str, gcs: Gcs) -> Any:
     from pipeline.sources import open_path
 

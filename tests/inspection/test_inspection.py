@@ -16,7 +16,7 @@ from pipeline.__main__ import main
 from pipeline.errors import RecordError, SourceError, StorageError
 from pipeline.inspection import Bad, Verified, check_manifest, inspect, verify, write_manifest
 from pipeline.inspection.preview import preview
-from pipeline.sources import manifest
+from pipeline.sources import manifest, open_path
 from tests import writers
 from tests.emulators.fixtures import Gcs
 from tests.inspection.formats import FORMATS, parquet, records
@@ -35,6 +35,7 @@ def test_every_format_near_and_far(tmp_path: Path, gcs: Gcs, name: str) -> None:
         found = inspect(glob, first=2, storage=storage)
         (held,) = found.sources
         assert (held.format, held.records, held.files, held.bytes) == (kind, 150, 2, size)
+        assert [Path(p).name for p in held.paths] == [f"0{suffix}", f"1{suffix}"]
         assert (set(held.fields), len(found.first), found.broken) == (fields, 2, ())
         assert json.loads(json.dumps(found.as_json()))["sources"][0]["records"] == 150
         done = verify(glob, storage=storage)
@@ -204,6 +205,11 @@ def test_storage_that_fails_is_no_bad_record(gcs: Gcs) -> None:
     with pytest.raises(StorageError, match=r"b\.txt may not be read"):
         verify(f"{gcs.bucket}/*.txt", storage=gcs.storage(deadline=5))
 
+    source = open_path(gcs.put("c.txt", b"1\n2\n"), storage=gcs.storage(deadline=5))
+    gcs.faults({"kind": "status", "status": 403}, match=r"GET /download.*c\.txt")
+    with pytest.raises(StorageError, match=r"c\.txt may not be read"):
+        verify(source)
+
 
 def test_empty_files_hold_nothing_and_are_well(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"")
@@ -269,6 +275,16 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert "Dataset(JsonLinesSource, seed=0)\n  .shuffle" in capsys.readouterr().out
     assert main(["inspect", "a.jsonl", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 5
+    Path("a.jsonl:3.txt").write_text("of that name\n")
+    Path("7:1").write_text("of that name\n")
+    assert main(["inspect", "a.jsonl:3.txt:1"]) == 0
+    assert '[0] "of that name"' in capsys.readouterr().out
+    assert main(["inspect", "7:1"]) == 1
+    assert "7:1 has the suffix ''" in capsys.readouterr().err
+    pq.write_table(pa.table({"id": [1]}), "good.parquet")
+    Path("bad.parquet").write_bytes(b"PAR1")
+    assert main(["inspect", "*.parquet"]) == 1
+    assert "Parquet: 1 record, 1 file" in capsys.readouterr().out
     assert main(["verify", "a.jsonl", "--workers", "0"]) == 0
     assert ": all can be read\n" in capsys.readouterr().out
     assert main(["verify", "*.jsonl", "--workers", "0"]) == 1

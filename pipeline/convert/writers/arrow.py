@@ -55,8 +55,7 @@ class ColumnFile:
         if self._schema is None:
             self._schema = table.schema
             self._writer = self._begin(self._path, table.schema)
-        if len(table):
-            self._writer.write_table(table)
+        self._writer.write_table(table)
 
 
 def parquet(path: str) -> ColumnFile:
