@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from pipeline import (
     ArrayRecordSource,
+    ArrowIpcSource,
     Dataset,
     Loader,
     MemorySource,
     ParquetSource,
+    SequenceSource,
+    WindowSource,
     concatenate,
     interleave,
     mix,
@@ -33,13 +36,8 @@ from pipeline.scanned import Scanned, key_digest
 from tests.writers import FORMATS
 
 Op = tuple[Any, ...]
-NUMBERED: dict[str, Callable[[Any], Any]] = {  # formats, and which number a record bears
-    "json lines": lambda row: row["id"],
-    "token rows": lambda row: int(row[0]),
-    "tokens": int,
-    "webdataset": lambda row: int(row["txt"]),
-}
-SOURCES = ("list", "columns", "array_record", "parquet", *NUMBERED)
+OTHERS = ("arrow", "sequence", "windows", *FORMATS)  # whose rows are of their own kind
+SOURCES = ("list", "columns", "array_record", "parquet", *OTHERS)
 
 
 # ---- rows are {"id": which record, "v": what was done to it}
@@ -86,8 +84,31 @@ def decode(record: bytes) -> Any:
     return {"id": np.int64(int(record)), "v": np.int64(int(record) * 5)}
 
 
-def numbered(number: Callable[[Any], Any], row: Any) -> Any:
-    return decode(b"%d" % number(row))
+def of_any(position: int, row: Any) -> Any:
+    return {"id": np.int64(position), "v": np.int64(int(digest(row), 16) % 1_000_003)}
+
+
+class Squares:
+    """Anything with a length and items."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: int) -> int:
+        return i * i
+
+
+def _arrow(folder: Path, counts: list[int]) -> list[str]:
+    table = pa.table({"x": np.arange(sum(counts)), "s": [str(i) for i in range(sum(counts))]})
+    paths: list[str] = []
+    for k, count in enumerate(counts):
+        paths.append(str(folder / f"{k}.arrow"))
+        with pa.ipc.new_file(paths[-1], table.schema) as writer:
+            writer.write_table(table.slice(sum(counts[:k]), count), max_chunksize=4)
+    return paths
 
 
 class Files:
@@ -98,7 +119,7 @@ class Files:
         self._made: list[Any] = []
         self.array_record = functools.cache(self._array_record)
         self.parquet = functools.cache(self._parquet)
-        self.format = functools.cache(self._format)
+        self.other = functools.cache(self._other)
 
     def close(self) -> None:
         """Let go of every file; reading opens it again."""
@@ -140,17 +161,23 @@ class Files:
         except ChainError:
             return None
 
-    def _format(self, kind: str, n: int) -> Any:
+    def _other(self, kind: str, n: int) -> Any:
+        if kind == "sequence":
+            return SequenceSource(Squares(n))
+        if kind == "windows":
+            return WindowSource(np.arange(3 * n + 1), 4, 3)
         folder = self._folder / f"{kind} {n}"
         folder.mkdir()
-        return self._kept(FORMATS[kind].open(FORMATS[kind].files(folder, [n // 2, 0, n - n // 2])))
+        counts = [n // 2, 0, n - n // 2]
+        if kind == "arrow":
+            return self._kept(ArrowIpcSource(_arrow(folder, counts)))
+        return self._kept(FORMATS[kind].open(FORMATS[kind].files(folder, counts)))
 
     def dataset(self, kind: str, n: int, seed: int) -> Dataset:
         if kind == "array_record":
             return Dataset(self.array_record(n), seed=seed).map(decode)
-        if kind in NUMBERED:
-            source = self.format(kind, n)
-            return Dataset(source, seed=seed).map(functools.partial(numbered, NUMBERED[kind]))
+        if kind in OTHERS:
+            return Dataset(self.other(kind, n), seed=seed).map_with_index(of_any)
         if kind == "parquet":
             return Dataset(self.parquet(n), seed=seed)
         columns = {"id": np.arange(n), "v": np.arange(n) * 5}
