@@ -90,7 +90,7 @@ def test_a_state_saved_under_one_is_restored_under_another(
 
 
 @given(anything(), st.lists(st.integers(0, 20), min_size=1, max_size=6), st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_seek_skip_and_peeks_with_work_under_way(
     files: Files, recipe: Any, steps: list[int], data: st.DataObject
 ) -> None:
