@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from pipeline.sources.location import Stat
 
 _BUCKET = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^/]+)/(.*)", re.DOTALL)
 _ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(0)}  # `remote` decides on tries
+_MOMENT = 0.1  # seconds
 _FIRST: list[int] = []  # the process in which obstore's threads were started
 
 
@@ -31,6 +34,7 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> Bucket:
         raise need("obstore", "obstore") from e
     if not _FIRST:
         _FIRST.append(os.getpid())
+        atexit.register(_settle)
     elif _FIRST[0] != os.getpid():
         raise SourceError(
             f"{url} cannot be read: this process was forked from one that used obstore, whose "
@@ -46,6 +50,12 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> Bucket:
             'or use engine="fsspec".'
         ) from e
     return Bucket(head, store)
+
+
+def _settle() -> None:
+    # its threads let go of Python's objects a little after an answer: whoever does so while the
+    # interpreter ends aborts the process (9 of 120 that read and ended on a busy machine)
+    time.sleep(_MOMENT)
 
 
 def split(url: str) -> tuple[str, str]:
