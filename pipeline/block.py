@@ -188,10 +188,10 @@ class Origin:
     @staticmethod
     def concat(parts: Sequence[Origin]) -> Origin:
         depth = max(p.place.shape[1] for p in parts)
-        places = [
-            np.pad(p.place, ((0, 0), (0, depth - p.place.shape[1])), constant_values=-1)
-            for p in parts
-        ]
+        place, start = np.full((sum(map(len, parts)), depth), -1, np.int64), 0
+        for p in parts:
+            place[start : start + len(p), : p.place.shape[1]] = p.place
+            start += len(p)
         segments = beside = None
         if any(p.segments is not None for p in parts):
             segments = Segments.concat([p.segments or Segments.none(len(p)) for p in parts])
@@ -201,7 +201,7 @@ class Origin:
             np.concatenate([p.component for p in parts]),
             np.concatenate([p.epoch for p in parts]),
             np.concatenate([p.record for p in parts]),
-            np.concatenate(places),
+            place,
             segments,
             beside,
         )

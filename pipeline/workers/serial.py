@@ -12,7 +12,7 @@ from pipeline.workers.stats import QueueStats
 from pipeline.workers.tickets import rows_of_a_work, weight
 from pipeline.workers.work import Rows, Work, evaluate
 
-SECONDS = 0.005  # of one work: the loop waits for all of it
+SECONDS = 0.02  # of one work: the loop waits for all of it
 
 
 @dataclass(frozen=True)
