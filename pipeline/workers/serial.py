@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.meter import METER, Sums
+from pipeline.workers.recent import Recent
 from pipeline.workers.stats import QueueStats
 from pipeline.workers.tickets import rows_of_a_work, weight
 from pipeline.workers.work import Rows, Work, evaluate
@@ -63,7 +64,7 @@ class SerialExecutor:
         self._chain, self._ahead = chain, ahead
         self._sums = Sums()
         self._works, self._busy = 0, 0.0
-        self._rows, self._bytes = 0, 0
+        self._cost = Recent()
         self.waiting = 0
 
     def submit(self, work: Work, *, urgent: bool = False) -> SerialResult:
@@ -76,22 +77,21 @@ class SerialExecutor:
             block = evaluate(self._chain, work)
         finally:
             self._works += 1
-            self._busy += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self._busy += seconds
             METER.into(before)
         if isinstance(work, Rows):
-            self._rows += len(block)
-            self._bytes += weight(block)
+            self._cost.add(rows=len(block), nbytes=weight(block), seconds=seconds)
         return block
 
     def room(self) -> bool:
         # for one work of several batches, once it is known how quick they are
-        return not self.waiting and self._rows > 0
+        return not self.waiting and bool(self._cost)
 
     def group(self, rows: int) -> int:
-        if not self._rows:
+        if not self._cost:
             return 1
-        each = self._bytes / self._rows
-        most = rows_of_a_work(self._busy / self._rows, SECONDS, each, self._ahead)
+        most = rows_of_a_work(self._cost.seconds, SECONDS, self._cost.nbytes, self._ahead)
         return max(1, most // max(1, rows))
 
     def stats(self) -> QueueStats:

@@ -14,6 +14,7 @@ from pipeline.block import Block, Columns
 from pipeline.errors import PipelineError
 from pipeline.meter import Tally, add_up, nbytes
 from pipeline.tree import leaves
+from pipeline.workers.recent import Recent
 from pipeline.workers.stats import QueueStats
 from pipeline.workers.work import Work
 
@@ -63,7 +64,9 @@ class Book:
         self._waiting: deque[Ticket] = deque()
         self._numbers = 0
         self._outstanding = self._ready = self._ready_bytes = self._asked_size = 0
-        self._done = self._done_size = self._done_bytes = 0
+        self._awaited, self._held = 0, False
+        self._done = self._done_size = 0
+        self._cost = Recent()
         self._busy = self._wait = 0.0
         self._stages: dict[str, Tally] = {}
         self.broken: BaseException | None = None
@@ -87,22 +90,38 @@ class Book:
             self._await(ticket)
         with self.lock:
             self._leave(ticket, "fetched")
+        self._resume()
         assert ticket.outcome is not None
         return ticket.outcome
 
     def _await(self, ticket: Ticket) -> None:
         started = time.perf_counter()
         with self.lock:
-            while ticket.outcome is None:
-                if self.broken is not None:
-                    raise self.broken
-                self.lock.wait()
+            self._awaited += 1
+        self._resume()
+        with self.lock:
+            try:
+                while ticket.outcome is None:
+                    if self.broken is not None:
+                        raise self.broken
+                    self.lock.wait()
+            finally:
+                self._awaited -= 1
             self._wait += time.perf_counter() - started
 
     def cancel(self, ticket: Ticket) -> None:
         with self.lock:
             self._leave(ticket, "cancelled")
             ticket.outcome = None
+        self._resume()
+
+    def _resume(self) -> None:
+        # whom a full budget held back looks again
+        if self._held:
+            with self.lock:
+                self._held = False
+                self.lock.notify_all()
+            self.more()
 
     def _leave(self, ticket: Ticket, state: str) -> None:
         if ticket.state in ("asked", "ready"):
@@ -123,29 +142,31 @@ class Book:
                 return True
             if not self._done:
                 return self._outstanding < 2 * self._workers + 2
-            coming = (self._asked_size + self._each()) * self._bytes_each()
+            coming = (self._asked_size + self._each()) * self._cost.nbytes
             return self._outstanding < MOST and self._ready_bytes + coming <= self._ahead
 
     def group(self, rows: int) -> int:
         """How many batches of so many rows make a good work; one, until some have been seen."""
         with self.lock:
-            if self._done < self._workers or not self._done_size:
+            if self._done < self._workers or not self._cost:
                 return 1
-            seconds, room = self._busy / self._done_size, self._ahead / (4 * self._workers + 4)
-            most = rows_of_a_work(seconds, SECONDS, self._bytes_each(), room)
+            room = self._ahead / (4 * self._workers + 4)
+            most = rows_of_a_work(self._cost.seconds, SECONDS, self._cost.nbytes, room)
             return max(1, most // max(1, rows))
 
     def _each(self) -> float:
         return self._done_size / self._done
 
-    def _bytes_each(self) -> float:
-        return self._done_bytes / max(1, self._done_size)
-
     # ---- who works
 
     def pull(self) -> Ticket | None:
-        """The next ticket to work on, if any; call it with the lock held."""
-        while self._waiting:
+        """The next ticket to work on, if any; call it with the lock held.
+
+        None where results that nobody fetches fill the budget: rows may be larger than those seen
+        when they were asked for.
+        """
+        self._held = bool(self._waiting) and self._ready_bytes > self._ahead and not self._awaited
+        while self._waiting and not self._held:
             ticket = self._waiting.popleft()
             if ticket.state == "asked":
                 return ticket
@@ -161,7 +182,7 @@ class Book:
             self._busy += seconds
             self._done += 1
             self._done_size += ticket.work.size
-            self._done_bytes += nbytes
+            self._cost.add(rows=ticket.work.size, nbytes=nbytes, seconds=seconds)
             if ticket.state != "asked":
                 return
             self._asked_size -= ticket.work.size
