@@ -224,6 +224,28 @@ def test_shares_of_a_mix_hold_where_records_of_one_are_left_out() -> None:
     assert shares(rare, range(16)) == {"a": 800}
 
 
+def test_what_stands_for_left_out_rows_of_a_mix_stays_when_weights_change() -> None:
+    parts = {n: Dataset({"x": np.arange(40)}, seed=i).shuffle() for i, n in enumerate("ab")}
+    loader = Loader(mix(parts, {"a": 3, "b": 1}, stop="never"), 8)
+    loader.skip(records=[("a", range(0, 20)), ("b", 7)])
+    whole = [(digest(next(loader)), list(loader.where(k))) for k in range(12)]
+    edited = [(0, {"a": 3, "b": 1}), (loader.frontier, {"a": 1, "b": 5})]
+    resumed = Loader(mix(parts, edited, stop="never"), 8)
+    resumed.load_state_dict(loader.state_dict())
+    assert [(digest(resumed[k]), list(resumed.where(k))) for k in range(12)] == whole
+
+
+@pytest.mark.parametrize("stop", ["never", "all"])
+def test_what_stands_for_left_out_rows_of_a_mix_is_of_their_epoch(stop: Any) -> None:
+    parts = {n: Dataset({"x": np.arange(40)}, seed=i).shuffle() for i, n in enumerate("ab")}
+    ds = mix(parts, {"a": 3, "b": 1}, stop=stop).repeat(2 if stop == "all" else None)
+    plain, loader = Loader(ds, 8), Loader(ds, 8)
+    loader.skip(records=[("a", range(0, 10))])
+    for step in range(30):
+        was, now = plain.where(step), loader.where(step)
+        assert [(r.component, r.epoch) for r in now] == [(r.component, r.epoch) for r in was]
+
+
 def test_a_counted_mix_goes_on_with_its_next_rows() -> None:
     parts = {"a": Dataset(range(60)).filter(lambda x: x % 2 == 0), "b": Dataset(range(60))}
     ds = mix(parts, {"a": 1, "b": 1}).lanes(2).repeat()

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain
+from pipeline.chain import Chain, as_order
 from pipeline.errors import PositionError
 from pipeline.exclusions import Exclusions
 from pipeline.mixes import Mix
 from pipeline.sampling.permutation import MOST, Permutation
+from pipeline.sampling.repeat import Repeat
 from pipeline.seeds import derive_seed
 from pipeline.types import At
 
@@ -25,8 +26,9 @@ def replaced(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int
     """Stream rows, those that are excluded at a step replaced: a function of each row alone.
 
     What replaces is drawn from the row's epoch, so that a file left out of an unshuffled dataset
-    is not replaced by copies of its neighbour; and in a mix from the same of its datasets, so that
-    shares hold, unless hardly any of that is left. One draw gives no two rows the same.
+    is not replaced by copies of its neighbour; and in a mix from the same of its datasets and that
+    one's epoch, so that shares hold and past rows stay what they were when weights change, unless
+    hardly any of that is left or dealt. One draw gives no two rows the same.
 
     Raises:
         PositionError: nothing of the epoch is left.
@@ -38,7 +40,11 @@ def replaced(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int
     if not len(bad):
         return rows
     rows = rows.copy()
-    kin, firsts = _kin(chain, origin.take(bad)), _first(chain, rows[bad])
+    rows[bad] = _relatives(chain, rows[bad], excluded, step)
+    origin = _origin(chain, rows[bad])
+    still = np.flatnonzero(excluded.among(origin, step))
+    bad, origin = bad[still], origin.take(still)
+    kin, firsts = _kin(chain, origin), _first(chain, rows[bad])
     for first in np.unique(firsts).tolist():
         here = firsts == first
         others = _Others(chain, first, excluded, step)
@@ -113,6 +119,38 @@ def _kin(chain: Chain, origin: Origin) -> Int64s:
         return np.zeros(len(origin), np.int64)
     names = [component.path[0] for component in chain.root.components(())]
     return np.unique(names, return_inverse=True)[1][origin.component].astype(np.int64)
+
+
+def _relatives(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
+    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch:
+    # drawn by what stands there, not by where it stands, which hangs on the weights to come
+    mix = chain.root
+    orders = [stage for stage in chain.stages if as_order(stage) is not None]
+    if not isinstance(mix, Mix) or not all(isinstance(stage, Repeat) for stage in orders):
+        return rows
+    found, left = rows.copy(), np.arange(len(rows))
+    for attempt in range(TRIES):
+        found[left] = [_relative(chain, mix, row, attempt) for row in rows[left].tolist()]
+        left = left[excluded.among(_origin(chain, found[left]), step)]
+        if not len(left):
+            return found
+    found[left] = rows[left]
+    return found
+
+
+def _relative(chain: Chain, mix: Mix, row: int, attempt: int) -> int:
+    # one draw; the row itself where what is drawn is not dealt in its pass
+    n = mix.length()
+    order, index = divmod(row, n)
+    which, _ = mix.schedule.pattern.at(np.array([index]))
+    name = mix.schedule.names[int(which[0])]
+    part, given = mix.chains[name], mix.drawn(name, order, index, index + 1)[0]
+    turn, place = divmod(given, part.length)
+    first = turn * part.length + place // min(part.period, MOST) * min(part.period, MOST)
+    size = min(part.period, MOST, part.length - first % part.length)
+    permuted = Permutation(size, derive_seed(chain.seed, "exclude", name, first, attempt))
+    there = mix.row(name, order, first + int(permuted(np.array([given - first]))[0]))
+    return order * n + there if 0 <= there < n else row
 
 
 class _Others:
