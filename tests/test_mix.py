@@ -270,3 +270,19 @@ def test_what_a_mix_refuses() -> None:
 def test_a_dataset_that_is_not_dealt_yet_may_be_added_empty_handed() -> None:
     ds = mix({"a": indexed("a", 9), "b": indexed("b", 9)}, {"a": 1, "b": 0}, "never")
     assert not of("b", xs(Loader(ds, 8), 4))
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_an_edit_that_makes_a_mix_counted_is_told_by_its_cause(above: bool) -> None:
+    def keep(row: Any) -> bool:
+        return True
+
+    a, b = Dataset(range(20)), Dataset(range(20)).filter(keep)
+    plain = mix({"a": a}, {"a": 1}, "never")
+    more = mix({"a": a, "b": b}, [(0, {"a": 1, "b": 0}), (400, {"a": 1, "b": 1})], "never")
+    if above:
+        plain, more = plain.filter(keep), more.filter(keep)
+    loader = Loader(plain, 4)
+    next(loader)
+    with pytest.raises(StateError, match=r"filter, flat_map or pack.* by a scan"):
+        Loader(more, 4).load_state_dict(loader.state_dict())

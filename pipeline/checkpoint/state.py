@@ -129,11 +129,21 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     if not wrong:
         return
     differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong)
-    remedy = "Lanes cannot be changed on the way: build the dataset with the old number."
+    remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
     if "lanes" not in wrong:
         names = ", ".join(repr(k) for k in wrong)
         remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
     raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
+
+
+def _lanes_remedy(before: bool, after: bool) -> str:
+    if before and after:
+        return "Lanes cannot be changed on the way: build the dataset with the old number."
+    was, now = ("by position", "as they come") if after else ("as they come", "by position")
+    return (
+        f"Its rows were known {was} and are now {now}: a filter, flat_map or pack came or went, "
+        "here or in a dataset of a mix. What is added can filter or pack by a scan instead."
+    )
 
 
 def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:

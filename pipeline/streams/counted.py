@@ -104,7 +104,10 @@ class CountedStream:
             for lane in self.lanes:
                 self._reader.check(known[lane])
         except (TypeError, ValueError) as e:
-            raise StateError(f"the state's lanes do not fit this dataset ({e}): use another") from e
+            raise StateError(
+                f"the state's lanes do not fit this dataset ({e}): it is another, or a mix in it "
+                "got its first filter, flat_map or pack: let that filter or pack by a scan"
+            ) from e
         return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
 
     def _mark(self, cursor: Cursor) -> None:
