@@ -13,7 +13,8 @@ COMMANDS = ("audit", "convert", "inspect", "manifest", "profile", "verify")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pipeline", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for name in COMMANDS:
         command = importlib.import_module(f"pipeline.commands.{name}")
         p = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
@@ -24,7 +25,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; errors that Lockstep raises on purpose are one line."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help()
+        return 2
     try:
         return args.run(args)
     except PipelineError as error:
