@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -18,7 +18,9 @@ FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
 MANY = 1 << 12  # records from which on it is
 
 
-def found_steps(stream: Stream, chain: Chain, spans: list[Span], within: range) -> list[int]:
+def found_steps(
+    stream: Stream, chain: Chain, spans: list[Span], within: range, excluded: Exclusions
+) -> list[int]:
     """Steps of a range whose batches hold one of the records.
 
     Args:
@@ -26,17 +28,31 @@ def found_steps(stream: Stream, chain: Chain, spans: list[Span], within: range) 
         chain: of its dataset.
         spans: the records.
         within: the steps to look at.
+        excluded: what is left out, so that other rows stand for it.
     """
-    records = sum(stop - start for _, start, stop in spans)
+    left_out = [(name, a, b) for _, name, ranges in excluded.entries for a, b in ranges]
+    every, runs = [*spans, *left_out], [within]
+    records = sum(stop - start for _, start, stop in every)
     if stream.rows_of is not None and chain.length > FEW and records <= MANY and len(within):
         try:
-            return _by_inverse(stream.rows_of, chain, spans, within)
+            steps = _by_inverse(stream.rows_of, chain, every, within)
         except NoInverseError:
             pass
+        else:
+            if not left_out:
+                return steps
+            runs = [range(step, step + 1) for step in steps]  # a row of these may be another now
+    return _by_looking(stream, chain, spans, runs)
+
+
+def _by_looking(
+    stream: Stream, chain: Chain, spans: list[Span], runs: Iterable[range]
+) -> list[int]:
     wanted = Exclusions(chain.root.components(()), [(0, name, ((a, b),)) for name, a, b in spans])
     hits = [
         steps[wanted.among(origin, 0)]
-        for steps, origin in stream.origins(within.start, within.stop)
+        for run in runs
+        for steps, origin in stream.origins(run.start, run.stop)
     ]
     return np.unique(np.concatenate(hits)).tolist() if hits else []
 

@@ -364,7 +364,7 @@ class Loader:
             check_arithmetic(self._dataset.chain)
             within = range(self._since, self.step)
         within = self._skipping.steps(within)
-        steps = found_steps(self._stream, self._dataset.chain, wanted, within)
+        steps = found_steps(self._stream, self._dataset.chain, wanted, within, self._excluded)
         return [step for step in steps if self._skipping.end(step) is None]
 
     # ---- state

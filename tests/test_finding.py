@@ -11,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, finding, zip_datasets
-from pipeline.errors import PositionError
+from pipeline.errors import PositionError, StreamEndError
 from pipeline.inverse import positions
 from pipeline.provenance import RowOrigin
+from pipeline.streams import IndexedStream
 from tests.datasets import Files, a_record, anything, build, gives_rows
 
 
@@ -158,3 +159,59 @@ def test_files_lie_in_runs(files: Files) -> None:
     assert [(stop - start) for _, start, stop in runs] == [14, 13, 13]
     for file, start, stop in runs:
         assert source.where(np.array([start, stop - 1])) == [(file, 0), (file, stop - start - 1)]
+
+
+@settings(max_examples=15)
+@given(
+    anything(),
+    st.sampled_from([4, 7]),
+    st.integers(0, 6),
+    st.lists(st.integers(0, 59), min_size=1, max_size=3),
+    st.integers(0, 59),
+)
+def test_find_agrees_with_where_after_records_are_left_out(
+    files: Files, recipe: Any, size: int, since: int, bad: list[int], number: int
+) -> None:
+    ds = build(files, recipe)
+    ds = (ds.lanes(1) if ds.counted else ds).repeat()
+    assume(gives_rows(ds) and all(len(c.source) for c in ds.components))
+    loader, record, few = Loader(ds, size), a_record(ds, number), finding.FEW
+    loader.seek(since)
+    loader.skip(records=[a_record(ds, k) for k in bad])
+    try:
+        expected = looked_up(loader, 9, record)
+        for finding.FEW in (0, few):
+            assert loader.find(record, within=range(9)) == expected
+    except (PositionError, StreamEndError):
+        return  # nothing is left
+    finally:
+        finding.FEW = few
+
+
+class Vast:
+    """More rows than anybody looks at."""
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def read(self, indices: Any) -> Any:
+        return indices.tolist()
+
+
+def test_records_are_found_by_arithmetic_after_others_were_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looking = IndexedStream.origins
+
+    def few(stream: IndexedStream, start: int, stop: int) -> Any:
+        assert stop - start < 100
+        return looking(stream, start, stop)
+
+    monkeypatch.setattr(IndexedStream, "origins", few)
+    loader = Loader(Dataset(Vast(), seed=1).shuffle().repeat(), 64)
+    bad = loader.where(3 * 10**7)[5].record
+    loader.skip(records=[bad])
+    loader.seek(4 * 10**7)
+    instead = loader.where(3 * 10**7)[5].record
+    assert 3 * 10**7 in loader.find(instead)
+    assert not loader.find(bad)

@@ -137,8 +137,9 @@ class IndexedStream:
 
     @property
     def rows_of(self) -> Callable[[int], tuple[int, int]] | None:
-        plain = not self._excluded.entries and not self._chain.skips
-        return (lambda step: self._passes.rows(self.locate(step))) if plain else None
+        if self._chain.skips:
+            return None
+        return lambda step: self._passes.rows(self.locate(step))
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
         if self._chain.skips:

@@ -103,7 +103,10 @@ class Stream(Protocol):
 
     @property
     def rows_of(self) -> Callable[[int], tuple[int, int]] | None:
-        """Stream rows `[start, stop)` of a step, over all hosts; None where no arithmetic tells."""
+        """Stream rows `[start, stop)` of a step, over all hosts; None where no arithmetic tells.
+
+        Of excluded ones others stand in their place.
+        """
         ...
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
