@@ -27,7 +27,8 @@ def whole(
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not number or not least <= value <= most:
         upper = "on" if most == 1 << 62 else f"to {most}"
-        raise error(f"{name}={value!r}: give a whole number from {least} {upper}")
+        span = f" from {least} {upper}" if least > -(1 << 62) else ""
+        raise error(f"{name}={value!r}: give a whole number{span}")
     return int(value)
 
 

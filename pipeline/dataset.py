@@ -560,6 +560,10 @@ class Dataset:
             self._refuse_counted("ds[positions]")
             return self._with(*self.chain.stages, Select(chosen(item, self.chain.length)))
         self._refuse_counted("ds[i]")
+        if isinstance(item, str):
+            raise PositionError(
+                f"ds[{item!r}]: give a row by its number; a field of it is ds[0][{item!r}]"
+            )
         item, n = whole("row", item, -(1 << 62), PositionError), self.chain.length
         position = item + n if item < 0 and not self.endless else item
         if not 0 <= position < n:

@@ -29,6 +29,8 @@ DS: Any = Dataset(range(10))
         (lambda: DS.random_map(None), ChainError, r"random_map\(None\): give a function"),
         (lambda: DS.random_map(abs, seed_globals=1), ChainError, "seed_globals=1: give True"),
         (lambda: DS.pack(4, cross="a"), ChainError, "cross='a': give True or False"),
+        (lambda: DS["x"], PositionError, r"ds\['x'\]: give a row by its number.*ds\[0\]\['x'\]"),
+        (lambda: DS[1.5], PositionError, "row=1.5: give a whole number$"),
         (lambda: concatenate([DS, 5]), ChainError, "concatenate joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
         (lambda: interleave([DS, 5]), ChainError, "interleave joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
         (lambda: zip_datasets({"a": 5}), ChainError, "zip_datasets joins Datasets, not int"),  # pyright: ignore[reportArgumentType]
