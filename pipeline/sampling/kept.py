@@ -37,8 +37,8 @@ class Kept:
     name: str
     code: str = field(init=False, repr=False)
     counts: Int64s = field(init=False, repr=False, compare=False)
-    kind: str = field(default="filter", init=False)
-    random: bool = field(default=False, init=False)
+    kind = "filter"
+    random = False
 
     def __post_init__(self) -> None:
         dtype = self.flags.dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,9 +21,9 @@ class Repeat:
 
     epochs: int | None
 
-    kind: str = field(default="repeat", init=False)
-    name: str = field(default="repeat", init=False)
-    random: bool = field(default=False, init=False)
+    kind = "repeat"
+    name = "repeat"
+    random = False
 
     def length(self, n: int) -> int:
         return ENDLESS if self.epochs is None or n == ENDLESS else n * self.epochs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ class Select:
 
     positions: Int64s
 
-    kind: str = field(default="select", init=False)
-    name: str = field(default="select", init=False)
-    random: bool = field(default=False, init=False)
+    kind = "select"
+    name = "select"
+    random = False
 
     def length(self, n: int) -> int:
         return len(self.positions)

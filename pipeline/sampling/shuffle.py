@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -98,8 +98,8 @@ class Shuffle:
     reshuffle: bool = True
     reach: Reach = Everywhere()
 
-    kind: str = field(default="shuffle", init=False)
-    random: bool = field(default=True, init=False)
+    kind = "shuffle"
+    random = True
 
     def length(self, n: int) -> int:
         return n

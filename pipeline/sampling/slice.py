@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,9 +23,9 @@ class Slice:
     step: int
     count: int
 
-    kind: str = field(default="slice", init=False)
-    name: str = field(default="slice", init=False)
-    random: bool = field(default=False, init=False)
+    kind = "slice"
+    name = "slice"
+    random = False
 
     def length(self, n: int) -> int:
         return self.count

@@ -44,9 +44,9 @@ class Bucket:
     block: int = 1024
     name: str = "bucket"
     code: str = field(init=False, repr=False)
-    kind: str = field(default="bucket", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=True, init=False, repr=False)
+    kind = "bucket"
+    random = False
+    counted = True
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)

@@ -34,9 +34,9 @@ class Filter:
     name: str
     block: int = 64
     code: str = field(init=False, repr=False)
-    kind: str = field(default="filter", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=True, init=False, repr=False)
+    kind = "filter"
+    random = False
+    counted = True
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)

@@ -34,9 +34,9 @@ class FlatMap:
     name: str
     block: int = 64
     code: str = field(init=False, repr=False)
-    kind: str = field(default="flat_map", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=True, init=False, repr=False)
+    kind = "flat_map"
+    random = False
+    counted = True
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)

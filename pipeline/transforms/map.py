@@ -34,10 +34,10 @@ class Map:
     name: str
     batched: bool = False
     code: str = field(init=False, repr=False)
-    kind: str = field(default="map", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=False, init=False, repr=False)
-    block: int = field(default=0, init=False, repr=False)
+    kind = "map"
+    random = False
+    counted = False
+    block = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", code_digest(self.f))
@@ -103,10 +103,10 @@ class MapWithIndex:
     f: Callable[[int, Any], Any]
     name: str
     code: str = field(init=False, repr=False)
-    kind: str = field(default="map_with_index", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=False, init=False, repr=False)
-    block: int = field(default=0, init=False, repr=False)
+    kind = "map_with_index"
+    random = False
+    counted = False
+    block = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", code_digest(self.f))

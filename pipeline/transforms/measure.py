@@ -32,10 +32,10 @@ class Measure:
     f: Callable[[Any], Any]
     name: str
     code: str = field(init=False, repr=False)
-    kind: str = field(default="scan", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=False, init=False, repr=False)
-    block: int = field(default=0, init=False, repr=False)
+    kind = "scan"
+    random = False
+    counted = False
+    block = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", code_digest(self.f))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -67,9 +67,9 @@ class Pack:
     bos: int | Mapping[str, int] | None = None
     eos: int | Mapping[str, int] | None = None
     meta: Sequence[str] = ()
-    kind: str = field(default="pack", init=False, repr=False)
-    random: bool = field(default=False, init=False, repr=False)
-    counted: bool = field(default=True, init=False, repr=False)
+    kind = "pack"
+    random = False
+    counted = True
 
     def __post_init__(self) -> None:
         check_block(self.kind, self.block)

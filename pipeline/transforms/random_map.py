@@ -33,10 +33,10 @@ class RandomMap:
     name: str
     seed_globals: bool = False
     code: str = field(init=False, repr=False)
-    kind: str = field(default="random_map", init=False, repr=False)
-    random: bool = field(default=True, init=False, repr=False)
-    counted: bool = field(default=False, init=False, repr=False)
-    block: int = field(default=0, init=False, repr=False)
+    kind = "random_map"
+    random = True
+    counted = False
+    block = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", code_digest(self.f))
