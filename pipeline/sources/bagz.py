@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Files, Paths, unreadable
-from pipeline.sources.framed import Framed
+from pipeline.sources.files import Paths, unreadable
+from pipeline.sources.framed import FramedSource
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
 
@@ -21,7 +21,7 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _MOST = 1 << 31  # bytes of a record: a damaged header may promise any number
 
 
-class BagzSource:
+class BagzSource(FramedSource):
     """Records of Bagz files, as bytes; files end to end in the order given.
 
     Only the bytes of the records asked for are read, from local files and URLs alike. A file holds
@@ -54,13 +54,7 @@ class BagzSource:
         if compression not in ("auto", "zstd", "none"):
             raise SourceError(f'{compression=}: choose "auto", "zstd" or "none"')
         self._compression = compression
-        self._held = Framed(paths, "bagz 1", _load, storage)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __repr__(self) -> str:
-        return self._held.described("BagzSource")
+        super().__init__(paths, "bagz 1", _load, storage)
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -70,46 +64,28 @@ class BagzSource:
             RecordError: a record does not decompress; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        at = self._held.locate(indices)
-        records = self._held.fetch(at)
-        packed = np.array([self._is_packed(path) for path in self._held.files.paths], bool)
+        at = self._locate(indices)
+        records = self._fetch(at)
+        packed = np.array([self._is_packed(path) for path in self._files.paths], bool)
         for i in np.flatnonzero(packed[at.file]).tolist():
             try:
                 records[i] = _unpack(records[i])
             except (OSError, ValueError, MemoryError) as e:
-                raise self._held.bad(at, i, e) from e
+                raise self._bad(at, i, e) from e
         return records
 
     def _is_packed(self, path: str) -> bool:
         named = self._compression == "auto" and path.endswith(".bagz")
         return named or self._compression == "zstd"
 
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._held.files.where(indices)
-
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._held.files.fingerprint("bagz", self._compression)
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._held.files.bounds
+        return self._files.fingerprint("bagz", self._compression)
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (as they lie), codec."""
-        facts = self._held.layout("none")
+        facts = self._layout("none")
         return [{**f, "codec": "zstd"} if self._is_packed(f["path"]) else f for f in facts]
-
-    def close(self) -> None:
-        """Forget where records end; reading brings it back."""
-        self._held.close()
 
 
 def _load(stat: Stat, storage: Storage) -> Arrays:

@@ -32,8 +32,10 @@ class Located(NamedTuple):
     stop: Int64s
 
 
-class Framed:
+class FramedSource:
     """Files of records that are spans of bytes, and an index of each: what such sources share.
+
+    A format adds `read`, `fingerprint` and `layout`.
 
     Args:
         paths: a path, a glob, or a list of these.
@@ -56,32 +58,50 @@ class Framed:
         def count(stat: Stat) -> int:
             return len(load(stat, storage)["start"])
 
-        self.files = Files.counted(paths, count, storage, kind=kind, empty=True)
+        self._files = Files.counted(paths, count, storage, kind=kind, empty=True)
         self._indexes = Handles(self._open, most=_MOST)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        files, name = self._files.paths, type(self).__name__
+        return f"{name}({len(files)} files from {files[0]!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "load": self._load}
+        return {k: v for k, v in self.__dict__.items() if k != "_indexes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.files, self._load = state["files"], state["load"]
+        self.__dict__.update(state)
         self._indexes = Handles(self._open, most=_MOST)
 
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._files.bounds
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index in that file."""
+        return self._files.where(indices)
+
     def _open(self, file: int) -> Arrays:
-        self.files.check_unchanged(file)
-        arrays = self._load(self.files.stat(file), self.files.storage)
-        was, now = int(self.files.counts[file]), len(arrays["start"])
+        self._files.check_unchanged(file)
+        arrays = self._load(self._files.stat(file), self._files.storage)
+        was, now = int(self._files.counts[file]), len(arrays["start"])
         if was != now:
-            raise changed(self.files.paths[file], f"{was} records", str(now))
+            raise changed(self._files.paths[file], f"{was} records", str(now))
         return arrays
 
-    def index(self, file: int) -> Arrays:
+    def _index(self, file: int) -> Arrays:
         """The index of a file."""
         return self._indexes.get(file)
 
-    def locate(self, indices: Int64s) -> Located:
+    def _locate(self, indices: Int64s) -> Located:
         """Where records are, in the order asked.
 
         Raises:
@@ -91,36 +111,36 @@ class Framed:
         order = np.argsort(wanted, kind="stable")
         found = Located(*np.zeros((4, len(wanted)), np.int64))
         done = 0
-        for file, local in self.files.split(wanted[order]):
-            index, places = self.index(file), order[done : done + len(local)]
+        for file, local in self._files.split(wanted[order]):
+            index, places = self._index(file), order[done : done + len(local)]
             found.file[places], found.local[places] = file, local
             found.start[places] = index["start"][local]
             found.stop[places] = index["stop"][local]
             done += len(local)
         return found
 
-    def fetch(self, at: Located) -> list[bytes]:
+    def _fetch(self, at: Located) -> list[bytes]:
         """The bytes of located records.
 
         Raises:
             RecordError: the file ends before a record does.
             SourceError: a file was removed or replaced.
         """
-        sizes = np.array(self.files.sizes, np.int64)[at.file]
+        sizes = np.array(self._files.sizes, np.int64)[at.file]
         for i in np.flatnonzero(at.stop > sizes)[:1].tolist():
-            raise self.bad(at, i, f"it is cut: the file ends at byte {int(sizes[i])}")
-        return read_spans(self.files, at.file, at.start, at.stop)
+            raise self._bad(at, i, f"it is cut: the file ends at byte {int(sizes[i])}")
+        return read_spans(self._files, at.file, at.start, at.stop)
 
-    def bad(self, at: Located, i: int, why: object, name: str = "record") -> RecordError:
+    def _bad(self, at: Located, i: int, why: object) -> RecordError:
         """The error for the i-th of located records."""
-        path = self.files.paths[int(at.file[i])]
+        path = self._files.paths[int(at.file[i])]
         return RecordError(
-            f"cannot read {name} {int(at.local[i])} of {path}, bytes {int(at.start[i])} to "
+            f"cannot read record {int(at.local[i])} of {path}, bytes {int(at.start[i])} to "
             f"{int(at.stop[i])}: {' '.join(str(why).split())}. Rewrite the file, or skip such "
             'records with .on_error("skip").'
         )
 
-    def layout(self, codec: str, *, scanned: bool = False) -> list[dict[str, Any]]:
+    def _layout(self, codec: str, *, scanned: bool = False) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, the smallest and largest in bytes, codec.
 
         Args:
@@ -129,13 +149,13 @@ class Framed:
         """
         advice = [_SCANNED] if scanned else []
         facts: list[dict[str, Any]] = []
-        for i, path in enumerate(self.files.paths):
-            index = self.index(i)
+        for i, path in enumerate(self._files.paths):
+            index = self._index(i)
             sizes = index["stop"] - index["start"]
             facts.append(
                 {
                     "path": path,
-                    "bytes": self.files.sizes[i],
+                    "bytes": self._files.sizes[i],
                     "records": len(sizes),
                     "smallest": int(sizes.min()) if len(sizes) else 0,
                     "largest": int(sizes.max()) if len(sizes) else 0,
@@ -145,11 +165,6 @@ class Framed:
             )
         return facts
 
-    def described(self, name: str) -> str:
-        """What a source says of itself."""
-        files = self.files.paths
-        return f"{name}({len(files)} files from {files[0]!r}, {len(self)} records)"
-
     def close(self) -> None:
-        """Forget all indexes; reading loads them again. No file is held open."""
+        """Forget where records begin; reading brings it back. No file is held open."""
         self._indexes.close()

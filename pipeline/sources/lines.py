@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
-from pipeline.sources.files import Files, Paths
-from pipeline.sources.framed import Framed, Located
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import FramedSource, Located
 from pipeline.sources.gather import pieces, refuse_packed
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
@@ -20,33 +20,33 @@ from pipeline.sources.storage import Stat, Storage
 _BOM = b"\xef\xbb\xbf"
 
 
-class _Lines:
+class _Lines(FramedSource):
     """What lines of text and of JSON share."""
 
     def __init__(self, paths: Paths, blank: bool, storage: Storage | None) -> None:
         kind = "lines 1" if blank else "lines not empty 1"
-        self.held = Framed(paths, kind, functools.partial(_load, blank, kind), storage)
+        super().__init__(paths, kind, functools.partial(_load, blank, kind), storage)
 
-    def read(self, indices: Int64s, decode: Callable[[bytes], Any], remedy: str) -> list[Any]:
-        at = self.held.locate(indices)
+    def _decoded(self, indices: Int64s, decode: Callable[[bytes], Any], remedy: str) -> list[Any]:
+        at = self._locate(indices)
         found: list[Any] = []
-        for i, data in enumerate(self.held.fetch(at)):
+        for i, data in enumerate(self._fetch(at)):
             try:
                 found.append(decode(data))
             except ValueError as e:  # which UnicodeDecodeError and JSONDecodeError are
-                raise self._bad(at, i, e, remedy) from e
+                raise self._bad_line(at, i, e, remedy) from e
             except RecursionError as e:
-                raise self._bad(at, i, "it is nested too deeply", remedy) from e
+                raise self._bad_line(at, i, "it is nested too deeply", remedy) from e
         return found
 
-    def _bad(self, at: Located, i: int, why: object, remedy: str) -> RecordError:
-        numbers = self.held.index(int(at.file[i]))["line"]
+    def _bad_line(self, at: Located, i: int, why: object, remedy: str) -> RecordError:
+        numbers = self._index(int(at.file[i]))["line"]
         local = int(at.local[i])
         line = int(numbers[local]) if len(numbers) else local
-        return self.held.bad(at, i, f"{why}, in line {line + 1}{remedy}")
+        return self._bad(at, i, f"{why}, in line {line + 1}{remedy}")
 
 
-class LinesSource:
+class LinesSource(_Lines):
     """Lines of UTF-8 text as strings, without what ends them; files end to end in the order given.
 
     Lines end with a newline or CR LF, the last one with or without; an empty line is a record. A
@@ -68,13 +68,7 @@ class LinesSource:
     """
 
     def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
-        self._lines = _Lines(paths, True, storage)
-
-    def __len__(self) -> int:
-        return len(self._lines.held)
-
-    def __repr__(self) -> str:
-        return self._lines.held.described("LinesSource")
+        super().__init__(paths, True, storage)
 
     def read(self, indices: Int64s) -> list[str]:
         """Lines by index, in the order asked, repeats included.
@@ -84,36 +78,18 @@ class LinesSource:
             RecordError: a line is not UTF-8; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        return self._lines.read(indices, _text, "")
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._lines.held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each line's file, and its index in that file."""
-        return self._lines.held.files.where(indices)
+        return self._decoded(indices, _text, "")
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._lines.held.files.fingerprint("lines")
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first line of each file, and the end."""
-        return self._lines.held.files.bounds
+        return self._files.fingerprint("lines")
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._lines.held.layout("utf-8", scanned=True)
-
-    def close(self) -> None:
-        """Forget where lines begin; reading brings it back."""
-        self._lines.held.close()
+        return self._layout("utf-8", scanned=True)
 
 
-class JsonLinesSource:
+class JsonLinesSource(_Lines):
     """Lines of JSON, each decoded when read; empty lines are no records.
 
     Args:
@@ -131,13 +107,7 @@ class JsonLinesSource:
     """
 
     def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
-        self._lines = _Lines(paths, False, storage)
-
-    def __len__(self) -> int:
-        return len(self._lines.held)
-
-    def __repr__(self) -> str:
-        return self._lines.held.described("JsonLinesSource")
+        super().__init__(paths, False, storage)
 
     def read(self, indices: Int64s) -> list[Any]:
         """Values by index, in the order asked, repeats included.
@@ -148,33 +118,15 @@ class JsonLinesSource:
             SourceError: a file was removed, cut or replaced.
         """
         remedy = " (a value must stand in one line: jq -c . FILE, of an array jq -c '.[]' FILE)"
-        return self._lines.read(indices, _json, remedy)
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._lines.held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file; empty lines do not count."""
-        return self._lines.held.files.where(indices)
+        return self._decoded(indices, _json, remedy)
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._lines.held.files.fingerprint("json lines")
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._lines.held.files.bounds
+        return self._files.fingerprint("json lines")
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._lines.held.layout("json", scanned=True)
-
-    def close(self) -> None:
-        """Forget where lines begin; reading brings it back."""
-        self._lines.held.close()
+        return self._layout("json", scanned=True)
 
 
 def _text(data: bytes) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.files import Files, Found, Paths, expand, unreadable
-from pipeline.sources.framed import Framed
+from pipeline.sources.framed import FramedSource
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
@@ -22,7 +22,7 @@ _HEAD = 34  # magic, version, dtype code, sequences, document indices
 _TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 
 
-class MegatronSource:
+class MegatronSource(FramedSource):
     """Sequences or documents of Megatron's `.bin` and `.idx` files, each an array of tokens.
 
     The format is version 1 of Megatron-LM's `IndexedDataset` (magic `MMIDIDX`), which GPT-NeoX and
@@ -58,8 +58,8 @@ class MegatronSource:
             raise SourceError(f'{records=}: choose "sequences" or "documents"')
         self._records, storage = records, storage or Storage()
         bins = [Found.of(stat) for stat in expand(paths, storage, empty=True)]
-        self._held = Framed(bins, "", functools.partial(_load, records == "documents"), storage)
-        files = self._held.files
+        super().__init__(bins, "", functools.partial(_load, records == "documents"), storage)
+        files = self._files
         heads = [_head(side, storage) for side in expand(map(_side, files.paths), storage)]
         self._dtype = heads[0][0]
         for path, (dtype, *_) in zip(files.paths, heads, strict=True):
@@ -68,12 +68,6 @@ class MegatronSource:
                     f"tokens are {self.dtype} in {files.paths[0]} but {np.dtype(dtype)} in {path}. "
                     "Rewrite one, or join two sources by concatenate."
                 )
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __repr__(self) -> str:
-        return self._held.described("MegatronSource")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -88,36 +82,18 @@ class MegatronSource:
             RecordError: a record lies past the end of its `.bin`; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        spans = self._held.fetch(self._held.locate(indices))
+        spans = self._fetch(self._locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's `.bin`, and its index there."""
-        return self._held.files.where(indices)
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts and ends of both files, and what a record is."""
-        files = self._held.files
+        files = self._files
         sides = Files.counted(list(map(_side, files.paths)), lambda _: 0, files.storage)
         return files.fingerprint("megatron", self._records, sides.fingerprint("idx"))
 
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._held.files.bounds
-
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (in bytes), codec."""
-        return self._held.layout(str(self.dtype))
-
-    def close(self) -> None:
-        """Forget where records begin; reading brings it back."""
-        self._held.close()
+        return self._layout(str(self.dtype))
 
 
 def _side(path: str) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import MissingExtraError, SourceError
 from pipeline.sources.crc32c import masked, masked_columns
-from pipeline.sources.files import Files, Paths
-from pipeline.sources.framed import Framed
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import FramedSource
 from pipeline.sources.gather import Window, refuse_packed
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
@@ -20,7 +20,7 @@ _HEAD, _FOOT = 12, 4  # bytes around a record: its length and the checksum of th
 _LAYOUT = np.dtype([("length", "<u8"), ("crc", "<u4")])
 
 
-class TFRecordSource:
+class TFRecordSource(FramedSource):
     """Records of TFRecord files, as bytes; files end to end in the order given.
 
     Where records begin is found once by going through each file, and kept in the cache folder.
@@ -52,13 +52,7 @@ class TFRecordSource:
         self._verify = verify
         if verify:
             _check_can_verify()
-        self._held = Framed(paths, "tfrecord 1", _load, storage)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __repr__(self) -> str:
-        return self._held.described("TFRecordSource")
+        super().__init__(paths, "tfrecord 1", _load, storage)
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -68,19 +62,14 @@ class TFRecordSource:
             RecordError: a record is cut or fails its checksum; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        at = self._held.locate(indices)
-        frames = self._held.fetch(at)
+        at = self._locate(indices)
+        frames = self._fetch(at)
         records = [frame[_HEAD:-_FOOT] for frame in frames]
         if self._verify:
             for i, record in enumerate(records):
                 if masked(record) != int.from_bytes(frames[i][-_FOOT:], "little"):
-                    raise self._held.bad(at, i, "its checksum (CRC-32C) does not fit")
+                    raise self._bad(at, i, "its checksum (CRC-32C) does not fit")
         return records
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._held.files
 
     def verifying(self) -> TFRecordSource:
         """The same records, their checksums checked.
@@ -93,27 +82,14 @@ class TFRecordSource:
         same._verify = True
         return same
 
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._held.files.where(indices)
-
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._held.files.fingerprint("tfrecord")
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._held.files.bounds
+        return self._files.fingerprint("tfrecord")
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (with 16 bytes each around
         them), codec."""
-        return self._held.layout("none", scanned=True)
-
-    def close(self) -> None:
-        """Forget where records begin; reading brings it back."""
-        self._held.close()
+        return self._layout("none", scanned=True)
 
 
 def _check_can_verify() -> None:

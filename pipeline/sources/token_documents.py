@@ -11,15 +11,15 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
-from pipeline.sources.files import Files, Paths
-from pipeline.sources.framed import Framed
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import FramedSource
 from pipeline.sources.gather import pieces
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
 
-class TokenDocumentSource:
+class TokenDocumentSource(FramedSource):
     """Documents of raw token files, each an array of tokens that ends with `eos`.
 
     What follows a file's last `eos` is a document too; documents do not cross files. Where they
@@ -52,16 +52,10 @@ class TokenDocumentSource:
         # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
         counted = f"documents of {kind} to {self._eos} 1" if kind else ""
         load = functools.partial(_documents, kind, self._eos)
-        self._held = Framed(paths, counted, load, storage)
-        files = self._held.files
+        super().__init__(paths, counted, load, storage)
+        files = self._files
         stats = [files.stat(i) for i in range(len(files.paths))]
         self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __repr__(self) -> str:
-        return self._held.described("TokenDocumentSource")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -75,34 +69,16 @@ class TokenDocumentSource:
             PositionError: an index below 0 or past the end.
             SourceError: a file was removed, cut or replaced.
         """
-        spans = self._held.fetch(self._held.locate(indices))
+        spans = self._fetch(self._locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each document's file, and its index in that file."""
-        return self._held.files.where(indices)
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts, ends, dtype and eos."""
-        return self._held.files.fingerprint("token documents", f"{self._dtype} {self._eos}")
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first document of each file, and the end."""
-        return self._held.files.bounds
+        return self._files.fingerprint("token documents", f"{self._dtype} {self._eos}")
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._held.layout(str(self.dtype), scanned=True)
-
-    def close(self) -> None:
-        """Forget where documents begin; reading brings it back."""
-        self._held.close()
+        return self._layout(str(self.dtype), scanned=True)
 
 
 def _documents(dtype: str | None, eos: int, stat: Stat, storage: Storage) -> Arrays:

@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources.files import Files, Paths
-from pipeline.sources.framed import Framed, Located
+from pipeline.sources.files import Paths
+from pipeline.sources.framed import FramedSource, Located
 from pipeline.sources.gather import read_spans
 from pipeline.sources.side_index import Arrays, indexed
 from pipeline.sources.storage import Stat, Storage
@@ -22,7 +22,7 @@ _KEYED = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _META = re.compile(rb"__[^/]*__(?:$|/)")
 
 
-class WebDatasetSource:
+class WebDatasetSource(FramedSource):
     """Records of WebDataset shards: `{"__key__": "a/0001", "jpg": bytes, "json": bytes}`.
 
     Neighbouring members with one key are a record; the key is a member's name up to the first dot
@@ -59,13 +59,7 @@ class WebDatasetSource:
         if isinstance(fields, str):
             raise SourceError(f'{fields=}: give a list of names, such as ["{fields}"]')
         self._fields = None if fields is None else frozenset(fields)
-        self._held = Framed(paths, "webdataset 1", _load, storage)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __repr__(self) -> str:
-        return self._held.described("WebDatasetSource")
+        super().__init__(paths, "webdataset 1", _load, storage)
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:
         """Records by index, in the order asked, repeats included: `__key__`, and bytes by field.
@@ -75,17 +69,17 @@ class WebDatasetSource:
             RecordError: a record is cut, or has a field twice; the others stay readable.
             SourceError: a file was removed, cut or replaced.
         """
-        at = self._held.locate(indices)
-        sizes = self._held.files.sizes
+        at = self._locate(indices)
+        sizes = self._files.sizes
         records: list[dict[str, Any]] = []
         wanted: list[tuple[int, str, int, int, int]] = []
         for i, (file, local) in enumerate(zip(at.file.tolist(), at.local.tolist(), strict=True)):
-            key, found = _members(self._held.index(file), local)
+            key, found = _members(self._index(file), local)
             self._check(at, i, key, found, sizes[file])
             records.append({"__key__": key})
             wanted += [(i, name, file, a, b) for name, a, b in found if self._wants(name)]
         table = np.array([(f, a, b) for _, _, f, a, b in wanted], np.int64).reshape(-1, 3)
-        data = read_spans(self._held.files, table[:, 0], table[:, 1], table[:, 2])
+        data = read_spans(self._files, table[:, 0], table[:, 1], table[:, 2])
         for (i, name, *_), part in zip(wanted, data, strict=True):
             records[i][name] = part
         return records
@@ -99,41 +93,23 @@ class WebDatasetSource:
         names = [name for name, _, _ in found]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise self._bad(at, i, key, f"the field {twice!r} is there twice")
+            raise self._bad_key(at, i, key, f"the field {twice!r} is there twice")
         for name, _, stop in found:
             if stop > size:
                 what = f"the field {name!r}" if name else "a header"
-                raise self._bad(at, i, key, f"{what} is cut: the file ends at byte {size}")
+                raise self._bad_key(at, i, key, f"{what} is cut: the file ends at byte {size}")
 
-    def _bad(self, at: Located, i: int, key: str, why: str) -> RecordError:
-        return self._held.bad(at, i, f"its key is {key!r}, and {why}")
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._held.files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._held.files.where(indices)
+    def _bad_key(self, at: Located, i: int, key: str, why: str) -> RecordError:
+        return self._bad(at, i, f"its key is {key!r}, and {why}")
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts, ends and fields; directories do not enter."""
         fields = ["all"] if self._fields is None else sorted(self._fields)
-        return self._held.files.fingerprint("webdataset", *fields)
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._held.files.bounds
+        return self._files.fingerprint("webdataset", *fields)
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, smallest, largest (with headers), codec."""
-        return self._held.layout("tar", scanned=True)
-
-    def close(self) -> None:
-        """Forget where members begin; reading brings it back."""
-        self._held.close()
+        return self._layout("tar", scanned=True)
 
 
 def _members(index: Arrays, local: int) -> tuple[str, list[tuple[str, int, int]]]:
