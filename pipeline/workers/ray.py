@@ -112,22 +112,13 @@ class _Crew:
     def _run(self, i: int) -> None:
         try:
             self._hire(i)
-            while (ticket := self._next()) is not None:
+            while (ticket := self._book.await_pull()) is not None:
                 if not self._evaluate(i, ticket):
                     self._hire(i)
                 del ticket
         except BaseException as error:
             if not self._closing:
                 self._book.break_off(error)
-
-    def _next(self) -> Ticket | None:
-        with self._book.lock:
-            while not self._closing:
-                ticket = self._book.pull()
-                if ticket is not None:
-                    return ticket
-                self._book.lock.wait()
-            return None
 
     def _hire(self, i: int) -> None:
         """Make an actor that has the dataset."""

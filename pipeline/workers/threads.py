@@ -57,7 +57,6 @@ class _Crew:
 
     def __init__(self, chain: Chain, book: Book, n: int, stack: bool) -> None:
         self._chain, self._book, self._stack = chain, book, stack
-        self._closing = False
         self._started = time.perf_counter()
         names = [f"lockstep-{i}" for i in range(n)]
         self._threads = [threading.Thread(target=self._run, name=x, daemon=True) for x in names]
@@ -68,21 +67,12 @@ class _Crew:
         return (time.perf_counter() - self._started) * len(self._threads)
 
     def _run(self) -> None:
-        while (ticket := self._next()) is not None:
+        while (ticket := self._book.await_pull()) is not None:
             started = time.perf_counter()
             outcome, size = self._evaluate(ticket)
             self._book.finish(ticket, outcome, size, time.perf_counter() - started)
             self._book.measured(METER.take())
             del ticket, outcome  # a thread that waits keeps nobody's batch
-
-    def _next(self) -> Ticket | None:
-        with self._book.lock:
-            while not self._closing:
-                ticket = self._book.pull()
-                if ticket is not None:
-                    return ticket
-                self._book.lock.wait()
-            return None
 
     def _evaluate(self, ticket: Ticket) -> tuple[Outcome, int]:
         try:
@@ -93,7 +83,6 @@ class _Crew:
         return (lambda: block), weight(block)
 
     def close(self) -> None:
-        self._closing = True
         self._book.break_off(closed())
         for thread in self._threads:
             if thread is not threading.current_thread():

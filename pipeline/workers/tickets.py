@@ -172,6 +172,16 @@ class Book:
                 return ticket
         return None
 
+    def await_pull(self) -> Ticket | None:
+        """The next ticket to work on, once there is one; None when it was broken off."""
+        with self.lock:
+            while self.broken is None:
+                ticket = self.pull()
+                if ticket is not None:
+                    return ticket
+                self.lock.wait()
+            return None
+
     def put_back(self, tickets: list[Ticket]) -> None:
         """Tickets whose work is to be done again, before all others; with the lock held."""
         self._waiting.extendleft(sorted(tickets, key=lambda t: -t.number))
