@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BusyError, DamageError
+from pipeline.atomic import written_whole
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain data as JSON, atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as f:
-        json.dump(value, f, indent=1)
-        f.write("\n")
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    with written_whole(path, durable=True) as f:
+        f.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any | None:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.atomic import written_whole
 from pipeline.errors import SourceError
 from pipeline.sources.storage import is_url
 
@@ -73,11 +74,10 @@ class Place:
         if self._remote:
             self._filesystem().pipe_file(self.path(name), text.encode())
             return
-        with self.workspace() as folder:
-            temporary = os.path.join(folder, "note")
-            with open(temporary, "w") as f:
-                f.write(text)
-            self.deliver(temporary, name)
+        self._folder(os.path.dirname(name))
+        drafts = self._folder(NOTES)
+        with written_whole(self.path(name), drafts=drafts, durable=True) as f:
+            f.write(text.encode())
 
     def noted(self, name: str) -> dict[str, Any] | None:
         """The facts kept under a name, None if there are none that can be read."""

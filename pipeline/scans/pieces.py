@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic import written_whole
 from pipeline.errors import ScanError
 from pipeline.scanned import HEADER, VERSION, column_path
 from pipeline.transforms.measure import BARE, joined
@@ -59,7 +60,8 @@ class Pieces:
         """Keep piece i, whatever happens from here on."""
         # columns by position, so that any name will do
         names = np.array(list(part))
-        self._replace(self._path(i), lambda f: np.savez(f, *part.values(), names=names))
+        with self._written(self._path(i)) as f:
+            np.savez(f, *part.values(), names=names)
 
     def finish(self, of: dict[str, str]) -> None:
         """Make the columns, then the header that says that they are whole."""
@@ -75,8 +77,8 @@ class Pieces:
             "digest": self._digest,
             "of": of,
         }
-        text = json.dumps(header, indent=1).encode()
-        self._replace(os.path.join(self.folder, HEADER), lambda f: f.write(text))
+        with self._written(os.path.join(self.folder, HEADER)) as f:
+            f.write(json.dumps(header, indent=1).encode())
         for left in Path(self.folder).glob("pieces-*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -87,29 +89,18 @@ class Pieces:
         return part
 
     def _column(self, i: int, name: str, dtype: np.dtype[Any]) -> None:
-        def fill(f: IO[bytes]) -> None:
-            described = {"descr": dtype.str, "fortran_order": False, "shape": (self._rows,)}
+        described = {"descr": dtype.str, "fortran_order": False, "shape": (self._rows,)}
+        with self._written(column_path(self.folder, i)) as f:
             np.lib.format.write_array_header_1_0(f, described)
             for piece in range(len(self)):
                 f.write(self._again(piece)[name].astype(dtype).tobytes())
 
-        self._replace(column_path(self.folder, i), fill)
-
     def _path(self, i: int) -> str:
         return os.path.join(self._here, f"{i:04}.npz")
 
-    def _replace(self, path: str, write: Callable[[IO[bytes]], Any]) -> None:
-        # a file is there wholly or not at all, whoever else writes it or is killed
-        handle, draft = tempfile.mkstemp(dir=self._here, suffix=".draft")
-        try:
-            with os.fdopen(handle, "wb") as f:
-                write(f)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+    def _written(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        # drafts lie among the pieces, which are put away in the end
+        return written_whole(path, drafts=self._here, durable=True)
 
 
 def columns_of(parts: Iterable[Part]) -> dict[str, np.dtype[Any]]:

@@ -10,7 +10,6 @@ import logging
 import mmap
 import os
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic import written_whole
 from pipeline.sources.storage import Stat, Storage, is_url
 
 LOGGER = logging.getLogger("pipeline")
@@ -129,14 +129,8 @@ def _keep(path: str, facts: dict[str, Any], arrays: Arrays) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _sweep(path)
-        part = f"{path}.{os.getpid()}.{threading.get_ident()}.part"
-        try:
-            with open(part, "wb") as f:
-                _write(f, facts, arrays)
-            os.replace(part, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part)
+        with written_whole(path) as f:
+            _write(f, facts, arrays)
     except OSError as e:
         LOGGER.warning(
             f"the index of {facts['path']} cannot be kept ({e}), so each process builds it anew. "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from pipeline.atomic import written_whole
 from pipeline.checks import byte_count, whole
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.cache import BLOCK, Cache
@@ -214,11 +215,10 @@ class Storage:
             OSError: it cannot be written.
         """
         if is_url(path):
-            return self._remote.write(path, data)
-        part = f"{path}.{os.getpid()}.tmp"
-        with open(part, "wb") as f:
+            self._remote.write(path, data)
+            return
+        with written_whole(path) as f:
             f.write(data)
-        return os.replace(part, path)
 
     # ---- small things between runs
 

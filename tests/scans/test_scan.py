@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -237,6 +238,16 @@ def test_a_scan_of_another_dataset_is_named(tmp_path: Path) -> None:
         scan(ds, bool, path=tmp_path, workers=0)
     with pytest.raises(ChainError, match=r"filter 'bool' counts rows"):
         ds.filter(bool).filter(found)
+
+
+def test_others_may_read_a_scan(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        scan(Dataset(range(3)), third, path=tmp_path / "a", workers=0)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()}
+    assert modes == {"scan.json": 0o644, "column-0.npy": 0o644}
 
 
 def test_a_scan_replaced_meanwhile_is_named(tmp_path: Path) -> None:
