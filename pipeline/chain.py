@@ -111,9 +111,14 @@ class Chain:
     def __reduce__(self) -> Any:
         return Chain, (self.root, self.stages, self.seed, self.lanes, self.on_error)
 
+    @property
+    def parts(self) -> dict[str, Chain]:
+        """The chains that the root is made of, by name; none where it is one source."""
+        return getattr(self.root, "chains", {})
+
     def below(self) -> Iterator[Stage]:
         """The stages of all chains that the root joins: their rows carry the same provenance."""
-        for chain in getattr(self.root, "chains", {}).values():
+        for chain in self.parts.values():
             yield from chain.stages
             yield from chain.below()
 
@@ -139,8 +144,7 @@ class Chain:
     def counting(self) -> str:
         """What makes the chain counted, in words."""
         if self.dealt:
-            chains: dict[str, Chain] = getattr(self.root, "chains", {})
-            name, chain = next((n, c) for n, c in chains.items() if c.counted)
+            name, chain = next((n, c) for n, c in self.parts.items() if c.counted)
             return f"mix (in it {chain.counting} of dataset {name!r})"
         return f"{self.stages[self.split].kind} '{self.stages[self.split].name}'"
 
@@ -157,8 +161,7 @@ class Chain:
     @property
     def skips(self) -> bool:
         """Whether a row may be another than arithmetic says."""
-        parts: dict[str, Chain] = getattr(self.root, "chains", {})
-        return self.on_error == "skip" or any(chain.skips for chain in parts.values())
+        return self.on_error == "skip" or any(chain.skips for chain in self.parts.values())
 
     def read(self, at: At, path: Path = ()) -> Block:
         """Rows of the indexed part, wherever they stand; bounds are the caller's business."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -77,34 +76,14 @@ class Mix(_Mixed):
         return max(self._done(c) for c in self._live)
 
     def origin(self, at: At, path: Path) -> Origin:
-        return self._dealt(at, path, lambda c, a, p: c.origin(a, p), Origin.concat)
+        return self._gathered(*self._below(at), path, Chain.origin, Origin.concat)
 
     def read(self, at: At, path: Path) -> Block:
-        return self._dealt(at, path, lambda c, a, p: c.read(a, p), Block.concat)
+        return self._gathered(*self._below(at), path, Chain.read, Block.concat)
 
-    def _dealt(
-        self, at: At, path: Path, get: Callable[..., Any], concat: Callable[..., Any]
-    ) -> Any:
-        # each component is asked once, then its rows go where they were asked for
-        which, rank = self.schedule.pattern.at(at.index)
-        below = self._below(at, which, rank)
-        order = np.argsort(which, kind="stable")
-        asked, starts = np.unique(which[order], return_index=True)
-        names, chains = self.schedule.names, list(self.chains.values())
-        parts: list[Any] = []
-        for c, here in zip(asked.tolist(), np.split(order, starts[1:]), strict=False):
-            part = At(below.epoch[here], below.order[here], below.index[here])
-            parts.append(self.above(names[c], get(chains[c], part, (*path, names[c]))))
-        if not parts:
-            return self.above(names[0], get(chains[0], at, (*path, names[0])))
-        if len(parts) == 1:
-            return parts[0]
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-        return concat(parts).take(places)
-
-    def _below(self, at: At, which: Int64s, rank: Int64s) -> At:
+    def _below(self, at: At) -> tuple[Int64s, At]:
         # components go on from pass to pass; a pass drawn again in one order draws them anew
+        which, rank = self.schedule.pattern.at(at.index)
         size = self._sizes[which]
         if self._length == ENDLESS:
             given, turns = rank, np.where(size < ENDLESS, TURNS, 2)
@@ -112,7 +91,7 @@ class Mix(_Mixed):
             each = self._each[which]
             given, turns = at.order * each + rank, -(-each // size) + 1
         order, index = np.divmod(given, size)
-        return At(order + (at.epoch - at.order) * turns, order, index)
+        return which, At(order + (at.epoch - at.order) * turns, order, index)
 
     def drawn(self, name: str, order: int, low: int, high: int) -> tuple[int, int]:
         """Rows `[first, last)` of a dataset, over its epochs, that stand at [low, high) here."""

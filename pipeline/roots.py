@@ -17,9 +17,8 @@ from pipeline.types import ENDLESS, At, Component
 
 def seeded(chain: Chain) -> bool:
     """Whether a scan of shuffled rows ties the chain to its place: shuffles differ by path."""
-    parts: dict[str, Chain] = getattr(chain.root, "chains", {})
     own = [chain.root, *chain.stages]
-    return any(getattr(x, "seeded", False) for x in own) or any(map(seeded, parts.values()))
+    return any(getattr(x, "seeded", False) for x in own) or any(map(seeded, chain.parts.values()))
 
 
 class Joined:
@@ -65,6 +64,31 @@ class Joined:
         """Rows after which nothing new comes but by chance, of an endless root."""
         return max(chain.cycle for chain in self.chains.values())
 
+    def _gathered(
+        self,
+        which: Int64s,
+        at: At,
+        path: Path,
+        get: Callable[[Chain, At, Path], Any],
+        concat: Callable[[list[Any]], Any],
+    ) -> Any:
+        # row i is the which[i]-th dataset's, at[i] in it: each is asked once for all of its rows,
+        # which then go where they were asked for
+        names, chains = list(self.chains), list(self.chains.values())
+        order = np.argsort(which, kind="stable")
+        asked, starts = np.unique(which[order], return_index=True)
+        parts: list[Any] = []
+        for c, here in zip(asked.tolist(), np.split(order, starts[1:]), strict=False):
+            part = At(at.epoch[here], at.order[here], at.index[here])
+            parts.append(self.above(names[c], get(chains[c], part, (*path, names[c]))))
+        if not parts:
+            return self.above(names[0], get(chains[0], at, (*path, names[0])))
+        if len(parts) == 1:
+            return parts[0]
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return concat(parts).take(places)
+
     def above(self, name: str, rows: Any) -> Any:
         """A component's Block or Origin with its sources counted as this root counts them."""
         if isinstance(rows, Block):
@@ -93,28 +117,14 @@ class Concatenation(Joined):
         return int(self._ends[-1])
 
     def origin(self, at: At, path: Path) -> Origin:
-        return self._gathered(at, path, lambda c, a, p: c.origin(a, p), Origin.concat)
+        return self._gathered(*self._below(at), path, Chain.origin, Origin.concat)
 
     def read(self, at: At, path: Path) -> Block:
-        def read(chain: Chain, at: At, path: Path) -> Block:
-            return chain.read(at, path)
+        return self._gathered(*self._below(at), path, Chain.read, Block.concat)
 
-        return self._gathered(at, path, read, Block.concat)
-
-    def _gathered(
-        self, at: At, path: Path, get: Callable[..., Any], concat: Callable[..., Any]
-    ) -> Any:
-        # each dataset is asked once, then its rows go where they were asked for
+    def _below(self, at: At) -> tuple[Int64s, At]:
         which, index = self._locate(at.index)
-        parts: list[Any] = []
-        places = [np.zeros(0, np.int64)]
-        for j, (name, chain) in enumerate(self.chains.items()):
-            here = np.flatnonzero(which == j)
-            if len(here) or (j == 0 and not len(which)):
-                part = get(chain, At(at.epoch[here], at.order[here], index[here]), (*path, name))
-                parts.append(self.above(name, part))
-                places.append(here)
-        return concat(parts).take(np.argsort(np.concatenate(places), kind="stable"))
+        return which, At(at.epoch, at.order, index)
 
     def position(self, name: str, index: Int64s) -> Int64s:
         """Where rows of one dataset stand."""

@@ -29,12 +29,8 @@ def _needless(chain: Chain, prefix: str) -> Iterator[str]:
     yield prefix + "on_error"
     if not any(s.random for s in (*chain.before, *chain.stages)):
         yield prefix + "seed"
-    for name, part in _parts(chain).items():
+    for name, part in chain.parts.items():
         yield from _needless(part, f"{prefix}{name}.")
-
-
-def _parts(chain: Chain) -> dict[str, Chain]:
-    return getattr(chain.root, "chains", {})
 
 
 def check_scannable(chain: Chain) -> None:
@@ -77,7 +73,7 @@ def _fickle(chain: Chain, pinned: bool, values: bool = True) -> str | None:
         at = order.resolve(at, chain.lengths[i], sites[i])
     if getattr(chain.root, "kind", "") == "mix" and int(at.order[0]):
         return "mix, whose datasets go on from pass to pass,"
-    parts = _parts(chain).values()
+    parts = chain.parts.values()
     return next(filter(None, (_fickle(part, not at.order[0], values) for part in parts)), None)
 
 
