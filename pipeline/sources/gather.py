@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.files import Files, changed
+from pipeline.sources.local import pread
 from pipeline.sources.storage import Range, Stat, Storage, is_url
 
 _GAP = 4096  # bytes between two spans that are cheaper to read than to leave out
@@ -88,18 +89,15 @@ def _read_local(files: Files, number: int, runs: list[tuple[int, int]]) -> list[
         now = os.fstat(handle).st_size
         if now != size:
             raise changed(path, f"{size} bytes", str(now))
-        return [_pread(handle, path, start, stop) for start, stop in runs]
+        return [_exactly(handle, path, start, stop) for start, stop in runs]
     finally:
         os.close(handle)
 
 
-def _pread(handle: int, path: str, start: int, stop: int) -> bytes:
-    data = os.pread(handle, stop - start, start)
-    while len(data) < stop - start:  # one call gives 2 GiB at most
-        more = os.pread(handle, stop - start - len(data), start + len(data))
-        if not more:
-            raise OSError(f"{path}: bytes {start} to {stop} gave {len(data)} bytes only")
-        data += more
+def _exactly(handle: int, path: str, start: int, stop: int) -> bytes:
+    data = pread(handle, start, stop)
+    if len(data) < stop - start:
+        raise OSError(f"{path}: bytes {start} to {stop} gave {len(data)} bytes only")
     return data
 
 

@@ -12,6 +12,7 @@ from pipeline.atomic import written_whole
 from pipeline.checks import byte_count, whole
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.cache import BLOCK, Cache
+from pipeline.sources.local import pread
 from pipeline.sources.location import Range, Stat, has_magic, is_url
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def _read_local(ranges: list[Range]) -> list[bytes]:
     for path, group in groupby(ranges, key=lambda span: span.path):
         with open(path, "rb") as f:
             for span in group:
-                data = os.pread(f.fileno(), span.stop - span.start, span.start)
+                data = pread(f.fileno(), span.start, span.stop)
                 if len(data) != span.stop - span.start:
                     raise _outside(span._replace(size=os.fstat(f.fileno()).st_size))
                 found.append(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,14 @@ def test_a_span_within_another_does_not_end_it(files, contents):
 
 def test_ends_of_files_do_not_run_together(files, contents):
     check(files, contents, [0, 1, 2, 4], [29_990, 0, 0, 0], [30_000, 1, 10, 7])
+
+
+def test_the_kernel_may_give_less_than_was_asked_for(files, contents, monkeypatch):
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: pread(fd, min(n, 1_000), at))
+    check(files, contents, [0, 2], [0, 100], [30_000, 90_000])
+    ranges = [files.stat(0).range(0, 30_000), files.stat(2).range(100, 90_000)]
+    assert files.storage.read(ranges) == [contents[0], contents[2][100:90_000]]
 
 
 def test_none(files):

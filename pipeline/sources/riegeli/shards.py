@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.errors import SourceError
 from pipeline.sources.files import Files, Paths, changed, unreadable
 from pipeline.sources.handles import Handles
+from pipeline.sources.local import pread
 from pipeline.sources.riegeli.index import (
     Found,
     Index,
@@ -36,15 +37,7 @@ class Shard:
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes of a local file; fewer if it was cut."""
-        data = os.pread(self._fd, stop - start, start)
-        if len(data) == stop - start:
-            return data
-        while len(data) < stop - start:  # more than 2 GiB, or the file ends
-            more = os.pread(self._fd, stop - start - len(data), start + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        return pread(self._fd, start, stop)
 
 
 def read_spans(
