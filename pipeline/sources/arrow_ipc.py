@@ -19,12 +19,13 @@ from pipeline.sources.indices import inside
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.ranges import RangeFile, Span, opening
 from pipeline.sources.storage import Stat, Storage, is_url
+from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class ArrowIpcSource:
+class ArrowIpcSource(TabularSource):
     """Rows of Arrow IPC files (also called Feather version 2) as `Columns`, files end to end.
 
     Values are those of `ParquetSource`. Record batches (`chunk_bounds`) are what is read at once:
@@ -52,6 +53,8 @@ class ArrowIpcSource:
     >>> ArrowIpcSource(path).read(np.array([1, 0])).tree["text"].tolist()
     ['be', 'to']
     """
+
+    _format = "arrow"
 
     def __init__(
         self,
@@ -88,13 +91,6 @@ class ArrowIpcSource:
         far = any(is_url(path) for path in self._files.paths)
         decoder = Decoder(self._decode, self._weigh, empty, costly, far)
         self._chunks = Chunks(self._files, counts, decoder, self._cache_bytes)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        files = self._files.paths
-        return f"ArrowIpcSource({len(files)} files from {files[0]!r}, {len(self)} rows)"
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_files", "_footers", "_schema", "_columns", "_map", "_cache_bytes")
@@ -144,12 +140,7 @@ class ArrowIpcSource:
             for (file, _), span in zip(places, spans, strict=True)
             if not self._mapped(file)
         ]
-        try:
-            found = iter(self._files.storage.read(remote))
-        except OSError:
-            for file in {file for file, _ in places}:
-                self._files.check_unchanged(file)
-            raise
+        found = iter(self._fetched((file for file, _ in places), remote))
         parts: list[tuple[int, _Opened]] = []
         for number, (file, _), span in zip(batches, places, spans, strict=True):
             opened = self._opened.get(file)
@@ -191,15 +182,6 @@ class ArrowIpcSource:
         views = self._mapped(file) and not self._footers[file].codecs
         return 0 if views else stop - start
 
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each row's file, and its index in that file."""
-        return self._files.where(indices)
-
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file as plain data: rows, bytes, batches, codecs, columns, advice."""
         columns = {field.name: str(field.type) for field in self._schema}
@@ -207,28 +189,6 @@ class ArrowIpcSource:
             _layout(self._files.stat(file), footer, columns)
             for file, footer in enumerate(self._footers)
         ]
-
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts, columns and types; directories do not enter."""
-        types = [f"{field.name}: {field.type}" for field in self._schema]
-        return self._files.fingerprint("arrow", *types)
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[batches + 1]: the first row of each record batch across the files, and the end."""
-        return self._chunks.bounds
-
-    @property
-    def horizon(self) -> int:
-        """How many records ahead are worth knowing; 0 for local files."""
-        return self._chunks.horizon
-
-    def ahead(self, indices: Int64s) -> None:
-        """Read ahead, in the background: a sample of the next `horizon` records, in order.
-
-        What is read ahead takes a quarter of the cache at most.
-        """
-        self._chunks.ahead(inside(indices, len(self)))
 
     def close(self) -> None:
         """Forget mappings and decoded rows; reading brings them back."""

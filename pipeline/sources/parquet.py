@@ -15,13 +15,13 @@ from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed
 from pipeline.sources.files import Files, Paths
 from pipeline.sources.handles import Handles
-from pipeline.sources.indices import inside
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.storage import Storage, is_url
+from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FOOTERS = 256  # kept parsed
 
 
-class ParquetSource:
+class ParquetSource(TabularSource):
     """Rows of Parquet files as `Columns`; files end to end in the order given.
 
     Numbers, booleans and times are NumPy arrays (timestamps in UTC), strings and binary object
@@ -62,6 +62,8 @@ class ParquetSource:
     >>> rows.tree["text"].tolist()
     ['or', 'to']
     """
+
+    _format = "parquet"
 
     def __init__(
         self,
@@ -106,13 +108,6 @@ class ParquetSource:
         decoder = Decoder(self._decode, self._weigh, empty, costly=True, far=far)
         self._chunks = Chunks(self._files, self._groups, decoder, self._cache_bytes)
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        files = self._files.paths
-        return f"ParquetSource({len(files)} files from {files[0]!r}, {len(self)} rows)"
-
     def __getstate__(self) -> dict[str, Any]:
         names = ("_files", "_groups", "_schema", "_columns", "_verify", "_cache_bytes")
         return {name: getattr(self, name) for name in names}
@@ -143,12 +138,7 @@ class ParquetSource:
             for (file, _), spans in zip(places, wanted, strict=True)
             for span in spans
         ]
-        try:
-            found = iter(self._files.storage.read(ranges))
-        except OSError:
-            for file in {file for file, _ in places}:
-                self._files.check_unchanged(file)
-            raise
+        found = iter(self._fetched((file for file, _ in places), ranges))
         parts = [
             Part(
                 self._files.stat(file),
@@ -195,20 +185,11 @@ class ParquetSource:
             raise changed(stat.path, was, f"{metadata.num_rows} in other groups")
         return footer
 
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
     def verifying(self) -> ParquetSource:
         """The same rows, page checksums checked where files have them."""
         same = copy(self)
         same.__setstate__({**self.__getstate__(), "_verify": True})
         return same
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each row's file, and its index in that file."""
-        return self._files.where(indices)
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file as plain data: rows, bytes, row groups, codecs, columns, advice.
@@ -222,28 +203,6 @@ class ParquetSource:
         """
         files = range(len(self._files.paths))
         return [layout(self._files.stat(file), self._footers.get(file)) for file in files]
-
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts, columns and types; directories do not enter."""
-        types = [f"{field.name}: {field.type}" for field in self._schema]
-        return self._files.fingerprint("parquet", *types)
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[row groups + 1]: the first row of each row group across the files, and the end."""
-        return self._chunks.bounds
-
-    @property
-    def horizon(self) -> int:
-        """How many records ahead are worth knowing; 0 for local files."""
-        return self._chunks.horizon
-
-    def ahead(self, indices: Int64s) -> None:
-        """Read ahead, in the background: a sample of the next `horizon` records, in order.
-
-        What is read ahead takes a quarter of the cache at most.
-        """
-        self._chunks.ahead(inside(indices, len(self)))
 
     def close(self) -> None:
         """Forget metadata and decoded rows; reading brings them back. No file is held open."""
