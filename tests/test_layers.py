@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "seeds"},
-    {"progress", "atomic"},
+    {"progress", "atomic", "latest"},
     {"tree", "checks"},
     {"block"},
     {"types"},

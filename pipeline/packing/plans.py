@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.latest import Latest
 from pipeline.transforms.packers import Layout
 
 CHUNK = 128  # documents between two sums that are kept: 8 bytes for 128 documents
@@ -20,7 +19,6 @@ BLOCKS = 1 << 12  # blocks whose layouts are kept
 
 Sizes = Callable[[Int64s], Int64s]
 """Tokens of the documents at these positions of an epoch's order: int64[m] -> int64[m, fields]."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +69,12 @@ class EndToEnd:
 
     def __init__(self, n: int, limit: int, sizes: Sizes) -> None:
         self._n, self._limit = n, limit
-        self._sums = Latest[Int64s](EPOCHS)
+        self._sums = Latest[Any, Int64s](EPOCHS)
         self._total = int(self._summed(sizes)[-1])
         self.rows = -(-self._total // limit)
 
     def pieces(self, rows: Int64s, epoch: Any, sizes: Sizes) -> Pieces:
-        sums = self._sums.get(epoch, lambda: self._summed(sizes))
+        sums = self._sums.get(epoch, lambda _: self._summed(sizes))
         begin = rows * self._limit
         end = np.minimum(begin + self._limit, self._total)
         # the chunks that rows begin and end in, and those between
@@ -101,7 +99,7 @@ class EndToEnd:
         return Pieces(document[which], start, stop[:, None], row)
 
     def holding(self, documents: Int64s, epoch: Any, sizes: Sizes) -> Int64s:
-        sums = self._sums.get(epoch, lambda: self._summed(sizes))
+        sums = self._sums.get(epoch, lambda _: self._summed(sizes))
         chunk = documents // CHUNK
         before, which = _ranges(chunk * CHUNK, documents)
         within = np.bincount(which, sizes(before)[:, 0], len(documents)).astype(np.int64)
@@ -140,7 +138,7 @@ class Blocks:
     ) -> None:
         self._n, self._lay = n, lay
         self._blocks = -(-n // block)
-        self._kept = Latest[Layout](BLOCKS)
+        self._kept = Latest[int, Layout](BLOCKS)
         if counts is None:
             laid = (self._layout(b, sizes).rows for b in range(self._blocks))
             counts = np.fromiter(laid, np.int64, self._blocks)
@@ -177,25 +175,7 @@ class Blocks:
 
     def _layout(self, b: int, sizes: Sizes) -> Layout:
         documents = np.arange(self._start(b), self._start(b + 1))
-        return self._kept.get(b, lambda: self._lay(sizes(documents)))
-
-
-class Latest(OrderedDict[Any, T]):
-    """The last values made, by key; threads share them."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most, self._lock = most, threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], T]) -> T:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The value of a key, made if need be: once, however many threads ask."""
-        with self._lock:
-            if key not in self:
-                self[key] = make()
-                if len(self) > self._most:
-                    self.popitem(last=False)
-            self.move_to_end(key)
-            return self[key]
+        return self._kept.get(b, lambda _: self._lay(sizes(documents)))
 
 
 def _ranges(starts: Int64s, stops: Int64s) -> tuple[Int64s, Int64s]:

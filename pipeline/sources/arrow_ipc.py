@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.block import Columns, Int64s
+from pipeline.latest import Latest
 from pipeline.sources import arrow
 from pipeline.sources.arrow_footer import Footer, digest, footers
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.files import Files, Paths, expand
-from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.ranges import RangeFile, Span, opening
@@ -81,7 +81,7 @@ class ArrowIpcSource(TabularSource):
         self._begin()
 
     def _begin(self) -> None:
-        self._opened = Handles(self._open)
+        self._opened = Latest[int, _Opened]()
         self._cores = Cores()
         self._valid: set[int] = set()  # batches found whole
         empty = arrow.columns_of(self._schema.empty_table(), self._schema)
@@ -143,7 +143,7 @@ class ArrowIpcSource(TabularSource):
         found = iter(self._fetched((file for file, _ in places), remote))
         parts: list[tuple[int, _Opened]] = []
         for number, (file, _), span in zip(batches, places, spans, strict=True):
-            opened = self._opened.get(file)
+            opened = self._opened.get(file, self._open)
             parts.append((number, opened if self._mapped(file) else opened.and_(span, next(found))))
         return self._cores.map(self._decoded, parts)
 
@@ -193,7 +193,7 @@ class ArrowIpcSource(TabularSource):
     def close(self) -> None:
         """Forget mappings and decoded rows; reading brings them back."""
         self._chunks.close()
-        self._opened.close()
+        self._opened.forget()
 
 
 class _Opened(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
+from pipeline.latest import Latest
 from pipeline.sources.files import Files, Paths, changed
 from pipeline.sources.gather import read_spans
-from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
 from pipeline.sources.side_index import Arrays
 from pipeline.sources.storage import Stat, Storage
@@ -59,7 +59,7 @@ class FramedSource:
             return len(load(stat, storage)["start"])
 
         self._files = Files.counted(paths, count, storage, kind=kind, empty=True)
-        self._indexes = Handles(self._open, most=_MOST)
+        self._indexes = Latest[int, Arrays](_MOST)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -73,7 +73,7 @@ class FramedSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._indexes = Handles(self._open, most=_MOST)
+        self._indexes = Latest[int, Arrays](_MOST)
 
     @property
     def files(self) -> Files:
@@ -99,7 +99,7 @@ class FramedSource:
 
     def _index(self, file: int) -> Arrays:
         """The index of a file."""
-        return self._indexes.get(file)
+        return self._indexes.get(file, self._open)
 
     def _locate(self, indices: Int64s) -> Located:
         """Where records are, in the order asked.
@@ -167,4 +167,4 @@ class FramedSource:
 
     def close(self) -> None:
         """Forget where records begin; reading brings it back. No file is held open."""
-        self._indexes.close()
+        self._indexes.forget()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Columns, Int64s
+from pipeline.latest import Latest
 from pipeline.sources import arrow
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed
 from pipeline.sources.files import Files, Paths
-from pipeline.sources.handles import Handles
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
@@ -101,7 +101,7 @@ class ParquetSource(TabularSource):
 
     def _begin(self, parsed: dict[int, Footer]) -> None:
         self._parsed = parsed  # from counting, each used once
-        self._footers = Handles(self._open, most=_FOOTERS)
+        self._footers = Latest[int, Footer](_FOOTERS)
         self._cores = Cores()
         empty = arrow.columns_of(self._schema.empty_table(), self._schema)
         far = any(is_url(path) for path in self._files.paths)
@@ -132,7 +132,7 @@ class ParquetSource(TabularSource):
 
     def _decode(self, groups: list[int]) -> list[Chunk]:
         places = [self._chunks.place(group) for group in groups]
-        wanted = [self._footers.get(f).fetched(g, self._files.sizes[f]) for f, g in places]
+        wanted = [self._footer(f).fetched(g, self._files.sizes[f]) for f, g in places]
         ranges = [
             self._files.stat(file).range(*span)
             for (file, _), spans in zip(places, wanted, strict=True)
@@ -142,7 +142,7 @@ class ParquetSource(TabularSource):
         parts = [
             Part(
                 self._files.stat(file),
-                self._footers.get(file),
+                self._footer(file),
                 group,
                 self._chunks.span(number)[0],
                 spans,
@@ -170,7 +170,10 @@ class ParquetSource(TabularSource):
 
     def _weigh(self, group: int) -> int:
         file, inner = self._chunks.place(group)
-        return self._footers.get(file).decoded_bytes(inner)
+        return self._footer(file).decoded_bytes(inner)
+
+    def _footer(self, file: int) -> Footer:
+        return self._footers.get(file, self._open)
 
     def _open(self, file: int) -> Footer:
         parsed = self._parsed.pop(file, None)
@@ -202,10 +205,10 @@ class ParquetSource(TabularSource):
         (3, {'id': 'int64'}, ['SNAPPY'], 1)
         """
         files = range(len(self._files.paths))
-        return [layout(self._files.stat(file), self._footers.get(file)) for file in files]
+        return [layout(self._files.stat(file), self._footer(file)) for file in files]
 
     def close(self) -> None:
         """Forget metadata and decoded rows; reading brings them back. No file is held open."""
         self._parsed.clear()
         self._chunks.close()
-        self._footers.close()
+        self._footers.forget()

@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
+from pipeline.latest import Latest
 from pipeline.sources.files import Files, Paths, changed
 from pipeline.sources.gather import read_spans
-from pipeline.sources.handles import Handles
 from pipeline.sources.indices import inside
 from pipeline.sources.storage import Stat, Storage, is_url
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
@@ -82,7 +82,7 @@ class TokenSource:
 
     def _open_nothing(self) -> None:
         self._remote = any(map(is_url, self._files.paths))
-        self._maps = Handles(self._map)
+        self._maps = Latest[int, NDArray[Any]]()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_remote")}
@@ -138,7 +138,7 @@ class TokenSource:
             raise
         if now != size:
             raise changed(path, f"{size} bytes", str(now))
-        return self._maps.get(file)
+        return self._maps.get(file, self._map)
 
     def _map(self, file: int) -> NDArray[Any]:
         self._files.check_unchanged(file)
@@ -195,7 +195,7 @@ class TokenSource:
 
     def close(self) -> None:
         """Let go of all mappings; reading brings them back."""
-        self._maps.close()
+        self._maps.forget()
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:

@@ -17,7 +17,6 @@ from pipeline import Dataset, Loader
 from pipeline.debug.conformance import check_source
 from pipeline.errors import PositionError, RecordError, SourceError
 from pipeline.sources.array_record import ArrayRecordSource
-from pipeline.sources.handles import Handles
 from pipeline.sources.riegeli.index import Index, read_indexes
 from pipeline.sources.riegeli.shards import Shard
 from pipeline.sources.storage import Storage
@@ -290,11 +289,3 @@ def test_files_open_when_read_and_close_on_close(tmp_path):
         source.close()
         source.close()
         assert open_files(tmp_path) == 0
-
-
-def test_a_bounded_number_of_files_is_open():
-    opened = []
-    handles = Handles(lambda f: opened.append(f) or f, most=2)
-    for f in (0, 1, 0, 2, 0, 1):
-        assert handles.get(f) == f
-    assert opened == [0, 1, 2, 1]

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import SourceError
+from pipeline.latest import Latest
 from pipeline.sources.files import Files, Paths, changed, unreadable
-from pipeline.sources.handles import Handles
 from pipeline.sources.local import pread
 from pipeline.sources.riegeli.index import (
     Found,
@@ -55,7 +55,7 @@ class Shards:
 
     def __init__(self, files: Files, verify: bool, known: dict[int, Found]) -> None:
         self._files, self._verify = files, verify
-        self._handles = Handles(self._open)
+        self._handles = Latest[int, Shard]()
         self._known: dict[int, Found] = known
         self._native: set[int] = set()
 
@@ -67,7 +67,7 @@ class Shards:
         """
         urls = [f for f in numbers if is_url(self._files.paths[f]) and not self._handles.holds(f)]
         self._learn([f for f in urls if f not in self._known])
-        return [self._handles.get(f) for f in numbers]
+        return [self._handles.get(f, self._open) for f in numbers]
 
     def use_native(self, number: int) -> None:
         """From now on the native reader reads this file."""
@@ -75,7 +75,7 @@ class Shards:
         self._handles.drop(number)
 
     def close(self) -> None:
-        self._handles.close()
+        self._handles.forget()
 
     def _learn(self, numbers: Sequence[int]) -> None:
         """Read the indexes of remote files, all at once; a range with a tag checks that itself."""
