@@ -155,8 +155,12 @@ class Chain:
 
     def cut(self, lanes: int) -> Blocks:
         """How the indexed part is cut for the counting stages, and dealt to lanes."""
-        block = max((getattr(s, "block", 0) for s in self.stages), default=0) or BLOCK
-        return Blocks(self.length, self.period, block, lanes)
+        return Blocks(self.length, self.period, self.block, lanes)
+
+    @property
+    def block(self) -> int:
+        """About how many rows the counting stages see at once."""
+        return max((getattr(s, "block", 0) for s in self.stages), default=0) or BLOCK
 
     @property
     def skips(self) -> bool:

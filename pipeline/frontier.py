@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.chain import Chain, as_order
-from pipeline.lanes import unit_rows
 from pipeline.mixes import CountedMix, Mix
 from pipeline.roots import Concatenation, Zip
 from pipeline.sampling.passes import Cursor, Lane, Place
@@ -73,7 +72,7 @@ def _of_lanes(
         return
     assert isinstance(chain.root, CountedMix)
     if chain.unit < len(chain.stages):
-        more += unit_rows(chain) if any(given for _, (_, given) in places) else 0
+        more += chain.block if any(given for _, (_, given) in places) else 0
         places = [(lane, at) for lane, (at, _) in places]
     row = max((row for _, (_, row, _) in places), default=0) + more
     again = any(turns for _, (turns, _, _) in places)

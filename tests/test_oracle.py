@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, chain, concatenate, mix, scan, zip_datasets
-from pipeline.lanes import units
 from pipeline.provenance import RowOrigin
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import derive_seed
@@ -37,8 +36,7 @@ def _our_orders(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(model, "perm", perm)
     monkeypatch.setattr(model, "h", h)
-    for module in (chain, units):
-        monkeypatch.setattr(module, "BLOCK", BLOCK)
+    monkeypatch.setattr(chain, "BLOCK", BLOCK)
 
 
 class Row:

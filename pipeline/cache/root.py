@@ -104,10 +104,9 @@ def _in_order(pieces: list[Piece], back: Int64s) -> Values:
 
 def _check(chain: Chain) -> None:
     if chain.counted:
-        stage = chain.stages[chain.split]
         raise ChainError(
-            f"cache keeps rows by position, but {stage.kind} '{stage.name}' counts rows as they "
-            "come. Move the cache before it."
+            f"cache keeps rows by position, but {chain.counting} counts rows as they come. Move "
+            "the cache before it."
         )
     if chain.length == ENDLESS or chain.period != chain.length:
         raise ChainError("cache keeps one epoch's rows: put repeat after it")
@@ -132,9 +131,10 @@ def _check_steady(chain: Chain, *, pinned: bool) -> None:
         pinned |= stage.kind in ("slice", "select") or not getattr(stage, "reshuffle", True)
     root = chain.root
     if not isinstance(root, Leaf | Cached | Concatenation | Zip):
+        kind = getattr(root, "kind", type(root).__name__)
         raise ChainError(
-            f"cache would hold one epoch's rows for good, but {type(root).__name__} may give "
-            "others each epoch. Cache its components."
+            f"cache would hold one epoch's rows for good, but {kind} may give others each epoch. "
+            "Cache its components."
         )
     if isinstance(root, Concatenation | Zip):
         for part in root.chains.values():

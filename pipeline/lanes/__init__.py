@@ -4,7 +4,6 @@ from pipeline.lanes.open import lane_blocks, late, open_reader
 from pipeline.lanes.parts import origin_of_part, read_part
 from pipeline.lanes.passes import PassRows
 from pipeline.lanes.reader import Pending, Reader
-from pipeline.lanes.units import unit_rows
 
 __all__ = [
     "PassRows",
@@ -15,5 +14,4 @@ __all__ = [
     "open_reader",
     "origin_of_part",
     "read_part",
-    "unit_rows",
 ]

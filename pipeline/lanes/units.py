@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.block import Block
-from pipeline.chain import BLOCK, Chain
 from pipeline.errors import StreamEndError
 from pipeline.lanes.dealt import DealtReader
 from pipeline.lanes.parts import Trail, lifted
@@ -38,7 +37,7 @@ class UnitReader:
     def __init__(self, steps: Trail, below: DealtReader, lanes: int) -> None:
         self._steps, self._below, self._lanes = steps, below, lanes
         self._chain, self._path = steps[-1]
-        self.size = unit_rows(self._chain)
+        self.size = self._chain.block
         self.endless = below.endless
         self._units: dict[int, dict[Place, _Unit]] = {}
 
@@ -120,8 +119,3 @@ class UnitReader:
             f"lane {lane} of {self._lanes} gave no row in {units} times {self.size} rows of the "
             "mix: do the stages above it drop everything?"
         )
-
-
-def unit_rows(chain: Chain) -> int:
-    """Rows of a counted mix that the stages from the first counting one on see at once."""
-    return max((getattr(s, "block", 0) for s in chain.stages), default=0) or BLOCK

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleave, zip_datasets
+from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleave, mix, zip_datasets
 from pipeline.block import Columns
 from pipeline.cache.rows import decode, encode
 from pipeline.debug.digest import digest
@@ -124,6 +124,9 @@ def test_what_is_given_out_is_nobody_elses(where: Path | None) -> None:
         (lambda ds: ds.repeat(2), "put repeat after"),
         (lambda ds: ds.repeat(), "put repeat after"),
         (lambda ds: ds.filter(bool), "Move the cache before it"),
+        (lambda ds: mix({"a": ds.filter(bool)}, {"a": 1}), r"but mix \(in it filter 'bool'"),
+        (lambda ds: mix({"a": ds.filter(bool)}, {"a": 1}).map(str), r"but mix \(in it filter"),
+        (lambda ds: mix({"a": ds}, {"a": 1}), "but mix may give others"),
         (lambda ds: interleave([ds.on_error("skip"), ds]), "after the cache"),
     ],
 )
