@@ -134,7 +134,14 @@ class Source(Protocol):
 
 
 class Root(Protocol):
-    """What a chain stands on: one source, or several datasets made into one; indexed rows."""
+    """What a chain stands on: one source, or several datasets made into one; indexed rows.
+
+    Optional members: `kind`, for messages; `chains`, those it is made of, by name; `stages`, of
+    this very chain that lie beneath it (a cache's); `deals`, whether rows have no positions, as
+    lanes deal them; `seeded`, whether it holds for the shuffles of this very place alone; `cycle`,
+    of an endless one, the rows after which only chance brings new ones; `horizon` with `ahead(at)`,
+    as of a source that reads ahead.
+    """
 
     def length(self) -> int:
         """Rows an epoch; ENDLESS if it never ends."""
@@ -154,7 +161,13 @@ class Root(Protocol):
 
 
 class Order(Protocol):
-    """A stage that decides which row stands where: arithmetic on positions, nothing read."""
+    """A stage that decides which row stands where: arithmetic on positions, nothing read.
+
+    Optional members: `above(index, order, n, site)`, at which positions rows of the dataset beneath
+    stand in one epoch's order (without it, find looks at every row); `touched(rows, n)`, how many
+    rows beneath the first rows above touch (without it, all); `seeded`, as of a root; `reshuffle`,
+    of a random one, whether each epoch has an order of its own.
+    """
 
     # properties, so that frozen classes and class constants fit
     @property
@@ -175,9 +188,6 @@ class Order(Protocol):
     def resolve(self, at: At, n: int, site: Site) -> At:
         """Where the rows `at` of this dataset stand in the dataset of n rows beneath."""
         ...
-
-    # optional: above(index, order, n, site) -> the positions at which rows of the dataset beneath
-    # stand in one epoch's order; without it, find looks at every row
 
     def refusal(self, n: int) -> str | None:
         """Why it cannot stand on n rows, with the remedy; None if it can."""
