@@ -3,8 +3,9 @@
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
-from pipeline.dataset import Dataset, concatenate, interleave, mix, zip_datasets
+from pipeline.dataset import Dataset
 from pipeline.feed import JaxFeed, TorchFeed
+from pipeline.joins import concatenate, interleave, mix, zip_datasets
 from pipeline.loader import Loader
 from pipeline.scanned import Scanned
 from pipeline.scans import scan

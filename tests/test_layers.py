@@ -24,7 +24,7 @@ FLOORS = (
     {"lanes", "packing"},
     {"cache"},
     {"dataset"},
-    {"workers", "checkpoint", "provenance", "frontier"},
+    {"workers", "checkpoint", "provenance", "frontier", "joins"},
     {"exclusions", "inverse"},
     {"streams", "scans"},
     {"batch", "hosts", "once", "skipping", "finding"},
