@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.block import Block, Columns, Int64s, as_int64
+from pipeline.block import Block, Int64s, as_int64
 from pipeline.cache import Cached
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import flag, function, whole
@@ -22,11 +22,10 @@ from pipeline.sampling.kept import Kept
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
-from pipeline.sampling.slice import Slice
+from pipeline.sampling.slice import Slice, sliced
 from pipeline.scannable import check_in_place, scanned_part
 from pipeline.scanned import Scanned
-from pipeline.sources import MemorySource, SequenceSource, open_path
-from pipeline.sources.sequence import batched
+from pipeline.sources import source_of
 from pipeline.transforms import (
     Bucket,
     Filter,
@@ -39,7 +38,7 @@ from pipeline.transforms import (
     collate_block,
 )
 from pipeline.tree import map_leaves
-from pipeline.types import ENDLESS, ArraySpec, At, Component, Order, Root, Source, describe
+from pipeline.types import ArraySpec, At, Component, Order, Root, describe
 
 MOST_LANES = 1 << 16
 
@@ -67,7 +66,7 @@ class Dataset:
 
     def __init__(self, source: Any, *, seed: int = 0) -> None:
         seed = whole("seed", seed, -(1 << 62))
-        self.chain = Chain(Leaf(_as_source(source)), (), seed, 1)
+        self.chain = Chain(Leaf(source_of(source)), (), seed, 1)
 
     def _with(
         self, *stages: Stage, lanes: int | None = None, on_error: str | None = None
@@ -553,7 +552,7 @@ class Dataset:
         """
         if isinstance(item, slice):
             self._refuse_counted("slice")
-            return self._with(*self.chain.stages, _slice(item, self.chain.length))
+            return self._with(*self.chain.stages, sliced(item, self.chain.length))
         if isinstance(item, list | tuple | range) or (isinstance(item, np.ndarray) and item.ndim):
             self._refuse_counted("ds[positions]")
             return self._with(*self.chain.stages, Select(chosen(item, self.chain.length)))
@@ -600,32 +599,3 @@ def standing_on(root: Root, seed: int, on_error: str = "raise") -> Dataset:
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:
     for block in blocks:
         yield from (block.slice(i, i + 1) for i in range(len(block)))
-
-
-def _slice(item: slice, n: int) -> Slice:
-    if n == ENDLESS and (item.stop is None or min(item.start or 0, item.stop) < 0):
-        raise ChainError(
-            f"a slice of an endless dataset needs a start and a stop from 0 on: {item}"
-        )
-    try:
-        chosen = range(n)[item]
-    except (TypeError, ValueError) as e:
-        raise ChainError(f"{item}: give whole numbers, and no step of 0") from e
-    return Slice(chosen.start, chosen.step, len(chosen))
-
-
-def _as_source(source: Any) -> Source:
-    if isinstance(source, str) or hasattr(source, "__fspath__"):
-        return open_path(source)
-    if isinstance(source, Columns):
-        return MemorySource(source.tree)
-    if isinstance(source, Source):
-        return source
-    if batched(source):
-        return SequenceSource(source)
-    if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
-        return MemorySource(source)
-    raise ChainError(
-        f"a dataset needs a source (with len and read), a dict of columns, a sequence or a path: "
-        f"got {type(source).__name__}. Write a source: see README, 'Your own source'."
-    )

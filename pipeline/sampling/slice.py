@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.errors import ChainError
 from pipeline.types import ENDLESS, At, Site
 
 
@@ -51,3 +52,23 @@ class Slice:
 
     def refusal(self, n: int) -> str | None:
         return None
+
+
+def sliced(item: slice, n: int) -> Slice:
+    """The rows that `ds[item]` names of n rows.
+
+    Raises:
+        ChainError: it holds something else than whole numbers, or has no end where n has none.
+
+    >>> sliced(slice(None, None, -2), 5)
+    Slice(start=4, step=-2, count=3)
+    """
+    if n == ENDLESS and (item.stop is None or min(item.start or 0, item.stop) < 0):
+        raise ChainError(
+            f"a slice of an endless dataset needs a start and a stop from 0 on: {item}"
+        )
+    try:
+        chosen = range(n)[item]
+    except (TypeError, ValueError) as e:
+        raise ChainError(f"{item}: give whole numbers, and no step of 0") from e
+    return Slice(chosen.start, chosen.step, len(chosen))

@@ -1,16 +1,11 @@
-"""Where records live: one file a format, and which format a path has."""
+"""Where records live: one file a format."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Sequence
-
-from pipeline.errors import SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.arrow_ipc import ArrowIpcSource
 from pipeline.sources.bagz import BagzSource
-from pipeline.sources.files import Found, expand
+from pipeline.sources.formats import SUFFIXES, found, open_path, source_of
 from pipeline.sources.lines import JsonLinesSource, LinesSource
 from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
@@ -23,7 +18,6 @@ from pipeline.sources.token_documents import TokenDocumentSource
 from pipeline.sources.tokens import TokenSource
 from pipeline.sources.webdataset import WebDatasetSource
 from pipeline.sources.windows import WindowSource
-from pipeline.types import Source
 
 __all__ = [
     "SUFFIXES",
@@ -45,113 +39,5 @@ __all__ = [
     "found",
     "open_path",
     "parse_example",
+    "source_of",
 ]
-
-
-def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
-    # Megatron's .bin has an .idx beside it; others are tokens alone
-    try:
-        (storage or Storage()).stats([os.path.splitext(path)[0] + ".idx" for path in paths])
-    except FileNotFoundError:
-        return TokenSource(paths, storage=storage)
-    return MegatronSource(paths, storage=storage)
-
-
-def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
-    raise SourceError(
-        f"{paths[0]} is compressed as a whole, so no record in it can be read alone. Decompress "
-        "it, or convert it to ArrayRecord or .bagz, which compress by record."
-    )
-
-
-def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
-    raise SourceError(
-        f"{paths[0]} is the index of a Megatron file: name the .bin beside it, "
-        f"{os.path.splitext(paths[0])[0]}.bin."
-    )
-
-
-SUFFIXES: dict[str, Callable[..., Source]] = {
-    ".array_record": ArrayRecordSource,
-    ".arrayrecord": ArrayRecordSource,
-    ".arrow": ArrowIpcSource,
-    ".feather": ArrowIpcSource,
-    ".idx": _index,
-    ".ipc": ArrowIpcSource,
-    ".parquet": ParquetSource,
-    ".pq": ParquetSource,
-    ".bag": BagzSource,
-    ".bagz": BagzSource,
-    ".bin": _tokens,
-    ".gz": _packed,
-    ".json": JsonLinesSource,
-    ".jsonl": JsonLinesSource,
-    ".ndjson": JsonLinesSource,
-    ".npy": TokenSource,
-    ".tar": WebDatasetSource,
-    ".tfrecord": TFRecordSource,
-    ".tfrecords": TFRecordSource,
-    ".txt": LinesSource,
-    ".u16": TokenSource,
-    ".u32": TokenSource,
-    ".uint16": TokenSource,
-    ".uint32": TokenSource,
-    ".zst": _packed,
-}
-
-_SHARD = re.compile(r"-\d+-of-\d+$")
-
-
-def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -> Source:
-    """The source of a path or glob; the files' suffix says which format.
-
-    `train.array_record-00000-of-00008` counts as `.array_record`.
-
-    Raises:
-        SourceError: no such file, an unknown suffix, or files of several formats.
-
-    >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
-    ... Narrow the pattern, or build the source by its class.
-    """
-    files, opened = found(path, storage=storage)
-    return opened(files)
-
-
-def found(
-    path: str | os.PathLike[str], *, storage: Storage | None = None
-) -> tuple[tuple[Found, ...], Callable[[Sequence[Found]], Source]]:
-    """The files of a path or glob, and what makes a source of some of them.
-
-    Raises:
-        SourceError: no such file, an unknown suffix, or files of several formats.
-    """
-    stats = expand(path, storage, empty=True)  # their sources say who knows empty files
-    kinds = {_format(stat.path): os.path.basename(stat.path) for stat in stats}
-    if len(kinds) > 1:
-        raise SourceError(
-            f"{os.fspath(path)} matches files of several formats, such as "
-            f"{' and '.join(kinds.values())}. Narrow the pattern, and join sources by concatenate "
-            "or mix."
-        )
-    kind, options = next(iter(kinds)), {} if storage is None else {"storage": storage}
-
-    def opened(files: Sequence[Found]) -> Source:
-        return kind(tuple(files), **options)
-
-    return tuple(Found.of(stat) for stat in stats), opened
-
-
-def _format(file: str) -> Callable[..., Source]:
-    suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
-    if suffix not in SUFFIXES:
-        raise SourceError(
-            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. "
-            "Narrow the pattern, or build the source by its class."
-        )
-    return SUFFIXES[suffix]
-
-
-def _known() -> list[str]:
-    return [suffix for suffix, kind in SUFFIXES.items() if kind not in (_index, _packed)]
