@@ -18,7 +18,7 @@ from pipeline.lanes import lane_blocks
 from pipeline.packing import PackedRoot
 from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
-from pipeline.sampling.kept import Kept
+from pipeline.sampling.flagged import Flagged
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
@@ -401,7 +401,7 @@ class Dataset:
     def _kept(self, flags: Scanned, name: str) -> Dataset:
         self._refuse_counted("filter(scanned)")
         check_in_place(self.chain, scanned_part(self.chain, flags, "filter"), "filter")
-        return self._ordered(Kept(flags, name))
+        return self._ordered(Flagged(flags, name))
 
     def _transformed(self, stage: Stage) -> Dataset:
         if not isinstance(stage.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]

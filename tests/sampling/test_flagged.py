@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, scan
-from pipeline.sampling.kept import CHUNK, WIDTH, Kept
+from pipeline.sampling.flagged import CHUNK, WIDTH, Flagged
 from pipeline.types import At, Site
 
 SITE = Site(0, (), (), "stage 0")
 
 
-def kept(flags: Any, folder: Path) -> Kept:
+def kept(flags: Any, folder: Path) -> Flagged:
     ds = Dataset({"keep": np.array(flags, bool)})
     number = len(list(folder.iterdir()))
-    return Kept(scan(ds, lambda row: row["keep"], path=folder / str(number), workers=0), "kept")
+    return Flagged(scan(ds, lambda row: row["keep"], path=folder / str(number), workers=0), "kept")
 
 
-def resolved(stage: Kept, index: Any) -> Any:
+def resolved(stage: Flagged, index: Any) -> Any:
     index = np.asarray(index, np.int64)
     return stage.resolve(At(index * 0 + 3, index * 0 + 2, index), 0, SITE)
 

@@ -19,7 +19,7 @@ _PASS = 1 << 20  # flags counted at a time; a multiple of WIDTH
 
 
 @dataclass(frozen=True)
-class Kept:
+class Flagged:
     """The rows that a scan flags, in order: indexed, of exact length.
 
     Counts before each 128 flags are kept in memory, the flags stay in the scan's file.
@@ -61,7 +61,7 @@ class Kept:
         return any(k.rpartition(".")[2] == "seed" for k in self.flags.fingerprint())
 
     def __reduce__(self) -> Any:
-        return Kept, (self.flags, self.name)
+        return Flagged, (self.flags, self.name)
 
     def length(self, n: int) -> int:
         return int(self.counts[-1])
