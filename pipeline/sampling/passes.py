@@ -67,7 +67,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Batches of an indexed dataset: pass p is rows `[p n, (p + 1) n)`; of an endless one, `steps`.
+    """Batches of one size of an indexed dataset: pass p is rows `[p n, (p + 1) n)`.
+
+    A pass of an endless dataset is `steps` batches.
 
     Attributes:
         n: rows a pass; ENDLESS if it never ends.
@@ -116,10 +118,6 @@ class Passes:
             stop = min(stop, (cursor.epoch + 1) * self.n)
         return cursor.rows, stop
 
-    def after(self, cursor: Cursor) -> Cursor:
-        """The cursor once the batch at `cursor` has been handed out."""
-        return self.locate(cursor.step + 1, cursor)
-
     def left(self, cursor: Cursor) -> int | None:
         """Batches from a cursor to the end of its pass; None if it never ends."""
         left = None
@@ -129,12 +127,6 @@ class Passes:
             most = max(0, self.steps - cursor.batch)
             left = most if left is None else min(left, most)
         return left
-
-    def reaches(self, cursor: Cursor) -> bool:
-        """Whether these batches, counted from step 0, come to a cursor."""
-        if not cursor.step:
-            return not cursor.rows
-        return bool(self.per_pass != 0 and self.locate(cursor.step) == cursor)
 
     def locate(self, step: int, anchor: Cursor | None = None) -> Cursor:
         """The cursor at a step, in O(1), counted from an anchor that was reached some other way.
