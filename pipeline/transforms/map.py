@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -11,15 +10,15 @@ import numpy as np
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
 from pipeline.transforms.calling import each, guarded, label
-from pipeline.transforms.code import code_digest
 from pipeline.transforms.collate import collate, collate_block
+from pipeline.transforms.rowwise import Rowwise
 from pipeline.tree import leaves, map_leaves
 from pipeline.types import Site
 
 
 @final
 @dataclass(frozen=True)
-class Map:
+class Map(Rowwise):
     """Each row through `f(row)`; batched, stacked rows through `f(rows)` to as many rows.
 
     Attributes:
@@ -30,17 +29,8 @@ class Map:
         code: what f computed when the stage was made, in eight hex digits.
     """
 
-    f: Callable[[Any], Any]
-    name: str
     batched: bool = False
-    code: str = field(init=False, repr=False)
     kind = "map"
-    random = False
-    counted = False
-    block = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", code_digest(self.f))
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows, changed.
@@ -91,7 +81,7 @@ def _as_columns(tree: Any) -> Columns:
 
 @final
 @dataclass(frozen=True)
-class MapWithIndex:
+class MapWithIndex(Rowwise):
     """Each row through `f(position, row)`, its position in the dataset, from 0.
 
     Attributes:
@@ -100,16 +90,7 @@ class MapWithIndex:
         code: what f computed when the stage was made, in eight hex digits.
     """
 
-    f: Callable[[int, Any], Any]
-    name: str
-    code: str = field(init=False, repr=False)
     kind = "map_with_index"
-    random = False
-    counted = False
-    block = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", code_digest(self.f))
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows, changed.
@@ -126,6 +107,3 @@ class MapWithIndex:
             )
         at = site.index.tolist()
         return Block(each(lambda i, row: self.f(at[i], row), block, site), block.origin)
-
-    def fingerprint(self) -> str:
-        return label(self.kind, self.name, self.code)

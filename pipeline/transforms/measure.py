@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
 from pipeline.errors import ScanError
-from pipeline.transforms.calling import each, label
-from pipeline.transforms.code import code_digest
+from pipeline.transforms.calling import each
+from pipeline.transforms.rowwise import Rowwise
 from pipeline.types import Site
 
 BARE = "value"  # what the column is called if the function returns no dict
@@ -20,7 +19,7 @@ BARE = "value"  # what the column is called if the function returns no dict
 
 @final
 @dataclass(frozen=True)
-class Measure:
+class Measure(Rowwise):
     """`f(row)` for each row: a bool, whole number or float, or a dict of them; columns of each.
 
     Attributes:
@@ -29,16 +28,7 @@ class Measure:
         code: what f computed when the stage was made, in eight hex digits.
     """
 
-    f: Callable[[Any], Any]
-    name: str
-    code: str = field(init=False, repr=False)
     kind = "scan"
-    random = False
-    counted = False
-    block = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", code_digest(self.f))
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows' values; `{"value": …}` stands for one without a name.
@@ -71,9 +61,6 @@ class Measure:
         if not named:
             raise ScanError(f"{site.stage} returned an empty dict: return at least one value")
         return named
-
-    def fingerprint(self) -> str:
-        return label(self.kind, self.name, self.code)
 
 
 def stacked(name: str, values: list[Any], site: Site) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -12,13 +12,13 @@ from pipeline.block import Block
 from pipeline.seeds import RowGenerators, derive_seed
 from pipeline.transforms import global_seeds
 from pipeline.transforms.calling import each, label
-from pipeline.transforms.code import code_digest
+from pipeline.transforms.rowwise import Rowwise
 from pipeline.types import Site
 
 
 @final
 @dataclass(frozen=True)
-class RandomMap:
+class RandomMap(Rowwise):
     """Each row through `f(row, rng)`; rng hashes seed, component path, name and provenance only.
 
     Attributes:
@@ -29,17 +29,9 @@ class RandomMap:
         code: what f computed when the stage was made, in eight hex digits.
     """
 
-    f: Callable[[Any, np.random.Generator], Any]
-    name: str
     seed_globals: bool = False
-    code: str = field(init=False, repr=False)
     kind = "random_map"
     random = True
-    counted = False
-    block = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", code_digest(self.f))
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows, changed.

@@ -156,7 +156,7 @@ def test_another_process_may_finish_first(tmp_path: Path, monkeypatch: pytest.Mo
             other.append(scan(ds, outrun, path=tmp_path, workers=0))
         return x % 3 == 0
 
-    monkeypatch.setattr("pipeline.transforms.measure.code_digest", lambda f: "0")
+    monkeypatch.setattr("pipeline.transforms.rowwise.code_digest", lambda f: "0")
     assert scan(ds, outrun, path=tmp_path, workers=0) == other[1]
 
 
