@@ -40,11 +40,10 @@ def _of_rows(chain: Chain, rows: int, head: str, found: Frontiers) -> None:
         for name, below in root.chains.items():
             _of_rows(below, rows, f"{head}{name}.", found)
     elif isinstance(root, Concatenation):
-        start, again = 0, rows > root.length()
+        drawn = root.drawn(rows)
         for name, below in root.chains.items():
-            part = below.length + 1 if again else min(max(0, rows - start), below.length)
+            part = below.length + 1 if rows > root.length() else drawn[name]
             _of_rows(below, part, f"{head}{name}.", found)
-            start += below.length
 
 
 def _of_mix(mix: Mix, rows: int, head: str, found: Frontiers) -> None:

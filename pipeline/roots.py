@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,6 +131,17 @@ class Concatenation(Joined):
         """Where rows of one dataset stand."""
         j = list(self.chains).index(name)
         return index + (int(self._ends[j - 1]) if j else 0)
+
+    def drawn(self, rows: int) -> dict[str, int]:
+        """How many rows of each dataset stand among the first rows of an epoch."""
+
+        def row(name: str, index: int) -> int:
+            return int(self.position(name, np.array([index], np.int64))[0])
+
+        return {
+            name: bisect_left(range(chain.length), rows, key=lambda i, name=name: row(name, i))
+            for name, chain in self.chains.items()
+        }
 
     def _locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
         """Which dataset gives the row at each position, and where in that dataset it stands."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, Processes, Threads, merge, mix
+from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleave, merge, mix
 from pipeline.errors import ChainError, LanesError, MismatchError, StateError, StreamEndError
 from pipeline.types import ENDLESS
 
@@ -112,6 +112,30 @@ def test_the_past_of_a_schedule_is_not_edited() -> None:
     with pytest.raises(MismatchError, match=r"schedule\.0"):
         Loader(swapped, 8).load_state_dict(state)
     Loader(dataset([(0, {"a": 2, "b": 1, "c": 1})]), 8).load_state_dict(state, allow={"schedule.0"})
+
+
+@pytest.mark.parametrize("join", [concatenate, interleave])
+def test_the_drawn_past_of_a_joined_mix_is_not_edited(join: Callable[..., Dataset]) -> None:
+    def joined(weight: int, since: int = 0) -> Dataset:
+        def part(schedule: Any) -> Dataset:
+            parts = {name: indexed(name, 100).repeat() for name in "ab"}
+            return mix(parts, schedule, stop="never")[:50]
+
+        even = [(0, {"a": 1, "b": 1})]
+        late = [(0, {"a": 1, "b": weight})] if not since else [*even, (since, {"b": 1})]
+        return join([part(even), part(late)])
+
+    loader = Loader(joined(1), 4)
+    seen = 15 if join is concatenate else 5  # of either mix, 10 rows of the second
+    rows = xs(loader, seen)
+    state = loader.state_dict()
+    drawn = {"0.schedule": 50 if join is concatenate else 10, "1.schedule": 10}
+    assert dict(state["frontiers"]) == drawn
+    with pytest.raises(MismatchError, match=r"1\.schedule"):
+        Loader(joined(3), 4).load_state_dict(state)
+    edited = Loader(joined(1, since=10), 4)
+    edited.load_state_dict(state)
+    assert rows + xs(edited, 4) == xs(Loader(joined(1, since=10), 4), seen + 4)
 
 
 def test_a_nested_schedule_has_a_frontier_of_its_own() -> None:
