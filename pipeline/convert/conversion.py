@@ -124,7 +124,8 @@ def _run(
         with _watched(ds, names, done) as counts:
             write = WriteShard(ds, place, names, plan["skip_bad"], counts)
             rows = Dataset(todo).map(write, name="write")
-            with Loader(rows, 1, workers=workers, collate=lambda rows: rows) as loader:
+            # ahead=1: each shard by itself, however quick
+            with Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader:
                 done |= {facts["shard"]: facts for batch in loader for facts in batch}
         known = {"plan": plan, "shards": [done[i] for i in range(names.shards)]}
         place.note(manifest, known)

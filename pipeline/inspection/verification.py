@@ -131,7 +131,7 @@ def _read(sources: Sequence[Source], workers: Any) -> list[Bad]:
     rows = Dataset(range(len(pieces))).map(check, name="verify")
     with (
         progress("verify", sum(map(len, sources)), "records") as show,
-        Loader(rows, 1, workers=workers, collate=lambda rows: rows) as loader,
+        Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader,
     ):
         for number, batch in enumerate(loader):
             bad += [one for found in batch for one in found]
