@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -121,7 +120,7 @@ def _run(
     with place.alone():
         done = _begun(place, names, plan, manifest)
         todo = [i for i in range(names.shards) if i not in done]
-        with _watched(ds, names, done) as counts:
+        with _watched(ds, place, names, done) as counts:
             write = WriteShard(ds, place, names, plan["skip_bad"], counts)
             rows = Dataset(todo).map(write, name="write")
             # ahead=1: each shard by itself, however quick
@@ -172,20 +171,20 @@ def _shards(ds: Dataset) -> int:
 
 
 @contextmanager
-def _watched(ds: Dataset, names: Names, done: Mapping[int, Any]) -> Generator[str]:
+def _watched(ds: Dataset, place: Place, names: Names, done: Mapping[int, Any]) -> Generator[str]:
     # workers on this machine write how far they are into a small file; a thread shows it
     ready = sum(stop - start for start, stop in (bounds(len(ds), names.shards, i) for i in done))
     stop = threading.Event()
     with (
-        tempfile.NamedTemporaryFile(prefix="lockstep-") as counts,
+        place.workspace() as folder,
         progress("convert", len(ds), "records", done=ready) as show,
     ):
-        counts.write(bytes(8 * names.shards))
-        counts.flush()
-        thread = threading.Thread(target=_look, args=(counts.name, ready, show, stop), daemon=True)
+        counts = os.path.join(folder, "counts")
+        np.zeros(names.shards, np.int64).tofile(counts)
+        thread = threading.Thread(target=_look, args=(counts, ready, show, stop), daemon=True)
         thread.start()
         try:
-            yield counts.name
+            yield counts
         finally:
             stop.set()
             thread.join()

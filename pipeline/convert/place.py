@@ -17,6 +17,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.storage import is_url
 
 NOTES = ".lockstep-convert"  # what is known of a conversion under way; gone when it is whole
+_DRAFT = "writing-"
 
 
 class Place:
@@ -37,12 +38,19 @@ class Place:
     @contextmanager
     def workspace(self) -> Generator[str]:
         """A folder to write files in before they are delivered; nothing of it stays."""
-        beside = None if self._remote else self._folder(NOTES)
-        folder = tempfile.mkdtemp(prefix="writing-", dir=beside)
+        beside = self._drafts()
+        while True:
+            folder = tempfile.mkdtemp(prefix=_DRAFT, dir=beside)
+            held = os.open(folder, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if os.path.isdir(folder):  # nobody took it for a dead writer's before it was held
+                break
+            os.close(held)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
     def deliver(self, path: str, name: str) -> int:
         """Move a finished local file to its name, replacing what is there; its size in bytes."""
@@ -105,6 +113,7 @@ class Place:
             SourceError: another process holds it.
         """
         if self._remote:
+            self._sweep()
             yield
             return
         with open(os.path.join(self._folder(NOTES), "lock"), "w") as lock:
@@ -119,10 +128,19 @@ class Place:
             yield
 
     def _sweep(self) -> None:
-        # we hold the lock: their writers were killed
-        for name in os.listdir(self.path(NOTES)):
-            if name.startswith("writing-"):
-                shutil.rmtree(self.path(f"{NOTES}/{name}"), ignore_errors=True)
+        # remove what killed writers left: the living hold their folders
+        beside = self._drafts()
+        for name in os.listdir(beside):
+            path = os.path.join(beside, name)
+            if name.startswith(_DRAFT) and not _held(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _drafts(self) -> str:
+        if not self._remote:
+            return self._folder(NOTES)
+        folder = os.path.join(tempfile.gettempdir(), f"lockstep-convert-{os.getuid()}")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return folder
 
     def _folder(self, name: str) -> str:
         path = os.path.join(self.root, name) if name else self.root
@@ -133,3 +151,17 @@ class Place:
         import fsspec
 
         return fsspec.filesystem(self.root.split("://", 1)[0], **self._options)
+
+
+def _held(folder: str) -> bool:
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from pipeline import ArrayRecordSource, Dataset, ParquetSource, Processes, Ray, Threads
 from pipeline.__main__ import main
 from pipeline.convert import WRITERS, Tokenize, convert
+from pipeline.convert.place import Place
 from pipeline.errors import ChainError, RecordError, SourceError
 
 ROWS = {"id": np.arange(2500), "text": [f"row {i} é" for i in range(2500)]}
@@ -213,11 +216,33 @@ print(convert(ds, f"{folder}/x.jsonl", shards=40).records, sorted(os.listdir(fol
 
 @pytest.mark.slow
 def test_fifty_kills_leave_no_wrong_byte_and_nothing_that_grows(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    out, temp = tmp_path / "out", tmp_path / "temp"
+    out.mkdir()
+    temp.mkdir()
+    command = [sys.executable, "-c", _KILLED, str(out)]
+    env = os.environ | {"TMPDIR": str(temp)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["8000", "x-00000-of-00040.jsonl"]
+    assert os.listdir(temp) == []
+
+
+def test_what_a_killed_writer_of_a_bucket_left_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = Place("memory://bucket")
+    code = (
+        "import os; from pipeline.convert.place import Place\n"
+        "with Place('memory://bucket').workspace(): os._exit(0)"
+    )
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    (drafts,) = tmp_path.iterdir()
+    assert len(list(drafts.iterdir())) == 1
+    with place.workspace() as living, place.alone():
+        assert [str(path) for path in drafts.iterdir()] == [living]
+    assert list(drafts.iterdir()) == []
 
 
 def test_two_conversions_do_not_meet(tmp_path: Path) -> None:
