@@ -72,7 +72,14 @@ def with_torch(path: str, workers: int) -> float:
             return len(source)
 
         def __getitem__(self, i: int) -> Any:
-            return augment(source.read(np.array([i]))[0], np.random.default_rng(i))
+            return self.__getitems__([i])[0]
+
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            # a batch's records at once, as is quickest for torch too
+            records = source.read(np.array(indices))
+            return [
+                augment(r, np.random.default_rng(i)) for r, i in zip(records, indices, strict=True)
+            ]
 
     loader = torch_data.DataLoader(
         Images(), BATCH, shuffle=True, num_workers=workers, drop_last=True
