@@ -8,6 +8,7 @@ and torch join where they are installed.
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import tempfile
@@ -62,28 +63,33 @@ def ours(path: str, workers: Any) -> float:
         return images_a_second(loader, 8)
 
 
-def with_torch(path: str, workers: int) -> float:
+def with_torch(path: str, workers: int, together: bool) -> float:
+    """Through array_record's own reader: record by record, or a batch's records at once."""
     import torch.utils.data as torch_data
+    from array_record.python.array_record_module import ArrayRecordReader
 
-    source = ArrayRecordSource(path)
+    @functools.cache
+    def reader(process: int) -> Any:  # its threads do not outlive a fork
+        return ArrayRecordReader(path, options="readahead_buffer_size:0,max_parallelism:0")
 
     class Images(torch_data.Dataset):
         def __len__(self) -> int:
-            return len(source)
+            return IMAGES
 
         def __getitem__(self, i: int) -> Any:
-            return self.__getitems__([i])[0]
+            mine = reader(os.getpid())
+            mine.seek(i)
+            return augment(mine.read(), np.random.default_rng(i))
 
+    class Together(Images):
         def __getitems__(self, indices: list[int]) -> list[Any]:
-            # a batch's records at once, as is quickest for torch too
-            records = source.read(np.array(indices))
+            records = reader(os.getpid()).read(indices)
             return [
                 augment(r, np.random.default_rng(i)) for r, i in zip(records, indices, strict=True)
             ]
 
-    loader = torch_data.DataLoader(
-        Images(), BATCH, shuffle=True, num_workers=workers, drop_last=True
-    )
+    images = Together() if together else Images()
+    loader = torch_data.DataLoader(images, BATCH, shuffle=True, num_workers=workers, drop_last=True)
     return images_a_second(loader, 8)
 
 
@@ -220,14 +226,16 @@ def main() -> None:
             "2 processes": lambda: ours(path, Processes(2)),
         }
         if find_spec("torch"):
-            kinds["torch"] = lambda: with_torch(path, 0)
-            kinds["torch, 2 workers"] = lambda: with_torch(path, 2)
+            kinds["torch"] = lambda: with_torch(path, 0, together=False)
+            kinds["torch, 2 workers"] = lambda: with_torch(path, 2, together=False)
+            kinds["torch, __getitems__"] = lambda: with_torch(path, 0, together=True)
+            kinds["… and 2 workers"] = lambda: with_torch(path, 2, together=True)
         if find_spec("grain"):
             kinds["grain, 2 workers"] = lambda: with_grain(path, 2)
         rates = measured(kinds)
         print(f"images/s on {os.cpu_count()} cores, batches of {BATCH}")
         for name, rate in rates.items():
-            print(f"  {name:<18} {rate:>9,.0f}   {rate / rates['serial']:.2f} of serial")
+            print(f"  {name:<20} {rate:>9,.0f}   {rate / rates['serial']:.2f} of serial")
         cpu = measured({"cpu": lambda: parents_cpu(path)})["cpu"]
         print(f"parent's CPU a batch: {cpu * 1e3:.2f} ms")
     ways = {"memcpy": copied, "transport": transported}
