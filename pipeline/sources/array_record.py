@@ -76,7 +76,10 @@ class ArrayRecordSource:
             SourceError: a file was removed, cut or replaced.
             OSError: a file cannot be reached now.
         """
-        unique, back = np.unique(inside(indices, len(self)), return_inverse=True)
+        wanted = inside(indices, len(self))
+        if len(wanted) == 1:
+            return self._reading.read(wanted).tolist()
+        unique, back = np.unique(wanted, return_inverse=True)
         return self._reading.read(unique)[back].tolist()
 
     @property

@@ -15,7 +15,7 @@ from pipeline.sources.riegeli.varints import Bytes
 BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk or no chunk
 _BLOCK_HEADER = 24
 HEADER = 40
-_SIMPLE, _TRANSPOSED = ord("r"), ord("t")
+SIMPLE, _TRANSPOSED = ord("r"), ord("t")
 _KNOWN = np.isin(np.arange(256), list(NAMES))
 
 
@@ -105,7 +105,7 @@ def decode(chunks: Chunks, counts: Int64s | None, *, verify: bool) -> Records:
     _need((sizes > 0) & (sizes <= chunks.stops - begins), "its size is wrong")
     if verify:
         _need(hashes(data, begins, sizes) == heads[:, 2], "the checksum of its data is wrong")
-    _familiar(kinds == _SIMPLE, kinds, _TRANSPOSED, "chunk")
+    _familiar(kinds == SIMPLE, kinds, _TRANSPOSED, "chunk")
     if counts is not None:
         _need(numbers == counts, "it holds another number of records")
     return _records(chunks.data, data, begins, begins + sizes, numbers, decoded)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
 from pipeline.sources.files import Files, unreadable
-from pipeline.sources.riegeli.chunks import DamagedError, Records, UnfamiliarError
+from pipeline.sources.riegeli.alone import record_alone
+from pipeline.sources.riegeli.chunks import BLOCK, DamagedError, Records, UnfamiliarError
 from pipeline.sources.riegeli.fetch import CutError, Places, Wanted, fetch, plan, windows
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.recent import Recent
@@ -45,11 +46,29 @@ class Reading:
 
     def read(self, ascending: Int64s) -> Objects:
         """Distinct records in rising order: bytes objects."""
+        if len(ascending) == 1 and (record := self._alone(int(ascending[0]))) is not None:
+            found = np.empty(1, object)
+            found[0] = record
+            return found
         while True:
             try:
                 return self._read(ascending)
             except UnfamiliarError:  # its file is the native reader's from now on
                 continue
+
+    def _alone(self, i: int) -> bytes | None:
+        # one local record in a group of its own, ten times as quickly; None for all else
+        file = int(np.searchsorted(self._files.bounds, i, side="right")) - 1
+        (shard,) = self._shards.get([file])
+        index = shard.index
+        if index is None or index.group > 1 or not shard.local or self._verify:
+            return None
+        chunk = i - int(self._files.bounds[file])
+        start, stop = int(index.offsets[chunk]), int(index.offsets[chunk + 1])
+        if -start % BLOCK < stop - start:
+            return None
+        data = shard.read(start, stop)
+        return record_alone(data) if len(data) == stop - start else None
 
     def _read(self, ascending: Int64s) -> Objects:
         found = np.empty(len(ascending), object)
