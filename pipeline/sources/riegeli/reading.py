@@ -57,7 +57,7 @@ class Reading:
                 continue
 
     def _alone(self, i: int) -> bytes | None:
-        # one local record in a group of its own, ten times as quickly; None for all else
+        # one local record in a group of its own, without arrays; None for all else
         file = int(np.searchsorted(self._files.bounds, i, side="right")) - 1
         (shard,) = self._shards.get([file])
         index = shard.index
