@@ -109,6 +109,10 @@ class Gcs(Store):
         found = json.loads(self.ask("GET", "/_log")[1])
         return [(m, path, asked) for m, path, asked in found if m != "PUT"]
 
+    def most(self) -> int:
+        """Requests that were in flight at once since the test began, or `forget`."""
+        return json.loads(self.ask("GET", "/_most")[1])
+
     def forget(self) -> None:
         """Empty the log."""
         self.control(forget=True)

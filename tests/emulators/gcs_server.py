@@ -50,6 +50,8 @@ class Weather:
         self.latency = 0.0
         self.bandwidth = 0.0  # bytes a second, all connections together; 0 for no limit
         self.log: list[tuple[str, str, str]] = []
+        self.most = 0  # requests at once
+        self._now = 0
         self._lock = threading.Lock()
         self._free = 0.0
 
@@ -60,6 +62,16 @@ class Weather:
             self.faults.set(wanted["faults"])
         if wanted.get("forget"):
             self.log.clear()
+            self.most = 0
+
+    def delay(self) -> None:
+        """Wait for the latency, counted as one more request in flight."""
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self.latency)
+        with self._lock:
+            self._now -= 1
 
     def send(self, size: int) -> None:
         """Wait until a line of this bandwidth has carried so many bytes."""
@@ -92,7 +104,7 @@ class Handler(RequestHandler):
         self.weather.log.append((self.command, self.path, self.headers.get("Range") or ""))
         if self.command == "PUT":  # tests' own uploads are spared
             return True
-        time.sleep(self.weather.latency)
+        self.weather.delay()
         self.fault = self.weather.faults.decide(f"{self.command} {self.path}")
         return self._spared()
 
@@ -123,6 +135,8 @@ class Handler(RequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
+        if url.path == "/_most":
+            return self._answer(200, json.dumps(self.weather.most).encode())
         if url.path == "/_log":
             return self._answer(200, json.dumps(self.weather.log).encode())
         if m := _LIST.match(url.path):

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -125,10 +124,9 @@ def test_many_ranges_are_in_flight_together(gcs: Gcs, engine: Any) -> None:
     storage = gcs.storage(engine=engine, gap=0)
     ranges = [stat.range(i, i + 10) for i in range(0, 64_000, 1000)]
     storage.read(ranges)  # connections
-    gcs.control(latency=0.1)
-    start = time.monotonic()
+    gcs.control(latency=0.1, forget=True)
     assert storage.read(ranges) == expected(ranges)
-    assert time.monotonic() - start < 64 * 0.1 / 4  # 6.4 s one by one
+    assert gcs.most() >= 8
 
 
 def test_a_range_past_the_end_is_refused(gcs: Gcs, engine: Any) -> None:
@@ -216,7 +214,7 @@ def test_without_a_network(engine: Any, url: str) -> None:
     )
     env = {"PATH": "", "PYTHONPATH": ":".join(sys.path), "HOME": "/nonexistent"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert re.match(rf"[0-4] {url} (cannot be reached|may not be read): ", out.stdout), out
+    assert re.match(rf"\d {url} (cannot be reached|may not be read): ", out.stdout), out
     assert not out.stderr
 
 
