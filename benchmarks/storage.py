@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 from pipeline import ArrayRecordSource, ParquetSource, Storage
-from pipeline.convert import convert
+from pipeline.tools.convert import convert
 from tests.emulators.fixtures import S3, Gcs
 
 SIZE, RANGE, RANGES, RUNS = 4 << 20, 1000, 256, 5

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BusyError, DamageError
-from pipeline.atomic import written_whole
+from pipeline.sources.storage.atomic import written_whole
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ from harness.sharding import host_arrays
 from harness.step import TrainState
 from harness.tokens import decode, encode
 from pipeline.debug.digest import digest
-from pipeline.provenance import SegmentOrigin
+from pipeline.provenance.where import SegmentOrigin
 
 
 def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen) -> bool:

@@ -7,8 +7,8 @@ from pipeline.dataset import Dataset
 from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.joins import concatenate, interleave, mix, zip_datasets
 from pipeline.loader import Loader
-from pipeline.scanned import Scanned
-from pipeline.scans import scan
+from pipeline.sampling.scanned import Scanned
+from pipeline.scan import scan
 from pipeline.sources import (
     ArrayRecordSource,
     ArrowIpcSource,

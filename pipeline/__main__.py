@@ -16,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
     for name in COMMANDS:
-        command = importlib.import_module(f"pipeline.commands.{name}")
+        command = importlib.import_module(f"pipeline.tools.commands.{name}")
         p = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
         command.arguments(p)
         p.set_defaults(run=command.run)

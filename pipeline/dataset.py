@@ -20,11 +20,11 @@ from pipeline.runs import runs_of
 from pipeline.sampling.chunks import Chunks
 from pipeline.sampling.flagged import Flagged
 from pipeline.sampling.repeat import Repeat
+from pipeline.sampling.scanned import Scanned
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice, sliced
 from pipeline.scannable import check_in_place, scanned_part
-from pipeline.scanned import Scanned
 from pipeline.sources import source_of
 from pipeline.transforms import (
     Bucket,

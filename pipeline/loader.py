@@ -7,7 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pipeline.batch import Assembly
+from pipeline.batches.assembly import Assembly
+from pipeline.batches.hosts import share_of
+from pipeline.batches.once import Once
+from pipeline.batches.opening import open_stream
+from pipeline.batches.skipping import Skipping
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge
 from pipeline.checks import function, whole
@@ -19,18 +23,14 @@ from pipeline.errors import (
     LengthError,
     PositionError,
 )
-from pipeline.exclusions import Exclusions, records_of
-from pipeline.finding import check_arithmetic, found_steps
 from pipeline.frontier import SCHEDULE, frontiers
-from pipeline.hosts import share_of
 from pipeline.lanes import late
 from pipeline.meter import METER
-from pipeline.once import Once
-from pipeline.opening import open_stream
-from pipeline.provenance import Provenance
+from pipeline.provenance.exclusions import Exclusions, records_of
+from pipeline.provenance.find import check_arithmetic, found_steps
+from pipeline.provenance.where import Provenance
 from pipeline.sampling.passes import Cursor
 from pipeline.sampling.sizes import sizes_of
-from pipeline.skipping import Skipping
 from pipeline.tree import fresh
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen

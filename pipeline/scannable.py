@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.chain import Chain, as_order
 from pipeline.errors import ChainError, ScanError
-from pipeline.scanned import Scanned, differences
+from pipeline.sampling.scanned import Scanned, differences
 from pipeline.types import ENDLESS, At
 
 

@@ -31,8 +31,8 @@ from pipeline import (
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, PipelineError, ScanError, StreamEndError
 from pipeline.roots import seeded
+from pipeline.sampling.scanned import Scanned, key_digest
 from pipeline.scannable import scan_key
-from pipeline.scanned import Scanned, key_digest
 from tests.writers import FORMATS
 
 Op = tuple[Any, ...]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, chain, concatenate, mix, scan, zip_datasets
-from pipeline.provenance import RowOrigin
+from pipeline.provenance.where import RowOrigin
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import derive_seed
 from tests import semantics_model as model

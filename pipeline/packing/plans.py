@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.latest import Latest
+from pipeline.sources.storage.latest import Latest
 from pipeline.transforms.packers import Layout
 
 CHUNK = 128  # documents between two sums that are kept: 8 bytes for 128 documents

@@ -11,8 +11,8 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain, Path, as_order
 from pipeline.errors import ChainError, ScanError
 from pipeline.packing.plans import Blocks, EndToEnd, Plan
+from pipeline.sampling.scanned import Scanned
 from pipeline.scannable import fickle_order, scanned_part
-from pipeline.scanned import Scanned
 from pipeline.transforms import Pack
 from pipeline.transforms.pack import packed_origin
 from pipeline.transforms.packers import Layout

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import ScanError
-from pipeline.scanned import Scanned
+from pipeline.sampling.scanned import Scanned
 from pipeline.types import At, Site
 
 WIDTH = 128  # flags between two counts: 8 bytes of counts for 128 rows

@@ -11,7 +11,7 @@ from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.sequence import SequenceSource
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tf_example import parse_example
 from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.token_documents import TokenDocumentSource

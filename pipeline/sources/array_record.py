@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.files import Files, Paths
 from pipeline.sources.indices import inside
 from pipeline.sources.riegeli.layout import layouts
 from pipeline.sources.riegeli.reading import Reading
 from pipeline.sources.riegeli.shards import opened
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage.files import Files, Paths
+from pipeline.sources.storage.storage import Storage
 
 
 class ArrayRecordSource:

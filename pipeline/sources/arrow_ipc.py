@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.block import Columns, Int64s
-from pipeline.latest import Latest
 from pipeline.sources import arrow
 from pipeline.sources.arrow_footer import Footer, digest, footers
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed, unreadable
-from pipeline.sources.files import Files, Paths, expand
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import check_same, distinct, projected
-from pipeline.sources.ranges import RangeFile, Span, opening
-from pipeline.sources.storage import Stat, Storage, is_url
+from pipeline.sources.storage.files import Files, Paths, expand
+from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.ranges import RangeFile, Span, opening
+from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:

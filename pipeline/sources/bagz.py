@@ -9,10 +9,10 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Paths, unreadable
 from pipeline.sources.framed import FramedSource
-from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Paths, unreadable
+from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa

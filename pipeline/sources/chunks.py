@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError
 from pipeline.sources import arrow
-from pipeline.sources.ahead import Ahead
 from pipeline.sources.arrow import Unusable
-from pipeline.sources.files import Files
 from pipeline.sources.indices import inside
-from pipeline.sources.kept import Kept
+from pipeline.sources.storage.ahead import Ahead
+from pipeline.sources.storage.files import Files
+from pipeline.sources.storage.kept import Kept
 
 LOGGER = logging.getLogger("pipeline")
 FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that

@@ -12,13 +12,13 @@ from pipeline.errors import ChainError, SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.arrow_ipc import ArrowIpcSource
 from pipeline.sources.bagz import BagzSource
-from pipeline.sources.files import Found, expand
 from pipeline.sources.lines import JsonLinesSource, LinesSource
 from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.sequence import SequenceSource, batched
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage.files import Found, expand
+from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.tokens import TokenSource
 from pipeline.sources.webdataset import WebDatasetSource

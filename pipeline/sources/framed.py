@@ -9,12 +9,12 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
-from pipeline.latest import Latest
-from pipeline.sources.files import Files, Paths, changed
-from pipeline.sources.gather import read_spans
 from pipeline.sources.indices import inside
-from pipeline.sources.side_index import Arrays
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Files, Paths, changed
+from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.side_index import Arrays
+from pipeline.sources.storage.storage import Stat, Storage
 
 _SCANNED = (
     "has no index: each file is read through once, and where records begin kept in the cache "

@@ -11,11 +11,11 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
-from pipeline.sources.files import Paths
 from pipeline.sources.framed import FramedSource, Located
-from pipeline.sources.gather import pieces, refuse_packed
-from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Paths
+from pipeline.sources.storage.gather import pieces, refuse_packed
+from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.storage import Stat, Storage
 
 _BOM = b"\xef\xbb\xbf"
 

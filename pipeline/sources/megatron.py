@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.files import Files, Found, Paths, expand, unreadable
 from pipeline.sources.framed import FramedSource
-from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Files, Found, Paths, expand, unreadable
+from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
 
 _MAGIC = b"MMIDIDX\0\0"

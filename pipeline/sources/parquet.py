@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Columns, Int64s
-from pipeline.latest import Latest
 from pipeline.sources import arrow
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
 from pipeline.sources.complaints import changed
-from pipeline.sources.files import Files, Paths
 from pipeline.sources.parquet_footer import Footer, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
-from pipeline.sources.storage import Storage, is_url
+from pipeline.sources.storage.files import Files, Paths
+from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.storage import Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:

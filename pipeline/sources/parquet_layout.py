@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.sources.parquet_footer import Footer
-from pipeline.sources.storage import Stat
+from pipeline.sources.storage.storage import Stat
 
 _SMALL, _LARGE = 64 << 10, 64 << 20  # bytes of a row group
 

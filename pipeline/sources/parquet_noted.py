@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.manifest import Facts
 from pipeline.sources.parquet_footer import Footer, footers
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.manifest import Facts
+from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

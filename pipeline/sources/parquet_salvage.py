@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.sources.arrow import plain_table
 from pipeline.sources.parquet_footer import Footer
-from pipeline.sources.ranges import RangeFile, Span
-from pipeline.sources.storage import Stat
+from pipeline.sources.storage.ranges import RangeFile, Span
+from pipeline.sources.storage.storage import Stat
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.block import Int64s
 from pipeline.sources.chunks import Chunks
-from pipeline.sources.files import Files
 from pipeline.sources.indices import inside
-from pipeline.sources.storage import Range
+from pipeline.sources.storage.files import Files
+from pipeline.sources.storage.storage import Range
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.errors import SourceError
-from pipeline.sources.files import unreadable
-from pipeline.sources.gather import Window, refuse_packed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import unreadable
+from pipeline.sources.storage.gather import Window, refuse_packed
+from pipeline.sources.storage.storage import Stat, Storage
 
 _BLOCK = 512
 _REGULAR = b"0\x007"

@@ -11,11 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
-from pipeline.sources.files import Paths
 from pipeline.sources.framed import FramedSource
-from pipeline.sources.gather import pieces
-from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Paths
+from pipeline.sources.storage.gather import pieces
+from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.errors import SourceError
-from pipeline.sources.files import unreadable
-from pipeline.sources.gather import refuse_packed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import unreadable
+from pipeline.sources.storage.gather import refuse_packed
+from pipeline.sources.storage.storage import Stat, Storage
 
 _SUFFIXES = {
     f".{written}{width}": f"{name}{width}"

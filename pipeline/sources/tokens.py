@@ -12,11 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
-from pipeline.latest import Latest
-from pipeline.sources.files import Files, Paths, changed
-from pipeline.sources.gather import read_spans
 from pipeline.sources.indices import inside
-from pipeline.sources.storage import Stat, Storage, is_url
+from pipeline.sources.storage.files import Files, Paths, changed
+from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources.files import Paths
 from pipeline.sources.framed import FramedSource, Located
-from pipeline.sources.gather import read_spans
-from pipeline.sources.side_index import Arrays, indexed
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Paths
+from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.tar import Member, members
 
 # the key ends at the first dot of the base name, which is not its first character

@@ -19,7 +19,7 @@ from pipeline.errors import PositionError, RecordError, SourceError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.riegeli.index import Index, read_indexes
 from pipeline.sources.riegeli.shards import Shard
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage.storage import Storage
 
 
 def record(i):

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.sources import chunks
 from pipeline.sources.chunks import Cores
-from pipeline.sources.kept import Kept
 from pipeline.sources.parquet import ParquetSource
+from pipeline.sources.storage.kept import Kept
 
 
 def kept(limit=10, dropped=lambda key: None):

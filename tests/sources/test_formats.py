@@ -16,7 +16,7 @@ from pipeline.block import Columns
 from pipeline.debug.conformance import check_source, same
 from pipeline.debug.digest import digest
 from pipeline.errors import SourceError
-from pipeline.sources import side_index
+from pipeline.sources.storage import side_index
 from tests.writers import FORMATS
 
 COUNTS = {

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import Dataset, JsonLinesSource, LinesSource
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources import gather, open_path
+from pipeline.sources import open_path
+from pipeline.sources.storage import gather
 
 
 def lines(tmp_path, data, kind: Any = LinesSource):

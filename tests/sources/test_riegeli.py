@@ -15,7 +15,7 @@ from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.riegeli import native, varints
 from pipeline.sources.riegeli.highway import hashes
 from pipeline.sources.riegeli.index import Index, read_indexes
-from pipeline.sources.storage import Range, Storage
+from pipeline.sources.storage.storage import Range, Storage
 
 RNG = np.random.default_rng(0)
 SIZES = [0, 1, 0, 0, 70_000, 5, 1_300_000, 2, 65_472, 65_536, *RNG.integers(0, 900, 500), 200_000]

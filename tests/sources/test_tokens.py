@@ -9,7 +9,8 @@ import pytest
 
 from pipeline import MegatronSource, TokenDocumentSource, TokenSource
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources import gather, open_path
+from pipeline.sources import open_path
+from pipeline.sources.storage import gather
 from tests.writers import document, megatron, token_documents
 
 

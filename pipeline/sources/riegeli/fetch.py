@@ -11,7 +11,7 @@ from pipeline.block import Int64s
 from pipeline.sources.riegeli.chunks import Records, cut, decode
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.shards import Shard, read_spans
-from pipeline.sources.storage import Storage
+from pipeline.sources.storage.storage import Storage
 
 _NEAR, _FAR = 4 << 20, 64 << 20  # packed bytes taken apart at once: local ones fit a cache
 

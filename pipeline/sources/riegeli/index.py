@@ -19,7 +19,7 @@ from pipeline.sources.riegeli.chunks import (
     cut,
     decode,
 )
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.storage import Stat, Storage
 
 TAIL = 4 * BLOCK  # holds the index of some 50,000 chunks beside the postscript
 _RUN = 256 << 10  # bytes worth a request of their own

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.files import Files
 from pipeline.sources.riegeli.chunks import HEADER, cut
 from pipeline.sources.riegeli.codecs import NAMES
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.shards import indexes_of
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import Files
+from pipeline.sources.storage.storage import Stat, Storage
 
 _HEAD = 128  # bytes of a chunk that surely hold its header and codec, a block's header included
 _LARGE = 500_000  # chunks of a file from which opening it takes long

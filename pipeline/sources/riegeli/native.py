@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.errors import need
-from pipeline.sources.files import changed, unreadable
-from pipeline.sources.storage import Stat, Storage
+from pipeline.sources.storage.files import changed, unreadable
+from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:
     from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]

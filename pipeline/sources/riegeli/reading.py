@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
-from pipeline.sources.files import Files, unreadable
 from pipeline.sources.riegeli.alone import record_alone
 from pipeline.sources.riegeli.chunks import BLOCK, DamagedError, Records, UnfamiliarError
 from pipeline.sources.riegeli.fetch import CutError, Places, Wanted, fetch, plan, windows
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.recent import Recent
 from pipeline.sources.riegeli.shards import Shard, Shards
+from pipeline.sources.storage.files import Files, unreadable
 
 Objects = NDArray[np.object_]
 

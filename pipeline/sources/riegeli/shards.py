@@ -7,9 +7,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import SourceError
-from pipeline.latest import Latest
-from pipeline.sources.files import Files, Paths, changed, unreadable
-from pipeline.sources.local import pread
 from pipeline.sources.riegeli.index import (
     Found,
     Index,
@@ -18,7 +15,10 @@ from pipeline.sources.riegeli.index import (
     read_indexes,
 )
 from pipeline.sources.riegeli.native import Native, native_count
-from pipeline.sources.storage import Stat, Storage, is_url
+from pipeline.sources.storage.files import Files, Paths, changed, unreadable
+from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.local import pread
+from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
 _AT_ONCE = 256  # files whose ends are read together: 64 MiB

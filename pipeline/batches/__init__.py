@@ -1,0 +1,4 @@
+"""Which rows make a batch, and where a run stands.
+
+Begin with streams/take.py.
+"""

@@ -1,0 +1,98 @@
+"""What a batch looks like: rows collated, and padded with a mask if the remainder asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline.batches.streams import Take
+from pipeline.block import Columns, Int64s
+from pipeline.dataset import Dataset
+from pipeline.errors import BatchError
+from pipeline.transforms import collate_block
+from pipeline.tree import fresh, fresh_elements, map_leaves
+from pipeline.types import describe
+
+
+@dataclass
+class Assembly:
+    """Turns taken rows into this process's part of a batch: a pytree of arrays it alone owns.
+
+    Attributes:
+        dataset: whose rows they are.
+        pad: fill up with zeros and add the field "mask".
+        collate: layout by the user: rows -> batch.
+    """
+
+    dataset: Dataset
+    pad: bool
+    collate: Callable[[list[Any]], Any] | None
+    _spec: Any = field(default=None, init=False)
+
+    def __call__(self, take: Take) -> Any:
+        if self.collate is not None and (not self.pad or getattr(self.collate, "ragged", False)):
+            tree = self._by_hand(self.collate, take)
+            return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
+        tree = self._columns(take)
+        if self.pad:
+            tree = _padded(tree, take.slots, len(take.rows))
+        return tree if self.collate is None else self.collate(Columns(tree).rows())
+
+    def _by_hand(self, collate: Callable[[list[Any]], Any], take: Take) -> Any:
+        rows = take.block.rows()
+        if self.pad and not rows:
+            blank = map_leaves(lambda a: a[0], self._blank(1))
+            return map_leaves(lambda a: a[:0], collate([blank]))
+        return collate([fresh(row) for row in rows] if take.kept else rows)
+
+    def _blank(self, n: int) -> Any:
+        # a host may hold no row of a short batch, yet its fields must be there
+        self._spec = self.dataset.spec if self._spec is None else self._spec
+        return map_leaves(lambda s: _zeros((n, *s.shape), s.dtype), self._spec)
+
+    def _columns(self, take: Take) -> Any:
+        block = take.block
+        if not len(block):
+            return self._blank(0)
+        components = self.dataset.components
+        tree = collate_block(block, lambda i: describe(components, block.origin, i))
+        if take.own:
+            return tree
+        return map_leaves(_owned, tree)
+
+
+def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # a view may be of a block that later batches read, or of an array that a user's function keeps
+    if a.dtype == object:
+        return fresh_elements(a)
+    return a if a.base is None and a.flags.writeable else a.copy()
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    return np.full(shape, None, object) if dtype.kind == "O" else np.zeros(shape, dtype)
+
+
+def _padded(tree: Any, slots: Int64s, size: int) -> Any:
+    if not isinstance(tree, dict):
+        raise BatchError(
+            f'remainder="pad" adds a field "mask", so rows must be dicts, not '
+            f"{type(tree).__name__}. "
+            'Return {"x": row} from a .map.'
+        )
+    if "mask" in tree:
+        raise BatchError(
+            'remainder="pad" adds a field "mask", but rows have one. Rename it in a .map.'
+        )
+
+    def fill(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        full = _zeros((size, *a.shape[1:]), a.dtype)
+        full[slots] = a
+        return full
+
+    padded = cast(dict[str, Any], map_leaves(fill, tree))
+    mask = np.zeros(size, bool)
+    mask[slots] = True
+    return {**padded, "mask": mask}

@@ -1,0 +1,161 @@
+"""How a scan is made: a function over every record, in parallel, in pieces that outlive a kill."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.block import Block, Columns
+from pipeline.chain import Chain
+from pipeline.checks import function
+from pipeline.dataset import Dataset
+from pipeline.errors import ChainError, ScanError
+from pipeline.sampling.scanned import Scanned, differences, key_digest, read_header
+from pipeline.scan.pieces import Part, Pieces, end_to_end
+from pipeline.scan.progress import progress as shown
+from pipeline.scannable import check_scannable, scan_key
+from pipeline.transforms import Measure, code_name
+from pipeline.types import At, where
+from pipeline.workers import Workers, budget, chosen
+from pipeline.workers.work import Executor, Rows
+
+ROWS = 1 << 10  # records of one work
+_AHEAD = budget("64MiB")
+
+
+def scan(
+    dataset: Dataset,
+    f: Callable[[Any], Any],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    workers: int | Literal["auto"] | Workers = "auto",
+    progress: bool = True,
+    name: str | None = None,
+) -> Scanned:
+    """`f(row)` for each record of a dataset, once: a small column in a file, made in parallel.
+
+    `ds.filter(flags)` and `ds.pack(…, lengths=…)` then know every row by arithmetic. Scan what is
+    to be filtered or packed, beneath its shuffles. Broken off, killed even, it goes on where it
+    stood when called again; finished, the same call gives it back at once.
+
+    Args:
+        dataset: indexed, finite, with the same rows in every epoch.
+        f: a pure function of a row that returns a bool, a whole number or a float, or a dict of
+            them. Of a row that `on_error("skip")` leaves out, the value is False, 0 or NaN.
+        path: the folder to keep it in; by default one named after f and what it is of, beside the
+            files of the dataset. Several processes may make it together.
+        workers: who evaluates, as in a Loader.
+        progress: show how far it is: a bar on a terminal, else a line every ten seconds.
+        name: what messages and the folder call it; by default the function's name.
+
+    Returns:
+        What was found, memory-mapped: `.values` are `[records]`.
+
+    Raises:
+        ChainError: rows of the dataset have no lasting positions, or no files and no path is given.
+        ScanError: path holds a scan of another dataset or function, or f returned something else.
+
+    >>> import tempfile
+    >>> ds = Dataset(["to", "be", "", "or"], seed=1)
+    >>> full = scan(ds, lambda text: len(text) > 0, path=tempfile.mkdtemp(), workers=0)
+    >>> kept = ds.filter(full).shuffle()
+    >>> len(kept), sorted(kept)
+    (3, ['be', 'or', 'to'])
+    """
+    if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"scan wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
+    check_scannable(dataset.chain)
+    if not isinstance(path, str | os.PathLike | None) or not isinstance(name, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"scan({path=}, {name=}): give a folder and a name, as strings")
+    who = chosen(workers)
+    stage = Measure(function("scan", f), name or code_name(f))
+    of = {**scan_key(dataset.chain), "function": f"{stage.name} {stage.code}"}
+    digest = key_digest(of)
+    folder = os.path.abspath(path or _beside(dataset, f"{stage.name}-{digest[:12]}"))
+    if not _finished(folder, of):
+        pieces = Pieces(folder, digest, len(dataset))
+        try:
+            _make(pieces, dataset.chain, stage, who, progress)
+            pieces.finish(of)
+        except FileNotFoundError:
+            # another process was faster, and has put its pieces away
+            if not _finished(folder, of):
+                raise
+    return Scanned(folder, digest=digest)
+
+
+def _finished(folder: str, of: dict[str, str]) -> bool:
+    header = read_header(folder)
+    if header is None:
+        return False
+    if header["of"] != of:
+        raise ScanError(
+            f"the scan at {folder} is of something else. {differences(header['of'], of)}. "
+            "Give another path=, or delete the folder to scan anew."
+        )
+    return True
+
+
+def _beside(dataset: Dataset, name: str) -> str:
+    source = dataset.components[0].source
+    file, _ = where(source, 0)
+    if not os.path.isfile(file):
+        raise ChainError(
+            f"a scan is kept beside the data, but the records of {type(source).__name__} lie in no "
+            "file here: give path="
+        )
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
+    return os.path.join(os.path.dirname(os.path.abspath(file)), f"{plain}.scan")
+
+
+def _make(pieces: Pieces, chain: Chain, stage: Measure, who: Workers, show: bool) -> None:
+    todo = [i for i in range(len(pieces)) if pieces.read(i) is None]
+    spans = [(pieces.bounds[i], pieces.bounds[i + 1]) for i in todo]
+    total, left = chain.length, sum(stop - start for start, stop in spans)
+    measured = Chain(chain.root, (*chain.stages, stage), chain.seed, 1, chain.on_error)
+    bar = shown(f"scan {stage.name}", total, "records", done=total - left)
+    executor = who.open(measured, ahead=_AHEAD, stack=False)
+    try:
+        with bar if show else nullcontext(lambda now: None) as tell:
+            found, done = _evaluated(executor, spans), total - left
+            for i, (start, stop) in zip(todo, spans, strict=True):
+                parts: list[Part] = []
+                for first in range(start, stop, ROWS):
+                    block = next(found)
+                    parts.append(_columns(measured, first, block))
+                    done += len(block)
+                    tell(done)
+                pieces.write(i, end_to_end(parts))
+    finally:
+        executor.close()
+
+
+def _evaluated(executor: Executor, spans: list[tuple[int, int]]) -> Iterator[Block]:
+    # works in order, as many ahead as the executor has room for
+    ahead = deque[Any]()
+    for start, stop in spans:
+        for first in range(start, stop, ROWS):
+            ahead.append(executor.submit(Rows(np.arange(first, min(first + ROWS, stop)))))
+            while ahead and not executor.room():
+                yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _columns(chain: Chain, first: int, block: Block) -> Part:
+    assert isinstance(block.values, Columns)
+    part: Part = {name: np.array(a) for name, a in block.values.tree.items()}
+    if chain.skips:
+        index = np.arange(first, first + len(block))
+        meant = chain.origin(At(0 * index, 0 * index, index))
+        found = block.origin
+        stands_in = (found.record != meant.record) | (found.component != meant.component)
+        for a in part.values():
+            a[stands_in] = np.nan if a.dtype.kind == "f" else 0
+    return part

@@ -1,5 +1,0 @@
-"""How something is found out once about every record of a dataset, and kept beside the data."""
-
-from pipeline.scans.scan import scan
-
-__all__ = ["scan"]

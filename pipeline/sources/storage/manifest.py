@@ -1,0 +1,212 @@
+"""What was found out about files before: their record counts, in one small file for all of them.
+
+It lies in the cache, under the listing it was made from, or beside the data as `NAME`, where it
+helps whoever reads them. A file is known only while its size and tag (of local files, the time of
+writing) are those noted. JSON, never a pickle; a damaged manifest is as good as none.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pipeline.errors import StorageError
+from pipeline.sources.storage.location import Stat, is_url
+from pipeline.sources.storage.storage import Storage
+
+LOGGER = logging.getLogger("pipeline")
+NAME = ".lockstep-manifest.json"
+_VERSION = 2
+
+
+class Facts(NamedTuple):
+    """About one file.
+
+    Attributes:
+        records: in it.
+        more: what its format wants to know besides, small and of JSON's types: row groups, say.
+        ends: digest of its first and last 64 KiB; "" if nobody asked yet.
+    """
+
+    records: int
+    more: Any = None
+    ends: str = ""
+
+
+def known(kind: str, files: Sequence[Stat], storage: Storage) -> list[Facts | None]:
+    """What the cache, or else a manifest beside the data, says of each file.
+
+    Args:
+        kind: the format, and what else decides on the facts.
+        files: as they are found now.
+        storage: how they and the cache are reached.
+    """
+    tags = _tags(files)
+    noted = storage.note(_key(kind, files, tags))
+    if noted is not None:
+        entries = _of_kind(_kinds(noted, "in the cache"), kind)
+        facts = [_match(entries.get(f.path), f, tag) for f, tag in zip(files, tags, strict=True)]
+        if all(facts):
+            return facts
+    beside = {folder: _beside(kind, folder, storage) for folder in {_split(f)[0] for f in files}}
+    return [
+        _match(beside[_split(f)[0]].get(_split(f)[1]), f, tag)
+        for f, tag in zip(files, tags, strict=True)
+    ]
+
+
+def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage) -> None:
+    """Keep the facts about these files in the cache, if there is one."""
+    tags = _tags(files)
+    names = [file.path for file in files]
+    storage.keep_note(_key(kind, files, tags), _written({kind: _rows(names, files, tags, facts)}))
+
+
+def keep_beside(
+    kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage
+) -> list[str]:
+    """Write a manifest into each folder of these files, keeping what it says of others.
+
+    Returns:
+        The manifests' paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    written: list[str] = []
+    for folder in sorted({_split(file)[0] for file in files}):
+        which = [i for i, file in enumerate(files) if _split(file)[0] == folder]
+        mine = [files[i] for i in which]
+        names = [_split(file)[1] for file in mine]
+        rows = _rows(names, mine, _tags(mine), [facts[i] for i in which])
+        kinds = _kinds_beside(folder, storage)
+        kinds[kind] = _of_kind(kinds, kind) | rows
+        written.append(f"{folder}/{NAME}")
+        storage.write(written[-1], _written(kinds))
+    return written
+
+
+class Compared(NamedTuple):
+    """What the manifests beside some files say of them; paths.
+
+    Attributes:
+        manifests: those that are there.
+        known: files that are as noted.
+        stale: files that are noted, but otherwise than they are now.
+        unknown: files that are not noted.
+        gone: what is noted, and lies there no more.
+    """
+
+    manifests: tuple[str, ...]
+    known: tuple[str, ...]
+    stale: tuple[str, ...]
+    unknown: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Compared:
+    """Hold the manifests beside files against the files as they are now; a cache says nothing here.
+
+    Raises:
+        StorageError: a folder cannot be listed.
+    """
+    folders = sorted({_split(file)[0] for file in files})
+    noted = {folder: _beside(kind, folder, storage) for folder in folders}
+    lots: dict[str, list[str]] = {"known": [], "stale": [], "unknown": []}
+    for file, tag in zip(files, _tags(files), strict=True):
+        folder, name = _split(file)
+        row = noted[folder].get(name)
+        lot = "unknown" if row is None else "known" if _match(row, file, tag) else "stale"
+        lots[lot].append(file.path)
+    there = [f"{folder}/{NAME}" for folder in folders if noted[folder]]
+    gone = [path for folder in folders for path in _gone(folder, noted[folder], storage)]
+    known, stale, unknown = map(tuple, lots.values())
+    return Compared(tuple(there), known, stale, unknown, tuple(gone))
+
+
+def _gone(folder: str, noted: dict[str, Any], storage: Storage) -> list[str]:
+    if not noted:
+        return []
+    if is_url(folder):
+        names = {_split(file)[1] for file in storage.glob(f"{folder}/*")}
+    else:
+        names = set(os.listdir(folder or "/"))
+    return [f"{folder}/{name}" for name in sorted(noted) if name not in names]
+
+
+def _split(file: Stat) -> tuple[str, str]:
+    folder, _, name = file.path.rpartition("/")
+    return folder, name
+
+
+def _tags(files: Sequence[Stat]) -> list[str]:
+    return [f.tag if is_url(f.path) else str(os.stat(f.path).st_mtime_ns) for f in files]
+
+
+def _key(kind: str, files: Sequence[Stat], tags: Sequence[str]) -> str:
+    listing = json.dumps([(f.path, f.size, tag) for f, tag in zip(files, tags, strict=True)])
+    return f"manifest {_VERSION} {kind} {hashlib.blake2b(listing.encode()).hexdigest()}"
+
+
+def _rows(
+    names: Sequence[str], files: Sequence[Stat], tags: Sequence[str], facts: Sequence[Facts]
+) -> dict[str, Any]:
+    return {
+        name: [file.size, tag, *fact]
+        for name, file, tag, fact in zip(names, files, tags, facts, strict=True)
+    }
+
+
+def _written(kinds: dict[str, Any]) -> bytes:
+    return json.dumps({"version": _VERSION, "kinds": kinds}).encode()
+
+
+def _beside(kind: str, folder: str, storage: Storage) -> dict[str, Any]:
+    return _of_kind(_kinds_beside(folder, storage), kind)
+
+
+def _kinds_beside(folder: str, storage: Storage) -> dict[str, Any]:
+    path = f"{folder}/{NAME}"
+    try:
+        data = storage.contents(path)
+    except FileNotFoundError:
+        return {}
+    except StorageError as e:  # the data themselves may still be readable
+        LOGGER.info("no manifest: %s", e)
+        return {}
+    return _kinds(data, path)
+
+
+def _kinds(data: bytes, where: str) -> dict[str, Any]:
+    """Rows by file name, by kind: files of several formats may lie in one folder."""
+    try:
+        found = json.loads(data)
+        return dict(found["kinds"]) if found["version"] == _VERSION else {}
+    except (ValueError, KeyError, TypeError) as e:
+        _say_once(f"the manifest {where} is damaged and left out: {e!r}. Write it anew.")
+        return {}
+
+
+def _of_kind(kinds: dict[str, Any], kind: str) -> dict[str, Any]:
+    rows = kinds.get(kind)
+    return rows if isinstance(rows, dict) else {}
+
+
+@functools.lru_cache(1000)
+def _say_once(message: str) -> None:
+    LOGGER.warning(message)
+
+
+def _match(row: Any, file: Stat, tag: str) -> Facts | None:
+    """The facts of a row, if it is of this file as it is now."""
+    if not isinstance(row, list) or len(row) != 5 or not tag:
+        return None
+    size, noted, records, more, ends = row
+    same = (size, noted) == (file.size, tag)
+    sane = type(records) is int and records >= 0 and isinstance(ends, str)
+    return Facts(records, more, ends) if same and sane else None

@@ -1,0 +1,102 @@
+"""A file of which only some ranges are at hand, for readers that want a whole one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import PipelineError
+from pipeline.sources.complaints import unreadable
+from pipeline.sources.storage.storage import Range, Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Span = tuple[int, int]
+
+
+def merged(spans: Sequence[Span], gap: int) -> list[Span]:
+    """Spans in order, those that overlap or lie at most `gap` bytes apart as one.
+
+    >>> merged([(10, 20), (0, 9), (30, 31)], gap=1)
+    [(0, 20), (30, 31)]
+    """
+    out: list[Span] = []
+    for start, stop in sorted(spans):
+        if out and start - out[-1][1] <= gap:
+            out[-1] = out[-1][0], max(stop, out[-1][1])
+        else:
+            out.append((start, stop))
+    return out
+
+
+def opening(storage: Storage, ranges: Sequence[Range]) -> list[bytes]:
+    """The bytes of ranges of files that are being opened.
+
+    Raises:
+        SourceError: one cannot be read; of URLs a StorageError.
+    """
+    try:
+        return storage.read(ranges)
+    except OSError as e:
+        if isinstance(e, PipelineError):
+            raise
+        raise unreadable(e.filename or ranges[0].path, e) from e
+
+
+class RangeFile:
+    """The bytes of some spans of a file, as a file object for `pyarrow.PythonFile`; no copies.
+
+    Args:
+        size: bytes of the whole file.
+        spans: rising and disjoint.
+        data: the bytes of each.
+    """
+
+    closed = False
+
+    def __init__(self, size: int, spans: Sequence[Span], data: Sequence[Any]) -> None:
+        import pyarrow as pa
+
+        self._size, self._position = size, 0
+        self._starts = [start for start, _ in spans]
+        self._buffers = [pa.py_buffer(part) for part in data]
+
+    def opened(self) -> pa.NativeFile:
+        """What pyarrow's readers take."""
+        import pyarrow as pa
+
+        return pa.PythonFile(self, "r")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def read_buffer(self, n: int) -> pa.Buffer:
+        """The next n bytes; fewer where the span ends."""
+        span = bisect_right(self._starts, self._position) - 1
+        inner = self._position - self._starts[span]
+        if span < 0 or inner > self._buffers[span].size:
+            raise OSError(f"byte {self._position} is in no part that the footer speaks of")
+        part = self._buffers[span].slice(inner, min(n, self._buffers[span].size - inner))
+        self._position += part.size
+        return part
+
+    def read(self, n: int) -> bytes:
+        return self.read_buffer(n).to_pybytes()
+
+    def close(self) -> None:
+        """Nothing to close: it is memory."""

@@ -1,0 +1,214 @@
+"""How many requests are made at once, how often each is tried, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from pipeline.errors import PipelineError, StorageError
+from pipeline.sources.complaints import changed, forbidden, missing, out_of_reach, refused
+from pipeline.sources.storage.location import Range, Stat, protocol
+from pipeline.sources.storage.spans import plan
+from pipeline.sources.storage.through_fsspec import open_fsspec
+from pipeline.sources.storage.through_obstore import open_obstore, split
+from pipeline.sources.storage.verdict import TruncatedError, judge
+
+T = TypeVar("T")
+
+_BIG = 1 << 20  # requests above it are few at a time: a slow line must serve them in time
+_BIG_FLIGHT = 8
+_PAUSE, _MOST_PAUSE = 0.1, 8.0  # seconds after the first failure, and at most
+_JITTER = random.Random()  # never the global one, which users draw from
+
+
+class Engine(Protocol):
+    """One try of a request."""
+
+    async def info(self, url: str) -> Stat: ...
+    async def list(self, pattern: str) -> list[Stat]: ...
+    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes: ...
+    async def put(self, url: str, data: bytes) -> None: ...
+
+
+class Remote:
+    """All URLs, as one process reaches them; right in threads, which share its connections.
+
+    Args:
+        engine: "fsspec" or "obstore".
+        options: for the engine.
+        deadline: seconds for a request with all its tries, from when it is sent first.
+        gap: bytes between ranges that are fetched rather than left out.
+        largest: bytes of a request at most.
+        flight: requests at once.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        options: Mapping[str, Any],
+        *,
+        deadline: float,
+        gap: int,
+        largest: int,
+        flight: int,
+    ) -> None:
+        self._engine_name, self._options = engine, options
+        self._deadline, self._gap, self._largest, self._flight = deadline, gap, largest, flight
+        self._lock = threading.Lock()
+        self._engines: dict[str, Future[Engine]] = {}
+        self._small = asyncio.Semaphore(flight)
+        self._big = asyncio.Semaphore(_BIG_FLIGHT)
+
+    # ---- what is asked
+
+    def stats(self, urls: Sequence[str]) -> list[Stat]:
+        """Size and tag of each file."""
+        engines = [self._engine(url) for url in urls]
+        return self._run(
+            self._all(
+                self._try(url, lambda e=engine, u=url: e.info(u))
+                for url, engine in zip(urls, engines, strict=True)
+            )
+        )
+
+    def list(self, pattern: str) -> list[Stat]:
+        """The files that a pattern matches, sorted by name: one listing."""
+        engine = self._engine(pattern)
+        return self._run(self._try(pattern, lambda: engine.list(pattern)))
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of ranges, none of them empty, in the order asked."""
+        p = plan(ranges, gap=self._gap, largest=self._largest)
+        engines = [self._engine(span.path) for span in p.requests]
+        answers = self._run(
+            self._all(
+                self._get(engine, span) for engine, span in zip(engines, p.requests, strict=True)
+            )
+        )
+        return p.parts(ranges, answers)
+
+    def contents(self, url: str, most: int) -> bytes:
+        """A whole file, or its first `most` bytes: a range may end past the end."""
+        engine = self._engine(url)
+        return self._run(self._try(url, lambda: engine.get(url, 0, most, "")))
+
+    def write(self, url: str, data: bytes) -> None:
+        """Write a whole small file."""
+        engine = self._engine(url)
+        self._run(self._try(url, lambda: engine.put(url, data), len(data)))
+
+    # ---- how it is done
+
+    def _engine(self, url: str) -> Engine:
+        """Opened in a thread: looking for credentials blocks, and may outlast the deadline."""
+        obstore = self._engine_name == "obstore"
+        key = split(url)[0] if obstore else protocol(url)
+        found = self._engines.get(key)
+        if found is None:
+            with self._lock:
+                found = self._engines.get(key) or self._opening(key, url, obstore)
+        try:
+            return found.result(self._deadline)
+        except TimeoutError:
+            raise StorageError(
+                f"{url} cannot be reached: the search for credentials took longer than "
+                f"{self._deadline:g} s. See the network, raise Storage(deadline=), or give "
+                'credentials (or {"token": "anon"} for none) in Storage(options=...).'
+            ) from None
+        except Exception as e:
+            self._engines.pop(key, None)
+            raise _refusal(url, e) from e
+
+    def _opening(self, key: str, url: str, obstore: bool) -> Future[Engine]:
+        found: Future[Engine] = Future()
+
+        def work() -> None:
+            try:
+                if obstore:
+                    found.set_result(open_obstore(url, self._options))
+                else:
+                    found.set_result(open_fsspec(url, self._options, self._flight))
+            except BaseException as e:
+                found.set_exception(e)
+
+        self._engines[key] = found
+        threading.Thread(target=work, name="lockstep-open", daemon=True).start()
+        return found
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        from fsspec.asyn import get_loop  # one a process, in a thread of its own
+
+        future = asyncio.run_coroutine_threadsafe(work, get_loop())
+        try:
+            return future.result()
+        except BaseException:  # an interrupt too: nothing is left in flight
+            future.cancel()
+            raise
+
+    async def _all(self, works: Any) -> list[Any]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work) for work in works]
+        except BaseExceptionGroup as e:  # the others were cancelled
+            raise e.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _get(self, engine: Engine, span: Range) -> bytes:
+        path, start, stop, tag, size = span
+
+        async def get() -> bytes:
+            data = await engine.get(path, start, stop, tag)
+            if len(data) == stop - start:
+                return data
+            what = f"bytes {start} to {stop} gave {len(data)} of {stop - start} bytes"
+            end = size or (await engine.info(path)).size
+            if stop > end:
+                raise refused(path, f"{what}: it has {end} bytes")
+            raise TruncatedError(what)
+
+        try:
+            return await self._try(path, get, stop - start)
+        except FileNotFoundError:
+            if tag:  # another generation may be there
+                await self._tell_change(engine, path, tag)
+            raise
+
+    async def _tell_change(self, engine: Engine, path: str, tag: str) -> None:
+        now = await self._try(path, lambda: engine.info(path))
+        if now.tag != tag:
+            raise changed(path, f"tag {tag}", f"tag {now.tag}, {now.size} bytes")
+
+    async def _try(self, path: str, work: Callable[[], Awaitable[T]], size: int = 0) -> T:
+        async with self._big if size > _BIG else self._small:
+            start, tries, reason = time.monotonic(), 0, ""
+            while True:
+                tries += 1
+                left = start + self._deadline - time.monotonic()
+                try:  # one try may take half of what is left: a lost answer leaves time for more
+                    async with asyncio.timeout(max(left / 2, min(left, 2.0))):
+                        return await work()
+                except Exception as e:
+                    kind, why = judge(e)
+                    if kind != "passing":
+                        raise _refusal(path, e) from e
+                    # the last try may have had no time: what the others met says more
+                    reason = reason if reason and isinstance(e, TimeoutError) else why
+                    pause = min(_MOST_PAUSE, _PAUSE * 2 ** (tries - 1)) * _JITTER.uniform(0.5, 1)
+                    spent = time.monotonic() - start
+                    if spent + pause >= self._deadline:
+                        raise out_of_reach(path, reason, tries, spent, self._deadline) from e
+                await asyncio.sleep(pause)
+
+
+def _refusal(path: str, error: Exception) -> PipelineError:
+    kind, reason = judge(error)
+    if isinstance(error, PipelineError):
+        return error
+    if kind == "missing":
+        return missing(path)
+    return (forbidden if kind == "forbidden" else refused)(path, reason)

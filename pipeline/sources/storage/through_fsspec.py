@@ -1,0 +1,203 @@
+"""How one request is made through fsspec: gs, s3 and http by their own coroutines, else threads.
+
+No library's own retries and no listing caches: tries and deadlines are decided in `remote`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import SourceError, need
+from pipeline.sources.complaints import unreadable
+from pipeline.sources.storage.location import Stat, protocol
+from pipeline.sources.storage.verdict import RangesIgnoredError
+
+_TAGS = ("generation", "ETag", "etag", "Last-Modified", "LastModified", "mtime", "created")
+_EXTRAS = {
+    "gs": ("gcs", "gcsfs"),
+    "gcs": ("gcs", "gcsfs"),
+    "s3": ("s3", "s3fs"),
+    "s3a": ("s3", "s3fs"),
+    "http": ("gcs", "aiohttp"),
+    "https": ("gcs", "aiohttp"),
+}
+
+
+def open_fsspec(url: str, options: Mapping[str, Any], flight: int) -> Plain:
+    """The filesystem of a URL's protocol; it may look for credentials, and take its time.
+
+    Raises:
+        MissingExtraError: its package is not installed.
+        SourceError: there is no such protocol.
+    """
+    scheme = protocol(url)
+    more = {"use_listings_cache": False} | dict(options)
+    try:
+        if scheme in ("gs", "gcs"):
+            return _Gcs(_patient_gcs(more))
+        if scheme in ("s3", "s3a"):
+            return _S3(_patient_s3(more, flight))
+        import fsspec
+
+        fs = fsspec.filesystem(scheme, **more)
+    except ImportError as e:
+        if scheme in _EXTRAS:
+            raise need(*_EXTRAS[scheme]) from e
+        raise SourceError(f"{url} cannot be read: {e}. Install the package it names.") from e
+    except ValueError as e:
+        raise SourceError(f"{url} cannot be read: {e}. Correct the part before the ://.") from e
+    return _Http(fs) if scheme in ("http", "https") else Plain(fs)
+
+
+class Plain:
+    """Any fsspec filesystem: its blocking calls, each in a thread."""
+
+    def __init__(self, fs: Any) -> None:
+        self.fs = fs
+
+    async def info(self, url: str) -> Stat:
+        """Size and tag of one file."""
+        return _as_stat(url, await asyncio.to_thread(self.fs.info, url))
+
+    async def list(self, pattern: str) -> list[Stat]:
+        """The files that a pattern matches, sorted by name."""
+        found = await asyncio.to_thread(self.fs.glob, pattern, detail=True)
+        return self._as_stats(pattern, found)
+
+    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+        """The bytes [start, stop), or fewer if the body was cut; a tag is checked where it can."""
+        return await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop)
+
+    async def put(self, url: str, data: bytes) -> None:
+        """Write a whole file."""
+        await asyncio.to_thread(self.fs.pipe_file, url, data)
+
+    def _as_stats(self, pattern: str, found: Mapping[str, Any]) -> list[Stat]:
+        # names come without the protocol, and for some without the host
+        inner = self.fs._strip_protocol(pattern)
+        head = pattern.removesuffix(inner)
+        files = sorted((name, info) for name, info in found.items() if info["type"] == "file")
+        return [_as_stat(head + name, info) for name, info in files]
+
+
+class _Gcs(Plain):
+    """gs://: one request each; a tag is the object's generation."""
+
+    async def info(self, url: str) -> Stat:
+        path = self.fs._strip_protocol(url)
+        return _as_stat(url, await self.fs._get_object(path))
+
+    async def list(self, pattern: str) -> list[Stat]:
+        return self._as_stats(pattern, await self.fs._glob(pattern, detail=True))
+
+    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+        path = self.fs._strip_protocol(url)
+        _, data = await self.fs._call(
+            "GET",
+            self.fs.url(path, generation=tag or None),
+            headers={"Range": f"bytes={start}-{stop - 1}"},
+        )
+        return data
+
+    async def put(self, url: str, data: bytes) -> None:
+        await self.fs._pipe_file(url, data)
+
+
+class _S3(Plain):
+    """s3://: a tag is the object's etag, which each request repeats."""
+
+    async def info(self, url: str) -> Stat:
+        return _as_stat(url, await self.fs._info(url))
+
+    async def list(self, pattern: str) -> list[Stat]:
+        return self._as_stats(pattern, await self.fs._glob(pattern, detail=True))
+
+    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+        bucket, key, _ = self.fs.split_path(url)
+        wanted = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+        answer = await self.fs._call_s3("get_object", **wanted, **({"IfMatch": tag} if tag else {}))
+        async with answer["Body"] as body:
+            return await body.read()
+
+    async def put(self, url: str, data: bytes) -> None:
+        await self.fs._pipe_file(url, data)
+
+
+class _Http(Plain):
+    """http(s)://: size and tag come from a request for one byte, which tells of ranges too."""
+
+    async def info(self, url: str) -> Stat:
+        session = await self.fs.set_session()
+        asked = {**self.fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+        kwargs = self.fs.kwargs | {"headers": asked | {"Accept-Encoding": "identity"}}
+        async with session.get(self.fs.encode_url(url), **kwargs) as answer:
+            if answer.status == 416:  # no first byte
+                return Stat(url, 0)
+            answer.raise_for_status()
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            size = whole if answer.status == 206 else answer.headers.get("Content-Length", "")
+            if not size.isdecimal():
+                raise unreadable(url, "the server does not tell its size")
+            return Stat(url, int(size), _http_tag(answer.headers))
+
+    async def list(self, pattern: str) -> list[Stat]:
+        found = sorted(await self.fs._glob(pattern))  # the links of a page: names alone
+        return list(await asyncio.gather(*(self.info(url) for url in found)))
+
+    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+        session = await self.fs.set_session()
+        asked = {**self.fs.kwargs.get("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
+        asked |= {"If-Match": tag} if tag.startswith('"') else {}
+        asked |= {"If-Unmodified-Since": tag} if tag and not tag.startswith('"') else {}
+        async with session.get(
+            self.fs.encode_url(url), **self.fs.kwargs | {"headers": asked}
+        ) as answer:
+            answer.raise_for_status()
+            if answer.status == 200 and answer.content_length != stop - start:
+                raise RangesIgnoredError("the server sends whole files, no ranges of them")
+            return await answer.read()
+
+
+def _http_tag(headers: Mapping[str, str]) -> str:
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")  # no weak ones
+
+
+def _patient_gcs(options: dict[str, Any]) -> Any:
+    # each look-up asks for the bucket's layout first, for a minute where that is not answered
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import gcsfs.core
+
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        options.setdefault("token", "anon")
+
+    class Once(gcsfs.core.GCSFileSystem):
+        """gcsfs without its own tries, which outlast any deadline and log tracebacks."""
+
+        _request = getattr(
+            gcsfs.core.GCSFileSystem._request, "__wrapped__", gcsfs.core.GCSFileSystem._request
+        )
+
+    return Once(**options)
+
+
+def _patient_s3(options: dict[str, Any], flight: int) -> Any:
+    import s3fs
+
+    tries = {"retries": {"total_max_attempts": 1}, "max_pool_connections": flight}
+    options["config_kwargs"] = tries | options.get("config_kwargs", {})
+    fs = s3fs.S3FileSystem(**options)
+    fs.retries = 1
+    return fs
+
+
+def _as_stat(url: str, info: Mapping[str, Any]) -> Stat:
+    if info.get("type") == "directory":
+        raise SourceError(f"{url} is a directory. Name its files with a glob: {url.rstrip('/')}/*")
+    if info.get("size") is None:
+        raise unreadable(url, "the store does not tell its size")
+    tag = next((info[name] for name in _TAGS if info.get(name)), "")
+    return Stat(url, int(info["size"]), str(tag))

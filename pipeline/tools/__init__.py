@@ -1,0 +1,4 @@
+"""What the command line does with files: convert, inspect, verify, manifest.
+
+Begin with commands/.
+"""

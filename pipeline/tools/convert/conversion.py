@@ -1,0 +1,195 @@
+"""Which shards a conversion has, which are done already, and who writes the others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.checks import whole
+from pipeline.dataset import Dataset
+from pipeline.errors import ChainError, SourceError
+from pipeline.faults import survivors
+from pipeline.loader import Loader
+from pipeline.scan.progress import progress
+from pipeline.sources.storage.storage import is_url
+from pipeline.tools.convert.place import NOTES, Place
+from pipeline.tools.convert.shards import Names, WriteShard, bounds
+from pipeline.tools.convert.writers import WRITERS
+from pipeline.workers.tickets import weight
+
+SHARD = 256 << 20  # bytes of a shard, about, where their number is not given
+_LOOK = 0.2  # seconds between two looks at how far the shards are
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote.
+
+    Attributes:
+        files: their paths, in order.
+        records: in them.
+        skipped: records that could not be read.
+        bytes: of all files.
+    """
+
+    files: tuple[str, ...]
+    records: int
+    skipped: int
+    bytes: int
+
+
+def convert(
+    data: Any,
+    out: str,
+    *,
+    shards: int | None = None,
+    workers: Any = 0,
+    skip_bad: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Converted:
+    """Write a dataset's rows, in order, as files of the format that `out`'s suffix names.
+
+    The same dataset gives the same bytes, whoever writes them. Each file appears whole or not at
+    all; killed and called again, it goes on with the shards that are missing. `OUT.manifest.json`
+    beside the files says what they hold; while it holds true, another call has nothing to do.
+
+    Args:
+        data: an indexed dataset, or what `Dataset` takes: a path or glob, a source, columns.
+        out: the path or URL of the file; of several, "train.parquet" gives
+            "train-00000-of-00008.parquet" and so on.
+        shards: how many files; None: one for about each 256 MiB.
+        workers: who writes, as `Loader` takes it: 0, n processes, "auto", Ray(n).
+        skip_bad: leave out records that cannot be read, and log them, rather than stop.
+        options: of the filesystem, where `out` is a URL.
+
+    Raises:
+        SourceError: `out` has an unknown suffix, or holds something else; more shards than rows.
+        ChainError: the dataset is counted or endless, or rows do not fit the format.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> convert({"id": np.arange(5)}, f"{folder}/numbers.jsonl", shards=2).records
+    5
+    >>> with open(f"{folder}/numbers-00001-of-00002.jsonl") as f:
+    ...     print(f.read(), end="")
+    {"id": 2}
+    {"id": 3}
+    {"id": 4}
+    """
+    ds = data if isinstance(data, Dataset) else Dataset(data)
+    if ds.counted or ds.endless:
+        raise ChainError("convert wants a dataset with a length: each of its rows is written once")
+    root, name = os.path.split(out if is_url(out) else os.path.abspath(os.path.expanduser(out)))
+    stem, suffix = os.path.splitext(name)
+    if suffix not in WRITERS or not stem:
+        raise SourceError(
+            f"{out}: name a file with one of the suffixes {', '.join(WRITERS)}; as in "
+            "out/train.parquet"
+        )
+    shards = _shards(ds) if shards is None else whole("shards", shards, 1, SourceError)
+    if shards > max(1, len(ds)):
+        raise SourceError(
+            f"shards={shards} of {len(ds)} rows: some would hold none, and know no columns or "
+            f"dtype. Give at most {max(1, len(ds))}."
+        )
+    names, place = Names(stem, suffix, shards), Place(root, options)
+    plan = {"records": len(ds), "shards": shards, "skip_bad": skip_bad, "from": ds.fingerprint()}
+    manifest = f"{name}.manifest.json"
+    known = place.noted(manifest)
+    if known is None or known.get("plan") != plan or not _all_there(place, known["shards"]):
+        known = _run(ds, place, names, plan, manifest, workers)
+    files = [file for shard in known["shards"] for file in shard["files"]]
+    return Converted(
+        tuple(place.path(file["name"]) for file in files),
+        sum(shard["records"] for shard in known["shards"]),
+        sum(shard["skipped"] for shard in known["shards"]),
+        sum(file["bytes"] for file in files),
+    )
+
+
+def _run(
+    ds: Dataset, place: Place, names: Names, plan: dict[str, Any], manifest: str, workers: Any
+) -> dict[str, Any]:
+    # the missing shards are a dataset, mapped by what writes them: so any workers can
+    with place.alone():
+        done = _begun(place, names, plan, manifest)
+        todo = [i for i in range(names.shards) if i not in done]
+        with _watched(ds, place, names, done) as counts:
+            write = WriteShard(ds, place, names, plan["skip_bad"], counts)
+            rows = Dataset(todo).map(write, name="write")
+            # ahead=1: each shard by itself, however quick
+            with Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader:
+                done |= {facts["shard"]: facts for batch in loader for facts in batch}
+        known = {"plan": plan, "shards": [done[i] for i in range(names.shards)]}
+        place.note(manifest, known)
+        place.clear()
+    return known
+
+
+def _begun(
+    place: Place, names: Names, plan: dict[str, Any], manifest: str
+) -> dict[int, dict[str, Any]]:
+    # the shards that an earlier call finished; what is somebody else's is not overwritten
+    note = f"{NOTES}/{names.stem}{names.suffix}.json"
+    before = place.noted(note)
+    if before is None and place.noted(manifest) is None:
+        taken = [names.of(i) for i in range(names.shards) if place.size(names.of(i)) is not None]
+        if taken:
+            raise SourceError(
+                f"{place.path(taken[0])} exists, and no conversion that can be resumed made it. "
+                "Remove it, or choose another place."
+            )
+    facts = {i: place.noted(names.note(i)) for i in range(names.shards)}
+    done = {i: f for i, f in facts.items() if f is not None and _all_there(place, [f])}
+    if before != plan and done:
+        differing = [k for k in plan if (before or {}).get(k) != plan[k]]
+        raise SourceError(
+            f"{place.root} holds an unfinished conversion of another plan: {', '.join(differing)} "
+            f"differ. Resume that one, or remove {place.path(NOTES)} and its files."
+        )
+    place.note(note, plan)
+    return done
+
+
+def _all_there(place: Place, shards: list[dict[str, Any]]) -> bool:
+    files = [file for shard in shards for file in shard["files"]]
+    return all(place.size(file["name"]) == file["bytes"] for file in files)
+
+
+def _shards(ds: Dataset) -> int:
+    some = np.linspace(0, len(ds) - 1, min(len(ds), 64)).astype(np.int64)
+    good, _ = survivors(ds.read, some)  # what cannot be read is met again, in its place
+    rows = sum(len(block) for _, block in good)
+    size = sum(weight(block) for _, block in good)
+    return max(1, min(len(ds), -(-size * len(ds) // rows // SHARD))) if rows else 1
+
+
+@contextmanager
+def _watched(ds: Dataset, place: Place, names: Names, done: Mapping[int, Any]) -> Generator[str]:
+    # workers on this machine write how far they are into a small file; a thread shows it
+    ready = sum(stop - start for start, stop in (bounds(len(ds), names.shards, i) for i in done))
+    stop = threading.Event()
+    with (
+        place.workspace() as folder,
+        progress("convert", len(ds), "records", done=ready) as show,
+    ):
+        counts = os.path.join(folder, "counts")
+        np.zeros(names.shards, np.int64).tofile(counts)
+        thread = threading.Thread(target=_look, args=(counts, ready, show, stop), daemon=True)
+        thread.start()
+        try:
+            yield counts
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _look(path: str, ready: int, show: Callable[[int], None], stop: threading.Event) -> None:
+    while not stop.wait(_LOOK):
+        show(ready + int(np.fromfile(path, np.int64).sum()))

@@ -1,0 +1,124 @@
+"""How one shard is written: rows of a dataset, a piece at a time, then delivered as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.block import Int64s, Origin
+from pipeline.dataset import Dataset
+from pipeline.faults import Skips, survivors
+from pipeline.tools.convert.place import NOTES, Place
+from pipeline.tools.convert.writers import WRITERS, Writer
+from pipeline.types import At
+
+PIECE = 1024  # rows read at a time
+
+
+class Names(NamedTuple):
+    """What the files of a conversion are called.
+
+    >>> Names("train", ".parquet", 8).of(3)
+    'train-00003-of-00008.parquet'
+    """
+
+    stem: str
+    suffix: str
+    shards: int
+
+    def of(self, shard: int) -> str:
+        part = f"-{shard:05d}-of-{self.shards:05d}" if self.shards > 1 else ""
+        return f"{self.stem}{part}{self.suffix}"
+
+    def note(self, shard: int) -> str:
+        """The note that tells that a shard is done."""
+        return f"{NOTES}/{self.stem}{self.suffix}-{shard:05d}.json"
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """A map from a shard's number to facts about it, which writes it on the way.
+
+    Attributes:
+        dataset: indexed; its rows in order.
+        place, names: where the files go.
+        skip: leave out rows that cannot be read.
+        counts: of a file of int64[shards]: rows done, for whoever watches; "" for none.
+    """
+
+    dataset: Dataset
+    place: Place
+    names: Names
+    skip: bool
+    counts: str
+
+    def __call__(self, shard: int) -> dict[str, Any]:
+        shard = int(shard)
+        with self.place.workspace() as folder:
+            path = os.path.join(folder, self.names.of(shard))
+            writer = WRITERS[self.names.suffix](path)
+            try:
+                records, skipped = self._write(writer, shard)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    writer.close()  # lets go of its files; the workspace takes them along
+                raise
+            files = [self._delivered(path) for path in writer.close()]
+        facts = {"shard": shard, "records": records, "skipped": skipped, "files": files}
+        self.place.note(self.names.note(shard), facts)
+        return facts
+
+    def _write(self, writer: Writer, shard: int) -> tuple[int, int]:
+        records = skipped = 0
+        start, stop = bounds(len(self.dataset), self.names.shards, shard)
+        for first in range(start, stop, PIECE):
+            positions = np.arange(first, min(first + PIECE, stop))
+            rows = self._rows(positions)
+            writer.write(rows)
+            records, skipped = records + len(rows), skipped + len(positions) - len(rows)
+            self._tell(shard, records + skipped)
+        return records, skipped
+
+    def _rows(self, positions: Int64s) -> list[Any]:
+        if not self.skip:
+            return self.dataset.read(positions).rows()
+        # left out, and not replaced by the next good one: each record is written once
+        good, bad = survivors(self.dataset.read, positions)
+        skips, chain = Skips(), self.dataset.chain
+        for position, error in bad.items():
+            skips.say(chain.root.components(()), _origin(self.dataset, position), 0, error)
+        parts = sorted(good, key=lambda part: int(part[0][0]))
+        return [row for _, block in parts for row in block.rows()]
+
+    def _delivered(self, path: str) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        with open(path, "rb") as f:
+            while piece := f.read(4 << 20):
+                digest.update(piece)
+        name = os.path.basename(path)
+        size = self.place.deliver(path, name)
+        return {"name": name, "bytes": size, "blake2b": digest.hexdigest()}
+
+    def _tell(self, shard: int, rows: int) -> None:
+        if self.counts and os.path.exists(self.counts):  # on another machine it is not there
+            with open(self.counts, "r+b") as f:
+                f.seek(shard * 8)
+                f.write(np.int64(rows).tobytes())
+
+
+def bounds(n: int, shards: int, shard: int) -> tuple[int, int]:
+    """Rows `[start, stop)` of a shard: near-equal runs.
+
+    >>> [bounds(10, 3, i) for i in range(3)]
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    return shard * n // shards, (shard + 1) * n // shards
+
+
+def _origin(dataset: Dataset, position: int) -> Origin:
+    return dataset.chain.origin(At.of_rows(np.array([position]), len(dataset)))

@@ -1,0 +1,118 @@
+"""Manifests beside data: written so that thousands of files start from one listing, and checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.sources import Storage
+from pipeline.sources.storage import manifest
+from pipeline.sources.storage.files import Files
+from pipeline.tools.inspection.opening import files_of, format_of, opened
+
+
+@dataclass(frozen=True)
+class Noted:
+    """How manifests stand to the files beside them.
+
+    Attributes:
+        manifests: their paths.
+        files: how many files were looked at.
+        records: in these.
+        stale: files that are noted, but otherwise than they are now.
+        unknown: files that are not noted.
+        gone: what is noted, and lies there no more: it costs bytes only.
+    """
+
+    manifests: tuple[str, ...]
+    files: int
+    records: int
+    stale: tuple[str, ...]
+    unknown: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a start needs nothing but a listing and the manifests."""
+        return not (self.stale or self.unknown)
+
+    def as_json(self) -> dict[str, Any]:
+        """All as plain data."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def write_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
+    """Write what is known of files beside them: record counts, and what else opening them asks for.
+
+    A start then costs one listing and one small file, for whoever reads them. A manifest holds
+    for a file as long as its size and tag (of local files, the time of writing) do; what it says
+    of other files stays.
+
+    Args:
+        data: a path or glob, or a Dataset, whose sources' files are meant.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file cannot be opened, or the format keeps no manifest.
+        OSError: a manifest cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for i in range(3):
+    ...     _ = (folder / f"{i}.txt").write_text("to be\\nor not\\n")
+    >>> noted = write_manifest(str(folder / "*.txt"))
+    >>> noted.files, noted.records, noted.ok, check_manifest(str(folder / "*.txt")).ok
+    (3, 6, True, True)
+    >>> _ = (folder / "1.txt").write_text("to be")
+    >>> [pathlib.Path(f).name for f in check_manifest(str(folder / "*.txt")).stale]
+    ['1.txt']
+    """
+    for files in (every := _files(data, storage)):
+        files.write_manifest()
+    return _noted(every)
+
+
+def check_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
+    """Hold the manifests beside files against the files as they are now.
+
+    Args:
+        data: a path or glob, or a Dataset, whose sources' files are meant.
+        storage: how URLs are reached.
+
+    Raises:
+        SourceError: a file cannot be opened, or the format keeps no manifest.
+    """
+    return _noted(_files(data, storage))
+
+
+def _files(data: Any, storage: Storage | None) -> list[Files]:
+    what = opened(data, storage)
+    for broken in what.broken:
+        raise SourceError(broken.error)
+    found: list[Files] = []
+    for component in what.components:
+        files, kind = files_of(component.source), format_of(component.source)
+        if files is None:
+            raise SourceError(f"{kind} records lie in no files: there is nothing to note of them.")
+        if not files.kind:
+            raise SourceError(
+                f"{files.paths[0]}: {kind} files keep no manifest, as a start looks into each "
+                "all the same. Convert them to .array_record or .parquet, which keep one."
+            )
+        found.append(files)
+    return found
+
+
+def _noted(every: list[Files]) -> Noted:
+    compared = [
+        manifest.compare(f.kind, [f.stat(i) for i in range(len(f.paths))], f.storage) for f in every
+    ]
+    return Noted(
+        tuple(dict.fromkeys(path for c in compared for path in c.manifests)),
+        sum(len(files.paths) for files in every),
+        sum(len(files) for files in every),
+        tuple(path for c in compared for path in c.stale),
+        tuple(path for c in compared for path in c.unknown),
+        tuple(dict.fromkeys(path for c in compared for path in c.gone)),
+    )

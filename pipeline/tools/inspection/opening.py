@@ -1,0 +1,102 @@
+"""Which sources a path, a dataset or a source stands for; files that do not open are set aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from pipeline.dataset import Dataset
+from pipeline.errors import SourceError, StorageError
+from pipeline.sources import Storage, found
+from pipeline.sources.storage.files import Files, Found
+from pipeline.types import Component, Source
+
+_AT_ONCE = 32  # files tried alone at a time
+
+
+class Broken(NamedTuple):
+    """A file that is not what its suffix says, and why."""
+
+    file: str
+    error: str
+
+
+class Opened(NamedTuple):
+    """What was named.
+
+    Attributes:
+        components: its sources, with the names that lead to them.
+        broken: files of a path or glob that could not be opened; the sources are without them.
+        reopen: makes a source of some of a path's files; None for what is no path.
+    """
+
+    components: tuple[Component, ...]
+    broken: tuple[Broken, ...] = ()
+    reopen: Callable[[Sequence[Found]], Source] | None = None
+
+
+def opened(data: Any, storage: Storage | None = None) -> Opened:
+    """The sources of a path or glob, of a dataset, or of what else `Dataset` takes.
+
+    Raises:
+        SourceError: no such file, a suffix that no format has, or files that disagree.
+        StorageError: a file cannot be reached.
+    """
+    if not isinstance(data, str | os.PathLike):
+        return Opened((data if isinstance(data, Dataset) else Dataset(data)).components)
+    files, reopen = found(data, storage=storage)
+    source, broken = _whole(files, reopen)
+    return Opened(() if source is None else (Component((), source),), broken, reopen)
+
+
+def _whole(
+    files: Sequence[Found], reopen: Callable[[Sequence[Found]], Source]
+) -> tuple[Source | None, tuple[Broken, ...]]:
+    try:
+        return reopen(files), ()
+    except StorageError:
+        raise
+    except SourceError as e:
+        if len(files) == 1:
+            return None, (Broken(files[0], str(e)),)
+    # which of them it is: each is opened alone, and the good ones together
+    with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-open") as pool:
+        errors = list(pool.map(lambda file: _error(file, reopen), files))
+    broken = tuple(Broken(f, e) for f, e in zip(files, errors, strict=True) if e)
+    good = [f for f, e in zip(files, errors, strict=True) if not e]
+    return reopen(good) if good else None, broken
+
+
+def _error(file: Found, reopen: Callable[[Sequence[Found]], Source]) -> str:
+    try:
+        close(reopen([file]))
+    except StorageError:
+        raise
+    except SourceError as e:
+        return str(e)
+    return ""
+
+
+def close(source: Source) -> None:
+    """Close a source, if it can be closed."""
+    closing = getattr(source, "close", None)
+    if closing is not None:
+        closing()
+
+
+def files_of(source: Source) -> Files | None:
+    """The files of a source; None if it has none, or does not say."""
+    files = getattr(source, "files", None)
+    return files if isinstance(files, Files) else None
+
+
+def format_of(source: Source) -> str:
+    """What a source reads, by its class.
+
+    >>> from pipeline import MemorySource
+    >>> format_of(MemorySource([1]))
+    'Memory'
+    """
+    return type(source).__name__.removesuffix("Source")
