@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Block
 from pipeline.errors import ChainError
-from pipeline.transforms.calling import check_block, each, label
+from pipeline.transforms.calling import check_block, each, label, lazy
 from pipeline.transforms.code import code_digest
 from pipeline.types import Site
 
@@ -62,7 +62,14 @@ class FlatMap:
                 f"{site.stage} returned a {type(rows).__name__}, not an iterable of rows. "
                 "Return [row] for one row, [] for none."
             )
-        return list(rows)
+        found = list(rows)
+        for one in found:
+            if lazy(one):
+                raise ChainError(
+                    f"{site.stage} gave a {type(one).__name__} as a row, which can be read only "
+                    "once. Return lists, tuples or arrays."
+                )
+        return found
 
     def fingerprint(self) -> str:
         return label(self.kind, self.name, self.code, int(self.block))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
-from pipeline.transforms.calling import each, guarded, label
+from pipeline.transforms.calling import each, fail, guarded, label
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.rowwise import Rowwise
 from pipeline.tree import leaves, map_leaves
@@ -50,11 +50,11 @@ class Map(Rowwise):
         try:
             # guarded again: f may return arrays of its own, which no batch may write into
             result = Columns(guarded(_as_columns(self.f(guarded(stacked))).tree))
-        except Exception as error:
+        except BaseException as error:
             last = len(block) - 1
             span = " to ".join(site.describe(block.origin, i) for i in sorted({0, last}))
-            error.add_note(f"in {site.stage}, batched, on {len(block)} rows: {span}")
-            raise
+            note = f"in {site.stage}, batched, on {len(block)} rows: {span}"
+            fail(error, site, lambda e: e.add_note(note))
         if len(result) != len(block):
             raise ChainError(
                 f"{site.stage}: got {len(block)} stacked rows and returned {len(result)}. A "

@@ -16,7 +16,7 @@ import pytest
 from pipeline import Dataset, Loader, Processes, Threads
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, WorkerError
-from pipeline.workers import blame
+from pipeline.workers import executor
 from tests.workers.conftest import children
 
 
@@ -50,7 +50,7 @@ def test_a_hundred_kills_in_one_epoch_change_nothing(
     counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # chance may hit one work three times, for which it would rightly be blamed
-    monkeypatch.setattr(blame, "KILLS", 1000)
+    monkeypatch.setattr(executor, "KILLS", 1000)
     ds = _dataset(3200)
     if counted:
         ds = ds.filter(lambda row: row["x"] % 7 > 0, block=16).lanes(4)
@@ -70,7 +70,7 @@ def test_a_hundred_kills_in_one_epoch_change_nothing(
     assert kills >= 100
 
 
-def test_the_nursery_itself_may_die() -> None:
+def test_the_forkserver_itself_may_die() -> None:
     plain, others = [digest(batch) for batch in Loader(_dataset(400), 8)], _direct(os.getpid())
     with Loader(_dataset(400), 8, workers=Processes(2)) as loader:
         got = [digest(next(loader))]
@@ -122,11 +122,6 @@ def test_a_death_that_does_not_repeat_costs_nothing(tmp_path: Path) -> None:
         assert loader.stats().restarts == 4
 
 
-class _Odd(Exception):
-    def __init__(self, a: int, b: int) -> None:
-        super().__init__(f"{a} and {b}")
-
-
 @pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
 def test_errors_arrive_as_themselves_and_are_raised_again_on_retry(workers: Any) -> None:
     def picky(x: int) -> int:
@@ -148,16 +143,6 @@ def test_errors_arrive_as_themselves_and_are_raised_again_on_retry(workers: Any)
         loader.seek(3)
         got.append(next(loader).tolist())
     assert got == [[0, 1, 2, 3], [4, 5, 6, 7], [12, 13, 14, 15]]
-
-
-def test_an_error_that_cannot_travel_is_told() -> None:
-    def odd(x: int) -> int:
-        raise _Odd(x, 2)
-
-    with Loader(Dataset(range(4)).map(odd), 4, workers=Processes(1)) as loader:
-        with pytest.raises(WorkerError, match=r"_Odd.*0 and 2") as caught:
-            next(loader)
-        assert "record 0 of MemorySource" in "\n".join(caught.value.__notes__)
 
 
 def test_what_cannot_be_sent_is_named_with_its_stage() -> None:
