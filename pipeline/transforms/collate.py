@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
 from pipeline.errors import CollateError
+from pipeline.transforms.calling import lazy
 from pipeline.tree import children, rebuild
 
 Describe = Callable[[int], str]
@@ -171,6 +172,11 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
             return _number(value, dtype, name, describe, i)
     if isinstance(value, list):
         return _from_list(value, name, describe, i)
+    if lazy(value):
+        raise CollateError(
+            f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
+            "be read only once. Return a list or an array in .map."
+        )
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         a = np.asarray(value)
         return a.astype(object) if a.dtype.kind in "SU" else a
