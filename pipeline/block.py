@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import shown
 from pipeline.errors import ChainError
 from pipeline.tree import leaves, map_leaves
 
@@ -20,9 +21,10 @@ class Columns:
 
     Args:
         tree: arrays `[n, ...]` in dicts, tuples, namedtuples, dataclasses, nested, or one array.
+        length: n, which a tree without arrays (of rows such as `{}`) does not show.
 
     Raises:
-        ChainError: no arrays, or leading axes that differ.
+        ChainError: leading axes differ, or there is neither an array nor a length.
 
     >>> c = Columns({"x": np.arange(3), "y": np.zeros((3, 2))})
     >>> len(c), c.read(np.array([2, 0])).tree["x"].tolist(), c.row(1)["x"]
@@ -31,14 +33,17 @@ class Columns:
 
     __slots__ = ("_n", "tree")
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, length: int | None = None) -> None:
         self.tree = map_leaves(_as_column, tree)
         sizes = {name: len(leaf) for name, leaf in leaves(self.tree)}
-        if len(set(sizes.values())) != 1:
+        lengths = set(sizes.values())
+        if length is not None and not lengths:
+            lengths = {length}
+        if len(lengths) != 1:
             raise ChainError(
-                f"columns need one common length, at least one column: got lengths {sizes}"
+                f"columns need one common length, at least one column: got lengths {shown(sizes)}"
             )
-        self._n = next(iter(sizes.values()))
+        self._n: int = lengths.pop()
 
     def __len__(self) -> int:
         return self._n
@@ -51,11 +56,15 @@ class Columns:
 
     def read(self, indices: Int64s) -> Columns:
         """Rows by index, copied; repeats and any order are fine."""
-        return Columns(map_leaves(lambda a: a[indices], self.tree))
+        return self.each(lambda a: a[indices], len(indices))
 
     def slice(self, start: int, stop: int) -> Columns:
         """Rows `[start, stop)` as views."""
-        return Columns(map_leaves(lambda a: a[start:stop], self.tree))
+        return self.each(lambda a: a[start:stop], len(range(self._n)[start:stop]))
+
+    def each(self, f: Callable[[NDArray[Any]], Any], length: int | None = None) -> Columns:
+        """Every column through `f`; give the length where it changes."""
+        return Columns(map_leaves(f, self.tree), self._n if length is None else length)
 
     def row(self, i: int) -> Any:
         """One row, its leaves NumPy scalars or arrays."""
@@ -265,14 +274,15 @@ class Block:
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
         if len(trees) == len(parts) and len({_layout(t) for t in trees}) == 1:
-            return Block(Columns(map_leaves(lambda *a: np.concatenate(a), *trees)), origin)
+            whole = map_leaves(lambda *a: np.concatenate(a), *trees)
+            return Block(Columns(whole, len(origin)), origin)
         return Block([row for p in parts for row in p.rows()], origin)
 
 
 def _layout(tree: Any) -> tuple[Any, ...]:
-    return tuple(
-        (name, a.dtype, a.shape[1:]) for name, a in sorted(leaves(tree), key=lambda item: item[0])
-    )
+    found = sorted(leaves(tree), key=lambda item: item[0])
+    # of a tree without leaves, its kind
+    return tuple((name, a.dtype, a.shape[1:]) for name, a in found) or (type(tree),)
 
 
 def as_int64(values: Any) -> Int64s:

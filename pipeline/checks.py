@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from pipeline.errors import ChainError, PipelineError
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -28,7 +32,7 @@ def whole(
     if not number or not least <= value <= most:
         upper = "on" if most == 1 << 62 else f"to {most}"
         span = f" from {least} {upper}" if least > -(1 << 62) else ""
-        raise error(f"{name}={value!r}: give a whole number{span}")
+        raise error(f"{name}={shown(value)}: give a whole number{span}")
     return int(value)
 
 
@@ -48,19 +52,32 @@ def byte_count(
         except (ValueError, KeyError, OverflowError):
             found = None
     if isinstance(found, bool) or not isinstance(found, int) or found < least:
-        raise error(f'{name}={value!r}: give bytes, or a string like "512MiB"')
+        raise error(f'{name}={shown(value)}: give bytes, or a string like "512MiB"')
     return found
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:
     """The value, if it can be called."""
     if not callable(value):
-        raise ChainError(f"{name}({value!r}): give a function, not {type(value).__name__}")
+        raise ChainError(f"{name}({shown(value)}): give a function, not {type(value).__name__}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """The value, if it is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise ChainError(f"{name}={value!r}: give True or False")
+        raise ChainError(f"{name}={shown(value)}: give True or False")
     return bool(value)
+
+
+def shown(value: Any, most: int = 200) -> str:
+    """A value for a message: its repr, cut where it is long or fails.
+
+    >>> shown([1, 2]), shown("x" * 1000, 12)
+    ('[1, 2]', "'xxxxxxxxxx…")
+    """
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # of another's class
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

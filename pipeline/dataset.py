@@ -36,6 +36,7 @@ from pipeline.transforms import (
     RandomMap,
     code_name,
     collate_block,
+    refuse_unseen,
 )
 from pipeline.tree import map_leaves
 from pipeline.types import ArraySpec, At, Component, Order, Root, describe
@@ -161,17 +162,30 @@ class Dataset:
         )
 
     def map(
-        self, f: Callable[[Any], Any], *, batched: bool = False, name: str | None = None
+        self,
+        f: Callable[[Any], Any],
+        *,
+        batched: bool = False,
+        name: str | None = None,
+        fingerprint: str | None = None,
     ) -> Dataset:
         """Each row through `f(row)`; or, batched, stacked rows through `f(rows)` to as many rows.
 
         A batched function must treat rows one by one: it may see any grouping of them.
 
+        Args:
+            f: a pure function.
+            batched: f takes and returns stacked rows.
+            name: what messages and the fingerprint call it; by default the function's name.
+            fingerprint: a text that says what f computes, for functions that no fingerprint can
+                look into. Change it whenever f computes something else.
+
         >>> Dataset({"x": np.arange(3)}).map(lambda c: {"y": c["x"] + 1}, batched=True)[2]
         {'y': np.int64(3)}
         """
         batched = flag("map batched", batched)
-        return self._transformed(Map(function("map", f), name or code_name(f), batched))
+        stage = Map(function("map", f), name or code_name(f), batched, given=fingerprint)
+        return self._transformed(stage)
 
     def random_map(
         self,
@@ -179,6 +193,7 @@ class Dataset:
         *,
         name: str | None = None,
         seed_globals: bool = False,
+        fingerprint: str | None = None,
     ) -> Dataset:
         """Each row through `f(row, rng)`.
 
@@ -191,13 +206,15 @@ class Dataset:
             seed_globals: for functions that draw from global generators instead, as torchvision's
                 do: `random`, `np.random` and (once imported) torch's CPU generator are seeded from
                 rng before each row and put back afterwards. Refused in threads, which share them.
+            fingerprint: as in map.
 
         >>> ds = Dataset(range(3)).random_map(lambda x, rng: x + rng.random(), name="jitter")
         >>> ds[1] == ds[1]
         True
         """
         seed_globals = flag("random_map seed_globals", seed_globals)
-        stage = RandomMap(function("random_map", f), name or code_name(f), seed_globals)
+        name = name or code_name(f)
+        stage = RandomMap(function("random_map", f), name, seed_globals, given=fingerprint)
         return self._transformed(stage)
 
     def map_with_index(self, f: Callable[[int, Any], Any], *, name: str | None = None) -> Dataset:
@@ -211,7 +228,12 @@ class Dataset:
         return self._transformed(stage)
 
     def filter(
-        self, p: Callable[[Any], bool] | Scanned, *, block: int = 64, name: str | None = None
+        self,
+        p: Callable[[Any], bool] | Scanned,
+        *,
+        block: int = 64,
+        name: str | None = None,
+        fingerprint: str | None = None,
     ) -> Dataset:
         """The rows for which `p(row)` holds. The dataset is counted from here on.
 
@@ -224,10 +246,16 @@ class Dataset:
         block = whole("block", block, 1)
         if isinstance(p, Scanned):
             return self._kept(p, name or "kept")
-        return self._transformed(Filter(function("filter", p), name or code_name(p), block))
+        stage = Filter(function("filter", p), name or code_name(p), block, given=fingerprint)
+        return self._transformed(stage)
 
     def flat_map(
-        self, f: Callable[[Any], Any], *, block: int = 64, name: str | None = None
+        self,
+        f: Callable[[Any], Any],
+        *,
+        block: int = 64,
+        name: str | None = None,
+        fingerprint: str | None = None,
     ) -> Dataset:
         """All rows of `f(row)`, an iterable. The dataset is counted from here on.
 
@@ -235,7 +263,8 @@ class Dataset:
         ['a', 'b', 'c']
         """
         block = whole("block", block, 1)
-        return self._transformed(FlatMap(function("flat_map", f), name or code_name(f), block))
+        stage = FlatMap(function("flat_map", f), name or code_name(f), block, given=fingerprint)
+        return self._transformed(stage)
 
     def bucket(
         self,
@@ -262,7 +291,7 @@ class Dataset:
         """
         known = key if isinstance(key, str) else code_name(function("bucket", key))
         block = whole("block", block, 1)
-        return self._transformed(Bucket(key, boundaries, block, name or known))
+        return self._transformed(Bucket(key, name or known, boundaries, block))
 
     def pack(
         self,
@@ -371,6 +400,8 @@ class Dataset:
             raise ChainError(
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )
+        if folder is not None:
+            refuse_unseen(c.fingerprint(), f"cache({folder!r})")
         kept = Cached(Chain(c.root, c.stages, c.seed, c.lanes), folder)
         new = object.__new__(Dataset)
         new.chain = Chain(kept, (), c.seed, 1, c.on_error)

@@ -20,7 +20,7 @@ from pipeline.sampling.scanned import Scanned, differences, key_digest, read_hea
 from pipeline.scan.pieces import Part, Pieces, end_to_end
 from pipeline.scan.progress import progress as shown
 from pipeline.scannable import check_scannable, scan_key
-from pipeline.transforms import Measure, code_name
+from pipeline.transforms import Measure, code_name, refuse_unseen
 from pipeline.types import At, where
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.work import Executor, Rows
@@ -37,6 +37,7 @@ def scan(
     workers: int | Literal["auto"] | Workers = "auto",
     progress: bool = True,
     name: str | None = None,
+    fingerprint: str | None = None,
 ) -> Scanned:
     """`f(row)` for each record of a dataset, once: a small column in a file, made in parallel.
 
@@ -53,6 +54,8 @@ def scan(
         workers: who evaluates, as in a Loader.
         progress: show how far it is: a bar on a terminal, else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.
+        fingerprint: a text that says what f computes, for functions that no fingerprint can look
+            into. Change it whenever f computes something else.
 
     Returns:
         What was found, memory-mapped: `.values` are `[records]`.
@@ -74,8 +77,10 @@ def scan(
     if not isinstance(path, str | os.PathLike | None) or not isinstance(name, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"scan({path=}, {name=}): give a folder and a name, as strings")
     who = chosen(workers)
-    stage = Measure(function("scan", f), name or code_name(f))
-    of = {**scan_key(dataset.chain), "function": f"{stage.name} {stage.code}"}
+    stage = Measure(function("scan", f), name or code_name(f), given=fingerprint)
+    of = scan_key(dataset.chain)
+    refuse_unseen({**of, "the function": stage.fingerprint()}, "scan")
+    of = {**of, "function": f"{stage.name} {stage.code.digest}"}
     digest = key_digest(of)
     folder = os.path.abspath(path or _beside(dataset, f"{stage.name}-{digest[:12]}"))
     if not _finished(folder, of):

@@ -1,8 +1,9 @@
 """What happens to values: each transform is a pure function of a block and its site."""
 
 from pipeline.transforms.bucket import Bucket
-from pipeline.transforms.code import code_digest, code_name
+from pipeline.transforms.code import Code, code_digest, code_name
 from pipeline.transforms.collate import collate, collate_block
+from pipeline.transforms.defaults import refuse_unseen
 from pipeline.transforms.filter import Filter
 from pipeline.transforms.flat_map import FlatMap
 from pipeline.transforms.map import Map, MapWithIndex
@@ -13,6 +14,7 @@ from pipeline.transforms.random_map import RandomMap
 
 __all__ = [
     "Bucket",
+    "Code",
     "Filter",
     "FlatMap",
     "Map",
@@ -27,4 +29,5 @@ __all__ = [
     "collate_block",
     "pad_to",
     "padding_share",
+    "refuse_unseen",
 ]

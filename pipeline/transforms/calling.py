@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
 from pipeline.meter import BEACON
-from pipeline.seeds import Name, derive_seed
 from pipeline.tree import map_leaves
 from pipeline.types import Site
 
 LOGGER = logging.getLogger("pipeline")
-T = TypeVar("T")
+
+
+def guarded(tree: Any) -> Any:
+    """The same tree in new containers, its arrays read-only: a stage must not change its input."""
+    return map_leaves(lambda a: _read_only(a) if isinstance(a, np.ndarray) else a, tree)
 
 
 def _read_only(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -25,84 +29,76 @@ def _read_only(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return view
 
 
-def guarded(tree: Any) -> Any:
-    """The same tree in new containers, its arrays read-only: a stage must not change its input."""
-    return map_leaves(lambda a: _read_only(a) if isinstance(a, np.ndarray) else a, tree)
+def rows_of(block: Block) -> list[Any]:
+    """A block's rows as a function gets them: views of columns are read-only."""
+    values = block.values
+    if isinstance(values, Columns):
+        return Columns(guarded(values.tree), len(values)).rows()
+    return values
 
 
-def each(call: Callable[[int, Any], T], block: Block, site: Site) -> list[T]:
-    """`call(i, row)` for every row; an error of it gets a note on the stage and the row.
+def each(f: Callable[..., Any], block: Block, site: Site, *columns: Iterable[Any]) -> list[Any]:
+    """`f(row)` for each row of a block, or `f(*values, row)` with a value of each column before it.
 
     Raises:
-        ChainError: a result is an iterator, which could be read only once.
+        Exception: whatever f raises, with a note on the stage and the row.
+        RuntimeError: f raised StopIteration, which would end the loop over batches unseen.
     """
-    values = block.values
-    rows = Columns(guarded(values.tree)).rows() if isinstance(values, Columns) else values
-    results: list[T] = []
-    tell = BEACON.tell
+    rows = rows_of(block)
+    results: list[Any] = []
+    if BEACON.tell is not None:
+        f = _told(f, block, site)
     try:
-        for i, row in enumerate(rows):
-            if tell is not None:
-                tell(f"in {site.stage}, on {site.describe(block.origin, i)}")
-            result = call(i, row)
-            if lazy(result):
-                raise ChainError(
-                    f"{site.stage} returned a {type(result).__name__}, which can be read only "
-                    f"once, for {site.describe(block.origin, i)}. Return a list, a tuple or an "
-                    "array; for many rows of one, use flat_map."
-                )
-            results.append(result)
+        # one call of f a row and no other: `extend` drops StopIteration, so lengths are compared
+        results.extend(map(f, *columns, rows))
+        if len(results) < len(rows):
+            raise RuntimeError(
+                f"{site.stage} raised StopIteration, which would end the loop that called it. "
+                "Give next() a default, or raise another error."
+            )
     except BaseException as error:
-        fail(error, site, lambda e: site.annotate(e, block.origin, len(results)))
+        site.annotate(error, block.origin, len(results))
+        say_exit(error)
+        raise
     return results
 
 
-def fail(error: BaseException, site: Site, annotate: Callable[[BaseException], object]) -> NoReturn:
-    """Raise the error of a stage's function again, with a note on where it came from.
-
-    StopIteration becomes a RuntimeError, as in a generator (PEP 479): loops would take it for
-    their end. SystemExit ends a program without a traceback, so its note is logged.
-    """
-    if isinstance(error, StopIteration):
-        told = RuntimeError(f"the function of {site.stage} raised StopIteration")
-        annotate(told)
-        raise told from error
-    annotate(error)
+def say_exit(error: BaseException) -> None:
+    """Log where SystemExit was raised: it ends a program without showing its notes."""
     if isinstance(error, SystemExit):
         LOGGER.error("SystemExit(%r) %s", error.code, error.__notes__[-1])
-    raise error
 
 
-_EAGER = frozenset((dict, tuple, list, np.ndarray, bool, int, float, str, bytes, type(None)))
+def _told(f: Callable[..., Any], block: Block, site: Site) -> Callable[..., Any]:
+    # f, which first tells the record that it is called for: see `pipeline.meter.Beacon`
+    records = iter(range(len(block)))
+
+    def call(*args: Any) -> Any:
+        if BEACON.tell is not None:
+            BEACON.tell(f"in {site.stage}, on {site.describe(block.origin, next(records))}")
+        return f(*args)
+
+    return call
 
 
-def lazy(value: object) -> bool:
-    """Whether a value is an iterator, a generator or a coroutine: it could be read only once.
-
-    >>> lazy([1, 2]), lazy(x for x in [1, 2])
-    (False, True)
-    """
-    kind = type(value)
-    return kind not in _EAGER and (hasattr(kind, "__next__") or hasattr(kind, "__await__"))
-
-
-def label(kind: str, name: str, *options: Name) -> str:
-    """A stage's fingerprint: kind, name, and eight hex digits over all that it depends on.
-
-    >>> label("map", "tokenize", "1a2b3c4d")
-    'map tokenize e8c7d402'
-    """
-    shown = name if len(name) <= 16 else name[:15] + "~"
-    return f"{kind} {shown} {derive_seed(kind, name, *options) % 2**32:08x}"
-
-
-def check_block(kind: str, block: int) -> None:
-    """Refuse a block size below one.
+def refuse_iterators(rows: list[Any], block: Block, site: Site) -> None:
+    """Refuse rows that can be read only once, such as generators.
 
     Raises:
-        ChainError: it is.
+        ChainError: a row is an iterator.
     """
-    if block < 1:
-        raise ChainError(
-            f"{kind}(block={block}): a block is at least 1 row, some 64 to 1024 do well"
+    kinds = {kind for kind in set(map(type, rows)) if issubclass(kind, Iterator)}
+    if not kinds:
+        return
+    i = next(i for i, row in enumerate(rows) if type(row) in kinds)
+    error = ChainError(
+        f"{site.stage} returned a {type(rows[i]).__name__} as a row, which can be read only once. "
+        + (
+            "Return list(...) of it"
+            if isinstance(rows[i], types.GeneratorType)
+            else "Return a list"
         )
+        + ", or use .flat_map if each of its items is a row."
+    )
+    site.annotate(error, block.origin, i)
+    raise error

@@ -7,7 +7,6 @@ import array
 import collections
 import datetime
 import decimal
-import dis
 import enum
 import fractions
 import functools
@@ -15,18 +14,40 @@ import hashlib
 import operator
 import pathlib
 import re
+import struct
 import sys
 import types
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-_OPTIMIZED, _VARARGS, _HAS_DOCSTRING = 0x1, 0xC, 0x4000000  # co_flags; the last from 3.14 on
+from pipeline.transforms import bytecode
+from pipeline.transforms.ownership import (
+    is_python,
+    is_users,
+    module_of,
+    package_of,
+    source_of_module,
+)
+from pipeline.transforms.pickled import (
+    Sight,
+    as_array,
+    is_drawn_from,
+    is_machinery,
+    is_used_up,
+    pickled,
+    serialization,
+    sight_of,
+    state_of,
+    without_caches,
+)
+
 _DEEPEST = 80  # levels of nesting; Python's own stack ends at about 1,000 calls
+_PIECE = 1 << 24  # bytes of an array that are hashed at once
 _HEAP_TYPE = 1 << 9  # of a class's __flags__
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, range, slice, type(...))
 # of the standard library, what its repr says in full
@@ -42,27 +63,63 @@ _VALUES = (
     re.Pattern,
     uuid.UUID,
 )
-_BOOKKEEPING = {"__dict__", "__weakref__"}
 _OPERATORS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 _NAMED_VALUES = int | float | complex | str | bytes  # as parents; _ATOMS are these exactly
 
 
-def code_digest(f: Any) -> str:
-    """Eight hex digits over what `f` computes: equal in every process of one Python minor version.
+@dataclass(frozen=True)
+class Code:
+    """What a function computed when it was looked at.
 
-    It covers bytecode, constants, defaults, closures, partial arguments, the state of bound and
-    callable objects, arrays by content, and the global data, functions and classes of the same
-    module that the code names, recursively. It leaves out comments, line numbers, local names,
-    changed docstrings, globals that the function itself assigns (caches), and code reached through
-    another module or an opaque object: give such an object a `fingerprint()` method.
+    Attributes:
+        digest: eight hex digits over all of it.
+        unseen: what it holds whose content cannot be seen, in words: the digest may stay the same
+            though the function computes something else.
+        packages: installed packages that it uses, which count by name and not by version.
+        globals: a digest of each global that it reads, by its full name.
+    """
+
+    digest: str
+    unseen: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    globals: dict[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    @staticmethod
+    def of(f: Any) -> Code:
+        """What `f` computes: equal in every process of one Python minor version.
+
+        It covers bytecode, constants, defaults, closures, partial arguments, the state of bound and
+        callable objects (what pickle sees of it included), arrays and tensors by content, and the
+        global data, functions and classes of the user's modules that the code names, recursively.
+        It leaves out comments, line numbers, local names, changed docstrings, globals that the
+        function itself assigns (caches), and the code of installed packages that it calls.
+        """
+        walk = _Walk(module_of(_innermost(f)))
+        body = walk.of(f)
+        seen = walk.seen[-1]
+        version = b"%d.%d" % sys.version_info[:2]
+        return Code(
+            _digest(version, body).hex()[:8],
+            tuple(sorted(seen.unseen)[:8]),
+            tuple(sorted(seen.packages)),
+            {name: value.hex()[:8] for name, value in sorted(walk.globals.items())},
+        )
+
+    @staticmethod
+    def said(fingerprint: str) -> Code:
+        """What the user says of a function instead."""
+        return Code(_digest(b"said", fingerprint.encode()).hex()[:8])
+
+
+def code_digest(f: Any) -> str:
+    """Eight hex digits over what `f` computes; see `Code.of`.
 
     >>> code_digest(lambda x: x + 1) == code_digest(lambda y: y + 1)
     True
     >>> code_digest(lambda x: x + 1) == code_digest(lambda x: x + 2)
     False
     """
-    version = b"%d.%d" % sys.version_info[:2]
-    return _digest(version, _Walk(_module(_innermost(f))).of(f)).hex()[:8]
+    return Code.of(f).digest
 
 
 def code_name(f: Any) -> str:
@@ -81,39 +138,31 @@ def _innermost(f: Any) -> Any:
     return f
 
 
-def _module(obj: Any) -> str:
-    module = getattr(obj, "__module__", None)
-    return module if isinstance(module, str) else ""
-
-
 def _digest(tag: bytes, *parts: bytes) -> bytes:
     framed = b"".join(b"%d:" % len(part) + part for part in (tag, *parts))
     return hashlib.blake2b(framed, digest_size=16).digest()
 
 
-def _loads(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Names of globals that code reads, and that it writes; nested functions included."""
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
-            reads.add(step.argval)
-        elif step.opname == "STORE_GLOBAL":
-            writes.add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            more_reads, more_writes = _loads(inner)
-            reads, writes = reads | more_reads, writes | more_writes
-    return reads, writes
+def _array_digest(a: np.ndarray[Any, Any]) -> bytes:
+    # as _digest(b"array", dtype, shape, a.tobytes()), without a second copy of it all
+    h = hashlib.blake2b(digest_size=16)
+    for part in (b"array", str(a.dtype).encode(), repr(a.shape).encode()):
+        h.update(b"%d:" % len(part) + part)
+    h.update(b"%d:" % a.nbytes)
+    for piece in _pieces(a):
+        h.update(piece)
+    return h.digest()
 
 
-def _constants(code: types.CodeType) -> tuple[Any, ...]:
-    consts = code.co_consts
-    if sys.version_info >= (3, 14):
-        documented = code.co_flags & _HAS_DOCSTRING
-    else:  # a def's first constant is its docstring or None
-        documented = code.co_flags & _OPTIMIZED and code.co_name[0] != "<" and consts
-    return (None, *consts[1:]) if documented and isinstance(consts[0], str) else consts
+def _pieces(a: np.ndarray[Any, Any]) -> Iterator[bytes]:
+    if a.nbytes <= _PIECE or not a.ndim:
+        yield a.tobytes()
+    elif len(a) == 1:
+        yield from _pieces(a[0])
+    else:
+        rows = max(1, len(a) * _PIECE // a.nbytes)
+        for start in range(0, len(a), rows):
+            yield from _pieces(a[start : start + rows])
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -125,43 +174,61 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _state(obj: Any) -> dict[str, Any]:
-    """An object's own data, by name, less what it merely caches."""
-    if is_dataclass(obj):
-        return {f.name: getattr(obj, f.name) for f in fields(obj) if hasattr(obj, f.name)}
-    parents = type(obj).__mro__
-    cached = {
-        name
-        for parent in parents
-        for name, value in vars(parent).items()
-        if isinstance(value, functools.cached_property)
-    }
-    names = [s for parent in parents for s in _slots(parent)]
-    state = {s: getattr(obj, s) for s in names if hasattr(obj, s)} | getattr(obj, "__dict__", {})
-    return {n: v for n, v in state.items() if n not in cached and n not in _BOOKKEEPING}
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
 def _written_in_python(obj: Any) -> bool:
     # compiled classes change with their library's version, not with the user's code
     return not isinstance(obj, type) or bool(obj.__flags__ & _HEAP_TYPE)
 
 
+def _resolved(module: Any, chain: tuple[str, ...]) -> tuple[str, Any] | None:
+    # what a chain of attributes on a module leads to, while it leads through the user's modules
+    name = module.__name__
+    for attribute in chain:
+        if not isinstance(module, types.ModuleType) or not is_users(module.__name__):
+            break
+        if not hasattr(module, attribute):
+            return None
+        module, name = getattr(module, attribute), f"{name}.{attribute}"
+    return name, module
+
+
+@dataclass
+class _Seen:
+    """What was met on the way through an object and all that it holds.
+
+    Attributes:
+        unseen: content that cannot be seen, in words.
+        packages: installed packages that are used.
+        more: whether content was seen that digests left out before 0.1: it may then count by the
+            rules of now. Without such content digests stay as they were.
+    """
+
+    unseen: set[str] = field(default_factory=set[str])
+    packages: set[str] = field(default_factory=set[str])
+    more: bool = False
+
+    def add(self, other: _Seen) -> None:
+        self.unseen |= other.unseen
+        self.packages |= other.packages
+        self.more |= other.more
+
+
 class _Walk:
     """One digest in the making: every object once, cycles by their distance on the way down.
 
-    `follow` says whether to go into code of other modules: yes for what a function holds (closure,
-    defaults, state), no for what it finds by a global name. The standard library is only named.
+    `follow` says whether to go into code of installed packages: yes for what a function holds
+    (closure, defaults, state), no for what it finds by a global name. Python's own code is only
+    named; the user's is gone into wherever the user's code names it.
     """
 
     def __init__(self, home: str) -> None:
-        self.done: dict[tuple[int, bool, str], tuple[Any, bytes]] = {}  # obj too: pins its id
+        # by id and all that a digest depends on; the object is kept: nobody else gets its id
+        self.done: dict[tuple[int, bool, str, bool], tuple[Any, bytes, _Seen]] = {}
         self.active: list[int] = []
         self.home = home  # the module of the code being walked
+        self.library = False  # whether that code is an installed package's
+        self.seen = [_Seen()]
+        self.globals: dict[str, bytes] = {}
+        self.sources: set[str] = set()  # files of imported modules that were walked
 
     def of(self, obj: Any, follow: bool = True) -> bytes:
         """Digest of a value."""
@@ -171,13 +238,27 @@ class _Walk:
             depth = len(self.active) - self.active.index(id(obj))
             return _digest(b"cycle", b"%d" % depth)
         if len(self.active) == _DEEPEST:
+            self._unseen(f"what is nested {_DEEPEST} deep")
             return _digest(b"deep", type(obj).__name__.encode())
-        key = id(obj), follow, self.home
+        key = id(obj), follow, self.home, self.library
         if key not in self.done:
             self.active.append(id(obj))
-            self.done[key] = obj, self._new(obj, follow)
+            self.seen.append(_Seen())
+            body = self._new(obj, follow)
+            self.done[key] = obj, body, self.seen.pop()
             self.active.pop()
-        return self.done[key][1]
+        _, body, seen = self.done[key]
+        self.seen[-1].add(seen)
+        return body
+
+    def _unseen(self, what: Any) -> None:
+        kind = type(what)
+        named = f"a {module_of(kind)}.{kind.__qualname__}".replace("builtins.", "")
+        self.seen[-1].unseen.add(what if isinstance(what, str) else named)
+
+    def _more(self, tag: bytes, *parts: bytes) -> bytes:
+        self.seen[-1].more = True
+        return _digest(tag, *parts)
 
     def _all(self, items: Iterable[Any], follow: bool = True) -> list[bytes]:
         return [self.of(item, follow) for item in items]
@@ -189,72 +270,230 @@ class _Walk:
         if isinstance(obj, types.CodeType):
             return self._code(obj)
         if isinstance(obj, types.ModuleType):
+            self._uses(obj.__name__)
             return _digest(b"module", b"" if obj.__name__ == self.home else obj.__name__.encode())
         if not isinstance(obj, type) and callable(getattr(obj, "fingerprint", None)):
             return _digest(b"fingerprint", str(obj.fingerprint()).encode())
-        for known in (self._plain(obj), self._holder(obj, follow)):
-            if known is not None:
-                return known
+        data = self._plain(obj)
+        if data is not None:
+            return self._with_attributes(obj, data)
+        held = self._holder(obj, follow)
+        if held is not None:
+            return held
+        if not isinstance(obj, type | types.FunctionType):
+            return self._instance(obj, follow)
         if not self._enters(obj, follow):
             return self._named(obj)
-        if isinstance(obj, types.FunctionType):
-            return self._function(obj)
-        return self._class(obj) if isinstance(obj, type) else self._instance(obj, follow)
+        return self._class(obj) if isinstance(obj, type) else self._function(obj)
 
     def _enters(self, obj: Any, follow: bool) -> bool:
-        module = _module(obj)
-        library = module.partition(".")[0] in sys.stdlib_module_names and module != "__main__"
-        return not library and _written_in_python(obj) and (follow or module == self.home)
+        module = module_of(obj)
+        if is_python(module) or not _written_in_python(obj):
+            return False
+        if follow or module == self.home:
+            return True
+        if is_users(module) and not self.library:
+            self.seen[-1].more = True
+            return True
+        return False
 
     def _named(self, obj: Any) -> bytes:
-        module = _module(obj)
+        module = module_of(obj)
+        self._uses(module)
         name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
         name = str(name or type(obj).__qualname__)
         # the same file is __main__ in one process and a module in another
         return _digest(b"name", b"" if module == self.home else module.encode(), name.encode())
 
+    def _uses(self, module: str) -> None:
+        package = package_of(module)
+        if package is not None:
+            self.seen[-1].packages.add(package)
+
+    # ---- code
+
     def _code(self, code: types.CodeType) -> bytes:
         counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
-        shape = counts, code.co_flags & _VARARGS, code.co_names
+        shape = counts, code.co_flags & bytecode.VARARGS, code.co_names
         body = code.co_code, code.co_exceptiontable, repr(shape).encode()
-        return _digest(b"code", *body, *self._all(_constants(code)))
+        return _digest(b"code", *body, *self._all(bytecode.constants(code)))
 
     def _function(self, f: types.FunctionType) -> bytes:
-        outer, self.home = self.home, _module(f)
+        outer = self.home, self.library
+        self.home = module_of(f)
+        self._uses(self.home)
         parts = self._all((f.__code__, f.__defaults__, f.__kwdefaults__))
-        parts += [self._cell(cell) for cell in f.__closure__ or ()]
-        reads, writes = _loads(f.__code__)
-        for name in sorted((reads - writes) & f.__globals__.keys()):
-            value = self.of(f.__globals__[name], follow=False)
-            parts.append(_digest(b"global", name.encode(), value))
-        self.home = outer
+        names = f.__code__.co_freevars
+        parts += [self._cell(*held) for held in zip(names, f.__closure__ or (), strict=True)]
+        # what an installed decorator holds is the user's, what it names is not
+        self.library = not is_users(self.home)
+        for name in sorted(bytecode.globals_read(f.__code__) & f.__globals__.keys()):
+            value = f.__globals__[name]
+            parts.append(self._global(name, f"{self.home}.{name}", value))
+            if isinstance(value, types.ModuleType) and not self.library:
+                parts += self._through(value, bytecode.attributes_of(f.__code__, name))
+        if not self.library:
+            package = f.__globals__.get("__package__") or self.home.rpartition(".")[0]
+            parts += self._imported(f.__code__, package)
+        self.home, self.library = outer
         return _digest(b"function", *parts)
 
-    def _cell(self, cell: types.CellType) -> bytes:
+    def _global(self, name: str, full: str, value: Any) -> bytes:
+        body = _digest(b"global", name.encode(), self._called(name, value, follow=False))
+        if not isinstance(value, types.ModuleType):
+            self.globals[full] = body
+        return body
+
+    def _called(self, name: str, value: Any, follow: bool = True) -> bytes:
+        # what cannot be seen of the value is told by its name
+        self.seen.append(_Seen())
+        body = self.of(value, follow)
+        seen = self.seen.pop()
+        unseen = {what if ": " in what else f"{name}: {what}" for what in seen.unseen}
+        self.seen[-1].add(_Seen(unseen, seen.packages, seen.more))
+        return body
+
+    def _through(self, module: types.ModuleType, chains: set[tuple[str, ...]]) -> list[bytes]:
+        """What code reaches through one of the user's modules; all of one that it hands on."""
+        if not is_users(module.__name__):
+            return []
+        self.seen[-1].more = True
+        parts: dict[str, bytes] = {}
+        for found in (_resolved(module, chain) for chain in sorted(chains)):
+            if found is None:
+                continue
+            name, value = found
+            if not isinstance(value, types.ModuleType) or not is_users(value.__name__):
+                parts[name] = self._global(name, name, value)
+                continue
+            outer, self.home = self.home, value.__name__
+            for key, member in vars(value).items():
+                if not key.startswith("__") and not isinstance(member, types.ModuleType):
+                    parts[f"{name}.{key}"] = self._global(key, f"{name}.{key}", member)
+            self.home = outer
+        return [parts[name] for name in sorted(parts)]
+
+    def _imported(self, code: types.CodeType, package: str) -> list[bytes]:
+        """The user's modules that code imports as it runs, by their source: they may not be yet."""
+        found = {name: source_of_module(name) for name in bytecode.imports(code, package)}
+        parts: list[bytes] = []
+        for name, path in sorted(found.items()):
+            self._uses(name)
+            if path is None or path in self.sources:
+                continue
+            self.sources.add(path)
+            with suppress(OSError, SyntaxError, ValueError):
+                source = compile(pathlib.Path(path).read_bytes(), name, "exec", dont_inherit=True)
+                inner = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+                parts.append(
+                    self._more(
+                        b"import", name.encode(), self.of(source), *self._imported(source, inner)
+                    )
+                )
+        return parts
+
+    def _cell(self, name: str, cell: types.CellType) -> bytes:
         try:
             held = cell.cell_contents
         except ValueError:  # not filled yet
             return b"empty"
-        return self.of(held)
+        return self._called(name, held)
 
     def _class(self, cls: type) -> bytes:
-        outer, self.home = self.home, cls.__module__
+        outer = self.home, self.library
+        self.home, self.library = cls.__module__, not is_users(cls.__module__)
+        self._uses(self.home)
         parts = self._all(cls.__bases__, follow=False)
         parts += [_digest(name.encode(), self.of(value)) for name, value in _members(cls)]
-        self.home = outer
+        self.home, self.library = outer
         return _digest(b"class", cls.__qualname__.encode(), *parts)
+
+    # ---- objects
 
     def _instance(self, obj: Any, follow: bool) -> bytes:
         """Class and state of an object: its methods may compute from any of it."""
-        state = self._mapping(_state(obj).items())
-        return _digest(b"object", self._named(obj), self.of(type(obj), follow), state)
+        if self.library or is_machinery(obj) or is_drawn_from(obj):
+            return self._by_state(obj, follow) if self._enters(obj, follow) else self._named(obj)
+        tokenizer = serialization(obj)
+        if tokenizer is not None:
+            return self._more(b"tokenizer", self.of(type(obj), follow=False), tokenizer)
+        if hasattr(obj, "detach") and not isinstance(obj, types.MethodType):
+            content = as_array(obj)
+            if content is not None:
+                return self._more(
+                    b"tensor", str(getattr(obj, "dtype", "")).encode(), self._array(content)
+                )
+        if is_used_up(obj):
+            self._unseen(obj)
+            return self._by_state(obj, follow) if self._enters(obj, follow) else self._named(obj)
+        if is_python(module_of(type(obj))):
+            return self._by_pickle(obj) or self._blind(obj)
+        return self._by_sight(obj, follow)
+
+    def _by_sight(self, obj: Any, follow: bool) -> bytes:
+        sight = sight_of(obj)
+        if sight is Sight.SOME or (sight is Sight.PERHAPS and not state_of(obj)):
+            return self._by_pickle(obj) or self._blind(obj, self._by_state(obj, follow))
+        self.seen.append(_Seen())
+        body = self._by_state(obj, follow)
+        seen = self.seen.pop()
+        if seen.unseen and sight is Sight.PERHAPS:
+            better = self._by_pickle(obj)
+            if better is not None:
+                return better
+        self.seen[-1].add(seen)
+        return self._blind(obj, body) if sight is Sight.UNKNOWN else body
+
+    def _by_state(self, obj: Any, follow: bool) -> bytes:
+        kind = type(obj)
+        module = module_of(obj)
+        entered = follow or module == self.home
+        state = state_of(obj)
+        self.seen.append(_Seen())
+        body = self._mapping(state.items())
+        seen = self.seen.pop()
+        if not entered:
+            seen.more = True
+        if seen.more and not is_users(module):
+            # what digests were blind to before: its class counts by name, its caches do not count
+            self.seen.append(_Seen())
+            body = self._mapping(without_caches(state).items())
+            seen = self.seen.pop()
+            seen.more = True
+            of_class = self._named(kind)
+        else:
+            of_class = self.of(kind, follow)
+        self.seen[-1].add(seen)
+        return _digest(b"object", self._named(obj), of_class, body)
+
+    def _by_pickle(self, obj: Any) -> bytes | None:
+        """An object by what pickle sees of it; None if it, too, cannot see all of it."""
+        parts = pickled(obj)
+        if parts is None:
+            return None
+        self.seen.append(_Seen())
+        bodies = [self._part(part) for part in parts]
+        seen = self.seen.pop()
+        if seen.unseen:
+            return None
+        self.seen[-1].add(seen)
+        return self._more(b"pickled", self._named(type(obj)), *bodies)
+
+    def _part(self, part: Any) -> bytes:
+        if isinstance(part, type):
+            return self.of(part, follow=False)
+        return _digest(b"tuple", *map(self._part, part)) if type(part) is tuple else self.of(part)
+
+    def _blind(self, obj: Any, body: bytes | None = None) -> bytes:
+        self._unseen(obj)
+        return self._named(obj) if body is None else body
 
     def _holder(self, obj: Any, follow: bool) -> bytes | None:
         """What wraps other code: by what it wraps; None for anything else."""
         if isinstance(obj, functools.partial):
             return _digest(b"partial", *self._all((obj.func, obj.args, obj.keywords), follow))
         if isinstance(obj, types.MethodType):
-            return _digest(b"method", *self._all((obj.__func__, obj.__self__), follow))
+            return self._method(obj, follow)
         if isinstance(obj, property):
             return _digest(b"property", *self._all((obj.fget, obj.fset), follow))
         if isinstance(obj, functools.cached_property):
@@ -267,6 +506,18 @@ class _Walk:
         if inner is not None and not isinstance(obj, types.FunctionType):  # jit, lru_cache
             return _digest(b"wrapped", self._named(type(obj)), self.of(inner, follow))
         return None
+
+    def _method(self, method: types.MethodType, follow: bool) -> bytes:
+        called = self.of(method.__func__, follow)
+        self.seen.append(_Seen())
+        owner = self.of(method.__self__, follow)
+        seen = self.seen.pop()
+        self.seen[-1].add(seen)
+        if seen.more and package_of(module_of(method.__func__)) is not None:
+            called = self._named(method.__func__)
+        return _digest(b"method", called, owner)
+
+    # ---- data
 
     def _plain(self, obj: Any) -> bytes | None:
         """Data by its content; None for anything else."""
@@ -289,6 +540,8 @@ class _Walk:
             return _digest(b"pattern", *self._all((obj.pattern, obj.flags)))
         if isinstance(obj, _OPERATORS):
             return _digest(kind, self.of(obj.__reduce__()[1:]))
+        if isinstance(obj, struct.Struct):
+            return self._more(kind, str(obj.format).encode())
         if isinstance(obj, np.dtype):
             return _digest(b"dtype", str(obj).encode())
         if not callable(obj) and hasattr(obj, "__array__"):
@@ -296,6 +549,23 @@ class _Walk:
                 return self._array(np.asarray(obj))
         return _digest(kind, repr(obj).encode()) if isinstance(obj, _NAMED_VALUES) else None
 
+    def _with_attributes(self, obj: Any, data: bytes) -> bytes:
+        """Data with what a subclass adds to it: attributes, a call, names of columns, a mask."""
+        kind = type(obj)
+        if self.library or isinstance(obj, enum.Enum | np.generic) or kind is np.ndarray:
+            return data
+        if hasattr(obj, "__array__"):
+            tensor = hasattr(obj, "detach") or hasattr(obj, "addressable_data")
+            added = None if tensor else self._by_pickle(obj)
+            return data if added is None else self._more(b"labelled", data, added)
+        if is_python(module_of(kind)) or not (getattr(obj, "__dict__", None) or callable(obj)):
+            return data
+        return self._more(
+            b"subclass", data, self.of(kind, follow=False), self._mapping(vars(obj).items())
+        )
+
     def _array(self, a: np.ndarray[Any, Any]) -> bytes:
-        body = self.of(a.tolist()) if a.dtype.hasobject else a.tobytes()
+        if not a.dtype.hasobject:
+            return _array_digest(a)
+        body = self.of(a.tolist())
         return _digest(b"array", str(a.dtype).encode(), repr(a.shape).encode(), body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
 from pipeline.errors import CollateError
-from pipeline.transforms.calling import lazy
 from pipeline.tree import children, rebuild
 
 Describe = Callable[[int], str]
@@ -172,7 +171,7 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
             return _number(value, dtype, name, describe, i)
     if isinstance(value, list):
         return _from_list(value, name, describe, i)
-    if lazy(value):
+    if isinstance(value, Iterator):
         raise CollateError(
             f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
             "be read only once. Return a list or an array in .map."

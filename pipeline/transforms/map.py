@@ -9,24 +9,24 @@ import numpy as np
 
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
-from pipeline.transforms.calling import each, fail, guarded, label
+from pipeline.seeds import Name
+from pipeline.transforms.calling import each, guarded, refuse_iterators, say_exit
 from pipeline.transforms.collate import collate, collate_block
-from pipeline.transforms.rowwise import Rowwise
+from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
 from pipeline.types import Site
 
 
 @final
 @dataclass(frozen=True)
-class Map(Rowwise):
+class Map(FunctionTransform):
     """Each row through `f(row)`; batched, stacked rows through `f(rows)` to as many rows.
 
+    f is pure. Columns reach it read-only; other rows it must not change in place.
+
     Attributes:
-        f: a pure function. Columns reach it read-only; other rows it must not change in place.
-        name: what messages and the fingerprint call it.
         batched: f takes and returns a pytree of arrays `[n, ...]`. It treats rows one by one: n may
             be any number from 1.
-        code: what f computed when the stage was made, in eight hex digits.
     """
 
     batched: bool = False
@@ -36,25 +36,29 @@ class Map(Rowwise):
         """The rows, changed.
 
         Raises:
-            ChainError: a batched f returned another number of rows.
+            ChainError: a batched f returned another number of rows, or a row is an iterator.
             CollateError: rows for a batched f do not stack.
         """
         if not len(block):
             return Block([], block.origin)
         if self.batched:
             return Block(self._many(block, site), block.origin)
-        return Block(each(lambda _, row: self.f(row), block, site), block.origin)
+        rows = each(self.f, block, site)
+        refuse_iterators(rows, block, site)
+        return Block(rows, block.origin)
 
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
         try:
+            made = _as_columns(self.f(guarded(stacked)), None if _some(stacked) else len(block))
             # guarded again: f may return arrays of its own, which no batch may write into
-            result = Columns(guarded(_as_columns(self.f(guarded(stacked))).tree))
+            result = made.each(guarded)
         except BaseException as error:
             last = len(block) - 1
             span = " to ".join(site.describe(block.origin, i) for i in sorted({0, last}))
-            note = f"in {site.stage}, batched, on {len(block)} rows: {span}"
-            fail(error, site, lambda e: e.add_note(note))
+            error.add_note(f"in {site.stage}, batched, on {len(block)} rows: {span}")
+            say_exit(error)
+            raise
         if len(result) != len(block):
             raise ChainError(
                 f"{site.stage}: got {len(block)} stacked rows and returned {len(result)}. A "
@@ -62,15 +66,19 @@ class Map(Rowwise):
             )
         return result
 
-    def fingerprint(self) -> str:
-        return label(self.kind, self.name, self.code, int(self.batched))
+    def options(self) -> tuple[Name, ...]:
+        return (int(self.batched),)
 
 
-def _as_columns(tree: Any) -> Columns:
+def _some(tree: Any) -> bool:
+    return any(True for _ in leaves(tree))
+
+
+def _as_columns(tree: Any, n: int | None) -> Columns:
     # a list follows collate's rules: its strings become objects, never fixed-width
     tree = map_leaves(lambda x: collate(x) if isinstance(x, list) and x else x, tree)
     try:
-        return Columns(tree)
+        return Columns(tree, n)
     except ChainError as e:
         shapes = {name or "value": np.shape(leaf) for name, leaf in leaves(tree)}
         raise ChainError(
@@ -81,14 +89,8 @@ def _as_columns(tree: Any) -> Columns:
 
 @final
 @dataclass(frozen=True)
-class MapWithIndex(Rowwise):
-    """Each row through `f(position, row)`, its position in the dataset, from 0.
-
-    Attributes:
-        f: a pure function of an int and a row.
-        name: what messages and the fingerprint call it.
-        code: what f computed when the stage was made, in eight hex digits.
-    """
+class MapWithIndex(FunctionTransform):
+    """Each row through `f(position, row)`, its position in the dataset, from 0."""
 
     kind = "map_with_index"
 
@@ -96,7 +98,7 @@ class MapWithIndex(Rowwise):
         """The rows, changed.
 
         Raises:
-            ChainError: rows here have no positions.
+            ChainError: rows here have no positions, or a row that f returned is an iterator.
         """
         if not len(block):
             return Block([], block.origin)
@@ -105,5 +107,6 @@ class MapWithIndex(Rowwise):
                 f"{site.stage}: rows after filter, flat_map or pack have no position. "
                 "Move it before them."
             )
-        at = site.index.tolist()
-        return Block(each(lambda i, row: self.f(at[i], row), block, site), block.origin)
+        rows = each(self.f, block, site, site.index.tolist())
+        refuse_iterators(rows, block, site)
+        return Block(rows, block.origin)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
+from pipeline.checks import shown
 from pipeline.errors import ScanError
 from pipeline.transforms.calling import each
-from pipeline.transforms.rowwise import Rowwise
+from pipeline.transforms.defaults import FunctionTransform
 from pipeline.types import Site
 
 BARE = "value"  # what the column is called if the function returns no dict
@@ -19,14 +20,8 @@ BARE = "value"  # what the column is called if the function returns no dict
 
 @final
 @dataclass(frozen=True)
-class Measure(Rowwise):
-    """`f(row)` for each row: a bool, whole number or float, or a dict of them; columns of each.
-
-    Attributes:
-        f: a pure function of a row.
-        name: what messages and the fingerprint call it.
-        code: what f computed when the stage was made, in eight hex digits.
-    """
+class Measure(FunctionTransform):
+    """`f(row)` for each row: a bool, whole number or float, or a dict of them; columns of each."""
 
     kind = "scan"
 
@@ -36,7 +31,7 @@ class Measure(Rowwise):
         Raises:
             ScanError: f returned something else, or other fields than for another row.
         """
-        rows = each(lambda _, row: self._checked(row, site), block, site)
+        rows = each(lambda row: self._checked(row, site), block, site)
         if not rows:
             return Block([], block.origin)
         for i, row in enumerate(rows):
@@ -55,8 +50,8 @@ class Measure(Rowwise):
         for value in named.values():
             if not isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
                 raise ScanError(
-                    f"{site.stage} returned {found!r} ({type(value).__name__}). A scan keeps a "
-                    "bool, a whole number or a float for each row, or a dict of them."
+                    f"{site.stage} returned {shown(found)} ({type(value).__name__}). A scan keeps "
+                    "a bool, a whole number or a float for each row, or a dict of them."
                 )
         if not named:
             raise ScanError(f"{site.stage} returned an empty dict: return at least one value")

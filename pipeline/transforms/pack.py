@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.block import Block, Columns, Int64s, Origin, Segments
 from pipeline.checks import whole
 from pipeline.errors import ChainError, CollateError
-from pipeline.transforms.calling import check_block, label
+from pipeline.seeds import Name
+from pipeline.transforms.defaults import TransformDefaults
 from pipeline.transforms.documents import Describe, documents
 from pipeline.transforms.filling import Marks, check_marks, filled, values_of
 from pipeline.transforms.packers import HOWS, LONGER, Layout, plan
@@ -23,7 +24,7 @@ _BARE = "tokens"  # what rows that are token arrays are called
 
 @final
 @dataclass(frozen=True)
-class Pack:
+class Pack(TransformDefaults):
     """Documents of a block laid into rows of fixed length, as columns; padding is 0.
 
     A row has the field itself `[n, length]`, `segment_ids` int32 (1, 2, … along the row; 0 is
@@ -68,11 +69,10 @@ class Pack:
     eos: int | Mapping[str, int] | None = None
     meta: Sequence[str] = ()
     kind = "pack"
-    random = False
     counted = True
 
     def __post_init__(self) -> None:
-        check_block(self.kind, self.block)
+        super().__post_init__()
         for option, value, known in (("how", self.how, HOWS), ("longer", self.longer, LONGER)):
             if value not in known:
                 raise ChainError(f"pack({option}={value!r}): choose one of {', '.join(known)}")
@@ -187,12 +187,12 @@ class Pack:
         found = dict(zip(self.fields, sizes[i].tolist(), strict=True))
         return f"{describe(i)}: it has {found} tokens for rows of {self.fields}"
 
-    def fingerprint(self) -> str:
+    def depends(self) -> tuple[Name, ...]:
         lengths = tuple((name, int(limit)) for name, limit in self.fields.items())
         bare = int(not isinstance(self.lengths, Mapping))
         options = tuple(f"{name}={value}" for name, value in self._options().items())
         shown = (options,) if options else ()
-        return label(self.kind, self.name, self.how, int(self.block), lengths, bare, *shown)
+        return self.how, int(self.block), lengths, bare, *shown
 
     def _options(self) -> dict[str, Any]:
         # what decides data and is not as it was before it could be chosen

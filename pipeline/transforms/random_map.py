@@ -9,24 +9,24 @@ from typing import Any, final
 import numpy as np
 
 from pipeline.block import Block
-from pipeline.seeds import RowGenerators, derive_seed
+from pipeline.seeds import Name, RowGenerators, derive_seed
 from pipeline.transforms import global_seeds
-from pipeline.transforms.calling import each, label
-from pipeline.transforms.rowwise import Rowwise
+from pipeline.transforms.calling import each, refuse_iterators
+from pipeline.transforms.defaults import FunctionTransform
 from pipeline.types import Site
 
 
 @final
 @dataclass(frozen=True)
-class RandomMap(Rowwise):
+class RandomMap(FunctionTransform):
     """Each row through `f(row, rng)`; rng hashes seed, component path, name and provenance only.
 
+    f gets a `np.random.Generator` that is good during this call only. The name sets this stage's
+    randomness apart from others of the chain.
+
     Attributes:
-        f: takes a row and a `np.random.Generator` that is good during this call only.
-        name: sets this stage's randomness apart from others of the chain.
         seed_globals: before each row, seed `random`, `np.random` and torch's CPU generator from
             rng; afterwards all three go on where they were.
-        code: what f computed when the stage was made, in eight hex digits.
     """
 
     seed_globals: bool = False
@@ -37,7 +37,8 @@ class RandomMap(Rowwise):
         """The rows, changed.
 
         Raises:
-            ChainError: it should seed global generators, but is not in the main thread.
+            ChainError: it should seed global generators, but is not in the main thread; or a row
+                that f returned is an iterator.
         """
         origin = block.origin
         component, epoch = origin.component.tolist(), origin.epoch.tolist()
@@ -47,11 +48,16 @@ class RandomMap(Rowwise):
         def generator(i: int) -> np.random.Generator:
             return made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
 
-        if not self.seed_globals:
-            return Block(each(lambda i, row: self.f(row, generator(i)), block, site), origin)
-        global_seeds.refuse_threads(site.stage)
-        with global_seeds.kept():
-            return Block(each(lambda i, row: self._seeded(row, i, generator), block, site), origin)
+        if self.seed_globals:
+            global_seeds.refuse_threads(site.stage)
+            with global_seeds.kept():
+                call = self._seeded
+                rows = each(lambda i, row: call(row, i, generator), block, site, range(len(block)))
+        else:
+            f = self.f
+            rows = each(lambda i, row: f(row, generator(i)), block, site, range(len(block)))
+        refuse_iterators(rows, block, site)
+        return Block(rows, origin)
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None
@@ -69,6 +75,5 @@ class RandomMap(Rowwise):
         path = site.components[component].path
         return RowGenerators(derive_seed(site.seed, path, self.kind, self.name))
 
-    def fingerprint(self) -> str:
-        options = ("seed_globals",) if self.seed_globals else ()
-        return label(self.kind, self.name, self.code, *options)
+    def options(self) -> tuple[Name, ...]:
+        return ("seed_globals",) if self.seed_globals else ()

@@ -6,13 +6,9 @@ parent has set there since is compared: plain values are taken along, all else m
 
 from __future__ import annotations
 
-import dis
 import io
-import os
 import pickle
-import site
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,18 +17,21 @@ import cloudpickle
 import numpy as np
 
 from pipeline.chain import Chain
-from pipeline.errors import OURS, ChainError, WorkerError
-from pipeline.transforms.code import code_digest
+from pipeline.errors import ChainError, WorkerError
+from pipeline.transforms.bytecode import imports, with_nested
+from pipeline.transforms.code import Code, code_digest
+from pipeline.transforms.ownership import is_users, module_of
 from pipeline.workers import packets
 
 ALIGN = 64  # of the parts in memory
 SIMPLE = 1 << 16  # bytes of a pickled value that is taken along
+PARTS = 1 << 14  # values in a container that is taken along
 _NOT_AHEAD = {"jax", "jaxlib", "__main__"}  # jax has threads, and a fork with it is not safe
 _SHOWN = 40  # letters of a value in a message
 
 
 class Global(NamedTuple):
-    """What a function relies on by name: data, code or a class member of a module of the user's.
+    """What a stage relies on by name in a module of the user's: data, a function or a class.
 
     Attributes:
         stage: the stage that does, for messages.
@@ -56,7 +55,7 @@ class Sent(NamedTuple):
     Attributes:
         data: a pickle of it.
         buffers: of arrays in it.
-        modules: that it imports, heaviest dependencies first.
+        modules: that it imports, in the order in which they are met.
     """
 
     data: bytes
@@ -105,7 +104,7 @@ def dumps(chain: Chain, stack: bool) -> Sent:
             f"{_culprit(chain)} cannot be sent to worker processes: {error}. Open it inside the "
             "function, or use Threads(n)."
         ) from error
-    relied = _Reliance(pickler.named).found
+    relied = dict(_relied_on(pickler.named))
     data = pickle.dumps((relied, file.getvalue()))
     modules = [m for m in pickler.modules if m.partition(".")[0] not in _NOT_AHEAD]
     return Sent(data, [buffer.raw() for buffer in buffers], modules)
@@ -171,169 +170,70 @@ class _Pickler(cloudpickle.Pickler):
         elif isinstance(obj, types.FunctionType | types.BuiltinFunctionType | type):
             by_name = reduced is NotImplemented
             if by_name:
-                self._import(getattr(obj, "__module__", None))
-            if isinstance(obj, types.FunctionType) and (not by_name or of_user(obj.__module__)):
-                for name in _imports(obj.__code__):
+                self._import(module_of(obj))
+            if isinstance(obj, types.FunctionType) and is_users(module_of(obj)):
+                for name in imports(obj.__code__, obj.__globals__.get("__package__") or ""):
                     self._import(name)
-            if not isinstance(obj, types.BuiltinFunctionType):
+            if by_name or isinstance(obj, types.FunctionType):
                 self.named.append((self._stage, obj))
         return reduced
 
-    def _import(self, module: Any) -> None:
-        if isinstance(module, str) and module not in sys.builtin_module_names:
+    def _import(self, module: str) -> None:
+        if module and module not in sys.builtin_module_names:
             self.modules[module] = None
 
 
-def _imports(code: types.CodeType) -> Iterator[str]:
-    """Modules that code imports when it runs, nested functions included."""
-    for step in dis.get_instructions(code):
-        if step.opname == "IMPORT_NAME" and step.argval:
-            yield step.argval
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _imports(inner)
+def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
+    # of what is sent by name itself, of globals that its code reads, and of members of classes
+    met: set[Name] = set()
+    for stage, obj in named:
+        for module, path in _names(obj):
+            if (module, path) not in met and module != "__main__" and is_users(module):
+                met.add((module, path))
+                yield (module, path), _global(stage, _resolved(module, path))
 
 
-_INSTALLED = tuple(
-    os.path.join(path, "")
-    for path in {
-        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-        OURS,
-    }
-)
+def _names(obj: Any) -> Iterator[Name]:
+    module, path = module_of(obj), getattr(obj, "__qualname__", "")
+    by_name = _resolved(module, path) is obj
+    if by_name:
+        yield module, path
+    if isinstance(obj, type):
+        for name, member in vars(obj).items() if by_name else ():
+            if not name.startswith(("__", "_abc_")) and not hasattr(type(member), "__get__"):
+                yield module, f"{path}.{name}"
+    if is_users(module) and not isinstance(obj, types.BuiltinFunctionType):
+        for full in Code.of(obj).globals:
+            yield _split(full)
+        yield from _of_closure(obj)
 
 
-def of_user(module: str | None) -> bool:
-    """Whether a module is the user's own: neither Python's, nor installed, nor ours.
-
-    >>> of_user("json"), of_user("numpy.linalg"), of_user("pipeline.tree")
-    (False, False, False)
-    """
-    found = sys.modules.get(module or "")
-    file = getattr(found, "__file__", None)
-    return module != "__main__" and bool(file) and not os.path.abspath(file).startswith(_INSTALLED)
+def _split(full: str) -> Name:
+    # "a.b.c" is c of module a.b, or b.c of module a
+    module = full.rpartition(".")[0]
+    while module and module not in sys.modules:
+        module = module.rpartition(".")[0]
+    return module, full[len(module) + 1 :]
 
 
-class _Reliance:
-    # walks from what is sent by name to all that it needs of the user's modules: data, and
-    # code where it is entered from outside (the digest of a function covers its own module)
-    def __init__(self, named: list[tuple[str, Any]]) -> None:
-        self.found: dict[Name, Global] = {}
-        self._seen: set[int] = set()
-        self._inside: set[int] = set()
-        for self._stage, obj in named:
-            if not self._enter(obj) and isinstance(obj, types.FunctionType):
-                self._modules_of(obj)  # by value: its globals go with it, but for modules
-
-    def _enter(self, obj: Any) -> bool:
-        # a function or class of a module of the user's, by the name that it has there
-        module, path = getattr(obj, "__module__", "") or "", getattr(obj, "__qualname__", "")
-        if not of_user(module) or _resolved(module, path) is not obj:
-            return False
-        self._note(module, path)
-        self._code(obj)
-        return True
-
-    def _note(self, module: str, path: str) -> None:
-        if (module, path) not in self.found:
-            self.found[module, path] = _global(self._stage, _resolved(module, path))
-
-    def _code(self, obj: Any) -> None:
-        if id(obj) in self._seen:
-            return
-        self._seen.add(id(obj))
-        if isinstance(obj, type):
-            for name, member in vars(obj).items():
-                self._member(obj, name, member)
-        else:
-            self._function(obj)
-
-    def _member(self, owner: type, name: str, member: Any) -> None:
-        inner = _unwrapped(member)
-        if isinstance(inner, types.FunctionType):
-            self._code(inner)
-        elif not name.startswith(("__", "_abc_")) and not hasattr(type(member), "__get__"):
-            self._note(owner.__module__, f"{owner.__qualname__}.{name}")
-
-    def _function(self, f: types.FunctionType) -> None:
-        reads, writes = _names(f.__code__)
-        module = f.__globals__.get("__name__", "")
-        for name in sorted((reads - writes) & f.__globals__.keys()):
-            self._global(module, name, f.__globals__[name], f.__code__)
-
-    def _global(self, module: str, name: str, value: Any, code: types.CodeType) -> None:
-        inner = _unwrapped(value)
-        if isinstance(value, types.ModuleType):
-            self._attributes(value, code)
-        elif isinstance(inner, types.FunctionType | type):
-            if inner.__module__ == module:
-                self._code(inner)
-            else:
-                self._enter(inner)
-        elif of_user(module):
-            self._note(module, name)
-            self._enter(type(value))
-
-    def _modules_of(self, f: types.FunctionType) -> None:
-        if id(f) in self._seen:
-            return
-        self._seen.add(id(f))
-        held = [cell.cell_contents for cell in f.__closure__ or () if _filled(cell)]
-        reads, _ = _names(f.__code__)
-        held += [f.__globals__[name] for name in reads & f.__globals__.keys()]
-        for value in held:
-            if isinstance(value, types.ModuleType):
-                self._attributes(value, f.__code__)
-
-    def _attributes(self, module: types.ModuleType, code: types.CodeType) -> None:
-        # of a module: what code that has it may look at
-        if not of_user(module.__name__) or id(module) in self._inside:
-            return
-        self._inside.add(id(module))
-        for name in sorted(_attribute_names(code) & vars(module).keys()):
-            value = vars(module)[name]
-            if not self._enter(value):
-                self._global(module.__name__, name, value, code)
-        self._inside.discard(id(module))
+def _of_closure(obj: Any) -> Iterator[Name]:
+    # what code may look at in modules that a function imported around it
+    for name, cell in zip(*_cells(obj), strict=True):
+        if isinstance(cell, types.ModuleType) and is_users(cell.__name__):
+            for code in with_nested(obj.__code__):
+                if name in code.co_freevars:
+                    for attribute in sorted(set(code.co_names) & vars(cell).keys()):
+                        yield cell.__name__, attribute
 
 
-def _unwrapped(value: Any) -> Any:
-    # the function in a staticmethod, a property, a cached or otherwise wrapped function
-    value = getattr(value, "fget", None) or getattr(value, "func", None) or value
-    return getattr(value, "__wrapped__", value)
-
-
-def _filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
-def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Globals that code reads, and that it assigns; nested functions included."""
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            reads.add(step.argval)
-        elif step.opname == "STORE_GLOBAL":
-            writes.add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            more_reads, more_writes = _names(inner)
-            reads, writes = reads | more_reads, writes | more_writes
-    return reads, writes
-
-
-def _attribute_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            names |= _attribute_names(inner)
-    return names
+def _cells(obj: Any) -> tuple[tuple[str, ...], list[Any]]:
+    held: list[Any] = []
+    for cell in getattr(obj, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            held.append(None)
+    return (obj.__code__.co_freevars if held else ()), held
 
 
 def _resolved(module: str, path: str) -> Any:
@@ -344,10 +244,8 @@ def _resolved(module: str, path: str) -> Any:
 
 
 def _global(stage: str, value: Any) -> Global:
-    data = b""
-    if _plain(value, [1 << 14]):
-        data = pickle.dumps(value, 5)
-    shown = f"{type(value).__name__}" if callable(value) else repr(value) if data else ""
+    data = pickle.dumps(value, 5) if _plain(value, [PARTS]) else b""
+    shown = repr(value) if data else ""
     shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
     return Global(stage, _digest(value), shown, data if len(data) <= SIMPLE else b"")
 
@@ -381,23 +279,26 @@ def _settle(relied: dict[Name, Global]) -> None:
     # take over plain values, then compare everything: code reaches values through other names too
     for (module, path), there in relied.items():
         if there.value and _digest(_resolved(module, path)) != there.digest:
-            *owners, name = path.split(".")
-            owner = _resolved(module, ".".join(owners)) if owners else sys.modules.get(module)
-            if owner is not None:
-                setattr(owner, name, pickle.loads(there.value))
-    for data in (True, False):  # a value says more than the functions that use it
-        for (module, path), there in relied.items():
-            here = _resolved(module, path)
-            if callable(here) != data and _digest(here) != there.digest:
-                raise WorkerError(_differs(module, path, there, here))
+            owner, _, name = path.rpartition(".")
+            held = _resolved(module, owner) if owner else sys.modules.get(module)
+            if held is not None:
+                setattr(held, name, pickle.loads(there.value))
+    differ = [name for name, there in relied.items() if _digest(_resolved(*name)) != there.digest]
+    if differ:
+        # a value says more than the function that reads it
+        name = min(differ, key=lambda name: callable(_resolved(*name)))
+        raise WorkerError(_differs(*name, relied[name]))
 
 
-def _differs(module: str, path: str, there: Global, here: Any) -> str:
+def _differs(module: str, path: str, there: Global) -> str:
+    here = _resolved(module, path)
     file = getattr(sys.modules.get(module), "__file__", module)
-    shown = "" if callable(here) else f" (here {there.shown or 'set'}, there {repr(here)[:_SHOWN]})"
+    shown = "" if callable(here) else f": {repr(here)[:_SHOWN]}"
+    shown += f", not {there.shown}" if there.shown else ""
     return (
         f"{there.stage} would compute something else in worker processes: {path!r} of module "
-        f"{module} ({file}) is not what a fresh import makes of it{shown}. Worker processes "
-        "import modules anew, without what the main process has set or edited since. Pass it as "
-        "an argument (functools.partial, a closure or an object), or use Threads(n)."
+        f"{module} ({file}) is not what it is in the main process{shown}. Workers import modules "
+        "anew, without what the main process has set or edited since; only plain values are taken "
+        "along. Pass it as an argument (functools.partial, a closure or an object), or use "
+        "Threads(n)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,9 +13,7 @@ from pipeline.chain import Chain, Path
 from pipeline.errors import ChainError, CollateError
 from pipeline.lanes import Pending, origin_of_part, read_part
 from pipeline.meter import METER
-from pipeline.transforms.calling import lazy
 from pipeline.transforms.collate import Empty, collate
-from pipeline.tree import leaves
 from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
 
@@ -72,13 +71,14 @@ def evaluate(chain: Chain, work: Work) -> Block:
         if len(work.rows):
             chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
     if isinstance(block.values, list):
-        for i, row in enumerate(block.values):
-            if lazy(row):
-                record = describe(chain.root.components(()), block.origin, i)
-                raise ChainError(
-                    f"{record} is a {type(row).__name__}, which can be read only once. Give a "
-                    "list, a tuple or an array."
-                )
+        once = {k for k in set(map(type, block.values)) if issubclass(k, Iterator | Coroutine)}
+        if once:
+            i, row = next((i, row) for i, row in enumerate(block.values) if type(row) in once)
+            record = describe(chain.root.components(()), block.origin, i)
+            raise ChainError(
+                f"{record} is a {type(row).__name__}, which can be read only once. Give a list, a "
+                "tuple or an array."
+            )
     return block
 
 
@@ -113,15 +113,14 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
     """The block as columns where its rows stack; else as it is, for its batches to decide.
 
     A batch of rows that stack here looks the same whether it is collated now or later: nothing is
-    promoted, and neighbours have no say. Rows without leaves are no columns.
+    promoted, and neighbours have no say.
     """
     if isinstance(block.values, Columns) or not len(block):
         return block
     try:
-        tree = collate(block.values, empty=empty)
+        return Block(Columns(collate(block.values, empty=empty), len(block)), block.origin)
     except CollateError:
         return block
-    return Block(Columns(tree), block.origin) if any(leaves(tree)) else block
 
 
 class Executor(Protocol):

@@ -28,16 +28,16 @@ def test_buckets_come_as_their_first_row_does(sizes, edges):
     first = list(dict.fromkeys(bucket(i) for i in range(len(sizes))))
     expected = sorted(range(len(sizes)), key=lambda i: (first.index(bucket(i)), i))
     for key in ("x", lambda row: row["n"]):
-        out = Bucket(key, edges).apply(block_of(rows, 5), SITE)
+        out = Bucket(key, "bucket", edges).apply(block_of(rows, 5), SITE)
         assert [row["n"] for row in out.rows()] == [sizes[i] for i in expected]
         assert keys(out) == [(0, 5 + i, ()) for i in expected]
 
 
 def test_buckets_conform():
     rows = block_of([{"x": np.zeros(n)} for n in (3, 0, 9, 4, 4)])
-    check_transform(Bucket("x", [3, 6]), rows)
-    check_transform(Bucket(lambda r: -r["x"].shape[0], [-4.5]), rows)
-    check_transform(Bucket("x", [3, 6]), block_of({"x": np.zeros((5, 2))}))
+    check_transform(Bucket("x", "bucket", [3, 6]), rows)
+    check_transform(Bucket(lambda r: -r["x"].shape[0], "bucket", [-4.5]), rows)
+    check_transform(Bucket("x", "bucket", [3, 6]), block_of({"x": np.zeros((5, 2))}))
 
 
 def test_batches_hold_one_bucket_but_for_the_borders_and_pad_less():
@@ -57,7 +57,7 @@ def test_batches_hold_one_bucket_but_for_the_borders_and_pad_less():
 @pytest.mark.parametrize("edges", [[], [3, 3], [4, 2], "ab", 3, [[1]]])
 def test_boundaries_rise(edges: Any):
     with pytest.raises(ChainError, match="give rising numbers"):
-        Bucket("x", edges)
+        Bucket("x", "bucket", edges)
 
 
 def test_what_has_no_length_is_named():
@@ -69,23 +69,23 @@ def test_what_has_no_length_is_named():
         ([{"x": 3}], lambda r: True, "its key returned True, not a number"),
     ):
         with pytest.raises(ChainError, match=message) as caught:
-            Bucket(key, [2]).apply(block_of(rows), SITE)
+            Bucket(key, "bucket", [2]).apply(block_of(rows), SITE)
         assert "record 0 of Columns" in caught.value.__notes__[0]
     with pytest.raises(ChainError, match="block=0"):
-        Bucket("x", [2], block=0)
+        Bucket("x", "bucket", [2], block=0)
     with pytest.raises(ChainError, match="give a function"):
         Dataset([1]).bucket(3, [2])  # pyright: ignore[reportArgumentType]
 
 
 def test_all_options_are_in_the_fingerprint():
     stages = [
-        Bucket("x", [2]),
-        Bucket("y", [2]),
-        Bucket(len, [2]),
-        Bucket("x", [2, 3]),
-        Bucket("x", [2.5]),
-        Bucket("x", [2], block=9),
-        Bucket("x", [2], name="other"),
+        Bucket("x", "bucket", [2]),
+        Bucket("y", "bucket", [2]),
+        Bucket(len, "bucket", [2]),
+        Bucket("x", "bucket", [2, 3]),
+        Bucket("x", "bucket", [2.5]),
+        Bucket("x", "bucket", [2], block=9),
+        Bucket("x", "other", [2]),
     ]
     assert len({s.fingerprint() for s in stages}) == len(stages)
-    assert Bucket("x", list(np.array([2]))).fingerprint() == stages[0].fingerprint()
+    assert Bucket("x", "bucket", list(np.array([2]))).fingerprint() == stages[0].fingerprint()

@@ -1,0 +1,134 @@
+"""What a transform answers unless it says otherwise, and what those that call a function share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.checks import whole
+from pipeline.errors import ChainError
+from pipeline.seeds import Name, derive_seed
+from pipeline.transforms.code import Code
+
+
+class TransformDefaults:
+    """A transform that is neither random nor counted, and looks at any number of rows.
+
+    A subclass has `kind`, `name` and `apply(block, site)`, and overrides what is different.
+    """
+
+    kind = ""
+    name: str
+    random = False
+    counted = False
+    block: int = 0
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Parts of its function whose content no fingerprint can see, in words."""
+        return ()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Installed packages that its function uses: they count by name, not by version."""
+        return ()
+
+    def __post_init__(self) -> None:
+        if self.counted:
+            whole(f"{self.kind} block", self.block, 1)
+
+    def depends(self) -> tuple[Name, ...]:
+        """What the data depends on besides kind and name."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """Kind, name, and eight hex digits over all that the data depends on."""
+        return label(self.kind, self.name, *self.depends())
+
+
+@dataclass(frozen=True)
+class FunctionTransform(TransformDefaults):
+    """A transform that calls a function of the user's.
+
+    Attributes:
+        f: called for each row.
+        name: what messages and the fingerprint call it.
+        given: what stands in the fingerprint for what f computes; None to look into f.
+
+    Raises:
+        ChainError: `given` is no text.
+    """
+
+    f: Callable[..., Any]
+    name: str
+    given: str | None = field(default=None, kw_only=True, repr=False)
+    code: Code = field(init=False, repr=False)
+    """What f computed when the transform was made."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.given is not None and (not isinstance(self.given, str) or not self.given):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(
+                f"{self.kind}(fingerprint={self.given!r}): give a text that you change whenever "
+                "the function computes something else"
+            )
+        object.__setattr__(self, "code", self.code_now())
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        return self.code.unseen
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return self.code.packages
+
+    def code_now(self) -> Code:
+        """What f computes as it is now, which may be something else than when this was made."""
+        return Code.of(self.f) if self.given is None else Code.said(self.given)
+
+    def depends(self) -> tuple[Name, ...]:
+        return (self.code.digest, *self.options())
+
+    def options(self) -> tuple[Name, ...]:
+        """What the data depends on besides kind, name and function."""
+        return (int(self.block),) if self.counted else ()
+
+    def fingerprint(self) -> str:
+        unseen = f"{_UNSEEN}{', '.join(self.unseen)}" if self.unseen else ""
+        return super().fingerprint() + unseen
+
+
+_UNSEEN = " unseen: "  # in the fingerprint of a stage, before what it cannot answer for
+
+
+def refuse_unseen(fingerprint: Mapping[str, str], what: str) -> None:
+    """Refuse to keep rows by a fingerprint that does not see all that they depend on.
+
+    Args:
+        fingerprint: of a dataset, or of some of its stages, by name.
+        what: what would keep them, for the message.
+
+    Raises:
+        ChainError: a stage's function holds something whose content cannot be seen.
+    """
+    for stage, said in fingerprint.items():
+        shown, mark, unseen = said.partition(_UNSEEN)
+        if mark:
+            raise ChainError(
+                f"{what} finds rows again by the fingerprint of all that makes them, but "
+                f"{stage}: {shown} holds what no fingerprint can look into ({unseen}): rows made "
+                "by another one would be served. Give the stage fingerprint=, a text that you "
+                "change whenever its function computes something else; or give the object a "
+                "fingerprint() method."
+            )
+
+
+def label(kind: str, name: str, *options: Name) -> str:
+    """A stage's fingerprint: kind, name, and eight hex digits over all that it depends on.
+
+    >>> label("map", "tokenize", "1a2b3c4d")
+    'map tokenize e8c7d402'
+    """
+    shown = name if len(name) <= 16 else name[:15] + "~"
+    return f"{kind} {shown} {derive_seed(kind, name, *options) % 2**32:08x}"

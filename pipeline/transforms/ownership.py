@@ -1,0 +1,117 @@
+"""Whose code a module is: the user's own, an installed package's, or Python's."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+import sysconfig
+from contextlib import suppress
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_INSTALLED = {"site-packages", "dist-packages"}  # a folder of this name on the way to a module
+
+
+def module_of(obj: Any) -> str:
+    """The name of the module that an object says it is from; "" if it says none."""
+    module = getattr(obj, "__module__", None)
+    return module if isinstance(module, str) else ""
+
+
+def is_python(module: str) -> bool:
+    """Whether a module is of the standard library.
+
+    >>> is_python("json.decoder"), is_python("numpy"), is_python("__main__")
+    (True, False, False)
+    """
+    return module != "__main__" and module.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_users(module: str) -> bool:
+    """Whether a module is the user's own: neither of Python, nor installed, nor Lockstep itself.
+
+    Packages that are installed to be edited (`pip install -e`) are the user's.
+
+    >>> is_users("json"), is_users("numpy.linalg"), is_users("__main__")
+    (False, False, True)
+    """
+    return _is_users(module, module in sys.modules)
+
+
+@lru_cache(1 << 14)
+def _is_users(module: str, loaded: bool) -> bool:
+    top = module.partition(".")[0]
+    if not module or is_python(module) or top == "pipeline":
+        return False
+    found = sys.modules.get(module) or sys.modules.get(top)
+    if found is not None:
+        places = [getattr(found, "__file__", None) or "", *map(str, getattr(found, "__path__", ()))]
+    else:
+        spec = _spec(top)
+        places = (
+            [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+        )
+    return not any(map(_is_installed, places))
+
+
+def _is_installed(place: str) -> bool:
+    libraries = sysconfig.get_paths()
+    roots = {Path(libraries["purelib"]), Path(libraries["platlib"])}
+    path = Path(place)
+    return bool(place) and (
+        not _INSTALLED.isdisjoint(path.parts) or not roots.isdisjoint(path.parents)
+    )
+
+
+def package_of(module: str) -> str | None:
+    """The installed package that a module belongs to; None if it is the user's or Python's.
+
+    >>> package_of("numpy.linalg"), package_of("json"), package_of("__main__")
+    ('numpy', None, None)
+    """
+    top = module.partition(".")[0]
+    return None if not top or top == "pipeline" or is_python(module) or is_users(module) else top
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, by the name that it is imported by; "?" if unknown.
+
+    >>> version_of("numpy") == np.__version__
+    True
+    """
+    known = getattr(sys.modules.get(package), "__version__", None)
+    if isinstance(known, str):
+        return known
+    with suppress(Exception):
+        return metadata.version(package)
+    return "?"
+
+
+def source_of_module(module: str) -> str | None:
+    """The path of a user's module that need not be imported; None if it is no file of Python."""
+    if not is_users(module):
+        return None
+    spec = _spec(module)
+    origin = None if spec is None else spec.origin
+    return origin if origin and origin.endswith(".py") else None
+
+
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
+    # find_spec("a.b") would import a: its folders are looked through instead
+    places: list[str] | None = None
+    spec = None
+    name = ""
+    for part in module.split("."):
+        name, spec = f"{name}.{part}" if name else part, None
+        with suppress(Exception):
+            spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is None:
+            with suppress(Exception):  # finders of editable installs stand on sys.meta_path
+                spec = importlib.util.find_spec(name) if "." not in name else None
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or ())
+    return spec
