@@ -6,11 +6,13 @@ parent has set there since is compared: plain values are taken along, all else m
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -194,6 +196,8 @@ def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
 
 
 def _names(obj: Any) -> Iterator[Name]:
+    if not isinstance(obj, type | types.FunctionType):
+        return
     module, path = module_of(obj), getattr(obj, "__qualname__", "")
     by_name = _resolved(module, path) is obj
     if by_name:
@@ -202,9 +206,10 @@ def _names(obj: Any) -> Iterator[Name]:
         for name, member in vars(obj).items() if by_name else ():
             if not name.startswith(("__", "_abc_")) and not hasattr(type(member), "__get__"):
                 yield module, f"{path}.{name}"
-    if is_users(module) and not isinstance(obj, types.BuiltinFunctionType):
-        for full in Code.of(obj).globals:
-            yield _split(full)
+    if is_users(module):
+        names = map(_split, Code.of(obj).globals)
+        # what goes by value takes the globals of its own module along
+        yield from (name for name in names if by_name or name[0] != module)
         yield from _of_closure(obj)
 
 
@@ -224,6 +229,7 @@ def _of_closure(obj: Any) -> Iterator[Name]:
                 if name in code.co_freevars:
                     for attribute in sorted(set(code.co_names) & vars(cell).keys()):
                         yield cell.__name__, attribute
+                        yield from _names(vars(cell)[attribute])
 
 
 def _cells(obj: Any) -> tuple[tuple[str, ...], list[Any]]:
@@ -277,6 +283,9 @@ def _digest(value: Any) -> str:
 
 def _settle(relied: dict[Name, Global]) -> None:
     # take over plain values, then compare everything: code reaches values through other names too
+    for module, _ in relied:
+        with suppress(Exception):
+            importlib.import_module(module)
     for (module, path), there in relied.items():
         if there.value and _digest(_resolved(module, path)) != there.digest:
             owner, _, name = path.rpartition(".")
