@@ -103,7 +103,7 @@ def dumps(chain: Chain, stack: bool) -> Sent:
         pickler.dump((chain, stack))
     except Exception as error:
         raise ChainError(
-            f"{_culprit(chain)} cannot be sent to worker processes: {error}. Open it inside the "
+            f"{pickler.stage} cannot be sent to worker processes: {error}. Open it inside the "
             "function, or use Threads(n)."
         ) from error
     relied = dict(_relied_on(pickler.named))
@@ -134,23 +134,6 @@ def _labels(chain: Chain) -> Iterator[tuple[int, str]]:
         yield id(stage), f"stage {i}: {stage.kind} {stage.name!r}"
 
 
-def _culprit(chain: Chain) -> str:
-    if not _sends(lambda: cloudpickle.dumps(chain.root)):
-        return "the source"
-    for i, stage in enumerate(chain.stages):
-        if not _sends(lambda stage=stage: cloudpickle.dumps(stage)):
-            return f"stage {i}: {stage.kind} {stage.name!r}"
-    return "the dataset"
-
-
-def _sends(dumps: Callable[[], object]) -> bool:
-    try:
-        dumps()
-    except Exception:
-        return False
-    return True
-
-
 # ---- what is sent by name
 
 
@@ -160,12 +143,12 @@ class _Pickler(cloudpickle.Pickler):
         self, file: io.BytesIO, labels: dict[int, str], keep: Callable[[Any], Any]
     ) -> None:
         super().__init__(file, 5, buffer_callback=keep)
-        self._labels, self._stage = labels, "the dataset"
+        self._labels, self.stage = labels, "the dataset"
         self.modules: dict[str, None] = {}  # in the order in which they were met
         self.named: list[tuple[str, Any]] = []
 
     def reducer_override(self, obj: Any) -> Any:
-        self._stage = self._labels.get(id(obj), self._stage)
+        self.stage = self._labels.get(id(obj), self.stage)
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self._import(obj.__name__)
@@ -177,7 +160,7 @@ class _Pickler(cloudpickle.Pickler):
                 for name in imports(obj.__code__, obj.__globals__.get("__package__") or ""):
                     self._import(name)
             if by_name or isinstance(obj, types.FunctionType):
-                self.named.append((self._stage, obj))
+                self.named.append((self.stage, obj))
         return reduced
 
     def _import(self, module: str) -> None:
