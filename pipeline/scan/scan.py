@@ -147,7 +147,7 @@ def _evaluated(executor: Executor, spans: list[tuple[int, int]]) -> Iterator[Blo
     for start, stop in spans:
         for first in range(start, stop, ROWS):
             ahead.append(executor.submit(Rows(np.arange(first, min(first + ROWS, stop)))))
-            while ahead and not executor.room():
+            while ahead and not executor.has_capacity():
                 yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()

@@ -159,8 +159,8 @@ class QueuedExecutor:
             self._end = weakref.finalize(self, _close, self._crew, os.getpid())
         return queue.submit(work, urgent)
 
-    def room(self) -> bool:
-        return self._own().room()
+    def has_capacity(self) -> bool:
+        return self._own().has_capacity()
 
     def group(self, rows: int) -> int:
         return self._own().group(rows)

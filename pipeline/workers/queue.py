@@ -184,7 +184,7 @@ class Queue:
 
     # ---- how much to ask for
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether results not fetched yet leave some of the budget, by the sizes seen so far."""
         with self.lock:
             if self._outstanding <= self._workers:

@@ -83,7 +83,7 @@ class SerialExecutor:
             self._cost.add(rows=len(block), nbytes=weight(block), seconds=seconds)
         return block
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         # for one work of several batches, once it is known how quick they are
         return not self.waiting and bool(self._cost)
 

@@ -135,7 +135,7 @@ class Executor(Protocol):
         """Begin some work; urgent work, which somebody waits for, goes before all other."""
         ...
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether work should be submitted before it is needed."""
         ...
 

@@ -9,7 +9,7 @@ import traceback
 import urllib.error
 import warnings
 from email.message import Message
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -275,13 +275,13 @@ def test_errors_keep_type_and_content_and_name_stage_and_record(workers: Any, na
             raise make()
         return x
 
-    kind = type(make())
+    kind, error = type(make()), None
     with Loader(Dataset(range(6)).map(fail, name="fail"), 3, workers=workers) as loader:
         next(loader)
         for _ in range(2):
             with pytest.raises(BaseException) as caught:  # noqa: PT011
                 next(loader)
-            error: Any = caught.value
+            error = cast(Any, caught.value)
             if (
                 kind.__module__ in (__name__, "builtins", "urllib.error")
                 and kind.__name__ != "Exit"

@@ -65,7 +65,7 @@ def test_closing_is_quick_though_a_fork_holds_the_sockets() -> None:
         time.sleep(20)
         os._exit(0)
     try:
-        pool: Any = loader._executor._crew
+        pool: Any = getattr(loader._executor, "_crew")  # noqa: B009
         loader.close()
         assert pool._forkserver.returncode == 0  # not killed after its patience
     finally:

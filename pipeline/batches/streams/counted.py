@@ -278,14 +278,14 @@ class CountedStream:
     def expect(self, cursor: Cursor, jump: Jump) -> None:
         # run by run, so that none is short of blocks while another has many; skipped steps are
         # read too: only their rows say where the next ones begin
-        if not self._executor.room():
+        if not self._executor.has_capacity():
             return
         spots = [s for at in cursor.lanes for s in self._reader.spots(*at, cursor.epoch)]
         behind = [(s.blocks.begun(s.lane, s.number), i) for i, s in enumerate(spots)]
         behind = [(ahead / spots[i].share, i, ahead) for ahead, i in behind]
         heapify(behind)
         for _ in range(max(BEGIN, 2 * len(behind))):
-            if not behind or not self._executor.room():
+            if not behind or not self._executor.has_capacity():
                 return
             _, i, ahead = heappop(behind)
             s = spots[i]

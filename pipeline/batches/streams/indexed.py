@@ -105,7 +105,7 @@ class IndexedStream:
         if not self._ahead:
             self._tail = cursor
         for _ in range(BEGIN):
-            if self._tail.epoch != cursor.epoch or not self._executor.room():
+            if self._tail.epoch != cursor.epoch or not self._executor.has_capacity():
                 return
             self._submit(cursor.epoch, jump)
 
