@@ -70,3 +70,8 @@ __all__ = [
     "scan",
     "zip_datasets",
 ]
+
+
+def __dir__() -> list[str]:
+    # what Tab offers: the public names, not the modules that they come from
+    return [*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__"]

@@ -14,7 +14,7 @@ def test_without_a_command_all_are_told(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_an_error_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "nowhere.parquet"]) == 1
+    assert main(["inspect", "nowhere.parquet"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

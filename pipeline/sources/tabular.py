@@ -35,6 +35,11 @@ class TabularSource:
         """Which files these are, as they were counted."""
         return self._files
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and plain types of the columns wanted."""
+        return self._schema
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each row's file, and its index in that file."""
         return self._files.where(indices)
