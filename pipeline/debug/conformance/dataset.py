@@ -18,7 +18,7 @@ from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.debug.conformance.records import same
 from pipeline.errors import WorkerError
-from pipeline.loader import Loader
+from pipeline.meter import METER
 from pipeline.tree import leaves
 
 _SLOW = 0.01  # seconds a row
@@ -119,7 +119,7 @@ def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
     fault = next(filter(None, looks), None) or _elsewhere(stages, sample)
     unequal, ragged = _unequal(stages, sample)
     faults = tuple(filter(None, (fault, unequal)))
-    return Report(len(rows), faults, tuple(filter(None, (ragged, *_slow(ds, len(rows))))))
+    return Report(len(rows), faults, tuple(filter(None, (ragged, *_slow(ds, sample)))))
 
 
 class _Stage(NamedTuple):
@@ -246,9 +246,11 @@ def _unequal(stages: Sequence[_Stage], sample: _Sample) -> tuple[Fault | None, F
     # unequal fields of the dataset's rows, and unequal shapes, by the first stage that gave them
     unequal, ragged = (_differing(stages[-1], sample, shapes) for shapes in (False, True))
     ragged = None if unequal else ragged
-    for stage in stages:
-        if unequal is not None:
-            unequal = _differing(stage, sample, False) or unequal
+    for stage in reversed(stages[:-1]):
+        below = _differing(stage, sample, False) if unequal else None
+        if below is None:
+            break
+        unequal = below
     return unequal, ragged
 
 
@@ -278,20 +280,15 @@ def _spec(value: Any, shapes: bool) -> str:
     return f"{array.dtype}{list(array.shape)}" if shapes else str(array.dtype)
 
 
-def _slow(ds: Dataset, rows: int) -> Iterator[Fault]:
-    with Loader(ds, 1, steps=max(1, rows), collate=lambda rows: rows) as loader:
-        for _ in zip(range(rows), loader, strict=False):
-            pass
-        stats = loader.stats()
-    for stage in stats.stages:
-        each = stage.seconds / max(1, stage.rows)
+def _slow(ds: Dataset, sample: _Sample) -> Iterator[Fault]:
+    METER.take()
+    sample.rows(ds)
+    for stage, tally in METER.take().items():
+        each = tally.seconds / max(1, tally.rows)
         if each > _SLOW:
-            yield Fault(
-                "slow",
-                stage.name,
-                f"takes {each * 1e3:.0f} ms a row, {1 / each:,.0f} rows/s a worker: give workers=, "
-                "or cache() what it gives.",
-            )
+            rate = f"{each * 1e3:.0f} ms a row, {1 / each:,.0f} rows/s a worker"
+            text = f"takes {rate}: give workers=, or cache() what it gives."
+            yield Fault("slow", stage, text)
 
 
 def _short(value: Any) -> str:

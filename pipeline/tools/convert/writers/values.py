@@ -77,10 +77,12 @@ def _plain(value: Any) -> Any:
 
 def _moments(value: Any) -> Any:
     # dates and times as ISO 8601 writes them, durations in their own unit
-    text = np.datetime_as_string(value) if value.dtype.kind == "M" else value.astype(np.int64)
-    told = np.array(text, object)
-    told[np.isnat(value)] = None
-    return told.tolist()
+    if value.dtype.kind == "M":
+        text = np.array(np.datetime_as_string(value), object)
+    else:
+        text = np.array(value, "m8").astype(np.int64).astype(object)
+    text[np.isnat(value)] = None
+    return text.tolist()
 
 
 def _cannot(row: Any, what: str, why: str, remedy: str = "") -> ChainError:
