@@ -23,8 +23,6 @@ from pipeline.errors import (
     LengthError,
     PositionError,
 )
-from pipeline.frontier import SCHEDULE, frontiers
-from pipeline.lanes import late
 from pipeline.meter import METER
 from pipeline.provenance.exclusions import Exclusions, records_of
 from pipeline.provenance.find import check_arithmetic, found_steps
@@ -106,11 +104,11 @@ class Loader:
             function("collate", collate)
         self._assembly = Assembly(dataset, remainder == "pad", collate)
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
-        stack = (collate is None or remainder == "pad") and not late(dataset.chain)
+        stack = (collate is None or remainder == "pad") and not dataset.top.late
         self._ahead = budget(ahead)
-        self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
+        self._executor = chosen(workers).open(dataset.top, ahead=self._ahead, stack=stack)
         share = share_of(feed, host, hosts, sizes)
-        self._stream = open_stream(dataset.chain, self._executor, share, sizes, remainder, steps)
+        self._stream = open_stream(dataset.top, self._executor, share, sizes, remainder, steps)
         self._cursor = self._stream.start()
         self._since, self._excluded = 0, Exclusions(dataset.components)
         self._skipping = Skipping(self._stream)
@@ -283,10 +281,10 @@ class Loader:
         >>> loader.frontier
         4
         """
-        found = frontiers(self._dataset.chain, self._settle())
-        if SCHEDULE not in found:
+        mixture, cursor = self._dataset.top.node.mixture, self._settle()
+        if mixture is None:
             raise ChainError("this dataset is no mix, so it has no frontier: see pipeline.mix")
-        return found[SCHEDULE]
+        return self._dataset.top.frontiers(cursor.rows, cursor.lanes)[mixture[0]]
 
     def seek(self, step: int) -> None:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
@@ -361,10 +359,10 @@ class Loader:
         """
         wanted = records_of(self._dataset.components, records)
         if within is None:
-            check_arithmetic(self._dataset.chain)
+            check_arithmetic(self._dataset.top)
             within = range(self._since, self.step)
         within = self._skipping.steps(within)
-        steps = found_steps(self._stream, self._dataset.chain, wanted, within, self._excluded)
+        steps = found_steps(self._stream, self._dataset.top, wanted, within, self._excluded)
         return [step for step in steps if self._skipping.end(step) is None]
 
     # ---- state
@@ -375,7 +373,7 @@ class Loader:
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
         cursor = self._settle()
-        known = tuple(frontiers(self._dataset.chain, cursor).items())
+        known = tuple(self._dataset.top.frontiers(cursor.rows, cursor.lanes).items())
         skips, excluded = self._skipping.ranges, self._excluded.entries
         saved = Saved(cursor, self._stream.rule, self._since, skips, excluded, known)
         every = getattr(self._feed, "whole_states", False)

@@ -9,9 +9,9 @@ import numpy as np
 
 from pipeline.batches.streams import CountedStream, Share
 from pipeline.block import Int64s
-from pipeline.chain import Chain
 from pipeline.checks import whole
 from pipeline.errors import BatchError, FeedError, HostsError, LanesError
+from pipeline.nodes import Part
 from pipeline.sampling.passes import Passes
 from pipeline.sampling.sizes import Sizes
 from pipeline.types import ENDLESS, Feed
@@ -53,7 +53,7 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Size
     return HostShare(host, hosts)
 
 
-def check_lanes(chain: Chain, share: Share, size: int) -> None:
+def check_lanes(chain: Part, share: Share, size: int) -> None:
     """Raises BatchError or LanesError if lanes do not fit the batch size or the hosts."""
     if size % chain.lanes:
         raise BatchError(
@@ -62,7 +62,7 @@ def check_lanes(chain: Chain, share: Share, size: int) -> None:
         )
     hosts = getattr(share, "hosts", 1)
     if chain.lanes % hosts:
-        what = "mix" if chain.dealt else chain.stages[chain.split].kind
+        what = chain.node.counter
         fits = [str(h) for h in range(1, chain.lanes + 1) if chain.lanes % h == 0]
         raise LanesError(
             f"{what} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.batches.hosts import HostShare, check_end, check_even, check_lanes
 from pipeline.batches.streams import CountedStream, IndexedStream, Share, Stream
-from pipeline.chain import Chain
+from pipeline.nodes import Part
 from pipeline.sampling.sizes import SizedPasses, Sizes
 from pipeline.workers.work import Executor
 
 
 def open_stream(
-    chain: Chain, executor: Executor, share: Share, sizes: Sizes, remainder: str, steps: int | None
+    chain: Part, executor: Executor, share: Share, sizes: Sizes, remainder: str, steps: int | None
 ) -> Stream:
     """The stream of a chain's batches for this process.
 
@@ -20,7 +20,7 @@ def open_stream(
     """
     for _, size in sizes:
         share.rows(size)  # a batch that fits no devices is refused here, not at the first step
-    if not chain.counted:
+    if not chain.streamed:
         passes = SizedPasses.of(sizes, chain.length, remainder == "drop", steps)
         passes.check()
         if not isinstance(share, HostShare) and remainder == "keep":

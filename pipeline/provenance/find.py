@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.block import Int64s, Origin
-from pipeline.chain import Chain
 from pipeline.errors import PositionError
-from pipeline.inverse import NoInverseError, Span, positions
+from pipeline.nodes import Part
+from pipeline.nodes.node import Span
 from pipeline.provenance.exclusions import Exclusions
+from pipeline.sampling.order import NoInverseError
 
 FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
 MANY = 1 << 12  # records from which on it is
@@ -28,7 +29,7 @@ class Steps(Protocol):
 
 
 def found_steps(
-    stream: Steps, chain: Chain, spans: list[Span], within: range, excluded: Exclusions
+    stream: Steps, chain: Part, spans: list[Span], within: range, excluded: Exclusions
 ) -> list[int]:
     """Steps of a range whose batches hold one of the records.
 
@@ -54,8 +55,8 @@ def found_steps(
     return _by_looking(stream, chain, spans, runs)
 
 
-def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[range]) -> list[int]:
-    wanted = Exclusions(chain.root.components(()), [(0, name, ((a, b),)) for name, a, b in spans])
+def _by_looking(stream: Steps, chain: Part, spans: list[Span], runs: Iterable[range]) -> list[int]:
+    wanted = Exclusions(chain.components, [(0, name, ((a, b),)) for name, a, b in spans])
     hits = [
         steps[wanted.among(origin, 0)]
         for run in runs
@@ -64,9 +65,9 @@ def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[r
     return np.unique(np.concatenate(hits)).tolist() if hits else []
 
 
-def check_arithmetic(chain: Chain) -> None:
+def check_arithmetic(chain: Part) -> None:
     """Raises PositionError if only reading tells which rows a step has, with the remedy."""
-    if chain.counted:
+    if chain.streamed:
         why = f"{chain.counting} counts rows as they come"
     elif chain.skips:
         why = "on_error('skip') puts others in the place of rows that fail"
@@ -79,13 +80,13 @@ def check_arithmetic(chain: Chain) -> None:
 
 
 def _by_inverse(
-    rows_of: Callable[[int], tuple[int, int]], chain: Chain, spans: list[Span], within: range
+    rows_of: Callable[[int], tuple[int, int]], chain: Part, spans: list[Span], within: range
 ) -> list[int]:
     first, last = rows_of(within.start)[0], rows_of(within[-1])[1]
     n, found = chain.length, [np.zeros(0, np.int64)]
     for turn in range(first // n, -(-last // n)):
         low, high = max(first - turn * n, 0), min(last - turn * n, n)
-        found.append(turn * n + positions(chain, turn, low, high, spans))
+        found.append(turn * n + chain.positions(spans, turn, low, high))
     return _steps(rows_of, np.unique(np.concatenate(found)), first, last, within)
 
 

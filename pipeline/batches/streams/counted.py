@@ -11,11 +11,9 @@ import numpy as np
 
 from pipeline.batches.streams.take import Jump, Share, Take
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain, Path
 from pipeline.checkpoint.state import Rule, Saved
 from pipeline.errors import LanesError, PositionError, StateError, StreamEndError
-from pipeline.lanes import PassRows, Pending, Reader, open_reader
-from pipeline.lanes.blocks import FAR
+from pipeline.nodes import FAR, Part, PassRows, Path, Pending, Reader
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.passes import Cursor, Lane, Place
 from pipeline.sampling.sizes import Sizes, agree, size_at
@@ -30,7 +28,7 @@ class CountedStream:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: Part,
         executor: Executor,
         share: Share,
         *,
@@ -54,7 +52,7 @@ class CountedStream:
         def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
             return self._executor.submit(LaneBlock(lane, number, part), urgent=urgent)
 
-        return open_reader(self._chain, ask)
+        return self._chain.reader(ask)
 
     def start(self) -> Cursor:
         return Cursor(lanes=tuple((lane, self._reader.start()) for lane in self.lanes))
@@ -295,4 +293,4 @@ class CountedStream:
                 heappush(behind, (ahead / s.share, i, ahead))
 
     def forget(self) -> None:
-        self._reader.forget()
+        self._reader.cancel()

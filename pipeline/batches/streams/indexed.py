@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.batches.streams.replace import replaced, stood_in
 from pipeline.batches.streams.take import Jump, Share, Take
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain
 from pipeline.checkpoint.state import Saved
+from pipeline.nodes import Part
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.passes import Cursor
 from pipeline.sampling.sizes import SizedPasses
@@ -26,7 +26,7 @@ class IndexedStream:
     """Batches of an indexed dataset: arithmetic, then one read."""
 
     def __init__(
-        self, chain: Chain, executor: Executor, share: Share, passes: SizedPasses, pad: bool
+        self, chain: Part, executor: Executor, share: Share, passes: SizedPasses, pad: bool
     ) -> None:
         self._chain, self._executor, self._share = chain, executor, share
         self._passes, self._pad = passes, pad

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain, as_order
 from pipeline.errors import PositionError
-from pipeline.mixes import Mix
+from pipeline.nodes import Part
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.permutation import MOST, Permutation
-from pipeline.sampling.repeat import Repeat
 from pipeline.seeds import derive_seed
 from pipeline.types import At
 
@@ -22,7 +20,7 @@ _WALK = 1 << 12  # rows looked at together where chance has found none
 _KIN = 1 << 16  # rows looked at for one of the same dataset of a mix
 
 
-def replaced(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
+def replaced(chain: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
     """Stream rows, those that are excluded at a step replaced: a function of each row alone.
 
     What replaces is drawn from the row's epoch, so that a file left out of an unshuffled dataset
@@ -53,7 +51,7 @@ def replaced(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int
 
 
 def stood_in(
-    chain: Chain,
+    chain: Part,
     rows: Int64s,
     block: Block,
     read: Callable[[Int64s], Block],
@@ -89,7 +87,7 @@ def stood_in(
     )
 
 
-def _elsewhere(chain: Chain, rows: Int64s, attempt: int) -> Int64s:
+def _elsewhere(chain: Part, rows: Int64s, attempt: int) -> Int64s:
     firsts = _first(chain, rows)
     out = np.empty_like(rows)
     for first in np.unique(firsts).tolist():
@@ -98,39 +96,35 @@ def _elsewhere(chain: Chain, rows: Int64s, attempt: int) -> Int64s:
     return out
 
 
-def _first(chain: Chain, rows: Int64s) -> Int64s:
+def _first(chain: Part, rows: Int64s) -> Int64s:
     # where the row's epoch begins; of an endless mix, where a run of so many rows does
     turn, index = np.divmod(rows, chain.length)
     period = min(chain.period, MOST)
     return turn * chain.length + index // period * period
 
 
-def _size(chain: Chain, first: int) -> int:
+def _size(chain: Part, first: int) -> int:
     return min(chain.period, MOST, chain.length - first % chain.length)
 
 
-def _origin(chain: Chain, rows: Int64s) -> Origin:
+def _origin(chain: Part, rows: Int64s) -> Origin:
     return chain.origin(At.of_rows(rows, max(1, chain.length)))
 
 
-def _kin(chain: Chain, origin: Origin) -> Int64s:
+def _kin(chain: Part, origin: Origin) -> Int64s:
     # which dataset of a mix rows are of; all alike where there is none
-    if not isinstance(chain.root, Mix):
-        return np.zeros(len(origin), np.int64)
-    names = [component.path[0] for component in chain.root.components(())]
-    return np.unique(names, return_inverse=True)[1][origin.component].astype(np.int64)
+    kin = chain.node.kin(origin)
+    return np.zeros(len(origin), np.int64) if kin is None else kin
 
 
-def _relatives(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
-    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch:
-    # drawn by what stands there, not by where it stands, which hangs on the weights to come
-    mix = chain.root
-    orders = [stage for stage in chain.stages if as_order(stage) is not None]
-    if not isinstance(mix, Mix) or not all(isinstance(stage, Repeat) for stage in orders):
-        return rows
+def _relatives(chain: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
+    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch
     found, left = rows.copy(), np.arange(len(rows))
     for attempt in range(TRIES):
-        found[left] = [_relative(chain, mix, row, attempt) for row in rows[left].tolist()]
+        others = chain.node.relatives(rows[left], chain.seed, attempt)
+        if others is None:
+            return rows
+        found[left] = others
         left = left[excluded.among(_origin(chain, found[left]), step)]
         if not len(left):
             return found
@@ -138,24 +132,9 @@ def _relatives(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> I
     return found
 
 
-def _relative(chain: Chain, mix: Mix, row: int, attempt: int) -> int:
-    # one draw; the row itself where what is drawn is not dealt in its pass
-    n = mix.length()
-    order, index = divmod(row, n)
-    which, _ = mix.schedule.pattern.at(np.array([index]))
-    name = mix.schedule.names[int(which[0])]
-    part, given = mix.chains[name], mix.drawn(name, order, index, index + 1)[0]
-    turn, place = divmod(given, part.length)
-    first = turn * part.length + place // min(part.period, MOST) * min(part.period, MOST)
-    size = min(part.period, MOST, part.length - first % part.length)
-    permuted = Permutation(size, derive_seed(chain.seed, "exclude", name, first, attempt))
-    there = mix.row(name, order, first + int(permuted(np.array([given - first]))[0]))
-    return order * n + there if 0 <= there < n else row
-
-
 class _Others:
     # rows of the epoch that begins at `first`
-    def __init__(self, chain: Chain, first: int, excluded: Exclusions, step: int) -> None:
+    def __init__(self, chain: Part, first: int, excluded: Exclusions, step: int) -> None:
         self._chain, self._first, self._size = chain, first, _size(chain, first)
         self._excluded, self._step = excluded, step
 

@@ -7,19 +7,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 import numpy as np
 
-from pipeline.chain import Chain
 from pipeline.checks import whole
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, of_part
 from pipeline.debug.conformance.records import same
 from pipeline.errors import WorkerError
 from pipeline.meter import METER
+from pipeline.nodes import Part
+from pipeline.nodes.scope import titled
 from pipeline.tree import leaves
+from pipeline.types import Transform
 
 _SLOW = 0.01  # seconds a row
 _ALONE = 8  # rows evaluated by themselves
@@ -112,7 +114,7 @@ def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
         Exception: what a stage raises.
     """
     rng = np.random.default_rng(seed)
-    stages = list(_stages(ds.chain))
+    stages = list(_stages(ds.top))
     sample = _Sample(whole("samples", samples, 1), int(rng.integers(1 << 62)))
     rows = sample.rows(ds)
     looks = (look(stage, sample) for look in (_pickled, _repeated, _grouped) for stage in stages)
@@ -123,25 +125,29 @@ def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
 
 
 class _Stage(NamedTuple):
-    """A dataset of a chain's first stages, and the last of them in words."""
+    """A dataset of the first stages, and the last of them in words."""
 
     name: str
     dataset: Dataset
 
 
-def _stages(chain: Chain, path: tuple[str, ...] = ()) -> Iterator[_Stage]:
+def _stages(part: Part, path: tuple[str, ...] = ()) -> Iterator[_Stage]:
     # from the sources up: a fault is the first one's that shows it
-    for name, part in chain.parts.items():
-        yield from _stages(part, (*path, name))
+    for name, below in part.parts.items():
+        yield from _stages(below, (*path, name))
     before = f"{'/'.join(path)}: " if path else ""
-    sites = chain.sites(())
-    for count in range(len(chain.stages) + 1):
-        beneath = Chain(chain.root, chain.stages[:count], chain.seed, 1, chain.on_error)
-        if beneath.counted:
-            beneath = Chain(chain.root, beneath.stages, chain.seed, chain.lanes, chain.on_error)
-        ds = object.__new__(Dataset)
-        ds.chain = beneath
-        yield _Stage(before + (sites[count - 1].stage if count else "source"), ds)
+    beneath = None
+    for node in reversed(list(part.node.beneath())):
+        first = len(beneath.node.stages) if beneath else 0
+        titles = [titled(i, stage) for i, stage in enumerate(node.stages[first:], first)]
+        whole = replace(part, node=node, lanes=part.lanes if node.streamed else 1)
+        if beneath and len(titles) > 1:  # a block goes through several transforms
+            for title, transform in zip(titles[:-1], node.stages[first:], strict=False):
+                beneath = replace(beneath.transformed(cast(Transform, transform)), lanes=part.lanes)
+                yield _Stage(before + title, of_part(beneath))
+            titles = titles[-1:]
+        yield _Stage(before + (", ".join(titles) or node.kind or "source"), of_part(whole))
+        beneath = whole
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class _Sample:
     seed: int
 
     def positions(self, ds: Dataset) -> list[int]:
-        n = min(ds.chain.length, ds.chain.period)
+        n = min(ds.top.length, ds.top.period)
         some = np.random.default_rng(self.seed).integers(0, max(1, n), self.number)
         return np.unique(some).tolist() if n > self.number else list(range(n))
 

@@ -13,8 +13,8 @@ import numpy as np
 from pipeline.block import Columns
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
-from pipeline.faults import survivors
 from pipeline.loader import Loader
+from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.tools.convert.tables import Tables, tabular
 
@@ -77,9 +77,10 @@ def _of_numbers(ds: Dataset) -> pa.Schema | None:
     # of a source's own columns of numbers, which no stage changes
     import pyarrow as pa
 
-    if not len(ds) or ds.chain.stages or ds.chain.parts:
+    source = ds.top.node.unchanged
+    if source is None or not len(ds):
         return None
-    columns = ds.components[0].source.read(np.arange(1))
+    columns = source.read(np.arange(1))
     if not isinstance(columns, Columns) or not isinstance(columns.tree, dict):
         return None
     try:

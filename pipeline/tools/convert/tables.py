@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.chain import Leaf, as_order
 from pipeline.dataset import Dataset
 from pipeline.sources import ParquetSource
 from pipeline.sources.arrow import plain_schema
@@ -26,11 +25,7 @@ _KEPT = 256 << 20  # bytes of row groups kept decoded
 
 def tabular(ds: Dataset) -> TabularSource | None:
     """The Parquet or Arrow source whose rows a dataset has, in any order but as they are."""
-    chain = ds.chain
-    orders = all(as_order(stage) is not None for stage in chain.stages)
-    if not orders or not isinstance(chain.root, Leaf) or chain.skips:
-        return None
-    source = ds.components[0].source
+    source = None if ds.top.skips else ds.top.node.unchanged
     if not isinstance(source, TabularSource):
         return None
     # columns= may cut structs apart: such rows are written as what they became
@@ -84,7 +79,7 @@ class Tables:
         import pyarrow as pa
 
         at = At.of_rows(positions, max(1, len(ds)))
-        records = ds.chain.origin(at).record
+        records = ds.top.origin(at).record
         files = np.searchsorted(self._files.bounds, records, side="right") - 1
         cuts = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), len(records)]
         parts = [self.schema.empty_table()]

@@ -75,7 +75,7 @@ def test_every_type_comes_through(tmp_path: Path, into: str, out: str) -> None:
         assert repr(found[name].to_pylist()) == repr(table[name].to_pylist()), name
     order = Dataset(str(path), seed=1).shuffle()[:1500]
     done = convert(order, tmp_path / f"some{out}", shards=2)
-    where = [int(r) for r in order.chain.origin(_at(1500, len(order))).record]
+    where = [int(r) for r in order.top.origin(_at(1500, len(order))).record]
     assert read(done.files)["u64"].to_pylist() == table["u64"].take(where).to_pylist()
 
 
