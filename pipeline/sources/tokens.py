@@ -15,7 +15,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
@@ -82,7 +82,7 @@ class TokenSource:
 
     def _open_nothing(self) -> None:
         self._remote = any(map(is_url, self._files.paths))
-        self._maps = Latest[int, NDArray[Any]]()
+        self._maps = OpenFiles[int, NDArray[Any]]()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_remote")}
@@ -195,7 +195,7 @@ class TokenSource:
 
     def close(self) -> None:
         """Let go of all mappings; reading brings them back."""
-        self._maps.forget()
+        self._maps.clear()
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:

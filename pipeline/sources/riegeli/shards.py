@@ -16,8 +16,8 @@ from pipeline.sources.riegeli.index import (
 )
 from pipeline.sources.riegeli.native import Native, native_count
 from pipeline.sources.storage.files import Files, Paths, changed, unreadable
-from pipeline.sources.storage.latest import Latest
 from pipeline.sources.storage.local import pread
+from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
@@ -55,7 +55,7 @@ class Shards:
 
     def __init__(self, files: Files, verify: bool, known: dict[int, Found]) -> None:
         self._files, self._verify = files, verify
-        self._handles = Latest[int, Shard]()
+        self._handles = OpenFiles[int, Shard]()
         self._known: dict[int, Found] = known
         self._native: set[int] = set()
 
@@ -65,7 +65,7 @@ class Shards:
         Raises:
             SourceError: one was removed or replaced.
         """
-        urls = [f for f in numbers if is_url(self._files.paths[f]) and not self._handles.holds(f)]
+        urls = [f for f in numbers if is_url(self._files.paths[f]) and f not in self._handles]
         self._learn([f for f in urls if f not in self._known])
         return [self._handles.get(f, self._open) for f in numbers]
 
@@ -75,7 +75,7 @@ class Shards:
         self._handles.drop(number)
 
     def close(self) -> None:
-        self._handles.forget()
+        self._handles.clear()
 
     def _learn(self, numbers: Sequence[int]) -> None:
         """Read the indexes of remote files, all at once; a range with a tag checks that itself."""
