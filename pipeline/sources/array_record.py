@@ -83,9 +83,13 @@ class ArrayRecordSource(FileSource):
         same.__setstate__({"files": self._files, "verify": "scratch"})
         return same
 
-    @cached_property
+    @property
     def chunk_bounds(self) -> Int64s:
         """int64[k + 1]: runs of whole groups in one file, each of at most 256 KiB or one group."""
+        return self._runs
+
+    @cached_property
+    def _runs(self) -> Int64s:
         bounds = self._files.bounds
         spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._files.more, strict=True)
         parts = [np.arange(start, stop, run) for start, stop, run in spans]

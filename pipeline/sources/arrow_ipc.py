@@ -16,7 +16,7 @@ from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.storage.files import Files, Paths, expand
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.ranges import RangeFile, Span, opening
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
@@ -81,7 +81,7 @@ class ArrowIpcSource(TabularSource):
         self._begin()
 
     def _begin(self) -> None:
-        self._opened = Latest[int, _Opened]()
+        self._opened = OpenFiles[int, _Opened]()
         self._cores = Cores()
         self._valid: set[int] = set()  # batches found whole
         empty = arrow.columns_of(self._schema.empty_table(), self._schema)
@@ -193,7 +193,7 @@ class ArrowIpcSource(TabularSource):
     def close(self) -> None:
         """Forget mappings and decoded rows; reading brings them back."""
         self._chunks.close()
-        self._opened.forget()
+        self._opened.clear()
 
 
 class _Opened(NamedTuple):

@@ -19,7 +19,7 @@ from pipeline.sources.arrow import Unusable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.ahead import Ahead
 from pipeline.sources.storage.files import Files
-from pipeline.sources.storage.kept import Kept
+from pipeline.sources.storage.lru import LRU
 
 LOGGER = logging.getLogger("pipeline")
 FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that
@@ -89,7 +89,7 @@ class Chunks:
     def forget(self) -> None:
         """Keep nothing any more."""
         self._pid = os.getpid()
-        self.kept = Kept[Chunk](self._limit, _weight, self._drop)
+        self.kept = LRU[int, Chunk](self._limit, weigh=_weight, dropped=self._drop)
         self._used: dict[int, int] = {}  # rows read out of each chunk kept
         self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
         self._ahead = Ahead(self._have, self._slab)
@@ -135,7 +135,7 @@ class Chunks:
         return self._weights[chunk]
 
     def _have(self, chunks: list[int]) -> None:
-        self.kept.get(chunks, self._decoder.decode)
+        self.kept.get_many(chunks, self._decoder.decode)
 
     def _slab(self, chunks: list[int]) -> int:
         # how many of them to have at once
@@ -166,7 +166,7 @@ class Chunks:
         for slab in self._slabs(needed.tolist()):
             for number in slab:  # before any is dropped
                 self._used[number] = self._used.get(number, 0) + len(cuts[number])
-            chunks = self.kept.get(slab, self._decoder.decode)
+            chunks = self.kept.get_many(slab, self._decoder.decode)
             for number, chunk in zip(slab, chunks, strict=True):
                 rows = ascending[cuts[number]] - self.bounds[number]
                 self._put(number, chunk, out, order[cuts[number]], rows)

@@ -9,20 +9,20 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
+from pipeline.sources.complaints import changed, parsing, unreadable
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
-from pipeline.sources.parsing import parsing
-from pipeline.sources.storage.files import Files, Paths, changed, unreadable
+from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.latest import Latest
-from pipeline.sources.storage.side_index import Arrays
+from pipeline.sources.storage.lru import LRU
+from pipeline.sources.storage.side_index import Arrays, memory_of
 from pipeline.sources.storage.storage import Stat, Storage
 
 _SCANNED = (
     "has no index: each file is read through once, and where records begin kept in the cache "
     "folder. For files far away or many machines, convert to .array_record or .bagz"
 )
-_MOST = 512  # indexes held at once; a mapped one holds a file descriptor
+_MOST = 256 << 20  # bytes of indexes kept in memory
 
 
 class Located(NamedTuple):
@@ -65,11 +65,11 @@ class FramedSource(FileSource):
             return len(_checked(load, stat, storage)["start"])
 
         self._files = Files.counted(paths, count, storage, kind=kind, empty=True)
-        self._indexes = Latest[int, Arrays](_MOST)
+        self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._indexes = Latest[int, Arrays](_MOST)
+        self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
 
     def _open(self, file: int) -> Arrays:
         self._files.check_unchanged(file)
@@ -131,7 +131,7 @@ class FramedSource(FileSource):
         facts: list[dict[str, Any]] = []
         for i, path in enumerate(self._files.paths):
             index = self._index(i)
-            sizes = index["stop"] - index["start"]
+            sizes = np.asarray(index["stop"]) - np.asarray(index["start"])
             facts.append(
                 {
                     "path": path,
@@ -150,7 +150,7 @@ class FramedSource(FileSource):
 
     def close(self) -> None:
         """Forget where records begin; reading brings it back. No file is held open."""
-        self._indexes.forget()
+        self._indexes.clear()
 
 
 def _checked(load: Callable[[Stat, Storage], Arrays], stat: Stat, storage: Storage) -> Arrays:

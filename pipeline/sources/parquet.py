@@ -19,7 +19,7 @@ from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import check_same, distinct, projected
 from pipeline.sources.storage.files import Files, Paths
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import LRU
 from pipeline.sources.storage.storage import Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_FOOTERS = 256  # kept parsed
+_FOOTERS = 256  # kept parsed from counting
+_FOOTER_BYTES = 256 << 20  # of parsed footers kept
+_PARSED = 8  # about how many times as large as its bytes a parsed footer is
 
 
 class ParquetSource(TabularSource):
@@ -101,7 +103,7 @@ class ParquetSource(TabularSource):
 
     def _begin(self, parsed: dict[int, Footer]) -> None:
         self._parsed = parsed  # from counting, each used once
-        self._footers = Latest[int, Footer](_FOOTERS)
+        self._footers = LRU[int, Footer](_FOOTER_BYTES, weigh=_footer_bytes)
         self._cores = Cores()
         empty = arrow.columns_of(self._schema.empty_table(), self._schema)
         far = any(is_url(path) for path in self._files.paths)
@@ -211,4 +213,8 @@ class ParquetSource(TabularSource):
         """Forget metadata and decoded rows; reading brings them back. No file is held open."""
         self._parsed.clear()
         self._chunks.close()
-        self._footers.forget()
+        self._footers.clear()
+
+
+def _footer_bytes(footer: Footer) -> int:
+    return _PARSED * footer.metadata.serialized_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import warnings
@@ -14,8 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.errors import SourceError
-from pipeline.sources.parsing import parsing
-from pipeline.sources.storage.files import unreadable
+from pipeline.sources.complaints import parsed_json, parsing, unreadable
 from pipeline.sources.storage.gather import refuse_packed
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -114,7 +112,7 @@ def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
 
 def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
     f, header = io.BytesIO(head), np.lib.format
-    with parsing(stat.path, "its header, from byte 0"), warnings.catch_warnings():
+    with parsing(stat.path, 0), warnings.catch_warnings():
         warnings.simplefilter("error")  # of headers that only Python 2 wrote
         new = header.read_magic(f) != (1, 0)
         read: Any = header.read_array_header_2_0 if new else header.read_array_header_1_0
@@ -137,7 +135,7 @@ def from_manifest(stat: Stat, tokens: int, facts: Any) -> TokenFile:
     Raises:
         SourceError: it cannot be.
     """
-    with parsing(stat.path, "what its manifest says of it"):
+    with parsing(f"the manifest of {stat.path}"):
         dtype, offset, shape = facts
         found = TokenFile(dtype and stored(dtype), offset, tuple(shape))
         sizes = [tokens, found.offset, *found.shape]
@@ -173,8 +171,8 @@ def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
         side = storage.stat(os.path.splitext(stat.path)[0] + ".json")
     except FileNotFoundError:
         return None
-    with parsing(side.path, 'it must be JSON such as {"dtype": "uint16"}'):
+    with parsing(f'{side.path} as JSON such as {{"dtype": "uint16"}}'):
         if side.size > _SIDECAR:
             raise ValueError(f"it has {side.size} bytes")
-        said = json.loads(storage.read([side.range(0, side.size)])[0])
+        said = parsed_json(storage.read([side.range(0, side.size)])[0], side.path)
         return stored(said["dtype"])

@@ -16,7 +16,7 @@ from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.token_files import (
     TokenFile,
@@ -97,7 +97,7 @@ class TokenSource(FileSource):
 
     def _open_nothing(self) -> None:
         self._remote = any(map(is_url, self._files.paths))
-        self._maps = Latest[int, NDArray[Any]]()
+        self._maps = OpenFiles[int, NDArray[Any]]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -185,7 +185,7 @@ class TokenSource(FileSource):
 
     def close(self) -> None:
         """Let go of all mappings; reading brings them back."""
-        self._maps.forget()
+        self._maps.clear()
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:

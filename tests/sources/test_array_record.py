@@ -286,8 +286,8 @@ import os, signal, sys, numpy as np
 from pipeline.sources.array_record import ArrayRecordSource
 s = ArrayRecordSource({paths!r}); want = s.read(np.arange(0, 2000, 2))
 # as if threads held them at the fork
-s._reading._shards._handles._lock.acquire()
-s._reading._recent._lock.acquire()
+s._reading._shards._handles._lru._lock.acquire()
+s._reading._recent._groups._lock.acquire()
 for _ in range(60):
     pid = os.fork()
     if not pid:

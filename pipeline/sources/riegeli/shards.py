@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import SourceError
 from pipeline.sources.riegeli.index import (
@@ -15,17 +16,18 @@ from pipeline.sources.riegeli.index import (
 )
 from pipeline.sources.riegeli.native import Native, native_count
 from pipeline.sources.storage.files import Files, Paths, changed, unreadable
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import LRU, OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
 _AT_ONCE = 256  # files whose ends are read together: 64 MiB
-_OPEN, _SCRATCH = 256, 4  # files held open
+_SCRATCH = 4  # temporary copies at once
 
 Verify = Literal["", "cache", "scratch"]  # check remote files, as copies in the cache or elsewhere
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shard:
     """One open file: by its index, or by the native reader."""
 
     stat: Stat
@@ -44,7 +46,9 @@ class Shards:
     def __init__(self, files: Files, verify: Verify, known: dict[int, Found]) -> None:
         self._files, self._verify = files, verify
         # scratch copies take disk space while they are open
-        self._handles = Latest[int, Shard](_SCRATCH if verify == "scratch" else _OPEN)
+        self._handles = (
+            LRU[int, Shard](_SCRATCH) if verify == "scratch" else OpenFiles[int, Shard]()
+        )
         self._known: dict[int, Found] = known
         self._native: set[int] = set()
 
@@ -54,7 +58,7 @@ class Shards:
         Raises:
             SourceError: one was removed or replaced.
         """
-        fresh = [f for f in numbers if not self._is_native(f) and not self._handles.holds(f)]
+        fresh = [f for f in numbers if not self._is_native(f) and f not in self._handles]
         self._learn([f for f in fresh if f not in self._known])
         return [self._handles.get(f, self._open) for f in numbers]
 
@@ -64,7 +68,7 @@ class Shards:
         self._handles.drop(number)
 
     def close(self) -> None:
-        self._handles.forget()
+        self._handles.clear()
 
     def place(self, number: int, record: int) -> str:
         """Which bytes hold a record, in words; "" where only the native reader knows."""

@@ -165,3 +165,8 @@ def _sweep(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.stat(part).st_mtime > _STALE:
                 os.unlink(part)
+
+
+def memory_of(arrays: Arrays) -> int:
+    """Bytes of memory that arrays take."""
+    return sum(a.nbytes for a in arrays.values())
