@@ -175,4 +175,7 @@ def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
         if side.size > _SIDECAR:
             raise ValueError(f"it has {side.size} bytes")
         said = parsed_json(storage.read([side.range(0, side.size)])[0], side.path)
-        return stored(said["dtype"])
+        try:
+            return stored(said["dtype"])
+        except SourceError as e:
+            raise ValueError(str(e)) from e
