@@ -10,8 +10,9 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths, unreadable
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:

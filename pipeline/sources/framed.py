@@ -10,10 +10,10 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
 from pipeline.sources.indices import inside
+from pipeline.sources.storage.arrays import Arrays, memory_of
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import LRU
-from pipeline.sources.storage.side_index import Arrays, memory_of
 from pipeline.sources.storage.storage import Stat, Storage
 
 _SCANNED = (

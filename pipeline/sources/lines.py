@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
 from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces, refuse_packed
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _BOM = b"\xef\xbb\xbf"

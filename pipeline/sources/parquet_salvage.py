@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.sources.arrow import plain_table
 from pipeline.sources.parquet_footer import Footer
-from pipeline.sources.storage.ranges import RangeFile, Span
+from pipeline.sources.storage.ranges import RangeFile
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pipeline.block import Int64s
 from pipeline.sources.riegeli.chunks import Records, cut, decode
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.shards import Shard, read_spans
+from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.storage import Storage
 
 _NEAR, _FAR = 4 << 20, 64 << 20  # packed bytes taken apart at once: local ones fit a cache
@@ -89,18 +90,13 @@ def fetch(shards: Sequence[Shard], wanted: Wanted, storage: Storage, *, verify: 
         DamagedError, UnfamiliarError: by number among those wanted.
         OSError: a file cannot be read.
     """
-    # neighbours are one span
-    near = (wanted.file[1:] == wanted.file[:-1]) & (wanted.starts[1:] == wanted.stops[:-1])
-    first = np.flatnonzero(np.concatenate([[True], ~near]))
-    last = np.concatenate([first[1:], [len(wanted.file)]]) - 1
-    begins, ends = wanted.starts[first], wanted.stops[last]
-    owners = [shards[f] for f in wanted.file[first].tolist()]
-    data = read_spans(owners, begins.tolist(), ends.tolist(), storage)
-    short = np.flatnonzero(np.array([len(part) for part in data]) != ends - begins)
+    runs = merge(wanted.file, wanted.starts, wanted.stops, gap=0)
+    owners = [shards[f] for f in runs.file.tolist()]
+    data = read_spans(owners, runs.start.tolist(), runs.stop.tolist(), storage)
+    short = np.flatnonzero(np.array([len(part) for part in data]) != runs.stop - runs.start)
     if len(short):
-        raise CutError(int(wanted.file[first[short[0]]]))
-    which = np.repeat(np.arange(len(first)), last - first + 1)
-    chunks = cut(data, begins, which, wanted.starts, wanted.stops)
+        raise CutError(int(runs.file[short[0]]))
+    chunks = cut(data, runs.start, runs.run, wanted.starts, wanted.stops)
     return decode(chunks, wanted.counts, verify=verify)
 
 
