@@ -55,7 +55,7 @@ def scan(
         name: what messages and the folder call it; by default the function's name.
 
     Returns:
-        What was found, memory-mapped: `.values` are `[records]`.
+        What was found: `.values` are `[records]`.
 
     Raises:
         ChainError: rows of the dataset have no lasting positions, or no files and no path is given.

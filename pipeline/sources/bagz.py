@@ -14,9 +14,10 @@ from pipeline.block import Int64s
 from pipeline.checks import byte_count
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Found, Paths, expand, unreadable
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Range, Stat, Storage
 
 if TYPE_CHECKING:
