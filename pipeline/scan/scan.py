@@ -60,7 +60,7 @@ def scan(
         name: what messages and the folder call it; by default the function's name.
 
     Returns:
-        What was found, memory-mapped: `.values` are `[records]`.
+        What was found: `.values` are `[records]`.
 
     Raises:
         ChainError: rows of the dataset have no lasting positions, or lie in no local files and no

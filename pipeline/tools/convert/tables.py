@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.sources import ParquetSource
-from pipeline.sources.arrow import plain_schema
+from pipeline.sources.arrow_types import plain_schema
 from pipeline.sources.storage.location import Range, Stat, is_url
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tabular import TabularSource
@@ -26,11 +26,11 @@ _KEPT = 256 << 20  # bytes of row groups kept decoded
 def tabular(ds: Dataset) -> TabularSource | None:
     """The Parquet or Arrow source whose rows a dataset has, in any order but as they are."""
     source = None if ds.top.skips else ds.top.node.unchanged
-    if not isinstance(source, TabularSource):
+    if not isinstance(source, TabularSource) or source.fields.nulls != "raise":
         return None
     # columns= may cut structs apart: such rows are written as what they became
     whole = plain_schema(Tables(source).schema)
-    fits = all(whole.field(field.name).type == field.type for field in source.schema)
+    fits = all(whole.field(field.name).type == field.type for field in source.fields.schema)
     return source if fits else None
 
 
@@ -67,7 +67,7 @@ class Tables:
         schemas = [self._reader(i).schema for i in range(len(self._files.paths))]
         distinct = [s for i, s in enumerate(schemas) if i == 0 or not s.equals(schemas[0])]
         whole = pa.unify_schemas(distinct, promote_options="permissive")
-        names = [field.name for field in self._source.schema]
+        names = [field.name for field in self._source.fields.schema]
         return pa.schema([whole.field(name) for name in names], metadata=schemas[0].metadata)
 
     def rows(self, ds: Dataset, positions: Int64s) -> pa.Table:

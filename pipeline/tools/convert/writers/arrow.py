@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ChainError
-from pipeline.sources.arrow import plain_schema
+from pipeline.sources.arrow_types import plain_schema
 from pipeline.tools.convert.columns import table_of
 
 if TYPE_CHECKING:
