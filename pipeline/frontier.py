@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.chain import Chain, as_order
 from pipeline.mixes import CountedMix, Mix
 from pipeline.roots import Concatenation, Zip
-from pipeline.sampling.passes import Cursor, Lane, Place
+from pipeline.sampling.cursor import Cursor, Lane, Place
 from pipeline.types import ENDLESS, Order
 
 SCHEDULE = "schedule"

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from pipeline.batches.hosts import HostShare, check_end, check_even, check_lanes
-from pipeline.batches.streams import CountedStream, IndexedStream, Share, Stream
+from pipeline.batches.hosts import nearest
+from pipeline.batches.indexed import IndexedStream
+from pipeline.batches.stream import Share, Stream
+from pipeline.batches.streamed import LaneStream
 from pipeline.chain import Chain
-from pipeline.sampling.sizes import SizedPasses, Sizes
+from pipeline.errors import BatchError, LanesError
+from pipeline.sampling.sizes import Rule
+from pipeline.types import ENDLESS
 from pipeline.workers.work import Executor
 
 
-def open_stream(
-    chain: Chain, executor: Executor, share: Share, sizes: Sizes, remainder: str, steps: int | None
-) -> Stream:
+def open_stream(chain: Chain, executor: Executor, share: Share, rule: Rule) -> Stream:
     """The stream of a chain's batches for this process.
 
     Raises:
-        BatchError: the batch size fits neither hosts, lanes, devices nor the dataset.
+        BatchError: a batch size fits neither hosts, lanes, devices nor the dataset.
         LanesError: a counted dataset cannot be shared by so many hosts.
     """
-    for _, size in sizes:
-        share.rows(size)  # a batch that fits no devices is refused here, not at the first step
+    sizes, remainder, steps = rule
     if not chain.counted:
-        passes = SizedPasses.of(sizes, chain.length, remainder == "drop", steps)
-        passes.check()
-        if not isinstance(share, HostShare) and remainder == "keep":
-            for _, part in passes.parts:
-                check_even(part, share)
-        return IndexedStream(chain, executor, share, passes, remainder == "pad")
+        stream = IndexedStream(chain, executor, share, rule)
+        stream.check()
+        for _, size in sizes if remainder == "keep" else ():
+            _check_last(chain.length, size, steps, share)
+        return stream
     for _, size in sizes:
-        check_lanes(chain, share, size)
-    stream = CountedStream(chain, executor, share, sizes=sizes, remainder=remainder, steps=steps)
-    check_end(stream)
+        _check_lanes(chain, share, size)
+    stream = LaneStream(chain, executor, share, rule)
+    if not (stream.alone or stream.ends_together):
+        raise LanesError(
+            "a finite counted dataset ends on each host at another step, and the others would wait "
+            'forever: with several hosts give steps=, remainder="pad", or .repeat()'
+        )
     return stream
+
+
+def _check_last(n: int, size: int, steps: int | None, share: Share) -> None:
+    # whether every process gets rows of the last batch of a pass
+    short = 0 if n >= ENDLESS or (steps is not None and steps * size <= n) else n % size
+    if short:
+        try:
+            share.rows(short)
+        except BatchError as e:
+            raise BatchError(
+                f"a pass of {n} rows ends with a batch of {short}, which does not split over the "
+                'hosts or devices. Use remainder="drop", remainder="pad" or .repeat().'
+            ) from e
+
+
+def _check_lanes(chain: Chain, share: Share, size: int) -> None:
+    if size % chain.lanes:
+        raise BatchError(
+            f"batch_size={size} does not split over lanes={chain.lanes}. "
+            f"Nearest: {nearest(size, chain.lanes)}."
+        )
+    hosts = getattr(share, "hosts", 1)
+    if chain.lanes % hosts:
+        what = "mix" if chain.dealt else chain.stages[chain.split].kind
+        fits = [str(h) for h in range(1, chain.lanes + 1) if chain.lanes % h == 0]
+        raise LanesError(
+            f"{what} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "
+            f"states depend on it). New run: .lanes({hosts}). Resuming: {', '.join(fits)} hosts."
+        )

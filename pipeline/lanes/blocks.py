@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipeline.block import Block
 from pipeline.chain import Chain, Path
 from pipeline.lanes.reader import Ask, Pending, Spot, check_numbers
-from pipeline.sampling.passes import Place
+from pipeline.sampling.cursor import Place
 
 FAR = 256  # blocks of a lane that are asked for ahead at most
 

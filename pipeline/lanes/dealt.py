@@ -17,7 +17,7 @@ from pipeline.chain import Chain
 from pipeline.errors import StreamEndError
 from pipeline.lanes.reader import Reader, Spot, check_numbers
 from pipeline.mixes import CountedMix
-from pipeline.sampling.passes import Parts, Place
+from pipeline.sampling.cursor import Parts, Place
 
 
 class _Part(NamedTuple):

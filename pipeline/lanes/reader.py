@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeline.block import Block
 from pipeline.chain import Path
-from pipeline.sampling.passes import Place
+from pipeline.sampling.cursor import Place
 
 
 class Pending(Protocol):

@@ -13,7 +13,7 @@ from pipeline.errors import StreamEndError
 from pipeline.lanes.dealt import DealtReader
 from pipeline.lanes.parts import Trail, lifted
 from pipeline.lanes.reader import Spot, check_numbers
-from pipeline.sampling.passes import Place
+from pipeline.sampling.cursor import Place
 
 
 @dataclass(frozen=True, slots=True)

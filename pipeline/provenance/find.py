@@ -10,25 +10,28 @@ import numpy as np
 
 from pipeline.block import Int64s, Origin
 from pipeline.chain import Chain
+from pipeline.checkpoint.position import Exclusion
 from pipeline.errors import PositionError
 from pipeline.inverse import NoInverseError, Span, positions
 from pipeline.provenance.exclusions import Exclusions
+from pipeline.sampling.cuts import Ranges
 
 FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
 MANY = 1 << 12  # records from which on it is
+RowsOf = Callable[[int], Ranges]  # stream rows of a step
 
 
 class Steps(Protocol):
     """What is asked of a stream: the rows of its steps, and their provenance."""
 
     @property
-    def rows_of(self) -> Callable[[int], tuple[int, int]] | None: ...
+    def rows_of(self) -> RowsOf | None: ...
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]: ...
 
 
 def found_steps(
-    stream: Steps, chain: Chain, spans: list[Span], within: range, excluded: Exclusions
+    stream: Steps, chain: Chain, spans: list[Span], within: range, excluded: Iterable[Exclusion]
 ) -> list[int]:
     """Steps of a range whose batches hold one of the records.
 
@@ -37,9 +40,9 @@ def found_steps(
         chain: of its dataset.
         spans: the records.
         within: the steps to look at.
-        excluded: what is left out, so that other rows stand for it.
+        excluded: records that are left out, whose rows have substitutes.
     """
-    left_out = [(name, a, b) for _, name, ranges in excluded.entries for a, b in ranges]
+    left_out = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
     every, runs = [*spans, *left_out], [within]
     records = sum(stop - start for _, start, stop in every)
     if stream.rows_of is not None and chain.length > FEW and records <= MANY and len(within):
@@ -50,7 +53,7 @@ def found_steps(
         else:
             if not left_out:
                 return steps
-            runs = [range(step, step + 1) for step in steps]  # a row of these may be another now
+            runs = [range(step, step + 1) for step in steps]  # one of its rows may be a substitute
     return _by_looking(stream, chain, spans, runs)
 
 
@@ -65,7 +68,7 @@ def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[r
 
 
 def check_arithmetic(chain: Chain) -> None:
-    """Raises PositionError if only reading tells which rows a step has, with the remedy."""
+    """Raises PositionError, with the remedy, if only reading tells which rows a step has."""
     if chain.counted:
         why = f"{chain.counting} counts rows as they come"
     elif chain.skips:
@@ -78,24 +81,21 @@ def check_arithmetic(chain: Chain) -> None:
     )
 
 
-def _by_inverse(
-    rows_of: Callable[[int], tuple[int, int]], chain: Chain, spans: list[Span], within: range
-) -> list[int]:
-    first, last = rows_of(within.start)[0], rows_of(within[-1])[1]
+def _by_inverse(rows_of: RowsOf, chain: Chain, spans: list[Span], within: range) -> list[int]:
+    first, last = rows_of(within.start)[0][0], rows_of(within[-1])[-1][1]
     n, found = chain.length, [np.zeros(0, np.int64)]
     for turn in range(first // n, -(-last // n)):
         low, high = max(first - turn * n, 0), min(last - turn * n, n)
         found.append(turn * n + positions(chain, turn, low, high, spans))
-    return _steps(rows_of, np.unique(np.concatenate(found)), first, last, within)
+    rows = np.unique(np.concatenate(found))
+    return _steps(rows_of, rows[(rows >= first) & (rows < last)], within)
 
 
-def _steps(
-    rows_of: Callable[[int], tuple[int, int]], rows: Int64s, first: int, last: int, within: range
-) -> list[int]:
-    rows = rows[(rows >= first) & (rows < last)]
+def _steps(rows_of: RowsOf, rows: Int64s, within: range) -> list[int]:
     # rows of steps rise: the last step that begins at or before a row, if it holds the row
     found: set[int] = set()
     for row in rows.tolist():
-        step = within[bisect_right(within, row, key=lambda k: rows_of(k)[0]) - 1]
-        found |= {step} if row < rows_of(step)[1] else set()
+        step = within[bisect_right(within, row, key=lambda k: rows_of(k)[0][0]) - 1]
+        if any(start <= row < stop for start, stop in rows_of(step)):
+            found.add(step)
     return sorted(found)

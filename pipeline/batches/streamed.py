@@ -4,51 +4,65 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from pipeline.batches.streams.take import Jump, Share, Take
+from pipeline.batches.lane_cuts import LaneCuts
+from pipeline.batches.skipping import jumps_of
+from pipeline.batches.stream import Settle, Share, Take
+from pipeline.batches.without import Without
 from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain, Path
-from pipeline.checkpoint.state import Rule, Saved
-from pipeline.errors import LanesError, PositionError, StateError, StreamEndError
+from pipeline.checkpoint.position import Position
+from pipeline.checkpoint.state import Saved
+from pipeline.errors import BatchError, LanesError, PositionError, StateError, StreamEndError
 from pipeline.lanes import PassRows, Pending, Reader, open_reader
 from pipeline.lanes.blocks import FAR
 from pipeline.provenance.exclusions import Exclusions
-from pipeline.sampling.passes import Cursor, Lane, Place
-from pipeline.sampling.sizes import Sizes, agree, size_at
+from pipeline.sampling.cursor import Cursor, Lane, Place
+from pipeline.sampling.sizes import Rule, agree, size_at
 from pipeline.workers.work import Executor, LaneBlock
 
-PATIENCE = 1 << 20  # excluded rows, beyond four epochs of them, after which none other will come
 BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
+CHUNK = 256  # skipped rows of a lane that are read at a time
+MARKS = 256  # cursors remembered at most
 
 
-class CountedStream:
+class LaneStream:
     """Batches of a counted dataset: the next rows of each of this process's lanes, lane by lane."""
 
-    def __init__(
-        self,
-        chain: Chain,
-        executor: Executor,
-        share: Share,
-        *,
-        sizes: Sizes,
-        remainder: str,
-        steps: int | None,
-    ) -> None:
-        self._chain, self._executor = chain, executor
-        self._sizes, self._remainder, self._steps = sizes, remainder, steps
-        self._reader = self._open()
-        self._rows = {size: share.rows(size) for _, size in sizes}
+    def __init__(self, chain: Chain, executor: Executor, share: Share, rule: Rule) -> None:
+        self._chain, self._executor, self.rule = chain, executor, rule
+        self._sizes, self._remainder, self._steps = rule
+        self._rows = {size: share.rows(size) for _, size in self._sizes}
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == chain.lanes
-        # without a common end, hosts would stop at different steps
-        self.ends_together = self._reader.endless or steps is not None or remainder == "pad"
-        self._marks = [self.start()]
         self._count = PassRows(self._open)
-        self._excluded = Exclusions()
+        self._view(Position(self.start()), [self.start()])
+        # without a common end, hosts would stop at different steps
+        common = self._steps is not None or self._remainder == "pad"
+        self.ends_together = self._reader.endless or common
+
+    def _view(self, position: Position, marks: list[Cursor]) -> None:
+        self._reader, self._marks = self._open(), marks
+        self._position, self._anchor = position, position.anchor
+        self.jumps = jumps_of(position.skips, self.rule, self._anchor)
+        self._excluded = Exclusions(self._chain.root.components(()), position.exclusions)
+        self._count_remaining = PassRows(self._open_remaining)
+        self._cuts = LaneCuts(
+            position.skips,
+            self.rule,
+            self._anchor,
+            self._chain.lanes,
+            self._lane_rows,
+            self._reader.endless,
+        )
+
+    def _open_remaining(self) -> Without:
+        return Without(self._open(), self._excluded, self._position.cursor.step)
 
     def _open(self) -> Reader:
         def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
@@ -56,8 +70,26 @@ class CountedStream:
 
         return open_reader(self._chain, ask)
 
+    @property
+    def per_pass(self) -> int | None:
+        return self._steps
+
+    # ---- positions
+
     def start(self) -> Cursor:
-        return Cursor(lanes=tuple((lane, self._reader.start()) for lane in self.lanes))
+        start = self._open().start()
+        return Cursor(lanes=tuple((lane, start) for lane in self.lanes))
+
+    def at(self, position: Position) -> LaneStream:
+        marks = [position.cursor] if position.anchor.step else [self.start(), position.cursor]
+        if position.anchor is self._anchor:
+            # of the same run: what is left out anew leaves earlier steps what they were
+            same = position.exclusions == self._position.exclusions
+            known = [m for m in self._marks if same or m.step <= position.cursor.step]
+            marks = known or marks
+        other = copy(self)
+        other._view(position, [m for i, m in enumerate(marks) if not i or m.step > marks[0].step])
+        return other
 
     def turn(self, cursor: Cursor) -> Cursor:
         epoch, lanes = cursor.epoch + 1, cursor.lanes
@@ -65,32 +97,21 @@ class CountedStream:
             lanes = tuple((lane, self._reader.turn(place, epoch)) for lane, place in lanes)
         return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
 
-    @property
-    def rule(self) -> Rule:
-        return self._sizes, self._remainder, self._steps
-
-    @property
-    def per_pass(self) -> int | None:
-        return self._steps
-
-    def exclude(self, excluded: Exclusions, since: int) -> None:
-        # what was known of later steps holds no more
-        self._excluded = excluded
-        self._marks = [m for m in self._marks if m.step <= since] or self._marks[:1]
-
-    def restore(self, saved: Saved) -> tuple[Cursor, bool]:
-        cursor = self._own(saved.cursor)
-        other = cursor.step > 0 and not (
-            saved.rule is not None
-            and saved.rule[1:] == self.rule[1:]
-            and agree(saved.rule[0], self._sizes, cursor.step)
+    def restored(self, saved: Saved) -> Position:
+        old, rule = saved.position, saved.rule
+        position = replace(old, cursor=self._own(old.cursor))
+        cursor, anchor = position.cursor, position.anchor
+        same = cursor.step <= anchor.step or (
+            rule is not None
+            and rule[1:] == self.rule[1:]
+            and agree(rule[0], self._sizes, anchor.step, cursor.step)
         )
-        if other and self._over(cursor):
+        if same and anchor.step < max(1, cursor.step):
+            return position
+        stream = self.at(replace(position, anchor=replace(cursor, lanes=())))
+        if cursor.batch and stream._over(cursor):
             cursor = self.turn(cursor)
-        self._marks = (
-            [cursor] if other or saved.since or not cursor.step else [self.start(), cursor]
-        )
-        return cursor, other
+        return replace(position, cursor=cursor, anchor=replace(cursor, lanes=()))
 
     def _own(self, cursor: Cursor) -> Cursor:
         known = dict(cursor.lanes)
@@ -116,7 +137,7 @@ class CountedStream:
         if nearest < 0 or self._marks[nearest].step == cursor.step:
             return
         self._marks.insert(nearest + 1, cursor)
-        if len(self._marks) > 256:
+        if len(self._marks) > MARKS:
             self._marks = self._marks[::2]
 
     def _nearest(self, step: int) -> int:
@@ -130,12 +151,12 @@ class CountedStream:
                 "a state of other batches. For earlier steps use a loader of the old batch size "
                 "and rule, or a state from before that step."
             )
-        cursor = self._marks[nearest]
+        cursor, empty = self._marks[nearest], 0
         while cursor.step < step:
-            self.expect(cursor, lambda after: after)
+            self.prefetch(cursor, lambda after: after)
             take = self.take(cursor)
-            if take is None and self.take(self.turn(cursor)) is None:
-                raise StreamEndError(f"there is no step {step}: a whole pass holds no batch")
+            empty = 0 if take or self.is_cut(cursor) else empty + 1
+            self._refuse_barren(empty, step)
             cursor = take.after if take else self.turn(cursor)
         return cursor
 
@@ -148,6 +169,24 @@ class CountedStream:
             take = self.take(cursor)
             cursor = take.after if take else self.turn(cursor)
         return cursor
+
+    def jump(self, cursor: Cursor, step: int) -> Cursor:
+        empty = 0
+        while cursor.step < step:
+            after = self.advance(cursor, step)
+            empty = 0 if after.step > cursor.step or self.is_cut(cursor) else empty + 1
+            self._refuse_barren(empty, step)
+            cursor = after
+        return cursor
+
+    def is_cut(self, cursor: Cursor) -> bool:
+        return bool(self._cuts.of_pass(cursor.epoch).ranges)
+
+    def _refuse_barren(self, empty: int, step: int) -> None:
+        if empty > 1:
+            raise StreamEndError(f"there is no step {step}: a whole pass holds no batch")
+
+    # ---- provenance
 
     def origin(self, cursor: Cursor) -> Origin:
         take = self.take(cursor)
@@ -163,30 +202,37 @@ class CountedStream:
             if take is not None:
                 yield np.full(len(take.block), step), take.block.origin
 
+    # ---- batches
+
     def take(self, cursor: Cursor) -> Take | None:
+        batch = size_at(self._sizes, cursor.step)
+        each, first = batch // self._chain.lanes, self._first(cursor)
+        spans = self._cuts.of_pass(cursor.epoch).spans(first, each)
         parts: list[Block] = []
         slots: list[Int64s] = []
         lanes: list[Lane] = []
-        batch = size_at(self._sizes, cursor.step)
-        each = batch // self._chain.lanes
         for k, (lane, place) in enumerate(cursor.lanes):
             self._reader.keep(lane, place)
-            found, place = self._pull(lane, place, cursor, each)
+            found, place = self._pull(lane, place, cursor, spans)
             parts += found
             lanes.append((lane, place))
             slots.append(k * each + np.arange(sum(len(p) for p in found)))
-        got = sum(len(s) for s in slots)
-        if not self._enough(got, cursor):
+        counts = [len(s) for s in slots]
+        got = sum(counts)
+        if not self._enough(counts, cursor):
             return None
         block = Block.concat(parts) if parts else Block([], Origin.none())
         pad = self._remainder == "pad"
+        past = spans[-1][1] - first  # rows of each lane, those cut out among them
         after = Cursor(
-            cursor.rows + (batch if pad or not self.alone else got),
+            cursor.rows
+            + (batch if pad or not self.alone else got)
+            + (past - each) * self._chain.lanes,
             cursor.step + 1,
             cursor.epoch,
             cursor.batch + 1,
             tuple(lanes),
-            cursor.taken + each,
+            cursor.taken + past,
         )
         self._mark(after := self.turn(after) if self._over(after) else after)
         rows = self._rows[batch] if pad or not self.alone else np.arange(got)
@@ -194,18 +240,52 @@ class CountedStream:
         total = batch if pad or not self.alone else got
         return Take(block, places, rows, total, after, kept=True)
 
+    def _first(self, cursor: Cursor) -> int:
+        # rows that each lane is past: of the pass, or of all where a pass never ends
+        return cursor.rows // self._chain.lanes if self._reader.endless else cursor.taken
+
+    def _pull(
+        self, lane: int, place: Place, cursor: Cursor, spans: list[tuple[int, int]]
+    ) -> tuple[list[Block], Place]:
+        # a lane's rows of some spans; what lies between them is skipped
+        reader, blocks, at = self._remaining(cursor.step), list[Block](), self._first(cursor)
+        for start, stop in spans:
+            while at < stop:
+                want = stop - at if at >= start else min(CHUNK, start - at)
+                found, place = reader.pull(lane, place, cursor.epoch, want)
+                blocks += found if at >= start else []
+                got = sum(map(len, found))
+                at += got
+                if got < want:
+                    return blocks, place
+        return blocks, place
+
+    def _remaining(self, step: int) -> Reader | Without:
+        active = self._excluded.active(step)
+        return Without(self._reader, self._excluded, step) if active else self._reader
+
     # ---- ends
 
-    def _enough(self, got: int, cursor: Cursor) -> bool:
-        # whether what was found is a batch: always, once a pass turns over in time
-        batch = size_at(self._sizes, cursor.step)
-        full = got == batch // self._chain.lanes * len(self.lanes)
-        if full or (self._remainder == "pad" and (self._steps or not self._over(cursor))):
+    def _enough(self, counts: list[int], cursor: Cursor) -> bool:
+        # whether the rows that each lane gave are a batch
+        batch, got = size_at(self._sizes, cursor.step), sum(counts)
+        each = batch // self._chain.lanes
+        if got == each * len(self.lanes):
+            return True
+        if self._remainder == "pad" and (self._steps or not self._over(cursor)):
             return True
         if self._steps is not None:
             raise StreamEndError(
                 f"steps={self._steps}, but pass {cursor.epoch} ends after {cursor.batch} batches "
                 f'of {batch}. Lower steps=, repeat() the dataset, or use remainder="pad".'
+            )
+        if self._remainder == "drop" and got and not cursor.batch and not self.is_cut(cursor):
+            few = min(counts)
+            lanes = f" of lane {self.lanes[counts.index(few)]}, which gives {each} of a batch"
+            raise BatchError(
+                f'remainder="drop" leaves nothing: batch_size={batch} is more than the {few} rows '
+                f"of a pass{lanes if self._chain.lanes > 1 else ''}. Use a smaller batch, "
+                "repeat(), or another remainder."
             )
         return self._remainder == "keep" and got > 0
 
@@ -215,42 +295,24 @@ class CountedStream:
             return cursor.batch >= self._steps
         if self._reader.endless:
             return False
+        first, cuts = self._first(cursor), self._cuts.of_pass(cursor.epoch)
         if self._remainder == "pad" and not self.alone:
             # every host must come to the same answer, so each counts all lanes
-            lanes = range(self._chain.lanes)
-            return all(self._count(lane, cursor.epoch) <= cursor.taken for lane in lanes)
+            every = range(self._chain.lanes)
+            return all(cuts.outside(first, self._count(x, cursor.epoch)) <= 0 for x in every)
         each = size_at(self._sizes, cursor.step) // self._chain.lanes
-        want = each if self._remainder == "drop" else 1
-        left = [self._has(lane, at, cursor, want) for lane, at in cursor.lanes]
+        want = cuts.after(first, each if self._remainder == "drop" else 1) - first
+        reader = self._remaining(cursor.step)
+        left = [reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
 
+    def _lane_rows(self, lane: int, epoch: int) -> int:
+        # rows of a lane in a whole pass
+        if not self._excluded.entries or (self._remainder == "pad" and not self.alone):
+            return self._count(lane, epoch)
+        return self._count_remaining(lane, epoch)
+
     # ---- lanes
-
-    def _pull(
-        self, lane: int, place: Place, cursor: Cursor, want: int
-    ) -> tuple[list[Block], Place]:
-        """Up to `want` rows of the cursor's pass; what is excluded is left out on the way."""
-        if not self._excluded.begin(cursor.step):
-            return self._reader.pull(lane, place, cursor.epoch, want)
-        good, passed = list[Block](), 0
-        while want:
-            found, place = self._reader.pull(lane, place, cursor.epoch, want)
-            for block in found:
-                left = np.flatnonzero(~self._excluded.among(block.origin, cursor.step))
-                good += [block.take(left)] if len(left) else []
-                want, passed = want - len(left), 0 if len(left) else passed + len(block)
-            if not found:
-                break
-            if passed > PATIENCE + 4 * min(self._reader.cycle, 1 << 32):
-                raise StreamEndError(
-                    f"all of the last {passed} rows of lane {lane} are excluded: exclude fewer"
-                )
-        return good, place
-
-    def _has(self, lane: int, place: Place, cursor: Cursor, want: int) -> bool:
-        if not self._excluded.begin(cursor.step):
-            return self._reader.has(lane, place, cursor.epoch, want)
-        return sum(map(len, self._pull(lane, place, cursor, want)[0])) == want
 
     def _own_lanes(self) -> tuple[int, ...]:
         found = {self._lanes_of(size, rows) for size, rows in self._rows.items()}
@@ -275,7 +337,7 @@ class CountedStream:
 
     # ---- ahead
 
-    def expect(self, cursor: Cursor, jump: Jump) -> None:
+    def prefetch(self, cursor: Cursor, settle: Settle) -> None:
         # run by run, so that none is short of blocks while another has many; skipped steps are
         # read too: only their rows say where the next ones begin
         if not self._executor.room():
@@ -294,5 +356,5 @@ class CountedStream:
                 ahead += s.blocks.begun(s.lane, s.number + ahead)  # some may have been begun
                 heappush(behind, (ahead / s.share, i, ahead))
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         self._reader.forget()

@@ -1,14 +1,15 @@
-"""What stands for excluded rows of an indexed dataset: others of their epoch, by arithmetic."""
+"""Which rows take the place of rows that are left out of an indexed dataset, by arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.chain import Chain, as_order
+from pipeline.checkpoint.position import Exclusion
 from pipeline.errors import PositionError
 from pipeline.mixes import Mix
 from pipeline.provenance.exclusions import Exclusions
@@ -22,71 +23,79 @@ _WALK = 1 << 12  # rows looked at together where chance has found none
 _KIN = 1 << 16  # rows looked at for one of the same dataset of a mix
 
 
-def replaced(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
-    """Stream rows, those that are excluded at a step replaced: a function of each row alone.
+class Substitutes:
+    """Stream rows of an indexed dataset, those that are left out replaced by others.
 
-    What replaces is drawn from the row's epoch, so that a file left out of an unshuffled dataset
-    is not replaced by copies of its neighbour; and in a mix from the same of its datasets and that
-    one's epoch, so that shares hold and past rows stay what they were when weights change, unless
-    hardly any of that is left or dealt. One draw gives no two rows the same.
-
-    Raises:
-        PositionError: nothing of the epoch is left.
-    """
-    if not excluded.begin(step) or not len(rows):
-        return rows
-    origin = _origin(chain, rows)
-    bad = np.flatnonzero(excluded.among(origin, step))
-    if not len(bad):
-        return rows
-    rows = rows.copy()
-    rows[bad] = _relatives(chain, rows[bad], excluded, step)
-    origin = _origin(chain, rows[bad])
-    still = np.flatnonzero(excluded.among(origin, step))
-    bad, origin = bad[still], origin.take(still)
-    kin, firsts = _kin(chain, origin), _first(chain, rows[bad])
-    for first in np.unique(firsts).tolist():
-        here = firsts == first
-        others = _Others(chain, first, excluded, step)
-        rows[bad[here]] = others(rows[bad[here]], kin[here])
-    return rows
-
-
-def stood_in(
-    chain: Chain,
-    rows: Int64s,
-    block: Block,
-    read: Callable[[Int64s], Block],
-    excluded: Exclusions,
-    step: int,
-) -> Block:
-    """A block of rows, those that failed replaced by others that are not excluded.
+    A substitute is drawn from the row's epoch, so that a file left out of an unshuffled dataset is
+    not replaced by copies of its neighbour. In a mix it is drawn from the same component and that
+    one's epoch, so that shares hold, and past rows stay what they were when weights change; unless
+    hardly any of the component is left or dealt. One draw gives no two rows the same.
 
     Args:
-        chain: of which `on_error("skip")` put others in the place of rows that cannot be read.
-        rows: the stream rows that were asked for, none excluded.
-        block: what reading them gave.
-        read: reads stream rows.
-        excluded: what is left out.
-        step: at which step.
-
-    Raises:
-        PositionError: what can be read is excluded, as far as chance finds.
+        chain: whose rows they are.
+        entries: which records are left out.
     """
-    bad = np.flatnonzero(excluded.among(block.origin, step))
-    for attempt in range(TRIES):
+
+    def __init__(self, chain: Chain, entries: Iterable[Exclusion]) -> None:
+        self._chain = chain
+        self._excluded = Exclusions(chain.root.components(()), entries)
+
+    def rows(self, rows: Int64s, step: int) -> Int64s:
+        """Stream rows of a step, those that are left out replaced: a function of each row alone.
+
+        Raises:
+            PositionError: nothing of the epoch is left.
+        """
+        chain, excluded = self._chain, self._excluded
+        if not excluded.active(step) or not len(rows):
+            return rows
+        origin = _origin(chain, rows)
+        bad = np.flatnonzero(excluded.among(origin, step))
         if not len(bad):
+            return rows
+        rows = rows.copy()
+        rows[bad] = _relatives(chain, rows[bad], excluded, step)
+        origin = _origin(chain, rows[bad])
+        still = np.flatnonzero(excluded.among(origin, step))
+        bad, origin = bad[still], origin.take(still)
+        kin, firsts = _kin(chain, origin), _first(chain, rows[bad])
+        for first in np.unique(firsts).tolist():
+            here = firsts == first
+            others = _Others(chain, first, excluded, step)
+            rows[bad[here]] = others(rows[bad[here]], kin[here])
+        return rows
+
+    def block(
+        self, rows: Int64s, block: Block, read: Callable[[Int64s], Block], step: int
+    ) -> Block:
+        """A block of rows, those that are left out replaced.
+
+        A row that cannot be read is given as its neighbour, which may be left out.
+
+        Args:
+            rows: the stream rows that were asked for, none left out.
+            block: what reading them gave.
+            read: reads stream rows.
+            step: at which step.
+
+        Raises:
+            PositionError: what can be read is left out, as far as chance finds.
+        """
+        if not self._chain.skips or not self._excluded.active(step):
             return block
-        other = replaced(chain, _elsewhere(chain, rows[bad], attempt), excluded, step)
-        found = read(other)
-        places = np.arange(len(block))
-        places[bad] = len(block) + np.arange(len(bad))
-        block = Block.concat([block, found]).take(places)
-        bad = bad[excluded.among(found.origin, step)]
-    raise PositionError(
-        f"step {step}: rows that fail have no others to stand for them, as nearly all that can be "
-        "read is excluded: exclude fewer"
-    )
+        bad = np.flatnonzero(self._excluded.among(block.origin, step))
+        for attempt in range(TRIES):
+            if not len(bad):
+                return block
+            found = read(self.rows(_elsewhere(self._chain, rows[bad], attempt), step))
+            places = np.arange(len(block))
+            places[bad] = len(block) + np.arange(len(bad))
+            block = Block.concat([block, found]).take(places)
+            bad = bad[self._excluded.among(found.origin, step)]
+        raise PositionError(
+            f"step {step}: rows that fail have no others to stand for them, as nearly all that can "
+            "be read is excluded: exclude fewer"
+        )
 
 
 def _elsewhere(chain: Chain, rows: Int64s, attempt: int) -> Int64s:
