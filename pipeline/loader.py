@@ -23,8 +23,6 @@ from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merg
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, HostsError, LengthError, PositionError
-from pipeline.frontier import SCHEDULE, frontiers
-from pipeline.lanes import late
 from pipeline.meter import METER
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
@@ -111,12 +109,11 @@ class Loader:
 
     def _open(self) -> Stream:
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
-        chain, (_, remainder, _) = self._dataset.chain, self._rule
-        stack = self._options["collate"] is None or remainder == "pad"
-        stack = stack and not late(chain)
-        self._executor = self._workers.open(chain, ahead=self._ahead, stack=stack)
+        top, (_, remainder, _) = self._dataset.top, self._rule
+        stack = (self._options["collate"] is None or remainder == "pad") and not top.late
+        self._executor = self._workers.open(top, ahead=self._ahead, stack=stack)
         self._process = os.getpid()
-        return open_stream(chain, self._executor, self._share, self._rule)
+        return open_stream(top, self._executor, self._share, self._rule)
 
     @property
     def _prefetch(self) -> int:
@@ -333,10 +330,13 @@ class Loader:
         >>> loader.frontier
         4
         """
-        found = self._ask(lambda run: frontiers(self._dataset.chain, self._settled()))
-        if SCHEDULE not in found:
+        mixture = self._dataset.top.node.mixture
+        if mixture is None:
             raise ChainError("this dataset is no mix, so it has no frontier: see pipeline.mix")
-        return found[SCHEDULE]
+        return self._ask(lambda run: self._frontiers(self._settled())[mixture[0]])
+
+    def _frontiers(self, cursor: Cursor) -> dict[str, int]:
+        return self._dataset.top.frontiers(cursor.rows, cursor.lanes)
 
     def seek(self, step: int) -> None:
         """Stand at a data step as if iterated there; O(1) if indexed, else from a known state.
@@ -425,17 +425,17 @@ class Loader:
         >>> [5 in loader[step]["x"] for step in loader.find(5, within=range(40))]
         [True, True, True, True, True, True, True, True, True, True]
         """
-        chain = self._dataset.chain
+        top = self._dataset.top
         wanted = records_of(self._dataset.components, records)
         if within is None:
-            check_arithmetic(chain)
+            check_arithmetic(top)
         else:
             step_ranges([within], "within")
 
         def found(run: Run) -> list[int]:
             steps = range(run.position.anchor.step, self._settled().step)
             steps, excluded = within or steps, run.position.exclusions
-            hits = found_steps(run.stream, chain, wanted, steps, excluded)
+            hits = found_steps(run.stream, top, wanted, steps, excluded)
             return [step for step in hits if run.skipping.end(step) is None]
 
         return self._ask(found)
@@ -463,7 +463,7 @@ class Loader:
         """
         before = self._enter()
         try:
-            known = tuple(frontiers(self._dataset.chain, self._settled()).items())
+            known = tuple(self._frontiers(self._settled()).items())
             saved = Saved(self._position, self._rule, known)
         finally:
             self._owner = before

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader, chain, concatenate, mix, scan, zip_datasets
+from pipeline import Dataset, Loader, concatenate, mix, scan, zip_datasets
+from pipeline.nodes import blocks
 from pipeline.provenance.where import RowOrigin
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import derive_seed
@@ -36,7 +37,7 @@ def _our_orders(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(model, "perm", perm)
     monkeypatch.setattr(model, "h", h)
-    monkeypatch.setattr(chain, "BLOCK", BLOCK)
+    monkeypatch.setattr(blocks, "BLOCK", BLOCK)
 
 
 class Row:
@@ -91,8 +92,9 @@ def _schedules(draw: st.DrawFn, components: int) -> list[tuple[int, dict[str, in
 
 def _entries(mixed: Dataset, lanes: int = 1) -> tuple[Any, ...]:
     # as the model takes them; its own arithmetic is exact for up to three components
-    schedule: Any = mixed.chain.root
-    return tuple((row // lanes, weights) for row, weights in schedule.schedule.entries)
+    assert mixed.top.node.mixture is not None
+    _, schedule = mixed.top.node.mixture
+    return tuple((row // lanes, weights) for row, weights in schedule.entries)
 
 
 def _pass_of(sizes: list[int], entries: Any, stop: str) -> int:

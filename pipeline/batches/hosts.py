@@ -131,20 +131,20 @@ class Neighbours:
 
 
 def _jax_processes() -> int:
-    jax = sys.modules.get("jax")
-    known = jax is not None and hasattr(jax, "distributed")  # it may be half imported
+    jax: Any = sys.modules.get("jax")
+    known = hasattr(jax, "distributed")  # it may be half imported
     return jax.process_count() if known and jax.distributed.is_initialized() else 1
 
 
 def _torch_processes() -> int:
-    dist = sys.modules.get("torch.distributed")
-    known = dist is not None and hasattr(dist, "is_initialized") and dist.is_available()
+    dist: Any = sys.modules.get("torch.distributed")
+    known = hasattr(dist, "is_initialized") and dist.is_available()
     return dist.get_world_size() if known and dist.is_initialized() else 1
 
 
 def _refuse_in_torch_worker() -> None:
-    data = sys.modules.get("torch.utils.data")
-    info = data.get_worker_info() if data is not None and hasattr(data, "get_worker_info") else None
+    data: Any = sys.modules.get("torch.utils.data")
+    info = data.get_worker_info() if hasattr(data, "get_worker_info") else None
     if info is not None and info.num_workers > 1:
         raise HostsError(
             f"this Loader runs in worker {info.id} of a torch DataLoader with num_workers="

@@ -11,10 +11,10 @@ from pipeline.batches.skipping import jumps_of, old_skips, row_cuts
 from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.substitutes import Substitutes
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain
 from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import Saved
 from pipeline.errors import PositionError
+from pipeline.nodes import Part
 from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.cuts import NO_CUTS, Cuts, Ranges
 from pipeline.sampling.passes import passes_of
@@ -33,22 +33,22 @@ class IndexedStream:
 
     def __init__(
         self,
-        chain: Chain,
+        part: Part,
         executor: Executor,
         share: Share,
         rule: Rule,
         position: Position | None = None,
     ) -> None:
-        self._chain, self._executor, self._share, self.rule = chain, executor, share, rule
+        self._part, self._executor, self._share, self.rule = part, executor, share, rule
         position = position or Position()
-        self._anchor, n = position.anchor, chain.length
+        self._anchor, n = position.anchor, part.length
         skips = position.skips if n else ()
         self.jumps = jumps_of(skips, rule, self._anchor) if skips else ()
         cuts = row_cuts(skips, rule, self._anchor, n) if skips else ()
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
         left_out = position.exclusions
-        self._substitutes = Substitutes(chain, left_out) if left_out else None
+        self._substitutes = Substitutes(part, left_out) if left_out else None
         self._tail = Cursor()
         self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
@@ -66,14 +66,14 @@ class IndexedStream:
     # ---- positions
 
     def at(self, position: Position) -> IndexedStream:
-        return IndexedStream(self._chain, self._executor, self._share, self.rule, position)
+        return IndexedStream(self._part, self._executor, self._share, self.rule, position)
 
     def restored(self, saved: Saved) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
         skips = old.skips
         if any(skip.rule is None for skip in skips):
-            skips = old_skips(old, self.rule, self._chain.length)
+            skips = old_skips(old, self.rule, self._part.length)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
         if not stream._passes.reaches(cursor, old.anchor):
@@ -201,18 +201,18 @@ class IndexedStream:
 
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor)
-        if self._chain.skips:  # only reading tells which rows stand in for others
+        if self._part.skips:  # only reading tells which rows stand in for others
             return self._checked(rows, self._read(rows), cursor.step).origin
-        return self._chain.origin(At.of_rows(rows, max(1, self._chain.length)))
+        return self._part.origin(At.of_rows(rows, max(1, self._part.length)))
 
     @property
     def rows_of(self) -> Callable[[int], Ranges] | None:
-        if self._chain.skips:
+        if self._part.skips:
             return None
         return lambda step: tuple(self._passes.spans(self.locate(step)))
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
-        if self._chain.skips:
+        if self._part.skips:
             for step in range(start, stop):
                 origin = self.origin(self.locate(step))
                 yield np.full(len(origin), step), origin
@@ -223,8 +223,8 @@ class IndexedStream:
                 self._remaining(_rows(self._passes.spans(self.locate(step))), step)
                 for step in steps
             ]
-            at = At.of_rows(np.concatenate(parts), max(1, self._chain.length))
-            yield np.repeat(np.array(steps), [len(p) for p in parts]), self._chain.origin(at)
+            at = At.of_rows(np.concatenate(parts), max(1, self._part.length))
+            yield np.repeat(np.array(steps), [len(p) for p in parts]), self._part.origin(at)
 
 
 def _rows(spans: list[tuple[int, int]]) -> Int64s:

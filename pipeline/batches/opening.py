@@ -6,30 +6,30 @@ from pipeline.batches.hosts import nearest
 from pipeline.batches.indexed import IndexedStream
 from pipeline.batches.stream import Share, Stream
 from pipeline.batches.streamed import LaneStream
-from pipeline.chain import Chain
 from pipeline.errors import BatchError, LanesError
+from pipeline.nodes import Part
 from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
 from pipeline.workers.work import Executor
 
 
-def open_stream(chain: Chain, executor: Executor, share: Share, rule: Rule) -> Stream:
-    """The stream of a chain's batches for this process.
+def open_stream(part: Part, executor: Executor, share: Share, rule: Rule) -> Stream:
+    """The stream of a dataset's batches for this process.
 
     Raises:
         BatchError: a batch size fits neither hosts, lanes, devices nor the dataset.
         LanesError: a counted dataset cannot be shared by so many hosts.
     """
     sizes, remainder, steps = rule
-    if not chain.counted:
-        stream = IndexedStream(chain, executor, share, rule)
+    if not part.streamed:
+        stream = IndexedStream(part, executor, share, rule)
         stream.check()
         for _, size in sizes if remainder == "keep" else ():
-            _check_last(chain.length, size, steps, share)
+            _check_last(part.length, size, steps, share)
         return stream
     for _, size in sizes:
-        _check_lanes(chain, share, size)
-    stream = LaneStream(chain, executor, share, rule)
+        _check_lanes(part, share, size)
+    stream = LaneStream(part, executor, share, rule)
     if not (stream.alone or stream.ends_together):
         raise LanesError(
             "a finite counted dataset ends on each host at another step, and the others would wait "
@@ -51,17 +51,17 @@ def _check_last(n: int, size: int, steps: int | None, share: Share) -> None:
             ) from e
 
 
-def _check_lanes(chain: Chain, share: Share, size: int) -> None:
-    if size % chain.lanes:
+def _check_lanes(part: Part, share: Share, size: int) -> None:
+    if size % part.lanes:
         raise BatchError(
-            f"batch_size={size} does not split over lanes={chain.lanes}. "
-            f"Nearest: {nearest(size, chain.lanes)}."
+            f"batch_size={size} does not split over lanes={part.lanes}. "
+            f"Nearest: {nearest(size, part.lanes)}."
         )
     hosts = getattr(share, "hosts", 1)
-    if chain.lanes % hosts:
-        what = "mix" if chain.dealt else chain.stages[chain.split].kind
-        fits = [str(h) for h in range(1, chain.lanes + 1) if chain.lanes % h == 0]
+    if part.lanes % hosts:
+        what = part.node.counter
+        fits = [str(h) for h in range(1, part.lanes + 1) if part.lanes % h == 0]
         raise LanesError(
-            f"{what} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "
+            f"{what} makes {hosts=} need {hosts} lanes; this dataset has {part.lanes} (saved "
             f"states depend on it). New run: .lanes({hosts}). Resuming: {', '.join(fits)} hosts."
         )

@@ -52,7 +52,7 @@ def row_cuts(skips: tuple[Skip, ...], rule: Rule, anchor: Cursor, n: int) -> Ran
         rule, anchor: how steps are counted now.
         n: rows a pass.
     """
-    rows: list[list[tuple[int, int]]] = []  # of each skip's ranges
+    cuts, rows = (), list[list[tuple[int, int]]]()  # rows of each skip's ranges
     for skip in (*skips, Skip((), rule, anchor)):
         assert skip.rule is not None
         cuts = joined(
@@ -93,13 +93,12 @@ def _one_size(cursor: Cursor, rule: Rule, n: int) -> Rule:
     rows = cursor.rows if n == ENDLESS else cursor.rows - cursor.epoch * n
     tried = [(rows, cursor.step if n == ENDLESS else cursor.batch), (cursor.rows, cursor.step)]
     sizes = {given // batches for given, batches in tried if batches and given >= batches}
-    rules = {(rule[1], rule[2]), ("keep", None), ("drop", None)}
-    fits = [
-        (((0, size),), *ends)
+    rules = [
+        (((0, size),), remainder, steps)
         for size in sizes
-        for ends in sorted(rules, key=lambda ends: ends != rule[1:])
-        if passes_of((((0, size),), *ends), n).reaches(cursor, Cursor())
+        for remainder, steps in (rule[1:], ("keep", None), ("drop", None))
     ]
+    fits = [each for each in rules if passes_of(each, n).reaches(cursor, Cursor())]
     if len({fit[0] for fit in fits}) != 1:
         raise StateError(
             "the state skips steps, but was written by an older Lockstep that did not save by "

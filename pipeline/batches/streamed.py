@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
+from typing import cast
 
 import numpy as np
 
@@ -15,12 +16,10 @@ from pipeline.batches.skipping import jumps_of
 from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.without import Without
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain, Path
 from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import Saved
 from pipeline.errors import BatchError, LanesError, PositionError, StateError, StreamEndError
-from pipeline.lanes import PassRows, Pending, Reader, open_reader
-from pipeline.lanes.blocks import FAR
+from pipeline.nodes import FAR, Part, PassRows, Path, Pending, Reader
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cursor import Cursor, Lane, Place
 from pipeline.sampling.sizes import Rule, agree, size_at
@@ -34,12 +33,12 @@ MARKS = 256  # cursors remembered at most
 class LaneStream:
     """Batches of a counted dataset: the next rows of each of this process's lanes, lane by lane."""
 
-    def __init__(self, chain: Chain, executor: Executor, share: Share, rule: Rule) -> None:
-        self._chain, self._executor, self.rule = chain, executor, rule
+    def __init__(self, part: Part, executor: Executor, share: Share, rule: Rule) -> None:
+        self._part, self._executor, self.rule = part, executor, rule
         self._sizes, self._remainder, self._steps = rule
         self._rows = {size: share.rows(size) for _, size in self._sizes}
         self.lanes = self._own_lanes()
-        self.alone = len(self.lanes) == chain.lanes
+        self.alone = len(self.lanes) == part.lanes
         self._count = PassRows(self._open)
         self._view(Position(self.start()), [self.start()])
         # without a common end, hosts would stop at different steps
@@ -50,25 +49,25 @@ class LaneStream:
         self._reader, self._marks = self._open(), marks
         self._position, self._anchor = position, position.anchor
         self.jumps = jumps_of(position.skips, self.rule, self._anchor)
-        self._excluded = Exclusions(self._chain.root.components(()), position.exclusions)
+        self._excluded = Exclusions(self._part.components, position.exclusions)
         self._count_remaining = PassRows(self._open_remaining)
         self._cuts = LaneCuts(
             position.skips,
             self.rule,
             self._anchor,
-            self._chain.lanes,
+            self._part.lanes,
             self._lane_rows,
             self._reader.endless,
         )
 
-    def _open_remaining(self) -> Without:
-        return Without(self._open(), self._excluded, self._position.cursor.step)
+    def _open_remaining(self) -> Reader:
+        return cast(Reader, Without(self._open(), self._excluded, self._position.cursor.step))
 
     def _open(self) -> Reader:
         def ask(part: Path, lane: int, number: int, urgent: bool) -> Pending:
             return self._executor.submit(LaneBlock(lane, number, part), urgent=urgent)
 
-        return open_reader(self._chain, ask)
+        return self._part.reader(ask)
 
     @property
     def per_pass(self) -> int | None:
@@ -118,7 +117,7 @@ class LaneStream:
         missing = [lane for lane in self.lanes if lane not in known]
         if missing:
             raise StateError(
-                f"the state knows lanes {sorted(known)} of {self._chain.lanes}, this process needs "
+                f"the state knows lanes {sorted(known)} of {self._part.lanes}, this process needs "
                 f"{missing} too: merge the hosts' states with pipeline.checkpoint.merge([...])"
             )
         try:
@@ -206,7 +205,7 @@ class LaneStream:
 
     def take(self, cursor: Cursor) -> Take | None:
         batch = size_at(self._sizes, cursor.step)
-        each, first = batch // self._chain.lanes, self._first(cursor)
+        each, first = batch // self._part.lanes, self._first(cursor)
         spans = self._cuts.of_pass(cursor.epoch).spans(first, each)
         parts: list[Block] = []
         slots: list[Int64s] = []
@@ -227,7 +226,7 @@ class LaneStream:
         after = Cursor(
             cursor.rows
             + (batch if pad or not self.alone else got)
-            + (past - each) * self._chain.lanes,
+            + (past - each) * self._part.lanes,
             cursor.step + 1,
             cursor.epoch,
             cursor.batch + 1,
@@ -242,7 +241,7 @@ class LaneStream:
 
     def _first(self, cursor: Cursor) -> int:
         # rows that each lane is past: of the pass, or of all where a pass never ends
-        return cursor.rows // self._chain.lanes if self._reader.endless else cursor.taken
+        return cursor.rows // self._part.lanes if self._reader.endless else cursor.taken
 
     def _pull(
         self, lane: int, place: Place, cursor: Cursor, spans: list[tuple[int, int]]
@@ -269,7 +268,7 @@ class LaneStream:
     def _enough(self, counts: list[int], cursor: Cursor) -> bool:
         # whether the rows that each lane gave are a batch
         batch, got = size_at(self._sizes, cursor.step), sum(counts)
-        each = batch // self._chain.lanes
+        each = batch // self._part.lanes
         if got == each * len(self.lanes):
             return True
         if self._remainder == "pad" and (self._steps or not self._over(cursor)):
@@ -284,7 +283,7 @@ class LaneStream:
             lanes = f" of lane {self.lanes[counts.index(few)]}, which gives {each} of a batch"
             raise BatchError(
                 f'remainder="drop" leaves nothing: batch_size={batch} is more than the {few} rows '
-                f"of a pass{lanes if self._chain.lanes > 1 else ''}. Use a smaller batch, "
+                f"of a pass{lanes if self._part.lanes > 1 else ''}. Use a smaller batch, "
                 "repeat(), or another remainder."
             )
         return self._remainder == "keep" and got > 0
@@ -298,9 +297,9 @@ class LaneStream:
         first, cuts = self._first(cursor), self._cuts.of_pass(cursor.epoch)
         if self._remainder == "pad" and not self.alone:
             # every host must come to the same answer, so each counts all lanes
-            every = range(self._chain.lanes)
+            every = range(self._part.lanes)
             return all(cuts.outside(first, self._count(x, cursor.epoch)) <= 0 for x in every)
-        each = size_at(self._sizes, cursor.step) // self._chain.lanes
+        each = size_at(self._sizes, cursor.step) // self._part.lanes
         want = cuts.after(first, each if self._remainder == "drop" else 1) - first
         reader = self._remaining(cursor.step)
         left = [reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
@@ -324,13 +323,13 @@ class LaneStream:
         return found.pop()
 
     def _lanes_of(self, size: int, rows: Int64s) -> tuple[int, ...]:
-        each = size // self._chain.lanes
+        each = size // self._part.lanes
         lanes = np.unique(rows // each)
         whole = (lanes[:, None] * each + np.arange(each)).ravel()
         if not np.array_equal(whole, rows):
             raise LanesError(
                 f"this process needs rows {rows[0]}..{rows[-1]} of {size}, "
-                f"no whole lanes: the dataset has {self._chain.lanes} of {each} rows each "
+                f"no whole lanes: the dataset has {self._part.lanes} of {each} rows each "
                 "(saved states depend on it). New run: .lanes(number of hosts)."
             )
         return tuple(int(lane) for lane in lanes)
@@ -357,4 +356,4 @@ class LaneStream:
                 heappush(behind, (ahead / s.share, i, ahead))
 
     def cancel(self) -> None:
-        self._reader.forget()
+        self._reader.cancel()

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, Origin
-from pipeline.chain import Chain, as_order
 from pipeline.checkpoint.position import Exclusion
 from pipeline.errors import PositionError
-from pipeline.mixes import Mix
+from pipeline.nodes import Part
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.permutation import MOST, Permutation
-from pipeline.sampling.repeat import Repeat
 from pipeline.seeds import derive_seed
 from pipeline.types import At
 
@@ -32,13 +30,13 @@ class Substitutes:
     hardly any of the component is left or dealt. One draw gives no two rows the same.
 
     Args:
-        chain: whose rows they are.
+        part: whose rows they are.
         entries: which records are left out.
     """
 
-    def __init__(self, chain: Chain, entries: Iterable[Exclusion]) -> None:
-        self._chain = chain
-        self._excluded = Exclusions(chain.root.components(()), entries)
+    def __init__(self, part: Part, entries: Iterable[Exclusion]) -> None:
+        self._part = part
+        self._excluded = Exclusions(part.components, entries)
 
     def rows(self, rows: Int64s, step: int) -> Int64s:
         """Stream rows of a step, those that are left out replaced: a function of each row alone.
@@ -46,22 +44,22 @@ class Substitutes:
         Raises:
             PositionError: nothing of the epoch is left.
         """
-        chain, excluded = self._chain, self._excluded
+        part, excluded = self._part, self._excluded
         if not excluded.active(step) or not len(rows):
             return rows
-        origin = _origin(chain, rows)
+        origin = _origin(part, rows)
         bad = np.flatnonzero(excluded.among(origin, step))
         if not len(bad):
             return rows
         rows = rows.copy()
-        rows[bad] = _relatives(chain, rows[bad], excluded, step)
-        origin = _origin(chain, rows[bad])
+        rows[bad] = _relatives(part, rows[bad], excluded, step)
+        origin = _origin(part, rows[bad])
         still = np.flatnonzero(excluded.among(origin, step))
         bad, origin = bad[still], origin.take(still)
-        kin, firsts = _kin(chain, origin), _first(chain, rows[bad])
+        kin, firsts = _kin(part, origin), _first(part, rows[bad])
         for first in np.unique(firsts).tolist():
             here = firsts == first
-            others = _Others(chain, first, excluded, step)
+            others = _Others(part, first, excluded, step)
             rows[bad[here]] = others(rows[bad[here]], kin[here])
         return rows
 
@@ -81,13 +79,13 @@ class Substitutes:
         Raises:
             PositionError: what can be read is left out, as far as chance finds.
         """
-        if not self._chain.skips or not self._excluded.active(step):
+        if not self._part.skips or not self._excluded.active(step):
             return block
         bad = np.flatnonzero(self._excluded.among(block.origin, step))
         for attempt in range(TRIES):
             if not len(bad):
                 return block
-            found = read(self.rows(_elsewhere(self._chain, rows[bad], attempt), step))
+            found = read(self.rows(_elsewhere(self._part, rows[bad], attempt), step))
             places = np.arange(len(block))
             places[bad] = len(block) + np.arange(len(bad))
             block = Block.concat([block, found]).take(places)
@@ -98,74 +96,55 @@ class Substitutes:
         )
 
 
-def _elsewhere(chain: Chain, rows: Int64s, attempt: int) -> Int64s:
-    firsts = _first(chain, rows)
+def _elsewhere(part: Part, rows: Int64s, attempt: int) -> Int64s:
+    firsts = _first(part, rows)
     out = np.empty_like(rows)
     for first in np.unique(firsts).tolist():
-        here, key = firsts == first, derive_seed(chain.seed, "stand in", first, attempt)
-        out[here] = first + Permutation(_size(chain, first), key)(rows[here] - first)
+        here, key = firsts == first, derive_seed(part.seed, "stand in", first, attempt)
+        out[here] = first + Permutation(_size(part, first), key)(rows[here] - first)
     return out
 
 
-def _first(chain: Chain, rows: Int64s) -> Int64s:
+def _first(part: Part, rows: Int64s) -> Int64s:
     # where the row's epoch begins; of an endless mix, where a run of so many rows does
-    turn, index = np.divmod(rows, chain.length)
-    period = min(chain.period, MOST)
-    return turn * chain.length + index // period * period
+    turn, index = np.divmod(rows, part.length)
+    period = min(part.period, MOST)
+    return turn * part.length + index // period * period
 
 
-def _size(chain: Chain, first: int) -> int:
-    return min(chain.period, MOST, chain.length - first % chain.length)
+def _size(part: Part, first: int) -> int:
+    return min(part.period, MOST, part.length - first % part.length)
 
 
-def _origin(chain: Chain, rows: Int64s) -> Origin:
-    return chain.origin(At.of_rows(rows, max(1, chain.length)))
+def _origin(part: Part, rows: Int64s) -> Origin:
+    return part.origin(At.of_rows(rows, max(1, part.length)))
 
 
-def _kin(chain: Chain, origin: Origin) -> Int64s:
+def _kin(part: Part, origin: Origin) -> Int64s:
     # which dataset of a mix rows are of; all alike where there is none
-    if not isinstance(chain.root, Mix):
-        return np.zeros(len(origin), np.int64)
-    names = [component.path[0] for component in chain.root.components(())]
-    return np.unique(names, return_inverse=True)[1][origin.component].astype(np.int64)
+    kin = part.node.kin(origin)
+    return np.zeros(len(origin), np.int64) if kin is None else kin
 
 
-def _relatives(chain: Chain, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
-    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch:
-    # drawn by what stands there, not by where it stands, which hangs on the weights to come
-    mix = chain.root
-    orders = [stage for stage in chain.stages if as_order(stage) is not None]
-    if not isinstance(mix, Mix) or not all(isinstance(stage, Repeat) for stage in orders):
-        return rows
+def _relatives(part: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
+    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch
     found, left = rows.copy(), np.arange(len(rows))
     for attempt in range(TRIES):
-        found[left] = [_relative(chain, mix, row, attempt) for row in rows[left].tolist()]
-        left = left[excluded.among(_origin(chain, found[left]), step)]
+        others = part.node.relatives(rows[left], part.seed, attempt)
+        if others is None:
+            return rows
+        found[left] = others
+        left = left[excluded.among(_origin(part, found[left]), step)]
         if not len(left):
             return found
     found[left] = rows[left]
     return found
 
 
-def _relative(chain: Chain, mix: Mix, row: int, attempt: int) -> int:
-    # one draw; the row itself where what is drawn is not dealt in its pass
-    n = mix.length()
-    order, index = divmod(row, n)
-    which, _ = mix.schedule.pattern.at(np.array([index]))
-    name = mix.schedule.names[int(which[0])]
-    part, given = mix.chains[name], mix.drawn(name, order, index, index + 1)[0]
-    turn, place = divmod(given, part.length)
-    first = turn * part.length + place // min(part.period, MOST) * min(part.period, MOST)
-    size = min(part.period, MOST, part.length - first % part.length)
-    permuted = Permutation(size, derive_seed(chain.seed, "exclude", name, first, attempt))
-    there = mix.row(name, order, first + int(permuted(np.array([given - first]))[0]))
-    return order * n + there if 0 <= there < n else row
-
-
 class _Others:
     # rows of the epoch that begins at `first`
-    def __init__(self, chain: Chain, first: int, excluded: Exclusions, step: int) -> None:
-        self._chain, self._first, self._size = chain, first, _size(chain, first)
+    def __init__(self, part: Part, first: int, excluded: Exclusions, step: int) -> None:
+        self._part, self._first, self._size = part, first, _size(part, first)
         self._excluded, self._step = excluded, step
 
     def __call__(self, rows: Int64s, kin: Int64s) -> Int64s:
@@ -181,13 +160,13 @@ class _Others:
         return found
 
     def _drawn(self, rows: Int64s, attempt: int) -> Int64s:
-        key = derive_seed(self._chain.seed, "exclude", self._first, attempt)
+        key = derive_seed(self._part.seed, "exclude", self._first, attempt)
         return self._first + Permutation(self._size, key)(rows - self._first)
 
     def _fit(self, rows: Int64s, kin: Int64s | int | None) -> NDArray[np.bool_]:
-        origin = _origin(self._chain, rows)
+        origin = _origin(self._part, rows)
         good = ~self._excluded.among(origin, self._step)
-        return good if kin is None else good & (_kin(self._chain, origin) == kin)
+        return good if kin is None else good & (_kin(self._part, origin) == kin)
 
     def _next(self, row: int, kin: int) -> int:
         # the first that fits from a row on

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.block import Block
 from pipeline.errors import StreamEndError
-from pipeline.lanes import Reader
+from pipeline.nodes import Reader
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cursor import Place
 

@@ -116,8 +116,8 @@ def _decoded(state: Mapping[str, Any], version: int) -> Saved:
     lanes = tuple(sorted(map(_lane, state.get("lanes", ()))))
     if len({lane for lane, _ in lanes}) != len(lanes):
         raise ValueError(f"a lane stands twice in {_short(lanes)}")
-    numbers = [_whole(state[key]) for key in ("rows", "step", "epoch", "batch")]
-    cursor = Cursor(*numbers, lanes, _whole(state["taken"]) if lanes else 0)
+    rows, step, epoch, batch = (_whole(state[key]) for key in ("rows", "step", "epoch", "batch"))
+    cursor = Cursor(rows, step, epoch, batch, lanes, _whole(state["taken"]) if lanes else 0)
     rule = _rule(state["rule"]) if lanes or version == FULL else None
     anchor = Cursor()
     if version == FULL:
@@ -246,7 +246,8 @@ def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
     for key, value in folded.items():
         many = isinstance(value, list | tuple)
         flat |= {f"{key}.{i}": v for i, v in enumerate(value)} if many else {key: value}
-    if not all(isinstance(text, str) for pair in flat.items() for text in pair):
+    texts: list[Any] = [*flat, *flat.values()]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("a fingerprint holds texts")
     return flat
 

@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.block import Int64s, Origin
-from pipeline.chain import Chain
 from pipeline.checkpoint.position import Exclusion
 from pipeline.errors import PositionError
-from pipeline.inverse import NoInverseError, Span, positions
+from pipeline.nodes import Part
+from pipeline.nodes.node import Span
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cuts import Ranges
+from pipeline.sampling.order import NoInverseError
 
 FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
 MANY = 1 << 12  # records from which on it is
@@ -31,13 +32,13 @@ class Steps(Protocol):
 
 
 def found_steps(
-    stream: Steps, chain: Chain, spans: list[Span], within: range, excluded: Iterable[Exclusion]
+    stream: Steps, part: Part, spans: list[Span], within: range, excluded: Iterable[Exclusion]
 ) -> list[int]:
     """Steps of a range whose batches hold one of the records.
 
     Args:
         stream: whose steps.
-        chain: of its dataset.
+        part: of its dataset.
         spans: the records.
         within: the steps to look at.
         excluded: records that are left out, whose rows have substitutes.
@@ -45,20 +46,20 @@ def found_steps(
     left_out = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
     every, runs = [*spans, *left_out], [within]
     records = sum(stop - start for _, start, stop in every)
-    if stream.rows_of is not None and chain.length > FEW and records <= MANY and len(within):
+    if stream.rows_of is not None and part.length > FEW and records <= MANY and len(within):
         try:
-            steps = _by_inverse(stream.rows_of, chain, every, within)
+            steps = _by_inverse(stream.rows_of, part, every, within)
         except NoInverseError:
             pass
         else:
             if not left_out:
                 return steps
             runs = [range(step, step + 1) for step in steps]  # one of its rows may be a substitute
-    return _by_looking(stream, chain, spans, runs)
+    return _by_looking(stream, part, spans, runs)
 
 
-def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[range]) -> list[int]:
-    wanted = Exclusions(chain.root.components(()), [(0, name, ((a, b),)) for name, a, b in spans])
+def _by_looking(stream: Steps, part: Part, spans: list[Span], runs: Iterable[range]) -> list[int]:
+    wanted = Exclusions(part.components, [(0, name, ((a, b),)) for name, a, b in spans])
     hits = [
         steps[wanted.among(origin, 0)]
         for run in runs
@@ -67,11 +68,11 @@ def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[r
     return np.unique(np.concatenate(hits)).tolist() if hits else []
 
 
-def check_arithmetic(chain: Chain) -> None:
+def check_arithmetic(part: Part) -> None:
     """Raises PositionError, with the remedy, if only reading tells which rows a step has."""
-    if chain.counted:
-        why = f"{chain.counting} counts rows as they come"
-    elif chain.skips:
+    if part.streamed:
+        why = f"{part.counting} counts rows as they come"
+    elif part.skips:
         why = "on_error('skip') puts others in the place of rows that fail"
     else:
         return
@@ -81,12 +82,12 @@ def check_arithmetic(chain: Chain) -> None:
     )
 
 
-def _by_inverse(rows_of: RowsOf, chain: Chain, spans: list[Span], within: range) -> list[int]:
+def _by_inverse(rows_of: RowsOf, part: Part, spans: list[Span], within: range) -> list[int]:
     first, last = rows_of(within.start)[0][0], rows_of(within[-1])[-1][1]
-    n, found = chain.length, [np.zeros(0, np.int64)]
+    n, found = part.length, [np.zeros(0, np.int64)]
     for turn in range(first // n, -(-last // n)):
         low, high = max(first - turn * n, 0), min(last - turn * n, n)
-        found.append(turn * n + positions(chain, turn, low, high, spans))
+        found.append(turn * n + part.positions(spans, turn, low, high))
     rows = np.unique(np.concatenate(found))
     return _steps(rows_of, rows[(rows >= first) & (rows < last)], within)
 

@@ -216,7 +216,7 @@ def opened(files: Files, source: str, options: dict[str, Any]) -> list[Loader]:
     ds = ds.repeat() if ("repeat", None) in ops else ds
     if hosts is None:
         return [Loader(ds, **options)]
-    ds = ds.lanes(hosts) if ds.counted and ds.chain.lanes < hosts else ds
+    ds = ds.lanes(hosts) if ds.counted and ds.top.lanes < hosts else ds
     return [Loader(ds, host=host, hosts=hosts, **options) for host in range(hosts)]
 
 
@@ -290,9 +290,9 @@ def test_a_state_of_an_earlier_version_restores(name: str, files: Files) -> None
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(Path(folder))
+        made = Files(Path(folder))
         FOLDER.mkdir(exist_ok=True)
         for name, case in CASES.items():
-            state = json.loads(json.dumps(done(files, *case[:3])))
-            kept = {"state": state, "seen": seen(restored(files, case, state))}
+            state = json.loads(json.dumps(done(made, *case[:3])))
+            kept = {"state": state, "seen": seen(restored(made, case, state))}
             path_of(name).write_text(json.dumps(kept) + "\n")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pipeline import Dataset, Loader, concatenate, zip_datasets
 from pipeline.batches.indexed import IndexedStream
 from pipeline.errors import PositionError, StreamEndError
-from pipeline.inverse import positions
 from pipeline.provenance import find as finding
 from pipeline.provenance.where import RowOrigin
 from tests.datasets import Files, a_record, anything, build, gives_rows
@@ -51,8 +50,8 @@ def test_find_agrees_with_where(
     record = a_record(ds, number)
     loader = Loader(ds, size, steps=steps)
     few = finding.FEW
-    if not ds.counted and ds.chain.length:
-        positions(ds.chain, 0, 0, min(ds.chain.length, 40), [(*record, record[1] + 1)])
+    if not ds.counted and ds.top.length:
+        ds.top.positions([(*record, record[1] + 1)], 0, 0, min(ds.top.length, 40))
     expected = looked_up(loader, 9, record)
     try:
         for finding.FEW in (0, few):

@@ -14,8 +14,8 @@ import numpy as np
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, SourceError
-from pipeline.faults import survivors
 from pipeline.loader import Loader
+from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources.storage.storage import is_url
 from pipeline.tools.convert.place import NOTES, Place

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.block import Int64s, Origin
 from pipeline.dataset import Dataset
-from pipeline.faults import Skips, survivors
+from pipeline.nodes.faults import Skips, survivors
 from pipeline.tools.convert.place import NOTES, Place
 from pipeline.tools.convert.writers import WRITERS, Writer
 from pipeline.types import At
@@ -89,9 +89,9 @@ class WriteShard:
             return self.dataset.read(positions).rows()
         # left out, and not replaced by the next good one: each record is written once
         good, bad = survivors(self.dataset.read, positions)
-        skips, chain = Skips(), self.dataset.chain
+        skips, top = Skips(), self.dataset.top
         for position, error in bad.items():
-            skips.say(chain.root.components(()), _origin(self.dataset, position), 0, error)
+            skips.say(top.components, _origin(self.dataset, position), 0, error)
         parts = sorted(good, key=lambda part: int(part[0][0]))
         return [row for _, block in parts for row in block.rows()]
 
@@ -121,4 +121,4 @@ def bounds(n: int, shards: int, shard: int) -> tuple[int, int]:
 
 
 def _origin(dataset: Dataset, position: int) -> Origin:
-    return dataset.chain.origin(At.of_rows(np.array([position]), len(dataset)))
+    return dataset.top.origin(At.of_rows(np.array([position]), len(dataset)))

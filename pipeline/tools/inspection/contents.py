@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import LengthError
-from pipeline.faults import survivors
+from pipeline.nodes.faults import survivors
 from pipeline.sources import Storage
 from pipeline.sources.storage.files import Found
 from pipeline.tools.inspection.fields import Field, fields_of

@@ -12,8 +12,8 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import SourceError, StorageError
-from pipeline.faults import survivors
 from pipeline.loader import Loader
+from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources import Storage
 from pipeline.tools.inspection.opening import close, files_of, opened
