@@ -306,12 +306,12 @@ def test_damaged_columns_are_named(tmp_path: Path) -> None:
         _ = Scanned(str(tmp_path)).values
     np.save(column, np.array([None]), allow_pickle=True)
     with pytest.raises(
-        ScanError, match="cannot read .*column-0.* Delete the folder and scan again"
+        ScanError, match=r"cannot read .*column-0.* Delete the folder and scan again"
     ):
         _ = Scanned(str(tmp_path)).values
     column.unlink()
     with pytest.raises(
-        ScanError, match="cannot read .*column-0.* Delete the folder and scan again"
+        ScanError, match=r"cannot read .*column-0.* Delete the folder and scan again"
     ):
         _ = Scanned(str(tmp_path)).values
 
