@@ -27,13 +27,14 @@ train: $(TRAIN)  ## train the reference model on the embedded corpus; run again 
 
 # a folder of its own: sessions beside this one are left alone, and nothing stays
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
-	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp $$temp/pytest
+	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
 
 test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on two cores
-	@$(PYTEST) -m "not long" $(ARGS)
+	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
 
-test-all: $(TEST)  ## the tests that `make test` leaves out: fuzzing, and others that take minutes
-	@$(PYTEST) -m long $(ARGS)
+test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
+	@$(PYTEST) --dist load -m long $(ARGS)
+	@export LOCKSTEP_FUZZ=50000; $(PYTEST) --dist load tests/fuzz
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .
