@@ -9,16 +9,14 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.sampling.groups import grouped
+from pipeline.sampling.order import Order
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import Name, derive_seed
 from pipeline.types import ENDLESS, At, Site
 
 
 class Reach(Protocol):
-    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names.
-
-    Optional: `back(rows, n, names)`, its inverse, by which `Loader.find` need not look at each row.
-    """
+    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """What stands at positions `index` of an epoch of n rows: int64[m] to int64[m].
@@ -26,6 +24,10 @@ class Reach(Protocol):
         Args:
             names: what the epoch's keys are derived from, with names of one's own.
         """
+        ...
+
+    def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """At which positions `rows` stand: the inverse of `place`."""
         ...
 
     def __str__(self) -> str:
@@ -83,7 +85,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffle:
+class Shuffle(Order):
     """An order keyed by (seed, path, name, epoch).
 
     Attributes:
@@ -104,8 +106,13 @@ class Shuffle:
     def length(self, n: int) -> int:
         return n
 
-    def period(self, n: int, period: int) -> int:
-        return n
+    @property
+    def pins(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.reshuffle
+
+    @property
+    def reshuffles(self) -> bool:
+        return self.reshuffle
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
@@ -115,10 +122,9 @@ class Shuffle:
             index[here] = self.reach.place(at.index[here], n, names)
         return At(at.epoch, order, index)
 
-    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s | None:
-        """At which positions the rows `index` beneath stand in one epoch's order, where known."""
-        back = getattr(self.reach, "back", None)
-        return back(index, n, self._names(order if self.reshuffle else 0, site)) if back else None
+    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
+        """At which positions the rows `index` beneath stand in one epoch's order."""
+        return self.reach.back(index, n, self._names(order if self.reshuffle else 0, site))
 
     def _names(self, epoch: int, site: Site) -> tuple[Name, ...]:
         seed = site.seed if self.seed is None else self.seed

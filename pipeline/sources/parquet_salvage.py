@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.sources.arrow import plain_table
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sources.chunks import damage
 from pipeline.sources.parquet_footer import Footer
-from pipeline.sources.storage.ranges import RangeFile, Span
+from pipeline.sources.parquet_int96 import out_of_nanoseconds
+from pipeline.sources.storage.ranges import RangeFile
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 if TYPE_CHECKING:
@@ -36,8 +41,34 @@ class Part(NamedTuple):
     spans: Sequence[Span]
     data: Sequence[Any]
 
-    def opened(self, *, verify: bool) -> pq.ParquetFile:
-        """A reader that finds this group alone."""
+    def table(self, columns: Sequence[str], *, verify: bool, threads: bool) -> pa.Table:
+        """The group's columns.
+
+        Raises:
+            OSError, ArrowException, ValueError: a page cannot be decoded.
+        """
+        import pyarrow as pa
+
+        try:
+            with self.opened(verify=verify) as file:
+                return file.read_row_group(self.group, columns=list(columns), use_threads=threads)
+        except pa.ArrowNotImplementedError as e:
+            if "chunked" not in str(e):
+                raise
+        # lists of more than 2 GiB of text: 64-bit offsets hold them, and cost a copy
+        wide = {"binary_type": pa.large_binary(), "list_type": pa.LargeListType}
+        with self.opened(verify=verify, **wide) as file:
+            return file.read_row_group(self.group, columns=list(columns), use_threads=threads)
+
+    def out_of_nanoseconds(self, *, verify: bool) -> dict[str, NDArray[np.bool_]]:
+        """bool[rows] of each column that has INT96 timestamps out of the range of nanoseconds."""
+        if not (columns := self.footer.int96()):
+            return {}
+        with self.opened(verify=verify, coerce_int96_timestamp_unit="s") as file:
+            return out_of_nanoseconds(file.read_row_group(self.group, columns=columns))
+
+    def opened(self, *, verify: bool, **options: Any) -> pq.ParquetFile:
+        """A reader that finds this group alone; `options` are pyarrow's."""
         import pyarrow.parquet as pq
 
         # one reader is not for several threads, and making one takes 30 µs once metadata is known
@@ -48,6 +79,7 @@ class Part(NamedTuple):
             metadata=metadata,
             pre_buffer=False,  # it would read what lies between the columns wanted
             page_checksum_verification=verify,
+            **options,
         )
 
 
@@ -58,13 +90,10 @@ def salvage(
     column, (start, stop) = _culprit(part, verify)
     table = _before(part, columns, verify)
     why = " ".join(str(error).split()).rstrip(".")
-    last = part.first + part.footer.metadata.row_group(part.group).num_rows - 1
-    first = part.first + table.num_rows
-    return table, (
-        f"cannot decode rows {first} to {last} (row group {part.group}) of {part.stat.path}: "
-        f"column {column!r}, bytes {start} to {stop - 1}: {why}. "
-        'Rewrite the file, or skip such rows with .on_error("skip").'
-    )
+    end = part.first + part.footer.metadata.row_group(part.group).num_rows
+    why = f"column {column!r}, bytes {start} to {stop - 1}: {why}"
+    rows = part.first + table.num_rows, end
+    return table, damage(part.stat.path, rows, f"row group {part.group}", why)
 
 
 def _culprit(part: Part, verify: bool) -> tuple[str, Span]:
@@ -82,9 +111,8 @@ def _fails(part: Part, columns: list[str], verify: bool) -> bool:
     import pyarrow as pa
 
     try:
-        with part.opened(verify=verify) as file:
-            file.read_row_group(part.group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException):
+        part.table(columns, verify=verify, threads=False)
+    except (OSError, ValueError, pa.ArrowException, MemoryError):
         return True
     return False
 
@@ -100,13 +128,13 @@ def _before(part: Part, columns: Sequence[str], verify: bool) -> pa.Table:
                 -(-rows // _PIECES), [part.group], list(columns), use_threads=False
             )
             batches.extend(pieces)
-        except (OSError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException, MemoryError):
             pass  # what came before it is what can be read
         empty = file.schema_arrow.empty_table()
     if not batches:
         top = {column for column in empty.column_names if _wanted(column, columns)}
-        return plain_table(empty.select(sorted(top)))
-    return plain_table(pa.Table.from_batches(batches))
+        return empty.select(sorted(top))
+    return pa.Table.from_batches(batches)
 
 
 def _wanted(top: str, columns: Sequence[str]) -> bool:

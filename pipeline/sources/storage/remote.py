@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from pipeline.errors import PipelineError, StorageError
 from pipeline.sources.complaints import changed, forbidden, missing, out_of_reach, refused
 from pipeline.sources.storage.location import Range, Stat, protocol
-from pipeline.sources.storage.spans import plan
+from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.through_fsspec import open_fsspec
 from pipeline.sources.storage.through_obstore import open_obstore, split
 from pipeline.sources.storage.verdict import TruncatedError, judge
@@ -83,14 +86,22 @@ class Remote:
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of ranges, none of them empty, in the order asked."""
-        p = plan(ranges, gap=self._gap, largest=self._largest)
-        engines = [self._engine(span.path) for span in p.requests]
-        answers = self._run(
-            self._all(
-                self._get(engine, span) for engine, span in zip(engines, p.requests, strict=True)
-            )
-        )
-        return p.parts(ranges, answers)
+        files: dict[Range, int] = {}
+        file = [files.setdefault(span._replace(start=0, stop=0), len(files)) for span in ranges]
+        start, stop = np.array([span[1:3] for span in ranges], np.int64).T
+        runs = merge(np.array(file, np.int64), start, stop, gap=self._gap)
+        names, requests, first = list(files), list[Range](), list[int]()
+        for number, a, b in zip(*(part.tolist() for part in runs[:3]), strict=True):
+            first.append(len(requests))
+            requests += [
+                names[number]._replace(start=at, stop=min(at + self._largest, b))
+                for at in range(a, b, self._largest)
+            ]
+        engines = [self._engine(span.path) for span in requests]
+        works = [self._get(engine, span) for engine, span in zip(engines, requests, strict=True)]
+        answers = self._run(self._all(works))
+        data = [b"".join(answers[a:b]) for a, b in pairwise([*first, len(requests)])]
+        return runs.parts(start, stop, data)
 
     def contents(self, url: str, most: int) -> bytes:
         """A whole file, or its first `most` bytes: a range may end past the end."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.sources.storage.atomic import written_whole
-from pipeline.sources.storage.storage import is_url
+from pipeline.sources.storage.storage import Storage, is_url
 
 NOTES = ".lockstep-convert"  # what is known of a conversion under way; gone when it is whole
 _DRAFT = "writing-"
@@ -31,6 +31,11 @@ class Place:
     def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
         self.root, self._options = root.rstrip("/") or "/", dict(options or {})
         self._remote = is_url(root)
+
+    @property
+    def storage(self) -> Storage | None:
+        """How sources reach the files."""
+        return Storage(options=self._options) if self._remote else None
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
