@@ -17,8 +17,8 @@ from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.reader import Ask, Pending, PieceReader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
 from pipeline.nodes.streamed import Here, Streamed
+from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.lanes import Cut
-from pipeline.sampling.passes import Lane, Place
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import ENDLESS, At, Transform
 

@@ -22,7 +22,7 @@ from pipeline.nodes.reader import Ask, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
 from pipeline.nodes.streamed import Here, Streamed
 from pipeline.nodes.units import Units
-from pipeline.sampling.passes import Lane, Parts, Place
+from pipeline.sampling.cursor import Lane, Parts, Place
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import ENDLESS, Transform
 

@@ -20,8 +20,8 @@ from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.reader import Ask, Reader
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.nodes.streamed import Here, Streamed
+from pipeline.sampling.cursor import Lane
 from pipeline.sampling.order import Order
-from pipeline.sampling.passes import Lane
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.scanned import Scanned, differences
 from pipeline.types import ENDLESS, At, Component, Transform

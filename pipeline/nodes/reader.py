@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pipeline.block import Block
 from pipeline.errors import StreamEndError
 from pipeline.nodes.scope import Path
-from pipeline.sampling.passes import Place
+from pipeline.sampling.cursor import Place
 
 
 class Pending(Protocol):

@@ -10,7 +10,7 @@ from pipeline.block import Block
 from pipeline.nodes.node import Frontiers, Node
 from pipeline.nodes.reader import Ask, Reader
 from pipeline.nodes.scope import Path, Scope
-from pipeline.sampling.passes import Lane
+from pipeline.sampling.cursor import Lane
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import Transform
 

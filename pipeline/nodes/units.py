@@ -15,7 +15,7 @@ from pipeline.nodes.node import Frontiers, Over, numbered
 from pipeline.nodes.reader import Ask, PieceReader, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
 from pipeline.nodes.streamed import Here, Streamed
-from pipeline.sampling.passes import Lane, Place
+from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import Transform
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, zip_datasets
-from pipeline.batches.streams import IndexedStream
+from pipeline.batches.indexed import IndexedStream
 from pipeline.errors import PositionError, StreamEndError
 from pipeline.provenance import find as finding
 from pipeline.provenance.where import RowOrigin
@@ -152,7 +152,7 @@ def test_a_record_of_several_components_is_asked_for_by_name() -> None:
 
 
 def test_files_lie_in_runs(files: Files) -> None:
-    from pipeline.provenance.exclusions import file_runs
+    from pipeline.provenance.records import file_runs
 
     source = files.array_record(40)
     runs = file_runs(source)
