@@ -131,13 +131,15 @@ def test_bad_records_are_named_and_the_others_read(tmp_path: Path, workers: Any)
     assert "row group 1" in found.bad[0].error
 
 
-def test_checksums_that_reading_leaves_out_are_checked(tmp_path: Path) -> None:
+def test_checksums_that_reading_leaves_out_are_checked(tmp_path: Path, gcs: Gcs) -> None:
     path = tmp_path / "a.array_record"
     records(path, range(50), "group_size:1,uncompressed")
     flip(path, path.read_bytes().index(b"17 17 17"))
-    Dataset(str(path)).read(range(50))  # sizes are right, so nobody notices
-    assert spans(verify(str(path))) == [("a.array_record", 17, 17)]
-    assert spans(verify(Dataset(str(path)).shuffle())) == [("a.array_record", 17, 17)]
+    url, storage = gcs.upload(path), gcs.storage()
+    far = Dataset(open_path(url, storage=storage))
+    far.read(range(50))  # sizes are right, so nobody notices
+    for data in (url, far.shuffle(), str(path), Dataset(str(path)).shuffle()):
+        assert spans(verify(data, storage=storage)) == [("a.array_record", 17, 17)]
 
 
 def test_files_that_do_not_open_are_named_and_the_others_read(tmp_path: Path) -> None:
