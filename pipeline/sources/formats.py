@@ -93,7 +93,8 @@ def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -
     ... Narrow the pattern, or build the source by its class.
     """
     files, opened = found(path, storage=storage)
-    return opened(files)
+    # with the pattern, by which a manifest tells what is missing
+    return opened([Found.of(file.stat, os.fspath(path)) for file in files])
 
 
 def found(

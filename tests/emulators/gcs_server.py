@@ -105,7 +105,7 @@ class Handler(RequestHandler):
         if self.command == "PUT":  # tests' own uploads are spared
             return True
         self.weather.delay()
-        self.fault = self.weather.faults.decide(f"{self.command} {self.path}")
+        self.fault = self.weather.faults.decide(f"{self.command} {unquote(self.path)}")
         return self._spared()
 
     def _spared(self) -> bool:
