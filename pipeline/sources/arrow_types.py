@@ -55,6 +55,8 @@ def widened(kind: pa.DataType) -> pa.DataType:
         return pa.large_binary()
     if types.is_struct(kind):
         return pa.struct([pa.field(f.name, widened(f.type)) for f in kind])
+    if types.is_map(kind):  # their own offsets count entries, and are of 32 bits always
+        return pa.map_(widened(kind.key_type), widened(kind.item_type))
     if types.is_fixed_size_list(kind):
         return pa.list_(_item(widened(kind.value_type)), kind.list_size)
     if is_ragged(kind):

@@ -162,8 +162,8 @@ class ParquetSource(TabularSource):
             if not is_damage(e, sum(map(len, part.data))):
                 raise
             self._files.check_unchanged(self._files.paths.index(part.stat.path))
-            table, error = salvage(part, names, e, verify=self._verify)
-        return Chunk(self._fields.columns(table), table.num_rows, error)
+            table, late, error = salvage(part, names, e, verify=self._verify)
+        return Chunk(self._fields.columns(table), table.num_rows, error, late)
 
     def _weigh(self, chunk: int) -> int:
         file, group = self._chunks.place(chunk)
