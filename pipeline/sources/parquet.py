@@ -156,6 +156,9 @@ class ParquetSource(TabularSource):
             return self._bad(number, f"row group {part.group}", wrong)
         try:
             table = part.table(names, verify=self._verify, threads=alone)
+            first, end = self._chunks.span(number)
+            if table.num_rows != end - first:
+                raise ValueError(f"it holds {table.num_rows} rows, not {end - first}")
             late = part.out_of_nanoseconds(verify=self._verify)
             return Chunk(self._fields.columns(table), table.num_rows, out_of_range=late)
         except (OSError, ValueError, pa.ArrowException, MemoryError) as e:

@@ -147,6 +147,9 @@ def _parsed(path: str, end: bytes) -> pq.FileMetaData:
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         if min(groups, default=0) < 0:
             raise ValueError(f"its footer is damaged: a row group of {min(groups)} rows")
+        if metadata.num_rows not in (0, sum(groups)):  # some writers leave it out
+            said = f"{metadata.num_rows} rows, and row groups of {sum(groups)} together"
+            raise ValueError(f"its footer is damaged: it speaks of {said}")
         return metadata
 
 

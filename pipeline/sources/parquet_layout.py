@@ -32,9 +32,16 @@ def layout(stat: Stat, footer: Footer) -> dict[str, Any]:
         "groups": groups,
         "codecs": _codecs(footer, stat.size),
         "columns": {field.name: str(field.type) for field in schema},
-        "written_by": metadata.created_by,
+        "written_by": _written_by(footer),
         "advice": _advice(groups),
     }
+
+
+def _written_by(footer: Footer) -> str:
+    try:
+        return footer.metadata.created_by
+    except UnicodeDecodeError:  # damaged, and nothing depends on it
+        return "?"
 
 
 def _stored(footer: Footer, group: int, size: int) -> int:
