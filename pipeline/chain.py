@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Int64s, Origin
-from pipeline.errors import SourceError, StreamEndError
+from pipeline.block import Block, Int64s, Origin
+from pipeline.errors import StreamEndError
 from pipeline.faults import Skips, patiently, survivors
 from pipeline.meter import METER
 from pipeline.sampling.lanes import Blocks
+from pipeline.sources.answers import records_of
 from pipeline.types import ENDLESS, At, Component, Order, Root, Site, Source, Transform
 
 Stage = Order | Transform
@@ -53,12 +54,7 @@ class Leaf:
                 f"in source {type(self.source).__name__}, records {some}, epochs {epochs}"
             )
             raise
-        if len(values) != len(at.index):
-            raise SourceError(
-                f"{type(self.source).__name__}.read gave {len(values)} records for "
-                f"{len(at.index)} indices. A source must return one record an index."
-            )
-        values = values if isinstance(values, Columns) else list(values)
+        values = records_of(values, len(at.index), type(self.source).__name__)
         return Block(values, self.origin(at, path))
 
     def fingerprint(self) -> dict[str, str]:

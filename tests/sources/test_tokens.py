@@ -42,7 +42,7 @@ def test_what_says_the_type(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"dtype": "uint16"}))
     assert every(open_path(tmp_path / "b.bin")) == a.tolist()
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(SourceError, match=r"b\.json: it must be JSON such as"):
+    with pytest.raises(SourceError, match=r"b\.json as JSON such as.*dtype"):
         TokenSource(tmp_path / "b.bin")
     for bad in ("float32", "no type", object):
         with pytest.raises(SourceError, match="give"):
