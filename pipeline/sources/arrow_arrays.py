@@ -154,7 +154,7 @@ def _list(array: Any, kind: pa.DataType) -> Any:
     from pyarrow import types
 
     if types.is_list_view(array.type) or types.is_large_list_view(array.type):
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+        lengths = pc.call_function("list_value_length", [array]).fill_null(0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         values = as_plain(array.flatten(), kind.value_type)
         return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=_mask(array))

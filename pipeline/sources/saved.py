@@ -1,4 +1,4 @@
-"""Folders that Hugging Face's `save_to_disk` wrote: which files hold the records, in which order."""
+"""Which files hold the records of a folder that Hugging Face's `save_to_disk` wrote."""
 
 from __future__ import annotations
 

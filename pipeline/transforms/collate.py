@@ -60,8 +60,8 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
 def collate_block(block: Block, describe: Describe | None = None) -> Any:
     """A block's rows as a pytree of arrays `[n, ...]`.
 
-    Columns give the batch that their rows would give: objects, such as lists of numbers, stack where
-    they can. Other columns are handed through as they are: copying them, so that a batch never
+    Columns give the batch that their rows would give: objects, such as lists of numbers, are
+    stacked. Other columns are handed through as they are: copying them, so that a batch never
     shares the memory of a block or source, is the caller's business.
 
     Raises:
