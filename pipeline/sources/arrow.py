@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.arrow_arrays import one_array
-from pipeline.sources.arrow_types import is_ragged
+from pipeline.sources.arrow_types import is_ragged, width
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Bools = NDArray[np.bool_]
+_WIDE = 1 << 20  # of a type that no value is made of to try it
 _EXACT = 2.0**53  # from here on float64 leaves integers out
 
 
@@ -115,7 +116,7 @@ class Fields:
         ones: list[Any] = []
         for field in self.schema:
             try:
-                ones.append(pa.nulls(1, field.type))
+                ones.append(pa.nulls(1 if width(field.type) <= _WIDE else 0, field.type))
                 _check_type(ones[-1], Fields(pa.schema([field]), "mask"))
             except Exception as e:
                 raise SourceError(
@@ -146,7 +147,8 @@ def _check_type(one: Any, fields: Fields) -> None:
     import pyarrow as pa
 
     tree = fields.columns(pa.Table.from_arrays([one], schema=fields.schema))
-    put(tree, room(tree, 1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    rows = np.arange(len(one))
+    put(tree, room(tree, len(rows)), rows, rows)
 
 
 def _mask_name(name: str) -> str:
