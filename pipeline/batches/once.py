@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 
 class _Pass(Sized, Protocol):
+    """A loader, as far as one pass needs it."""
+
     def __iter__(self) -> Iterator[Any]: ...
 
     def seek(self, step: int) -> None: ...
@@ -17,8 +19,7 @@ class _Pass(Sized, Protocol):
 class Once:
     """A loader's dataset and options, read from the beginning each time.
 
-    Workers stay from pass to pass; they end with `close`, or when this object is dropped. Passes
-    may overlap: each has a loader of its own.
+    Its workers stay between passes; `close()` or the end of the object ends them.
 
     Args:
         make: opens a loader that stands at step 0.
@@ -26,31 +27,36 @@ class Once:
 
     def __init__(self, make: Callable[[], _Pass]) -> None:
         self._make = make
-        self._free: list[_Pass] = []
+        self._idle: _Pass | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        loader = self._free.pop() if self._free else self._make()
+        loader = self._loader()
         try:
             yield from loader
-        except Exception:
-            loader.close()
-            raise
         finally:
-            loader.seek(0)  # what was read ahead is cancelled
-            self._free.append(loader)
+            self._put_back(loader)
 
     def __len__(self) -> int:
-        if not self._free:
-            self._free.append(self._make())
-        return len(self._free[-1])
+        loader = self._loader()
+        try:
+            return len(loader)
+        finally:
+            self._put_back(loader)
 
-    def close(self) -> None:
-        """End the workers; the next pass starts others."""
-        for loader in self._free:
+    def _loader(self) -> _Pass:
+        # one is read by one loop alone
+        loader, self._idle = self._idle, None
+        return self._make() if loader is None else loader
+
+    def _put_back(self, loader: _Pass) -> None:
+        loader.seek(0)
+        if self._idle is None:
+            self._idle = loader
+        else:
             loader.close()
 
-    def __enter__(self) -> Once:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def close(self) -> None:
+        """End its workers; the next pass starts others."""
+        loader, self._idle = self._idle, None
+        if loader is not None:
+            loader.close()

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import cloudpickle
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.errors import ChainError
 from pipeline.meter import BEACON, METER, Tally
+from pipeline.nodes import Part
 from pipeline.transforms import collate_block
 from pipeline.types import describe
 from pipeline.workers import failure, packets
@@ -79,9 +79,7 @@ class Result(NamedTuple):
     logs: list[logging.LogRecord]
 
 
-def serve(
-    load: Callable[[], tuple[Chain, bool]], queue: socket.socket, link: socket.socket
-) -> None:
+def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: socket.socket) -> None:
     """Work until the queue's other end is closed."""
     logs = Logs()
     try:
@@ -129,7 +127,7 @@ def _outcome(task: Task, results: _Results) -> tuple[bytes, list[Extent], list[S
 
 class _Results:
     # how blocks leave: arrays in shared memory where there is some, all else pickled
-    def __init__(self, link: socket.socket, chain: Chain, stack: bool) -> None:
+    def __init__(self, link: socket.socket, chain: Part, stack: bool) -> None:
         self._link, self._chain, self._stack = link, chain, stack
         self._inbox = packets.Inbox(link)
         self._works = 0
@@ -185,7 +183,7 @@ class _Results:
                 raise self._unsendable(block, error) from error
 
     def _unsendable(self, block: Block, error: Exception) -> ChainError:
-        components = self._chain.root.components(())
+        components = self._chain.components
 
         def named(i: int) -> str:
             return describe(components, block.origin, i)

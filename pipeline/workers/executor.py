@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.errors import OURS, ChainError, WorkerError
+from pipeline.nodes import Part
 from pipeline.workers.queue import Future, Queue, closed, raising
 from pipeline.workers.stats import QueueStats
 from pipeline.workers.work import Work, count, named
@@ -32,7 +32,7 @@ class Crew:
         restarts: workers replaced.
     """
 
-    def __init__(self, chain: Chain, queue: Queue, n: int) -> None:
+    def __init__(self, chain: Part, queue: Queue, n: int) -> None:
         self._chain, self._queue, self._n = chain, queue, n
         self.restarts = 0
         self._started = time.monotonic()
@@ -100,7 +100,7 @@ class Parallel:
                 f"{kind}({self.n!r}): give a whole number from 1, or workers=0 for none"
             )
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         """An executor whose crew starts with the first work."""
 
         def start(queue: Queue) -> Crew:
@@ -110,7 +110,7 @@ class Parallel:
 
         return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=self.fresh)
 
-    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+    def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         """Start the workers."""
         raise NotImplementedError
 

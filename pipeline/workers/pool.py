@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.errors import WorkerError
+from pipeline.nodes import Part
 from pipeline.workers import failure, forkserver, packets
 from pipeline.workers.child import PLACE, Begin, NoMemory, Ready, Result, Segment, Task
 from pipeline.workers.executor import Crew
@@ -45,7 +45,7 @@ class Pool(Crew):
     """
 
     def __init__(
-        self, chain: Chain, queue: Queue, dataset: Parcel, n: int, timeout: float | None
+        self, chain: Part, queue: Queue, dataset: Parcel, n: int, timeout: float | None
     ) -> None:
         super().__init__(chain, queue, n)
         self._dataset, self._timeout = dataset, timeout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError
+from pipeline.nodes import Part
 from pipeline.workers import sending
 from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.pool import Pool
@@ -45,5 +45,5 @@ class Processes(Parallel):
         if self.timeout is not None and not self.timeout > 0:
             raise ChainError(f"timeout={self.timeout!r}: give seconds above 0, or None")
 
-    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+    def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         return Pool(chain, queue, sending.parcel(chain, stack), self.n, self.timeout)

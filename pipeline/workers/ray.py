@@ -9,8 +9,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError, WorkerError, need
+from pipeline.nodes import Part
 from pipeline.workers import failure, sending
 from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.logs import Relay
@@ -49,7 +49,7 @@ class Ray(Parallel):
             raise ChainError(f"cpus={self.cpus!r}: give 0 or more")
         _ray()
 
-    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+    def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         return _Crew(chain, queue, self, sending.dumps(chain, stack))
 
 
@@ -63,7 +63,7 @@ def _ray() -> Any:
 
 class _Crew(Crew):
     # a thread for each actor asks it for one work at a time, so a death has one work to blame
-    def __init__(self, chain: Chain, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
+    def __init__(self, chain: Part, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
         super().__init__(chain, queue, options.n)
         self._closing = False
         self._relay = Relay()

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.meter import METER, Tally, weight
+from pipeline.nodes import Part
 from pipeline.workers import executor, failure, sending
 from pipeline.workers.logs import Logs
 from pipeline.workers.work import Work, produce
@@ -53,7 +53,7 @@ class Evaluator:
 
     def __init__(self) -> None:
         executor.be_worker("a Ray actor")
-        self._chain: Chain | None = None
+        self._chain: Part | None = None
         self._stack = False
         self._logs = Logs()
 

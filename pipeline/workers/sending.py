@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError, WorkerError
+from pipeline.nodes import Part
 from pipeline.transforms.bytecode import imports, with_nested
 from pipeline.transforms.code import Code, code_digest
 from pipeline.transforms.ownership import is_users, module_of
@@ -79,7 +79,7 @@ class Parcel(NamedTuple):
     modules: list[str]
 
 
-def parcel(chain: Chain, stack: bool) -> Parcel:
+def parcel(chain: Part, stack: bool) -> Parcel:
     """The dataset, written once into memory that all workers map.
 
     Raises:
@@ -90,7 +90,7 @@ def parcel(chain: Chain, stack: bool) -> Parcel:
     return Parcel(packets.memory(parts, ALIGN), [part.nbytes for part in parts], sent.modules)
 
 
-def dumps(chain: Chain, stack: bool) -> Sent:
+def dumps(chain: Part, stack: bool) -> Sent:
     """The dataset as bytes: `loads` makes it again in a worker.
 
     Raises:
@@ -112,7 +112,7 @@ def dumps(chain: Chain, stack: bool) -> Sent:
     return Sent(data, [buffer.raw() for buffer in buffers], modules)
 
 
-def loads(data: bytes | memoryview, buffers: Any) -> tuple[Chain, bool]:
+def loads(data: bytes | memoryview, buffers: Any) -> tuple[Part, bool]:
     """The dataset that was sent, and whether to stack.
 
     Raises:
@@ -124,13 +124,13 @@ def loads(data: bytes | memoryview, buffers: Any) -> tuple[Chain, bool]:
     return chain, stack
 
 
-def _labels(chain: Chain) -> Iterator[tuple[int, str]]:
+def _labels(chain: Part) -> Iterator[tuple[int, str]]:
     # how messages call sources and stages, by id
-    for component in chain.root.components(()):
+    for component in chain.components:
         yield id(component.source), f"source {type(component.source).__name__}"
     for part in chain.parts.values():
         yield from _labels(part)
-    for i, stage in enumerate(chain.stages, len(chain.before)):
+    for i, stage in enumerate(chain.stages):
         yield id(stage), f"stage {i}: {stage.kind} {stage.name!r}"
 
 

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.chain import Chain
 from pipeline.meter import METER, weight
+from pipeline.nodes import Part
 from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.queue import Future, Outcome, Queue, raising
 from pipeline.workers.work import produce
@@ -32,12 +32,12 @@ class Threads(Parallel):
 
     nests: ClassVar[bool] = True
 
-    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+    def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         return _Crew(chain, queue, self.n, stack)
 
 
 class _Crew(Crew):
-    def __init__(self, chain: Chain, queue: Queue, n: int, stack: bool) -> None:
+    def __init__(self, chain: Part, queue: Queue, n: int, stack: bool) -> None:
         super().__init__(chain, queue, n)
         self._stack = stack
         names = [f"lockstep-{i}" for i in range(n)]

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
-from pipeline.chain import Chain, Path
 from pipeline.errors import ChainError, CollateError
-from pipeline.lanes import Pending, origin_of_part, read_part
 from pipeline.meter import METER
+from pipeline.nodes import Part, Path, Pending
 from pipeline.transforms.collate import Empty, collate
 from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
@@ -58,14 +57,14 @@ class LaneBlock:
 Work = Rows | LaneBlock
 
 
-def evaluate(chain: Chain, work: Work) -> Block:
+def evaluate(chain: Part, work: Work) -> Block:
     """The work's rows: a pure function of the two.
 
     Raises:
         ChainError: a row is an iterator, which could be read only once; names the record.
     """
     if isinstance(work, LaneBlock):
-        block = read_part(chain, work.part, work.lane, work.number)
+        block = chain.read_block(work.part, work.lane, work.number)
     else:
         block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
         if len(work.rows):
@@ -74,7 +73,7 @@ def evaluate(chain: Chain, work: Work) -> Block:
         once = {k for k in set(map(type, block.values)) if issubclass(k, Iterator | Coroutine)}
         if once:
             i, row = next((i, row) for i, row in enumerate(block.values) if type(row) in once)
-            record = describe(chain.root.components(()), block.origin, i)
+            record = describe(chain.components, block.origin, i)
             raise ChainError(
                 f"{record} is a {type(row).__name__}, which can be read only once. Give a list, a "
                 "tuple or an array."
@@ -82,28 +81,28 @@ def evaluate(chain: Chain, work: Work) -> Block:
     return block
 
 
-def produce(chain: Chain, work: Work, stack: bool, empty: Empty = np.empty) -> Block:
+def produce(chain: Part, work: Work, stack: bool, empty: Empty = np.empty) -> Block:
     """The work's rows, stacked into columns where that is asked for and possible."""
     block = evaluate(chain, work)
     return METER.timed("collate", stacked, block, empty) if stack else block
 
 
-def records(chain: Chain, work: Work) -> Origin:
+def records(chain: Part, work: Work) -> Origin:
     """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
     if isinstance(work, LaneBlock):
-        return origin_of_part(chain, work.part, work.lane, work.number)
+        return chain.block_origin(work.part, work.lane, work.number)
     return chain.origin(At.of_rows(work.rows, max(1, chain.length)))
 
 
-def count(chain: Chain, work: Work) -> int:
+def count(chain: Part, work: Work) -> int:
     """How many records a work reads."""
     return len(work.rows) if isinstance(work, Rows) else len(records(chain, work))
 
 
-def named(chain: Chain, work: Work) -> str:
+def named(chain: Part, work: Work) -> str:
     """The first records that a work reads, in words."""
     origin = records(chain, work)
-    components = chain.root.components(())
+    components = chain.components
     shown = [describe(components, origin, i) for i in range(min(8, len(origin)))]
     more = f" and {len(origin) - 8} more" if len(origin) > 8 else ""
     return "; ".join(shown) + more
@@ -153,7 +152,7 @@ class Executor(Protocol):
 class Workers(Protocol):
     """Who evaluates, described: what `Loader(workers=)` takes."""
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> Executor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> Executor:
         """An executor of a chain.
 
         Args:

@@ -447,7 +447,7 @@ def test_many_arrays_of_one_result_come_as_they_are() -> None:
 def test_works_of_any_size_reach_the_workers(n: int) -> None:
     # rows apart are as many runs: they do not fit into one packet
     ds = Dataset({"x": np.arange(4 * n)})
-    executor = Processes(2).open(ds.chain, ahead=1 << 29, stack=False)
+    executor = Processes(2).open(ds.top, ahead=1 << 29, stack=False)
     works = [np.arange(first, 4 * n, 4) for first in range(4)] * 2
     futures = [executor.submit(Rows(rows)) for rows in works]
     for rows, future in zip(works, futures, strict=True):

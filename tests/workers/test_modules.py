@@ -292,8 +292,9 @@ def test_a_loaders_passes_of_once_share_workers_and_end_with_it() -> None:
 
 
 def test_passes_of_once_may_overlap_and_break_off() -> None:
-    with Loader(Dataset(range(8)), 2, workers=Processes(1)).once() as once:
-        for a, b in zip(once, once, strict=True):
-            assert a.tolist() == b.tolist()
-        assert [next(iter(once)).tolist() for _ in range(3)] == [[0, 1]] * 3
-        assert [batch.tolist() for batch in once] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    once = Loader(Dataset(range(8)), 2, workers=Processes(1)).once()
+    for a, b in zip(once, once, strict=True):
+        assert a.tolist() == b.tolist()
+    assert [next(iter(once)).tolist() for _ in range(3)] == [[0, 1]] * 3
+    assert [batch.tolist() for batch in once] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    once.close()
