@@ -39,7 +39,7 @@ def schema_of(ds: Dataset, *, workers: Any, skip_bad: bool) -> str:
     source = tabular(ds)
     if source is not None:
         return _text(Tables(source).schema)
-    # the layout of a source's columns hangs on no row; what transforms return is known by looking
+    # a source's columns have one layout, whichever rows are read; of other rows only looking tells
     told = _of_numbers(ds)
     if told is not None:
         return _text(told)
