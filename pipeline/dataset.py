@@ -15,6 +15,7 @@ from pipeline.checks import flag, function, whole
 from pipeline.errors import ChainError, LengthError, PositionError, ScanError
 from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
 from pipeline.nodes.node import Node
+from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
 from pipeline.sampling.chunks import RUN, Bounded, Chunks, Even
 from pipeline.sampling.flagged import Flagged
@@ -320,7 +321,7 @@ class Dataset:
             return self._transformed(stage)
         self._refuse_counted("pack(lengths=…)")
         top = self.top
-        documents = Part(top.node, top.seed)
+        documents = documents_of(top, stage, lengths)
         return standing_on(Packed(documents, stage, lengths), top.seed, top.on_error)
 
     def lanes(self, n: int) -> Dataset:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.arrow_arrays import one_array
-from pipeline.sources.arrow_types import is_ragged
+from pipeline.sources.arrow_types import is_ragged, width
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Bools = NDArray[np.bool_]
+_WIDE = 1 << 20  # of a type that no value is made of to try it
 _EXACT = 2.0**53  # from here on float64 leaves integers out
 
 
@@ -112,16 +113,18 @@ class Fields:
         import pyarrow as pa
 
         self._check_names(path, list(self.schema))
+        ones: list[Any] = []
         for field in self.schema:
             try:
-                _check_type(pa.nulls(1, field.type), Fields(pa.schema([field]), "mask"))
+                ones.append(pa.nulls(1 if width(field.type) <= _WIDE else 0, field.type))
+                _check_type(ones[-1], Fields(pa.schema([field]), "mask"))
             except Exception as e:
                 raise SourceError(
                     f"column {field.name!r} of {path} is of a type that cannot be read, "
                     f"{field.type}: {' '.join(str(e).split()).rstrip('.')}. Leave it out with "
                     "columns=, or rewrite the file with another type."
                 ) from e
-        return self.columns(self.schema.empty_table())
+        return self.columns(pa.Table.from_arrays([one[:0] for one in ones], schema=self.schema))
 
     def _check_names(self, path: str, fields: Sequence[pa.Field]) -> None:
         from pyarrow import types
@@ -144,7 +147,8 @@ def _check_type(one: Any, fields: Fields) -> None:
     import pyarrow as pa
 
     tree = fields.columns(pa.Table.from_arrays([one], schema=fields.schema))
-    put(tree, room(tree, 1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    rows = np.arange(len(one))
+    put(tree, room(tree, len(rows)), rows, rows)
 
 
 def _mask_name(name: str) -> str:
@@ -268,11 +272,11 @@ class Objects:
             raise Unusable(self._name, int(rows[0]), why, remedy) from None
 
     def _put(self, out: NDArray[Any], at: Int64s, rows: Int64s) -> None:
+        import pyarrow as pa
         from pyarrow import types
 
-        if not types.is_nested(self._array.type):
-            import pyarrow as pa
-
+        # pandas would make other objects of intervals
+        if not (types.is_nested(self._array.type) or types.is_interval(self._array.type)):
             taken = self._array.take(pa.array(rows))
             out[at] = taken.to_numpy(zero_copy_only=False).astype(object)
             return
@@ -299,6 +303,10 @@ def _column(name: str, array: Any, kind: pa.DataType, nulls: str) -> Column:
 
 
 def _reason(kind: pa.DataType, nulls: str) -> str:
+    while kind.num_fields:  # of lists of numbers: what they hold
+        kind = kind.value_type
+    if not _is_whole(kind):
+        return f"is -2**63 in {kind}, which NumPy takes for no time at all"
     if nulls == "float":
         return f"holds a number of {kind} that no float64 is equal to"
     return f"is null, and {kind} has no null in NumPy"
@@ -365,7 +373,8 @@ def _numbers(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
         return _matrix(array, nulls)
     null = _nulls(array)
     if not _is_whole(kind):
-        return array.to_numpy(zero_copy_only=False), None
+        values = array.to_numpy(zero_copy_only=False)
+        return values, _smallest(values, null) if values.dtype.kind in "mM" else None
     if null is None:
         values = array.to_numpy(zero_copy_only=False)
     else:
@@ -377,6 +386,12 @@ def _numbers(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
     if null is not None:
         floats[null] = np.nan
     return floats, inexact if inexact is not None and inexact.any() else None
+
+
+def _smallest(values: NDArray[Any], null: Bools | None) -> Bools | None:
+    # times that NumPy takes for NaT
+    found = np.isnat(values) if null is None else np.isnat(values) & ~null
+    return found if found.any() else None
 
 
 def _matrix(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:

@@ -57,6 +57,56 @@ def as_plain(array: Any, kind: pa.DataType) -> Any:
     return _list(array, kind) if is_ragged(own) and is_ragged(kind) else array
 
 
+def check_batch(batch: pa.RecordBatch) -> None:
+    """Check that decoding cannot read outside of the buffers, whatever bytes they hold.
+
+    pyarrow's full validation also refuses values that can be read: a date64 within a day, a decimal
+    of too many digits, text that is no UTF-8. So only what has offsets is checked in full.
+
+    Raises:
+        ArrowInvalid: an offset, length or index is wrong.
+    """
+    for column in batch.columns:
+        column.validate()
+        _check(column)
+
+
+def _check(array: Any) -> None:
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = array.type
+    if types.is_struct(kind):
+        for i in range(kind.num_fields):
+            _check(array.field(i))
+    elif types.is_fixed_size_list(kind):
+        _check(array.values)
+    elif types.is_list(kind) or types.is_large_list(kind):
+        _check_offsets(array)
+        _check(array.values)
+    elif types.is_map(kind):
+        _check_offsets(array)
+        _check(array.keys)
+        _check(array.items)
+    elif types.is_string(kind) or types.is_large_string(kind):
+        array.view(pa.binary() if types.is_string(kind) else pa.large_binary()).validate(full=True)
+    elif isinstance(kind, pa.BaseExtensionType):
+        _check(array.storage)
+    elif kind.num_fields or types.is_dictionary(kind) or not types.is_primitive(kind):
+        array.validate(full=not types.is_decimal(kind))
+
+
+def _check_offsets(array: Any) -> None:
+    import pyarrow as pa
+
+    offsets = array.offsets.to_numpy()
+    if len(offsets) and (offsets[0] < 0 or (np.diff(offsets) < 0).any()):
+        raise pa.ArrowInvalid("offsets of a list are not in order")
+    child = array.values if hasattr(array, "values") else array.items
+    if len(offsets) and offsets[-1] > len(child):
+        raise pa.ArrowInvalid(f"an offset of a list is {offsets[-1]}, of {len(child)} values")
+
+
 def _runs(array: Any, kind: pa.DataType) -> Any:
     import pyarrow as pa
 
@@ -104,7 +154,7 @@ def _list(array: Any, kind: pa.DataType) -> Any:
     from pyarrow import types
 
     if types.is_list_view(array.type) or types.is_large_list_view(array.type):
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy()
+        lengths = pc.call_function("list_value_length", [array]).fill_null(0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         values = as_plain(array.flatten(), kind.value_type)
         return pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=_mask(array))

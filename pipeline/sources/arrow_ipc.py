@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.block import Columns, Int64s
 from pipeline.sources.arrow import Fields
+from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.arrow_footer import Footer, digest, footers
 from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed, parsing, unreadable
@@ -150,7 +151,7 @@ class ArrowIpcSource(TabularSource):
         try:
             batch = opened.batch(inner)
             if number not in self._valid:
-                batch.validate(full=True)
+                check_batch(batch)
                 self._valid.add(number)
             columns = self._fields.columns(pa.Table.from_batches([batch]))
         except (OSError, ValueError, EOFError, pa.ArrowException, MemoryError) as e:

@@ -55,6 +55,8 @@ def widened(kind: pa.DataType) -> pa.DataType:
         return pa.large_binary()
     if types.is_struct(kind):
         return pa.struct([pa.field(f.name, widened(f.type)) for f in kind])
+    if types.is_map(kind):  # their own offsets count entries, and are of 32 bits always
+        return pa.map_(widened(kind.key_type), widened(kind.item_type))
     if types.is_fixed_size_list(kind):
         return pa.list_(_item(widened(kind.value_type)), kind.list_size)
     if is_ragged(kind):
@@ -145,12 +147,27 @@ def _item(kind: pa.DataType) -> pa.Field:
     return pa.field("item", kind)
 
 
-def repeated_name(kind: pa.DataType) -> str | None:
-    """A name that two fields of one struct within a type share; None if there is none."""
+def fault(kind: pa.DataType) -> str | None:
+    """Why values of a type cannot be read at all, seen from the type alone; None if they can."""
     from pyarrow import types
 
     inner = [kind.field(i) for i in range(kind.num_fields)]
     names = [field.name for field in inner]
     if types.is_struct(kind) and len(set(names)) < len(names):
-        return next(name for name in names if names.count(name) > 1)
-    return next((name for field in inner if (name := repeated_name(field.type))), None)
+        twice = next(name for name in names if names.count(name) > 1)
+        return f"has two fields {twice!r} in one struct"
+    if types.is_union(kind) and not inner:  # pyarrow aborts the process
+        return "is a union of no types"
+    if types.is_dictionary(kind):
+        return fault(kind.value_type)
+    return next((why for field in inner if (why := fault(field.type))), None)
+
+
+def width(kind: pa.DataType) -> int:
+    """How many values or bytes one value of nested fixed-size types holds."""
+    from pyarrow import types
+
+    if types.is_fixed_size_binary(kind):
+        return kind.byte_width
+    size = kind.list_size if types.is_fixed_size_list(kind) else 1
+    return size * max([width(kind.field(i).type) for i in range(kind.num_fields)], default=1)

@@ -130,6 +130,7 @@ class Chunks:
         """Keep nothing any more."""
         self._pid = os.getpid()
         self.kept = LRU[int, Chunk](self._limit, weigh=_weight, dropped=self._drop)
+        self._damaged: dict[int, tuple[int, str]] = {}  # by chunk: rows that can be read, and why
         self._used: dict[int, int] = {}  # rows read out of each chunk kept
         self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
         self._ahead = Ahead(self._have, self._slab)
@@ -202,12 +203,16 @@ class Chunks:
         chunk_of = np.searchsorted(self.bounds, ascending, side="right") - 1
         needed, firsts = np.unique(chunk_of, return_index=True)
         cuts = dict(zip(needed.tolist(), np.split(np.arange(len(order)), firsts[1:]), strict=False))
+        for number, rows in cuts.items():
+            self._refuse_damaged(number, int(ascending[rows[-1]]))
         out = arrow.room(self._decoder.empty, len(order))
         for slab in self._slabs(needed.tolist()):
             for number in slab:  # before any is dropped
                 self._used[number] = self._used.get(number, 0) + len(cuts[number])
             chunks = self.kept.get_many(slab, self._decoder.decode)
             for number, chunk in zip(slab, chunks, strict=True):
+                if chunk.error:
+                    self._damaged[number] = chunk.rows, chunk.error
                 rows = ascending[cuts[number]] - self.bounds[number]
                 self._put(number, chunk, out, order[cuts[number]], rows)
         return Columns(out)
@@ -229,8 +234,7 @@ class Chunks:
     def _put(
         self, number: int, chunk: Chunk, out: arrow.Tree, at: NDArray[Any], rows: Int64s
     ) -> None:
-        if chunk.rows <= rows[-1]:
-            raise RecordError(chunk.error)
+        self._refuse_damaged(number, int(self.bounds[number] + rows[-1]))
         try:
             for name, bad in chunk.out_of_range.items():
                 arrow.refuse(bad, rows, name, "is a time that 64-bit nanoseconds cannot hold")
@@ -241,6 +245,15 @@ class Chunks:
                 f"column {e.column!r} of row {row} of {path} {e.why}. {e.remedy}, or skip such "
                 'rows with .on_error("skip").'
             ) from None
+
+    def _refuse_damaged(self, number: int, last: int) -> None:
+        # what is known to be damaged is not decoded again
+        rows, why = self._damaged.get(number, (0, ""))
+        first = int(self.bounds[number]) + rows
+        if why and last >= first:
+            error = RecordError(why)
+            error.alike = range(first, int(self.bounds[number + 1]))
+            raise error
 
     def _drop(self, chunk: int) -> None:
         # called as a chunk is dropped, one at a time

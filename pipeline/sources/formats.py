@@ -16,7 +16,8 @@ from pipeline.sources.lines import JsonLinesSource, LinesSource
 from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
-from pipeline.sources.sequence import SequenceSource, batched
+from pipeline.sources.saved import open_saved
+from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
 from pipeline.sources.storage.files import Found, Paths, expand
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tfrecord import TFRecordSource
@@ -95,18 +96,23 @@ _SHARD = re.compile(r"-\d+-of-\d+$")
 def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
     """The source of a path, a glob or a list of these; the files' suffix says which format.
 
-    `train.array_record-00000-of-00008` counts as `.array_record`.
+    `train.array_record-00000-of-00008` counts as `.array_record`. A folder that Hugging Face's
+    `save_to_disk` wrote is opened as a whole.
 
     Raises:
-        SourceError: no such file, an unknown suffix, or files of several formats.
+        SourceError: no such file, an unknown suffix, files of several formats, or a folder of
+            several splits.
 
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
     ... Narrow the pattern, or build the source by its class.
     """
+    if (saved := open_saved(path, storage)) is not None:
+        return saved
     files, opened = found(path, storage=storage)
-    return opened(files)
+    # with the pattern, by which a manifest tells what is missing
+    return opened([Found.of(file.stat, os.fspath(path)) for file in files])
 
 
 def found(
@@ -156,13 +162,13 @@ def _are_paths(source: Any) -> bool:
 
 
 def source_of(source: Any) -> Source:
-    """The source of a path, a list of paths, columns, records, or of what is one.
+    """The source of a path, a list of paths, a table, columns, records, or of what is one.
 
     A list is one of paths if every string in it ends in .parquet, .arrow, .array_record, .tfrecord,
     .bagz or .tar. Any other list of strings holds records, even where files have these names.
 
     Raises:
-        SourceError: a path cannot be opened, or the source's length is none.
+        SourceError: a path cannot be opened, the source's length is none, or a dict holds datasets.
         ChainError: it is none of these, or a Dataset.
 
     >>> type(source_of({"x": [1, 2]})).__name__, type(source_of(["a.txt", "b.txt"])).__name__
@@ -197,8 +203,14 @@ def _source_of(source: Any) -> Source:
         return MemorySource(source.tree)
     if isinstance(source, Source):
         return source
-    if batched(source):
+    if is_table(source) or batched(source):
         return SequenceSource(source)
+    if isinstance(source, dict) and (several := [k for k, v in source.items() if is_dataset(v)]):
+        raise SourceError(
+            f"this {type(source).__name__} holds the datasets {several}, not columns. Choose one, "
+            f"as in Dataset(values[{several[0]!r}]), or join them by mix, concatenate or "
+            "zip_datasets."
+        )
     if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         return MemorySource(source)
     raise ChainError(

@@ -115,8 +115,8 @@ class ParquetSource(TabularSource):
         self._footers = LRU[int, Footer](_FOOTER_BYTES, weigh=_footer_bytes)
         self._chunked(self._groups, costly=True)
 
-    def _decode(self, groups: list[int]) -> list[Chunk]:
-        places = [self._chunks.place(group) for group in groups]
+    def _decode(self, chunks: list[int]) -> list[Chunk]:
+        places = [self._chunks.place(chunk) for chunk in chunks]
         found = [self._located(*place) for place in places]
         spans = [spans if isinstance(spans, list) else [] for spans in found]
         ranges = [
@@ -134,12 +134,12 @@ class ParquetSource(TabularSource):
                 spans,
                 [next(data) for _ in spans],
             )
-            for number, (file, group), spans in zip(groups, places, spans, strict=True)
+            for number, (file, group), spans in zip(chunks, places, spans, strict=True)
         ]
         wrong = [damage if isinstance(damage, str) else "" for damage in found]
         alone = len(parts) == 1
         return self._cores.map(
-            partial(self._decoded, alone), list(zip(groups, parts, wrong, strict=True))
+            partial(self._decoded, alone), list(zip(chunks, parts, wrong, strict=True))
         )
 
     def _located(self, file: int, group: int) -> list[Span] | str:
@@ -156,14 +156,17 @@ class ParquetSource(TabularSource):
             return self._bad(number, f"row group {part.group}", wrong)
         try:
             table = part.table(names, verify=self._verify, threads=alone)
+            first, end = self._chunks.span(number)
+            if table.num_rows != end - first:
+                raise ValueError(f"it holds {table.num_rows} rows, not {end - first}")
             late = part.out_of_nanoseconds(verify=self._verify)
             return Chunk(self._fields.columns(table), table.num_rows, out_of_range=late)
         except (OSError, ValueError, pa.ArrowException, MemoryError) as e:
             if not is_damage(e, sum(map(len, part.data))):
                 raise
             self._files.check_unchanged(self._files.paths.index(part.stat.path))
-            table, error = salvage(part, names, e, verify=self._verify)
-        return Chunk(self._fields.columns(table), table.num_rows, error)
+            table, late, error = salvage(part, names, e, verify=self._verify)
+        return Chunk(self._fields.columns(table), table.num_rows, error, late)
 
     def _weigh(self, chunk: int) -> int:
         file, group = self._chunks.place(chunk)

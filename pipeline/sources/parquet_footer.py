@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,20 @@ class Footer(NamedTuple):
         groups = range(self.metadata.num_row_groups)
         return np.array([self.metadata.row_group(i).num_rows for i in groups], np.int64)
 
+    def codecs(self, size: int) -> list[str]:
+        """What the wanted columns of the first row group are compressed with; "?" if unknown.
+
+        Args:
+            size: bytes of the file.
+        """
+        if not self.metadata.num_row_groups or self.damage(0, size):
+            return []
+        first, names = self.metadata.row_group(0), set[str]()
+        for leaf in self.leaves:  # Python's `compression` aborts where the reader raises
+            error = _error(_Probe(size, zeros=True), self.metadata, 0, self._paths([leaf]))
+            names.add("?" if "codec" in error else first.column(leaf).compression)
+        return sorted(names)
+
     def int96(self) -> list[str]:
         """Leaf columns that hold the deprecated 96-bit timestamps."""
         columns = [self.metadata.schema.column(leaf) for leaf in self.leaves]
@@ -77,33 +91,41 @@ class Footer(NamedTuple):
 
 
 class _Probe(RangeFile):
-    """A file that notes that it was read, and gives nothing."""
+    """A file that notes that it was read. It gives nothing, or zeros."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, zeros: bool) -> None:
         super().__init__(size, [], [])
-        self.reached = False
+        self._zeros, self.reached = zeros, False
 
-    def read_buffer(self, n: int) -> NoReturn:
+    def read_buffer(self, n: int) -> pa.Buffer:
+        import pyarrow as pa
+
         self.reached = True
-        raise OSError("only a probe")
-
-    def read(self, n: int) -> NoReturn:
-        self.read_buffer(n)
+        if not self._zeros:
+            raise OSError("only a probe")
+        self.seek(n, 1)
+        return pa.py_buffer(np.zeros(n, np.uint8))
 
 
 def _probed(metadata: pq.FileMetaData, size: int, group: int, columns: list[str]) -> str:
     # what pyarrow's reader says of the columns' metadata before it reads the columns' bytes
+    probe = _Probe(size, zeros=False)
+    error = _error(probe, metadata, group, columns)
+    return "" if probe.reached else error
+
+
+def _error(probe: _Probe, metadata: pq.FileMetaData, group: int, columns: list[str]) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    probe = _Probe(size)
     try:
+        # all columns at once: it locates each of them before it reads any
         with pq.ParquetFile(probe.opened(), metadata=metadata, pre_buffer=True) as file:
             file.read_row_group(group, columns=columns, use_threads=False)
     except MemoryError:
         raise
     except (OSError, ValueError, IndexError, pa.ArrowException) as e:
-        return "" if probe.reached else " ".join(str(e).split()).rstrip(".")
+        return " ".join(str(e).split()).rstrip(".")
     return ""
 
 
@@ -146,11 +168,11 @@ def _parsed(path: str, end: bytes) -> pq.FileMetaData:
     with parsing(path):
         metadata = pq.read_metadata(pa.BufferReader(end))
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
-            raise ValueError(
-                f"its footer is damaged: row groups of {groups[:5]} rows are not "
-                f"{metadata.num_rows} rows"
-            )
+        if min(groups, default=0) < 0:
+            raise ValueError(f"its footer is damaged: a row group of {min(groups)} rows")
+        if metadata.num_rows not in (0, sum(groups)):  # some writers leave it out
+            said = f"{metadata.num_rows} rows, and row groups of {sum(groups)} together"
+            raise ValueError(f"its footer is damaged: it speaks of {said}")
         return metadata
 
 

@@ -30,11 +30,18 @@ def layout(stat: Stat, footer: Footer) -> dict[str, Any]:
         "bytes": stat.size,
         "rows": metadata.num_rows,
         "groups": groups,
-        "codecs": _codecs(footer, stat.size),
+        "codecs": footer.codecs(stat.size),
         "columns": {field.name: str(field.type) for field in schema},
-        "written_by": metadata.created_by,
+        "written_by": _written_by(footer),
         "advice": _advice(groups),
     }
+
+
+def _written_by(footer: Footer) -> str:
+    try:
+        return footer.metadata.created_by
+    except UnicodeDecodeError:  # damaged, and nothing depends on it
+        return "?"
 
 
 def _stored(footer: Footer, group: int, size: int) -> int:
@@ -42,14 +49,6 @@ def _stored(footer: Footer, group: int, size: int) -> int:
     if footer.damage(group, size):
         return 0
     return sum(stop - start for start, stop in footer.spans(group))
-
-
-def _codecs(footer: Footer, size: int) -> list[str]:
-    metadata = footer.metadata
-    if not metadata.num_row_groups or footer.damage(0, size):
-        return []
-    first = metadata.row_group(0)
-    return sorted({first.column(leaf).compression for leaf in footer.leaves})
 
 
 def _advice(groups: list[dict[str, Any]]) -> list[str]:

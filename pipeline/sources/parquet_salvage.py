@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_2_GIB = 1 << 31
 _PIECES = 256  # a corrupt group is read in so many: at most one of them is lost before the page
 
 
@@ -49,16 +51,32 @@ class Part(NamedTuple):
         """
         import pyarrow as pa
 
-        try:
-            with self.opened(verify=verify) as file:
-                return file.read_row_group(self.group, columns=list(columns), use_threads=threads)
-        except pa.ArrowNotImplementedError as e:
-            if "chunked" not in str(e):
-                raise
-        # lists of more than 2 GiB of text: 64-bit offsets hold them, and cost a copy
-        wide = {"binary_type": pa.large_binary(), "list_type": pa.LargeListType}
-        with self.opened(verify=verify, **wide) as file:
-            return file.read_row_group(self.group, columns=list(columns), use_threads=threads)
+        if self.footer.metadata.row_group(self.group).total_byte_size < _2_GIB:
+            try:
+                with self.opened(verify=verify) as file:
+                    return file.read_row_group(
+                        self.group, columns=list(columns), use_threads=threads
+                    )
+            except pa.ArrowNotImplementedError as e:
+                if "chunked" not in str(e):
+                    raise
+        # nested text of more than 2 GiB can only be read in pieces
+        with self.opened(verify=verify) as file:
+            batches = list(self.pieces(file, columns))
+            return pa.Table.from_batches(batches, None if batches else self.schema(file, columns))
+
+    def pieces(self, file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The group's columns, a 256th of its rows at a time."""
+        rows = self.footer.metadata.row_group(self.group).num_rows
+        size = max(1, -(-rows // _PIECES))
+        return file.iter_batches(size, [self.group], list(columns), use_threads=False)
+
+    def schema(self, file: pq.ParquetFile, columns: Sequence[str]) -> pa.Schema:
+        """The file's schema of the top-level columns that hold `columns`."""
+        import pyarrow as pa
+
+        tops = [c for c in file.schema_arrow if any(_within(column, c.name) for column in columns)]
+        return pa.schema(tops)
 
     def out_of_nanoseconds(self, *, verify: bool) -> dict[str, NDArray[np.bool_]]:
         """bool[rows] of each column that has INT96 timestamps out of the range of nanoseconds."""
@@ -85,15 +103,23 @@ class Part(NamedTuple):
 
 def salvage(
     part: Part, columns: Sequence[str], error: Exception, *, verify: bool
-) -> tuple[pa.Table, str]:
-    """The rows before the first corrupt page, as a plain table, and why there are no more."""
+) -> tuple[pa.Table, dict[str, NDArray[np.bool_]], str]:
+    """The rows before the first corrupt page, and why there are no more.
+
+    Returns:
+        The rows; what `out_of_nanoseconds` says of them; and the error.
+    """
     column, (start, stop) = _culprit(part, verify)
     table = _before(part, columns, verify)
     why = " ".join(str(error).split()).rstrip(".")
     end = part.first + part.footer.metadata.row_group(part.group).num_rows
     why = f"column {column!r}, bytes {start} to {stop - 1}: {why}"
     rows = part.first + table.num_rows, end
-    return table, damage(part.stat.path, rows, f"row group {part.group}", why)
+    late: dict[str, NDArray[np.bool_]] = {}
+    if old := part.footer.int96():
+        late = out_of_nanoseconds(_before(part, old, verify, coerce_int96_timestamp_unit="s"))
+        late = {name: bad[: table.num_rows] for name, bad in late.items()}
+    return table, late, damage(part.stat.path, rows, f"row group {part.group}", why)
 
 
 def _culprit(part: Part, verify: bool) -> tuple[str, Span]:
@@ -117,25 +143,16 @@ def _fails(part: Part, columns: list[str], verify: bool) -> bool:
     return False
 
 
-def _before(part: Part, columns: Sequence[str], verify: bool) -> pa.Table:
+def _before(part: Part, columns: Sequence[str], verify: bool, **options: Any) -> pa.Table:
     import pyarrow as pa
 
-    rows = part.footer.metadata.row_group(part.group).num_rows
     batches: list[pa.RecordBatch] = []
-    with part.opened(verify=verify) as file:
-        try:
-            pieces = file.iter_batches(
-                -(-rows // _PIECES), [part.group], list(columns), use_threads=False
-            )
-            batches.extend(pieces)
-        except (OSError, ValueError, pa.ArrowException, MemoryError):
-            pass  # what came before it is what can be read
-        empty = file.schema_arrow.empty_table()
-    if not batches:
-        top = {column for column in empty.column_names if _wanted(column, columns)}
-        return empty.select(sorted(top))
-    return pa.Table.from_batches(batches)
+    with part.opened(verify=verify, **options) as file:
+        schema = part.schema(file, columns)
+        with suppress(OSError, ValueError, pa.ArrowException, MemoryError):
+            batches.extend(part.pieces(file, columns))
+    return pa.Table.from_batches(batches) if batches else schema.empty_table()
 
 
-def _wanted(top: str, columns: Sequence[str]) -> bool:
-    return any(column == top or column.startswith(top + ".") for column in columns)
+def _within(column: str, top: str) -> bool:
+    return column == top or column.startswith(top + ".")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
-from pipeline.sources.arrow_types import merged, plain_schema, repeated_name
+from pipeline.sources.arrow_types import fault, merged, plain_schema
 from pipeline.sources.complaints import unreadable
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
     if len(set(schema.names)) != len(schema.names) or not schema.names:
         raise unreadable(path, f"its columns {schema.names} need names, each its own")
     for field in schema:
-        if (name := repeated_name(field.type)) is not None:
-            raise unreadable(path, f"column {field.name!r} has two fields {name!r} in one struct")
+        wanted = columns is None or any(_in(column, field.name) for column in columns)
+        if wanted and (why := fault(field.type)) is not None:
+            raise unreadable(path, f"column {field.name!r} {why}")
     if columns is None:
         return plain_schema(schema)
     fields: dict[str, pa.Field] = {}
@@ -58,6 +59,10 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
     if missing:
         raise SourceError(f"{path} has no column {missing}. Choose among {schema.names}.")
     return plain_schema(pa.schema(list(fields.values())))
+
+
+def _in(column: str, top: str) -> bool:
+    return column == top or column.startswith(top + ".")
 
 
 def _found(fields: Sequence[pa.Field], column: str) -> pa.Field | None:

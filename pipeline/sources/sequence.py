@@ -161,6 +161,12 @@ class SequenceSource:
         return MemorySource(self.read(some)).fingerprint()
 
 
+def is_dataset(values: Any) -> bool:
+    """Whether a value within a dict is a dataset of its own, and no column."""
+    shown = hasattr(values, "features") and hasattr(values, "column_names")
+    return is_table(values) or batched(values) or shown or hasattr(values, "random_map")
+
+
 def is_table(values: Any) -> bool:
     """Whether an object is a table: named columns that Arrow can take over.
 

@@ -121,7 +121,10 @@ def _arrow(new: Callable[..., Any], codec: str | None) -> Callable[[Path], None]
 
 
 def _text(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data) and None
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
 
 
 def _megatron(path: Path) -> None:

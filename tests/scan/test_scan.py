@@ -305,14 +305,10 @@ def test_damaged_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match=r"has shape \(3,\), not \(10,\)"):
         _ = Scanned(str(tmp_path)).values
     np.save(column, np.array([None]), allow_pickle=True)
-    with pytest.raises(
-        ScanError, match=r"cannot read .*column-0.* Delete the folder and scan again"
-    ):
+    with pytest.raises(ScanError, match=r"cannot read .*column-0.* Delete the folder"):
         _ = Scanned(str(tmp_path)).values
     column.unlink()
-    with pytest.raises(
-        ScanError, match=r"cannot read .*column-0.* Delete the folder and scan again"
-    ):
+    with pytest.raises(ScanError, match=r"cannot read .*column-0.* Delete the folder"):
         _ = Scanned(str(tmp_path)).values
 
 

@@ -48,15 +48,18 @@ def pread(handle: int, start: int, stop: int) -> bytes:
 
 
 class LocalFile:
-    """A regular file of our own, open for reading until nobody uses it any more.
+    """A regular file of our own, open until nobody uses it any more.
+
+    Args:
+        path, flags: as of `open_regular`.
 
     Raises:
         OSError: as of `open_regular`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> None:
         self.path = os.fspath(path)
-        self.fd = open_regular(path)
+        self.fd = open_regular(path, flags)
         weakref.finalize(self, os.close, self.fd).atexit = False
 
     @property
