@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import OpenFiles
+from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
@@ -69,7 +71,7 @@ class TokenSource:
 
         # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
         counted = f"tokens of {kind} 1" if kind else ""
-        tokens = Files.counted(paths, count, storage, kind=counted, empty=True)
+        tokens = Files.counted(paths, count, storage, kind=counted, empty=True, sane=_is_sane)
         found = [TokenFile(dtype, offset, tuple(shape)) for dtype, offset, shape in tokens.more]
         self._dtype = one_type(tokens.paths, found)
         self._offsets = np.array([f.offset for f in found], np.int64)
@@ -196,6 +198,16 @@ class TokenSource:
     def close(self) -> None:
         """Let go of all mappings; reading brings them back."""
         self._maps.clear()
+
+
+def _is_sane(facts: Facts) -> bool:
+    """Whether facts from a manifest have the form of a `TokenFile`."""
+    try:
+        dtype, offset, shape = facts.more
+        whole = all(type(n) is int and 0 <= n < 1 << 48 for n in (offset, *shape))
+        return isinstance(dtype, str) and whole and math.prod(shape) == facts.records
+    except (TypeError, ValueError):
+        return False
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:
