@@ -228,30 +228,22 @@ def test_single_urls_are_asked_for_together(gcs: Gcs) -> None:
     assert expand("file:///dev/../etc/hostname")[0].path == "/etc/hostname"
 
 
-@pytest.mark.parametrize(
-    "more", [None, 0, -1, "x", [], ["<u2", 1 << 50, [3]], ["<u2", 0, "x"], [1]]
-)
-def test_what_cannot_be_of_tokens_or_array_records_is_left_out(tmp_path: Path, more: Any) -> None:
+@pytest.mark.parametrize("more", [None, 0, -1, "x", [], [1], 1 << 50, 2.5])
+def test_what_cannot_be_of_array_records_is_left_out(tmp_path: Path, more: Any) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    from pipeline.sources import ArrayRecordSource, TokenSource
+    from pipeline.sources import ArrayRecordSource
 
-    np.arange(5, dtype=np.uint16).tofile(tmp_path / "a.bin")
-    writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:2")
+    path = tmp_path / "a.array_record"
+    writer = ArrayRecordWriter(str(path), "group_size:2")
     for i in range(5):
         writer.write(bytes([i]))
     writer.close()
-    for path, make in (
-        ("a.bin", lambda p: TokenSource(p, "uint16")),
-        ("a.array_record", ArrayRecordSource),
-    ):
-        (tmp_path / manifest.NAME).unlink(missing_ok=True)
-        make(str(tmp_path / path)).files.write_manifest()
-        noted = json.loads((tmp_path / manifest.NAME).read_text())
-        (rows,) = noted["kinds"].values()
-        assert rows[path][3]
-        rows[path][3] = more
-        (tmp_path / manifest.NAME).write_text(json.dumps(noted))
-        source = make(str(tmp_path / path))
-        assert len(source.read(np.arange(5))) == len(source) == 5
-        source.close()
+    ArrayRecordSource(path).files.write_manifest()
+    noted = json.loads((tmp_path / manifest.NAME).read_text())
+    noted["kinds"]["array_record"][path.name][3] = more
+    (tmp_path / manifest.NAME).write_text(json.dumps(noted))
+    source = ArrayRecordSource(path)
+    assert source.chunk_bounds.tolist() == [0, 2, 4, 5]
+    assert source.read(np.arange(5)) == [bytes([i]) for i in range(5)]
+    source.close()
