@@ -239,11 +239,12 @@ def test_what_cannot_be_of_array_records_is_left_out(tmp_path: Path, more: Any) 
     for i in range(5):
         writer.write(bytes([i]))
     writer.close()
+    fresh = ArrayRecordSource(path).chunk_bounds.tolist()
     ArrayRecordSource(path).files.write_manifest()
     noted = json.loads((tmp_path / manifest.NAME).read_text())
     noted["kinds"]["array_record"][path.name][3] = more
     (tmp_path / manifest.NAME).write_text(json.dumps(noted))
     source = ArrayRecordSource(path)
-    assert source.chunk_bounds.tolist() == [0, 2, 4, 5]
     assert source.read(np.arange(5)) == [bytes([i]) for i in range(5)]
+    assert source.chunk_bounds.tolist() == fresh
     source.close()
