@@ -11,6 +11,10 @@ class ChainError(PipelineError, ValueError):
     """A dataset was chained in a way that cannot work: change the chain."""
 
 
+class OptionError(PipelineError, TypeError):
+    """There is no option of that name here: use the one that the message names."""
+
+
 class PositionError(PipelineError, IndexError):
     """A record, row or step lies outside its range: ask for one inside."""
 
@@ -32,7 +36,13 @@ class MissingFileError(StorageError, FileNotFoundError):
 
 
 class RecordError(SourceError):
-    """One record cannot be read or decoded: skip, repair or rewrite it."""
+    """One record cannot be read or decoded: skip, repair or rewrite it.
+
+    Attributes:
+        alike: the source's records that fail for the same reason, if that is known.
+    """
+
+    alike: range | None = None
 
 
 class ScanError(PipelineError, ValueError):

@@ -36,6 +36,11 @@ class Place:
         self.root, self._storage = root.rstrip("/") or "/", Storage(options=dict(options or {}))
         self._remote = is_url(root)
 
+    @property
+    def storage(self) -> Storage | None:
+        """How sources reach the files."""
+        return self._storage if self._remote else None
+
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
