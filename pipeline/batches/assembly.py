@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.batches.streams import Take
+from pipeline.batches.stream import Take
 from pipeline.block import Columns, Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import BatchError

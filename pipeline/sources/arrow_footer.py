@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.sources.complaints import parsing, unreadable
-from pipeline.sources.storage.ranges import Span
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 _MAGIC, _FEATHER_1 = b"ARROW1", b"FEA1"

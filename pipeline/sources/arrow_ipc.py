@@ -21,7 +21,8 @@ from pipeline.sources.indices import inside
 from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.files import Files, Paths, expand
 from pipeline.sources.storage.lru import OpenFiles
-from pipeline.sources.storage.ranges import RangeFile, Span, opening
+from pipeline.sources.storage.ranges import RangeFile, opening
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
 

@@ -14,9 +14,10 @@ from pipeline.block import Int64s
 from pipeline.checks import byte_count
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Found, Paths, expand, unreadable
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Range, Stat, Storage
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class BagzSource(FramedSource):
         *,
         compression: Literal["auto", "zstd", "none"] = "auto",
         storage: Storage | None = None,
-        record_limit: int | str = "512MiB",
+        record_limit: int | str = "256MiB",
     ) -> None:
         if compression not in ("auto", "zstd", "none"):
             raise SourceError(f'{compression=}: choose "auto", "zstd" or "none"')
@@ -101,10 +102,11 @@ class BagzSource(FramedSource):
     def _has_frames(self, file: int) -> bool:
         """Whether any record of a sample is a zstd frame. One record alone may be a damaged one."""
         index, path = self._index(file), self._files.paths[file]
-        filled = np.flatnonzero(index["stop"] - index["start"] >= len(_MAGIC))
+        filled = np.flatnonzero(index["stop"] > index["start"])
         some = filled[np.linspace(0, len(filled) - 1, min(_SAMPLE, len(filled)), dtype=np.int64)]
-        start = index["start"][some]
-        heads = read_spans(self._files, np.full(len(some), file), start, start + len(_MAGIC))
+        start, stop = index["start"][some], index["stop"][some]
+        end = np.minimum(stop, start + len(_MAGIC))
+        heads = read_spans(self._files, np.full(len(some), file), start, end)
         found = len(heads) < 2 or any(head == _MAGIC for head in heads)
         if not found:
             LOGGER.warning(f"{path} is named .bagz, but its records are not compressed")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import MissingFileError, PipelineError, SourceError, StorageError
 
+LOGGER = logging.getLogger("pipeline")
+_SAID: set[object] = set()
+_REMEDY = "Rewrite it, or remove it from paths."
 _LONGEST = 300  # characters of a parser's own message
 
 
 @contextmanager
 def parsing(
-    path: str, offset: int | None = None, error: type[PipelineError] = SourceError
+    path: str,
+    offset: int | None = None,
+    error: type[PipelineError] = SourceError,
+    remedy: str = _REMEDY,
 ) -> Generator[None]:
     """Turn whatever a parser raises about damaged bytes into an error that names file and place.
 
@@ -25,6 +32,7 @@ def parsing(
         path: the file.
         offset: the byte at which the parsed part begins, if that is known.
         error: the class to raise: RecordError for one record, ScanError for scans.
+        remedy: the last sentence of the message.
 
     >>> with parsing("a.npy", 10):
     ...     bytes(-1)
@@ -41,10 +49,15 @@ def parsing(
             raise
         place = path if offset is None else f"{path}, at byte {offset}"
         name = "" if type(e).__name__ in str(e) else f"{type(e).__name__}: "
-        raise error(_cannot_read(place, f"{name}{e}")) from e
+        raise error(_cannot_read(place, f"{name}{e}", remedy)) from e
 
 
-def parsed_json(data: bytes | str, path: str, error: type[PipelineError] = SourceError) -> Any:
+def parsed_json(
+    data: bytes | str,
+    path: str,
+    error: type[PipelineError] = SourceError,
+    remedy: str = _REMEDY,
+) -> Any:
     """JSON from a file that anybody may have written.
 
     Raises:
@@ -54,7 +67,7 @@ def parsed_json(data: bytes | str, path: str, error: type[PipelineError] = Sourc
     >>> parsed_json(b'{"rows": 3}', "scan.json")
     {'rows': 3}
     """
-    with parsing(path, error=error):
+    with parsing(path, error=error, remedy=remedy):
         return json.loads(data, parse_int=_whole, parse_constant=_refused)
 
 
@@ -69,13 +82,20 @@ def _refused(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _cannot_read(place: str, reason: object) -> str:
-    return f"cannot read {place}: {_words(reason)}. Rewrite it, or remove it from paths."
+def _cannot_read(place: str, reason: object, remedy: str = _REMEDY) -> str:
+    return f"cannot read {place}: {_words(reason)}. {remedy}"
 
 
 def _words(reason: object) -> str:
     text = " ".join(str(reason).split()).rstrip(".") or "no reason given"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def warn_once(message: str, about: object = None) -> None:
+    """Log a warning, once for each message, or for each thing that it is about."""
+    if (key := message if about is None else about) not in _SAID:
+        _SAID.add(key)
+        LOGGER.warning(message)
 
 
 def unreadable(path: str, reason: object) -> SourceError:

@@ -111,7 +111,8 @@ def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
     if (saved := open_saved(path, storage)) is not None:
         return saved
     files, opened = found(path, storage=storage)
-    return opened(files)
+    # with the pattern, by which a manifest tells what is missing
+    return opened([Found.of(file.stat, os.fspath(path)) for file in files])
 
 
 def found(

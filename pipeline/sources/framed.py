@@ -12,10 +12,10 @@ from pipeline.errors import RecordError
 from pipeline.sources.complaints import changed, parsing, unreadable
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
+from pipeline.sources.storage.arrays import Arrays, memory_of
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import LRU
-from pipeline.sources.storage.side_index import Arrays, memory_of
 from pipeline.sources.storage.storage import Stat, Storage
 
 _SCANNED = (

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.sources.complaints import unreadable
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.gather import pieces
-from pipeline.sources.storage.side_index import Arrays
 from pipeline.sources.storage.storage import Stat, Storage
 
 _MOST = 1 << 30  # bytes of an array, which is decoded whole once

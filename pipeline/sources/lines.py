@@ -14,9 +14,10 @@ from pipeline.errors import RecordError
 from pipeline.sources.complaints import unreadable
 from pipeline.sources.framed import FramedSource, Located
 from pipeline.sources.json_array import element_spans
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces, refuse_packed
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _BOM = b"\xef\xbb\xbf"

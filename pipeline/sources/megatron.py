@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Files, Found, Paths, expand, unreadable
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
 

@@ -19,7 +19,7 @@ from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.lru import LRU
-from pipeline.sources.storage.ranges import Span
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tabular import TabularSource
 

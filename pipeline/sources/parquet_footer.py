@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.sources.complaints import parsing, unreadable
-from pipeline.sources.storage.ranges import RangeFile, Span, merged, opening
+from pipeline.sources.storage.ranges import RangeFile, opening
+from pipeline.sources.storage.spans import Span, merged
 from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:

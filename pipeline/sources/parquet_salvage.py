@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pipeline.sources.chunks import damage
 from pipeline.sources.parquet_footer import Footer
 from pipeline.sources.parquet_int96 import out_of_nanoseconds
-from pipeline.sources.storage.ranges import RangeFile, Span
+from pipeline.sources.storage.ranges import RangeFile
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 if TYPE_CHECKING:

@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 from pipeline.block import Columns, Int64s
 from pipeline.sources.arrow import Fields
 from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
+from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
-from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.location import is_url
 from pipeline.sources.storage.storage import Range
 
 
-class TabularSource:
+class TabularSource(FileSource):
     """Files of columns, chunk after chunk. A format says how its chunks are found and decoded."""
 
     _format: ClassVar[str]  # names it in fingerprints
     _pickled: ClassVar[tuple[str, ...]]  # attributes that a pickle holds; the rest is made afresh
-    _files: Files
+    _unit = "rows"
     _fields: Fields
     _cache_bytes: int
     _chunks: Chunks
@@ -37,6 +37,11 @@ class TabularSource:
         """Bytes that fetching a chunk takes."""
         raise NotImplementedError
 
+    @property
+    def fields(self) -> Fields:
+        """Names and plain types of the columns wanted, and what becomes of nulls."""
+        return self._fields
+
     def _chunked(self, counts: Sequence[Int64s], *, costly: bool) -> None:
         # counts: rows of each chunk of each file
         self._cores = Cores()
@@ -52,18 +57,6 @@ class TabularSource:
         self.__dict__.update(state)
         self._begin()
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        files, name = self._files.paths, type(self).__name__
-        return f"{name}({len(files)} files from {files[0]!r}, {len(self)} rows)"
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
     def read(self, indices: Int64s) -> Columns:
         """Rows by index, in the order asked, repeats included: `Columns` of n rows, copied.
 
@@ -77,10 +70,6 @@ class TabularSource:
             OSError: storage failed.
         """
         return self._chunks.read(indices)
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each row's file, and its index in that file."""
-        return self._files.where(indices)
 
     def fingerprint(self) -> str:
         """Hex digest of base names, sizes, counts, columns and types; directories do not enter."""

@@ -11,9 +11,10 @@ from pipeline.block import Int64s
 from pipeline.errors import MissingExtraError, SourceError
 from pipeline.sources.crc32c import masked, masked_columns
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import Window, refuse_packed
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _HEAD, _FOOT = 12, 4  # bytes around a record: its length and the checksum of that; its checksum

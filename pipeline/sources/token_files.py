@@ -137,11 +137,19 @@ def from_manifest(stat: Stat, tokens: int, facts: Any) -> TokenFile:
     """
     with parsing(f"the manifest of {stat.path}"):
         dtype, offset, shape = facts
-        found = TokenFile(dtype and stored(dtype), offset, tuple(shape))
+        found = TokenFile(_known(dtype) if tokens else str(dtype), offset, tuple(shape))
         sizes = [tokens, found.offset, *found.shape]
         if not all(type(n) is int and n >= 0 for n in sizes) or found.tokens != tokens:
             raise ValueError(f"{tokens} tokens, {facts}")
-    return _checked(stat, found, None) if dtype else found
+    return _checked(stat, found, None) if found.dtype else found
+
+
+def _known(dtype: Any) -> str:
+    """The code of a type that a file gives by name."""
+    try:
+        return stored(dtype)
+    except SourceError as e:  # it does not name the file
+        raise ValueError(str(e)) from e
 
 
 def _checked(stat: Stat, found: TokenFile, dtype: str | None) -> TokenFile:
@@ -175,7 +183,4 @@ def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
         if side.size > _SIDECAR:
             raise ValueError(f"it has {side.size} bytes")
         said = parsed_json(storage.read([side.range(0, side.size)])[0], side.path)
-        try:
-            return stored(said["dtype"])
-        except SourceError as e:
-            raise ValueError(str(e)) from e
+        return _known(said["dtype"])

@@ -11,9 +11,10 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.tar import Member, members
 

@@ -58,9 +58,10 @@ def _url(path: str) -> Any:
     return ArrayRecordSource(url)
 
 
-def _bagz(**options: Any) -> Callable[[Path], None]:
+def _bagz(**options: Callable[[], Any]) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        with bagz.Writer(str(path), bagz.Writer.Options(**options)) as writer:
+        made = bagz.Writer.Options(**{name: option() for name, option in options.items()})
+        with bagz.Writer(str(path), made) as writer:
             for i in range(20):
                 writer.write(writers.payload(i) * (i % 5))
 
@@ -120,7 +121,10 @@ def _arrow(new: Callable[..., Any], codec: str | None) -> Callable[[Path], None]
 
 
 def _text(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data) and None
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
 
 
 def _megatron(path: Path) -> None:
@@ -136,9 +140,12 @@ KINDS = [
     Kind("c.array_record", _array_record("group_size:3,brotli"), _url),
     Kind("d.array_record", _array_record("group_size:1,snappy"), _url),
     Kind("a.bagz", _bagz(), BagzSource),
-    Kind("b.bagz", _bagz(compression=bagz.CompressionNone()), BagzSource),
+    Kind("b.bagz", _bagz(compression=bagz.CompressionNone), BagzSource),
     Kind(
-        "c.bagz", _bagz(limits_placement=bagz.LimitsPlacement.SEPARATE), BagzSource, "limits.c.bagz"
+        "c.bagz",
+        _bagz(limits_placement=lambda: bagz.LimitsPlacement.SEPARATE),
+        BagzSource,
+        "limits.c.bagz",
     ),
     Kind("a.tfrecord", lambda p: writers.tfrecord(p, range(20)), TFRecordSource),
     Kind(

@@ -16,9 +16,8 @@ from pipeline.errors import PipelineError, RecordError
 from tests.fuzz.files import KINDS, Kind, example
 from tests.fuzz.mutations import mutated
 
-# `make test-all` asks for 50,000; LOCKSTEP_FUZZ_SEED looks at others
-COUNT = int(os.environ.get("LOCKSTEP_FUZZ", "560"))
-SEED = os.environ.get("LOCKSTEP_FUZZ_SEED", "0")
+SEED = os.environ.get("LOCKSTEP_FUZZ_SEED", "0")  # others look at other mutations
+COUNTS = [560, pytest.param(50_000, marks=pytest.mark.long)]  # over all kinds together
 SECONDS = 1.0
 
 
@@ -50,9 +49,14 @@ def exercise(kind: Kind, path: str) -> str:
     return ""
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 def test_damaged_files(
-    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    tmp_path: Path,
+    kind: Kind,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "fuzz-cache"))
     folder = tmp_path / "fuzz"
@@ -62,7 +66,7 @@ def test_damaged_files(
     assert exercise(kind, str(path)) == ""
     target = folder / (kind.damaged or kind.name)
     whole, wrong = target.read_bytes(), list[str]()
-    for number in range(-(-COUNT // len(KINDS))):
+    for number in range(-(-count // len(KINDS))):
         rng = random.Random(f"{SEED} {kind.name} {number}")
         target.write_bytes(mutated(whole, rng))
         start = time.process_time()
@@ -74,10 +78,11 @@ def test_damaged_files(
     assert not wrong, f"{len(wrong)} of them:\n" + "\n".join(wrong[:20])
 
 
-def test_damaged_examples() -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_damaged_examples(count: int) -> None:
     whole = example()
     assert set(parse_example(whole)) == {"id", "t", "f"}
-    for number in range(COUNT // 10):
+    for number in range(count // 10):
         data = mutated(whole, random.Random(f"{SEED} example {number}"))
         start = time.process_time()
         with contextlib.suppress(ValueError):

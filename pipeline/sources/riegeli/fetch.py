@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.sources.riegeli.chunks import Records, cut, decode
 from pipeline.sources.riegeli.index import Index
+from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.storage import Stat, Storage
 
 _AT_ONCE = 64 << 20  # packed bytes that are taken apart together
@@ -86,13 +87,8 @@ def fetch(stats: Sequence[Stat], wanted: Wanted, storage: Storage) -> Records:
         DamagedError, UnfamiliarError: by number among those wanted.
         OSError: a file cannot be read, or is shorter than it was.
     """
-    # neighbours are one span
-    near = (wanted.file[1:] == wanted.file[:-1]) & (wanted.starts[1:] == wanted.stops[:-1])
-    first = np.flatnonzero(np.concatenate([[True], ~near]))
-    last = np.concatenate([first[1:], [len(wanted.file)]]) - 1
-    begins, ends = wanted.starts[first], wanted.stops[last]
-    spans = zip(wanted.file[first].tolist(), begins.tolist(), ends.tolist(), strict=True)
+    runs = merge(wanted.file, wanted.starts, wanted.stops, gap=0)
+    spans = zip(runs.file.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
     data = storage.read([stats[file].range(start, stop) for file, start, stop in spans])
-    which = np.repeat(np.arange(len(first)), last - first + 1)
-    chunks = cut(data, begins, which, wanted.starts, wanted.stops)
+    chunks = cut(data, runs.start, runs.run, wanted.starts, wanted.stops)
     return decode(chunks, wanted.counts)
