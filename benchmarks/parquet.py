@@ -48,8 +48,8 @@ def reading(dataset: Dataset, batch: int, rows: int = ROWS) -> Callable[[], None
     """A pass over the first rows, by batches of positions."""
 
     def read() -> None:
-        source = dataset.chain.root.source  # pyright: ignore[reportAttributeAccessIssue]
-        source.close()  # nothing kept from the pass before
+        source = dataset.components[0].source
+        source.close()  # pyright: ignore[reportAttributeAccessIssue] # nothing kept from the pass before
         for start in range(0, rows, batch):
             dataset.read(np.arange(start, min(rows, start + batch)))
 
@@ -165,7 +165,7 @@ def _epoch(urls: list[str], storage: Storage, weather: str) -> None:
         dataset = Dataset(ParquetSource(urls, storage=storage), seed=1).shuffle(chunks=16)
 
         def run() -> None:
-            dataset.chain.root.source.close()  # pyright: ignore[reportAttributeAccessIssue]
+            dataset.components[0].source.close()  # pyright: ignore[reportAttributeAccessIssue]
             with Loader(dataset, 128, workers=Threads(workers) if workers else 0) as loader:
                 assert sum(len(batch["id"]) for batch in loader) == FAR
 

@@ -3,9 +3,9 @@
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
+from pipeline.combine import concatenate, interleave, mix, zip_datasets
 from pipeline.dataset import Dataset
 from pipeline.feed import JaxFeed, TorchFeed
-from pipeline.joins import concatenate, interleave, mix, zip_datasets
 from pipeline.loader import Loader
 from pipeline.sampling.scanned import Scanned
 from pipeline.scan import scan
@@ -72,3 +72,8 @@ __all__ = [
     "scan",
     "zip_datasets",
 ]
+
+
+def __dir__() -> list[str]:
+    # what Tab offers: the public names, not the modules that they come from
+    return [*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__"]

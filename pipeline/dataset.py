@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal, overload
 
@@ -10,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, as_int64
-from pipeline.cache import Cached
-from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import flag, function, whole
-from pipeline.errors import ChainError, LengthError, PositionError
-from pipeline.lanes import lane_blocks
-from pipeline.packing import PackedRoot
-from pipeline.runs import runs_of
-from pipeline.sampling.chunks import Chunks
+from pipeline.errors import ChainError, LengthError, PositionError, ScanError
+from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
+from pipeline.nodes.node import Node
+from pipeline.nodes.packed import documents_of
+from pipeline.nodes.scope import Stage
+from pipeline.sampling.chunks import RUN, Bounded, Chunks, Even
 from pipeline.sampling.flagged import Flagged
+from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.scanned import Scanned
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice, sliced
-from pipeline.scannable import check_in_place, scanned_part
 from pipeline.sources import source_of
 from pipeline.transforms import (
     Bucket,
@@ -38,7 +38,7 @@ from pipeline.transforms import (
     collate_block,
 )
 from pipeline.tree import map_leaves
-from pipeline.types import ArraySpec, At, Component, Order, Root, describe
+from pipeline.types import ArraySpec, At, Component, Transform, describe
 
 MOST_LANES = 1 << 16
 
@@ -62,20 +62,11 @@ class Dataset:
     True
     """
 
-    __slots__ = ("chain",)
+    __slots__ = ("top",)
 
     def __init__(self, source: Any, *, seed: int = 0) -> None:
         seed = whole("seed", seed, -(1 << 62))
-        self.chain = Chain(Leaf(source_of(source)), (), seed, 1)
-
-    def _with(
-        self, *stages: Stage, lanes: int | None = None, on_error: str | None = None
-    ) -> Dataset:
-        new = object.__new__(Dataset)
-        c = self.chain
-        lanes = c.lanes if lanes is None else lanes
-        new.chain = Chain(c.root, stages, c.seed, lanes, on_error or c.on_error)
-        return new
+        self.top = Part(Leaf(source_of(source)), seed)
 
     # ---- chaining
 
@@ -128,7 +119,9 @@ class Dataset:
         self._refuse_counted("shuffle")
         if run is not None:
             run = whole("shuffle run", run, 1)
-        return Chunks(whole("shuffle chunks", chunks, 1), runs_of(self.chain, run))
+        bounds = self.top.node.chunks(run is None)
+        runs = Even(self.top.length, run or RUN) if bounds is None else Bounded(bounds)
+        return Chunks(whole("shuffle chunks", chunks, 1), runs)
 
     def repeat(self, epochs: int | None = None) -> Dataset:
         """The dataset `epochs` times over, or endlessly; batches then run across epochs.
@@ -138,9 +131,9 @@ class Dataset:
         """
         if epochs is not None:
             epochs = whole("repeat epochs", epochs, 1)
-        stage, c = Repeat(epochs), self.chain
-        self._refuse(stage)
-        return self._with(*c.stages[: c.split], stage, *c.stages[c.split :])
+        repeat = Repeat(epochs)
+        self._refuse(repeat)
+        return of_part(self.top.repeated(repeat))
 
     def limit(self, n: int) -> Dataset:
         """The first n rows, or all if there are fewer: `ds[:n]`, endless datasets included.
@@ -153,12 +146,10 @@ class Dataset:
         """
         if self.counted:
             raise ChainError(
-                f"limit({n}) needs rows by position, but {self.chain.counting} counts rows "
+                f"limit({n}) needs rows by position, but {self.top.counting} counts rows "
                 "as they come. Limit the rows beneath it, or end passes with Loader(steps=)."
             )
-        return self._with(
-            *self.chain.stages, Slice(0, 1, min(whole("limit", n, 0), self.chain.length))
-        )
+        return self._ordered(Slice(0, 1, min(whole("limit", n, 0), self.top.length)))
 
     def map(
         self, f: Callable[[Any], Any], *, batched: bool = False, name: str | None = None
@@ -223,7 +214,7 @@ class Dataset:
         """
         block = whole("block", block, 1)
         if isinstance(p, Scanned):
-            return self._kept(p, name or "kept")
+            return self._flagged(p, name or "kept")
         return self._transformed(Filter(function("filter", p), name or code_name(p), block))
 
     def flat_map(
@@ -329,8 +320,9 @@ class Dataset:
         if lengths is None:
             return self._transformed(stage)
         self._refuse_counted("pack(lengths=…)")
-        c = self.chain
-        return standing_on(PackedRoot(c, stage, lengths), c.seed, c.on_error)
+        top = self.top
+        documents = documents_of(top, stage, lengths)
+        return standing_on(Packed(documents, stage, lengths), top.seed, top.on_error)
 
     def lanes(self, n: int) -> Dataset:
         """Deal a counted dataset's blocks to n lanes, so that up to n hosts can share it.
@@ -345,7 +337,7 @@ class Dataset:
                 f"lanes({n}): only counted datasets have lanes, any number of hosts can share this "
                 "one by rows. Put .lanes after filter, flat_map or pack."
             )
-        return self._with(*self.chain.stages, lanes=whole("lanes", n, 1, most=MOST_LANES))
+        return of_part(replace(self.top, lanes=whole("lanes", n, 1, most=MOST_LANES)))
 
     def cache(self, path: str | PathLike[str] | None = None) -> Dataset:
         """The same rows, each made once and then kept; of an indexed dataset whose rows stay.
@@ -366,15 +358,13 @@ class Dataset:
         >>> sorted(ds.head(4))
         [0, 1, 4, 9]
         """
-        c, folder = self.chain, None if path is None else str(fspath(path))
+        top, folder = self.top, None if path is None else str(fspath(path))
         if folder is not None and "://" in folder:
             raise ChainError(
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )
-        kept = Cached(Chain(c.root, c.stages, c.seed, c.lanes), folder)
-        new = object.__new__(Dataset)
-        new.chain = Chain(kept, (), c.seed, 1, c.on_error)
-        return new
+        check_cacheable(top.node, any(part.skips for part in top.parts.values()))
+        return of_part(replace(top, node=Cached(top.node, top.seed, folder)))
 
     def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
         """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
@@ -391,43 +381,49 @@ class Dataset:
         """
         if action not in ("raise", "skip"):
             raise ChainError(f'on_error({action!r}): choose "raise" or "skip"')
-        return self._with(*self.chain.stages, on_error=action)
+        return of_part(replace(self.top, on_error=action))
 
-    def _ordered(self, stage: Order) -> Dataset:
-        self._refuse_counted(stage.kind)
-        self._refuse(stage)
-        return self._transformed(stage)
+    def _ordered(self, order: Order) -> Dataset:
+        self._refuse_counted(order.kind)
+        self._refuse(order)
+        self._check_name(order, self.top.stages)
+        return of_part(self.top.ordered(order))
 
-    def _kept(self, flags: Scanned, name: str) -> Dataset:
+    def _flagged(self, flags: Scanned, name: str) -> Dataset:
         self._refuse_counted("filter(scanned)")
-        check_in_place(self.chain, scanned_part(self.chain, flags, "filter"), "filter")
+        between = self.top.node.moved(self.top.scanned(flags, "filter"))
+        if between is not None:
+            raise ScanError(
+                f"filter is by the positions of the dataset scanned, but {between.kind} "
+                f"'{between.name}' stands between: filter before it"
+            )
         return self._ordered(Flagged(flags, name))
 
-    def _transformed(self, stage: Stage) -> Dataset:
-        if not isinstance(stage.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ChainError(f"{stage.kind}(name={stage.name!r}): give a string")
-        self._refuse_twin(stage)
-        return self._with(*self.chain.stages, stage)
+    def _transformed(self, transform: Transform) -> Dataset:
+        # rows of parts carry the same provenance, which is all that random values depend on
+        self._check_name(transform, (*self.top.stages, *self.top.stages_of_parts()))
+        return of_part(self.top.transformed(transform))
 
-    def _refuse(self, stage: Order) -> None:
-        why = stage.refusal(self.chain.length)
+    def _refuse(self, order: Order) -> None:
+        why = order.refusal(self.top.length)
         if why:
             raise ChainError(why)
 
     def _refuse_counted(self, what: str) -> None:
         if self.counted:
             raise ChainError(
-                f"{what} needs rows by position, but {self.chain.counting} counts rows as "
+                f"{what} needs rows by position, but {self.top.counting} counts rows as "
                 f"they come. Move {what} before it."
             )
 
-    def _refuse_twin(self, stage: Stage) -> None:
-        below = self.chain.below() if stage.kind == "random_map" else ()
-        beside = [*self.chain.before, *self.chain.stages, *below]
-        twins = [s for s in beside if (s.kind, s.name) == (stage.kind, stage.name)]
-        if stage.random and twins:
+    @staticmethod
+    def _check_name(stage: Stage, others: Iterable[Stage]) -> None:
+        name: Any = stage.name
+        if not isinstance(name, str):
+            raise ChainError(f"{stage.kind}(name={name!r}): give a string")
+        if stage.random and (stage.kind, name) in [(s.kind, s.name) for s in others]:
             raise ChainError(
-                f"two {stage.kind} stages are named {stage.name!r}: they would draw the same "
+                f"two {stage.kind} stages are named {name!r}: they would draw the same "
                 "random numbers. Give one of them name=."
             )
 
@@ -436,31 +432,28 @@ class Dataset:
     @property
     def counted(self) -> bool:
         """True once a filter, flat_map or pack decides how many rows there are."""
-        return self.chain.counted
+        return self.top.streamed
 
     @property
     def endless(self) -> bool:
         """True if passes over it never end."""
-        return not self.chain.ends
+        return not self.top.ends
 
     @property
     def components(self) -> tuple[Component, ...]:
         """The sources, in the order that `Origin.component` counts them."""
-        return self.chain.root.components(())
+        return self.top.components
 
     def __len__(self) -> int:
         if self.counted or self.endless:
             why = "its rows are counted as they come" if self.counted else "it never ends"
             raise LengthError(f"this dataset has no length: {why}. Use steps= to end a pass.")
-        return self.chain.length
+        return self.top.length
 
     def __repr__(self) -> str:
         head = ", ".join(type(c.source).__name__ for c in self.components)
-        held = self.chain.before
-        lines = [s.fingerprint() for s in held] + ["cache"] * bool(held)
-        lines += [s.fingerprint() for s in self.chain.stages]
-        stages = "".join(f"\n  .{line}" for line in lines)
-        return f"Dataset({head}, seed={self.chain.seed}){stages}"
+        stages = "".join(f"\n  .{line}" for line in self.top.node.lines())
+        return f"Dataset({head}, seed={self.top.seed}){stages}"
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name; two datasets with equal ones are the same.
@@ -468,7 +461,7 @@ class Dataset:
         >>> sorted(Dataset(range(3)).shuffle().fingerprint())
         ['seed', 'source', 'stages.0']
         """
-        return self.chain.fingerprint()
+        return self.top.fingerprint()
 
     @property
     def spec(self) -> Any:
@@ -483,7 +476,7 @@ class Dataset:
 
     def _first(self) -> Block:
         if not self.counted:
-            if self.chain.length == 0:
+            if self.top.length == 0:
                 raise PositionError("an empty dataset has no spec: there is no row to look at")
             return self.read(np.zeros(1, np.int64))
         for block in self._stream():
@@ -509,26 +502,26 @@ class Dataset:
         """
         self._refuse_counted("read")
         index = as_int64(positions)
-        n = self.chain.length
+        n = self.top.length
         bad = index[(index < 0) | (index >= n)]
         if len(bad):
             raise PositionError(
                 f"positions {bad[:5].tolist()} lie outside of 0..{n - 1}: the dataset has {n} rows"
             )
         turn = np.full(len(index), whole("epoch", epoch, 0), np.int64)
-        return self.chain.read(At(turn, turn, index))
+        return self.top.read(At(turn, turn, index))
 
     def _stream(self) -> Iterator[Block]:
         # epoch 0 (all epochs of an endless dataset), some rows at a time, in stream order
         if not self.counted:
-            for start in range(0, self.chain.length, 256):
-                stop = min(start + 256, self.chain.length)
+            for start in range(0, self.top.length, 256):
+                stop = min(start + 256, self.top.length)
                 yield self.read(np.arange(start, stop))
             return
-        if self.chain.lanes == 1:
-            yield from lane_blocks(self.chain, 0)
+        if self.top.lanes == 1:
+            yield from lane_blocks(self.top, 0)
             return
-        lanes = [_rows(lane_blocks(self.chain, lane)) for lane in range(self.chain.lanes)]
+        lanes = [_rows(lane_blocks(self.top, lane)) for lane in range(self.top.lanes)]
         while rows := [row for row in (next(lane, None) for lane in lanes) if row is not None]:
             yield from rows
 
@@ -552,16 +545,16 @@ class Dataset:
         """
         if isinstance(item, slice):
             self._refuse_counted("slice")
-            return self._with(*self.chain.stages, sliced(item, self.chain.length))
+            return self._ordered(sliced(item, self.top.length))
         if isinstance(item, list | tuple | range) or (isinstance(item, np.ndarray) and item.ndim):
             self._refuse_counted("ds[positions]")
-            return self._with(*self.chain.stages, Select(chosen(item, self.chain.length)))
+            return self._ordered(Select(chosen(item, self.top.length)))
         self._refuse_counted("ds[i]")
         if isinstance(item, str):
             raise PositionError(
                 f"ds[{item!r}]: give a row by its number; a field of it is ds[0][{item!r}]"
             )
-        item, n = whole("row", item, -(1 << 62), PositionError), self.chain.length
+        item, n = whole("row", item, -(1 << 62), PositionError), self.top.length
         position = item + n if item < 0 and not self.endless else item
         if not 0 <= position < n:
             raise PositionError(f"row {item} of a dataset of {n} rows")
@@ -580,7 +573,7 @@ class Dataset:
         rows: list[Any] = []
         n = whole("head", n, 0)
         if not self.counted:
-            return self.read(np.arange(min(n, self.chain.length))).rows()
+            return self.read(np.arange(min(n, self.top.length))).rows()
         for block in self._stream():
             rows += block.rows()
             if len(rows) >= n:
@@ -588,11 +581,15 @@ class Dataset:
         return rows[:n]
 
 
-def standing_on(root: Root, seed: int, on_error: str = "raise") -> Dataset:
-    """The dataset of a root alone."""
-    seed = whole("seed", seed, -(1 << 62))
+def standing_on(node: Node, seed: int, on_error: str = "raise") -> Dataset:
+    """The dataset of a node on which a part begins."""
+    return of_part(Part(node, whole("seed", seed, -(1 << 62)), on_error=on_error))
+
+
+def of_part(top: Part) -> Dataset:
+    """The dataset that a part describes."""
     new = object.__new__(Dataset)
-    new.chain = Chain(root, (), seed, 1, on_error)
+    new.top = top
     return new
 
 

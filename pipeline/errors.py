@@ -11,6 +11,10 @@ class ChainError(PipelineError, ValueError):
     """A dataset was chained in a way that cannot work: change the chain."""
 
 
+class OptionError(PipelineError, TypeError):
+    """There is no option of that name here: use the one that the message names."""
+
+
 class PositionError(PipelineError, IndexError):
     """A record, row or step lies outside its range: ask for one inside."""
 

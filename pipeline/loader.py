@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from threading import get_ident
 from typing import Any, Literal
 
 from pipeline.batches.assembly import Assembly
-from pipeline.batches.hosts import share_of
+from pipeline.batches.hosts import Neighbours, share_of
 from pipeline.batches.once import Once
 from pipeline.batches.opening import open_stream
-from pipeline.batches.skipping import Skipping
+from pipeline.batches.options import check_options
+from pipeline.batches.run import Made, Run
+from pipeline.batches.skipping import MOST_STEPS, step_ranges
+from pipeline.batches.stream import Stream
 from pipeline.checkpoint import orbax
+from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge
-from pipeline.checks import function, whole
+from pipeline.checks import whole
 from pipeline.dataset import Dataset
-from pipeline.errors import (
-    BatchError,
-    ChainError,
-    HostsError,
-    LengthError,
-    PositionError,
-)
-from pipeline.frontier import SCHEDULE, frontiers
-from pipeline.lanes import late
+from pipeline.errors import ChainError, HostsError, LengthError, PositionError
 from pipeline.meter import METER
-from pipeline.provenance.exclusions import Exclusions, records_of
+from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
+from pipeline.provenance.records import records_of
 from pipeline.provenance.where import Provenance
-from pipeline.sampling.passes import Cursor
+from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.sizes import sizes_of
 from pipeline.tree import fresh
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
-
-REMAINDERS = ("keep", "drop", "pad")
-MOST_STEPS = 1 << 48
 
 
 class Loader:
@@ -83,7 +79,9 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
+        **others: Any,
     ) -> None:
+        check_options(others, remainder, steps, collate)
         if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"a Loader wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
         self._options: dict[str, Any] = {
@@ -97,38 +95,76 @@ class Loader:
             "ahead": ahead,
         }
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
-        sizes = sizes_of(batch_size)
-        if remainder not in REMAINDERS:
-            raise BatchError(f"remainder={remainder!r}: choose one of {', '.join(REMAINDERS)}")
-        if steps is not None:
-            whole("steps", steps, 1, BatchError)
-        if collate is not None:
-            function("collate", collate)
+        self._rule = sizes_of(batch_size), remainder, steps
         self._assembly = Assembly(dataset, remainder == "pad", collate)
-        # whoever collates by hand sees the very rows that stages return, and so does a late stage
-        stack = (collate is None or remainder == "pad") and not late(dataset.chain)
-        self._ahead = budget(ahead)
-        self._executor = chosen(workers).open(dataset.chain, ahead=self._ahead, stack=stack)
-        share = share_of(feed, host, hosts, sizes)
-        self._stream = open_stream(dataset.chain, self._executor, share, sizes, remainder, steps)
-        self._cursor = self._stream.start()
-        self._since, self._excluded = 0, Exclusions(dataset.components)
-        self._skipping = Skipping(self._stream)
+        self._workers, self._ahead = chosen(workers), budget(ahead)
+        self._share = share_of(feed, host, hosts, self._rule[0])
+        self._neighbours = Neighbours(feed, told=host is not None)
+        self._neighbours.check(warn=False)
         self._account = Account()
-        self._ready: deque[tuple[Any, Cursor, int]] = deque()
+        self._owner, self._last, self._checked = 0, None, -1
+        stream = self._open()
+        self._position = Position(stream.start())
+        self._run = Run(stream, self._position, self._make, self._prefetch)
+
+    def _open(self) -> Stream:
+        # whoever collates by hand sees the very rows that stages return, and so does a late stage
+        top, (_, remainder, _) = self._dataset.top, self._rule
+        stack = (self._options["collate"] is None or remainder == "pad") and not top.late
+        self._executor = self._workers.open(top, ahead=self._ahead, stack=stack)
+        self._process = os.getpid()
+        return open_stream(top, self._executor, self._share, self._rule)
+
+    @property
+    def _prefetch(self) -> int:
+        return self._feed.prefetch if self._feed else 0
+
+    # ---- one thread at a time
+
+    def _enter(self) -> int:
+        # threads take turns; a turn is taken and given back by one assignment, and between it and
+        # the test before it comes no other thread and no interrupt, as would with a lock
+        if self._process != os.getpid():
+            self._fork()
+        me = get_ident()
+        while self._owner and self._owner != me:
+            time.sleep(0.0005)
+        before, self._owner = self._owner, me
+        return before
+
+    def _fork(self) -> None:
+        # the parent's workers, and a thread of its that held a turn, are not in this process
+        self._inherited = self._executor, self._run
+        self._owner, self._checked = 0, -1
+        self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
+
+    def _running(self) -> Run:
+        # the batches of the position; those of another are not wanted any more
+        run = self._run
+        if run.position is not self._position:
+            run.cancel()
+            stream, self._checked = run.stream.at(self._position), -1
+            run = self._run = Run(stream, self._position, self._make, self._prefetch)
+        return run
+
+    def _settled(self) -> Cursor:
+        run = self._running()
+        cursor = run.settle()
+        self._position = run.position
+        return cursor
 
     # ---- going on
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self._settle().epoch
-        while self._settle().epoch == epoch:
-            if self._skipping.end(self._cursor.step) is not None:
-                self._cursor = self._skipping.next_pass(self._cursor)  # all of it is skipped
+        epoch = self.epoch
+        while self.epoch == epoch:
+            if self._left_skipped_pass():
                 return
             try:
-                yield next(self)
+                batch = self._hand_out(across=False)
             except StopIteration:
                 return
+            yield batch
 
     def __next__(self) -> Any:
         """The next batch; passes follow one another.
@@ -136,48 +172,49 @@ class Loader:
         Raises:
             StopIteration: the next pass holds no batch.
         """
-        asked = time.perf_counter()
-        while self._skipping.end(self._settle().step) is not None:
-            self._cursor = self._skipping.next_pass(self._cursor)
-        # fill before taking: an interrupt in here loses no batch
-        self._fill(1 + (self._feed.prefetch if self._feed else 0))
-        if not self._ready:
-            self._cursor = self._stream.turn(self._cursor)
-            raise StopIteration
-        self._account.handed_out(self._ready[0][0], self._ready[0][2], asked)
-        # no call from here on, where an interrupt could come between
-        batch, self._cursor, _ = self._ready[0]
-        del self._ready[0]
-        return batch
+        return self._hand_out(across=True)
 
-    def _fill(self, want: int) -> None:
-        # batches ahead, within the pass; an error among them waits until its batch is asked for
-        while len(self._ready) < want:
-            cursor = self._skipping.settled(self._ready[-1][1] if self._ready else self._cursor)
-            if self._ready and cursor.epoch != self._cursor.epoch:
-                return
+    def _hand_out(self, *, across: bool) -> Any:
+        asked, before = time.perf_counter(), self._enter()
+        try:
+            run = self._running()
+            if self._checked != run.position.cursor.epoch:
+                self._neighbours.check()
+                self._checked = run.position.cursor.epoch
+            # fill before taking: an interrupt in here loses no batch
             try:
-                self._stream.expect(cursor, self._skipping.settled)
-                made = self._make(cursor)
-            except Exception:
-                if self._ready:
-                    return
-                raise
-            if made is None:
-                return
-            self._ready.append(made)
-        self._expect(self._ready[-1][1])
+                found = run.fill(across=across)
+            finally:
+                self._position = run.position
+            if not found:
+                raise StopIteration
+            self._account.handed_out(run.ready[0][0].batch, run.ready[0][0].rows, asked)
+            # no call from here on, where an interrupt could come between
+            made, position = run.ready[0]
+            batch, _, after = made
+            self._position = run.position = position
+            self._last = after.step - 1
+            del run.ready[0]
+            return batch
+        finally:
+            self._owner = before
 
-    def _expect(self, cursor: Cursor) -> None:
-        # workers go on while the loop uses this batch; not into a pass that may never be asked for
-        cursor = self._skipping.settled(cursor)
-        if cursor.epoch == self._cursor.epoch:
-            self._stream.expect(cursor, self._skipping.settled)
+    def _left_skipped_pass(self) -> bool:
+        before = self._enter()
+        try:
+            run = self._running()
+            if not run.at_skipped_pass():
+                return False
+            run.next_pass()
+            self._position = run.position
+            return True
+        finally:
+            self._owner = before
 
-    def _make(self, cursor: Cursor) -> tuple[Any, Cursor, int] | None:
+    def _make(self, stream: Stream, cursor: Cursor) -> Made | None:
         before = METER.into(self._account.late)
         try:
-            take = self._stream.take(cursor)
+            take = stream.take(cursor)
             if take is None:
                 return None
             started = time.perf_counter()
@@ -194,23 +231,13 @@ class Loader:
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
-        return batch, take.after, len(take.block)
-
-    # ---- skipping
-
-    def _settle(self) -> Cursor:
-        # move past skipped steps before anybody asks where the loader stands
-        self._cursor = self._skipping.settled(self._cursor)
-        return self._cursor
-
-    def _clear(self) -> None:
-        self._ready.clear()
-        self._stream.forget()
+        return Made(batch, len(take.block), take.after)
 
     def close(self) -> None:
         """End what runs for this loader; its state can still be read."""
-        self._clear()
-        self._executor.close()
+        if self._owner in (0, get_ident()) and self._process == os.getpid():
+            self._run.cancel()
+        self._executor.close()  # another thread that waits for a batch gets an error
 
     def __enter__(self) -> Loader:
         return self
@@ -218,20 +245,31 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        return _reopened, (self._dataset, self._batch_size, self._options, self._position)
+
     def __len__(self) -> int:
         """Batches a pass.
 
         Raises:
             LengthError: a pass never ends, rows are counted as they come, or batch sizes change.
         """
-        if self._stream.per_pass is None:
+        per_pass = self._run.stream.per_pass
+        if per_pass is None:
             why = "a pass never ends" if self._dataset.endless else "its batch size changes"
             why = "rows are counted as they come" if self._dataset.counted else why
             raise LengthError(f"this loader has no length: {why}. Give steps=.")
-        return self._stream.per_pass
+        return per_pass
 
     def __bool__(self) -> bool:
         return True  # `if loader` asks whether there is one, also where it has no length
+
+    def __repr__(self) -> str:
+        c = self._position.cursor
+        return (
+            f"Loader(step={c.step}, epoch={c.epoch}, batch_size={self._batch_size}, "
+            f"workers={self._workers!r})"
+        )
 
     def once(self) -> Once:
         """One pass from step 0, each time it is iterated: what evaluation wants.
@@ -257,12 +295,23 @@ class Loader:
     @property
     def step(self) -> int:
         """Data step of the next batch."""
-        return self._settle().step
+        return self._ask(lambda run: self._settled().step)
 
     @property
     def epoch(self) -> int:
         """Pass of the next batch; it turns over as a pass's last batch is handed out."""
-        return self._settle().epoch
+        return self._ask(lambda run: self._settled().epoch)
+
+    @property
+    def last_step(self) -> int | None:
+        """Data step of the last batch that was handed out; None where none was since a restore.
+
+        >>> loader = Loader(Dataset(range(8)), 2)
+        >>> _ = next(loader), next(loader)
+        >>> loader.last_step, loader.step
+        (1, 2)
+        """
+        return self._last
 
     @property
     def frontier(self) -> int:
@@ -270,8 +319,8 @@ class Loader:
 
         Entries of the schedule from this row on may be added, changed or taken back on resume, with
         their datasets, and nothing that was drawn changes. Once a pass of a finite mix has ended it
-        is 2**62: where passes begin hangs on all of the schedule. Hosts that split a counted mix by
-        lanes may differ a little: the largest is right for all.
+        is 2**62: where passes begin depends on all of the schedule. Hosts that split a counted mix
+        by lanes may differ a little: the largest is right for all.
 
         Raises:
             ChainError: the dataset is no mix, with or without stages on it.
@@ -283,14 +332,22 @@ class Loader:
         >>> loader.frontier
         4
         """
-        found = frontiers(self._dataset.chain, self._settle())
-        if SCHEDULE not in found:
+        mixture = self._dataset.top.node.mixture
+        if mixture is None:
             raise ChainError("this dataset is no mix, so it has no frontier: see pipeline.mix")
-        return found[SCHEDULE]
+        return self._ask(lambda run: self._frontiers(self._settled())[mixture[0]])
+
+    def _frontiers(self, cursor: Cursor) -> dict[str, int]:
+        return self._dataset.top.frontiers(cursor.rows, cursor.lanes)
 
     def seek(self, step: int) -> None:
-        """Stand at a data step as if iterated there; O(1) if indexed, else from a known state."""
-        self._stand(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
+        """Stand at a data step as if iterated there; O(1) if indexed, else from a known state.
+
+        Raises:
+            PositionError: there is no such step, or it lies before a change of batches on resume.
+        """
+        step = whole("step", step, 0, PositionError, MOST_STEPS)
+        self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
         """Leave out the batches of these steps; or records and files, wherever they would come.
@@ -298,7 +355,8 @@ class Loader:
         It holds from where the loader stands, after every resume and on other hosts too; each host
         must be told. Earlier steps stay what they were. Where a record is left out, another one of
         the same epoch takes its place; a counted dataset goes on with its next row instead, and a
-        packed row goes with any of its documents.
+        packed row goes with any of its documents. Steps mean rows: after a resume with another
+        batch size, the rows of skipped steps are cut out of the stream.
 
         Args:
             ranges: steps, as range(100, 200).
@@ -316,30 +374,40 @@ class Loader:
         >>> sorted({2, 3} & {int(x) for batch in loader for x in batch["x"]})
         []
         """
-        skips = self._skipping.plus(ranges)
-        excluded = self._excluded.plus(self.step, records, files)
-        self._stand(self._cursor)
-        self._skipping.ranges = skips
-        if excluded.entries != self._excluded.entries:
-            self._excluded = excluded
-            self._stream.exclude(excluded, self._cursor.step)
+        steps = step_ranges(ranges, "skip")
+
+        def moved(run: Run) -> Position:
+            since = run.settle().step
+            excluded = Exclusions(self._dataset.components, run.position.exclusions)
+            entries = excluded.plus(since, records, files).entries
+            return replace(run.position.skipping(steps, self._rule), exclusions=entries)
+
+        self._move(moved)
 
     def __getitem__(self, step: int) -> Any:
         """The batch of a data step, skipped or not; the loader stays where it is."""
-        made = self._make(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))
+        step = whole("step", step, 0, PositionError, MOST_STEPS)
+        made = self._ask(lambda run: self._make(run.stream, run.stream.locate(step)))
         if made is None:
             raise PositionError(f"there is no step {step}: its pass holds no batch")
-        return made[0]
+        return made.batch
 
-    def where(self, step: int) -> Provenance:
+    def where(self, step: int | None = None) -> Provenance:
         """Provenance of this process's rows of a data step; if indexed, nothing is read.
+
+        Args:
+            step: by default that of the last batch handed out.
+
+        Raises:
+            PositionError: there is no such step, or no batch was handed out yet.
 
         >>> Loader(Dataset({"x": np.arange(8)}), 2).where(1)[0].record
         2
         """
-        origin = self._stream.origin(
-            self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS))
-        )
+        step = self._last if step is None else whole("step", step, 0, PositionError, MOST_STEPS)
+        if step is None:
+            raise PositionError("where(): no batch was handed out yet. Name a step: where(0).")
+        origin = self._ask(lambda run: run.stream.origin(run.stream.locate(step)))
         return Provenance(self._dataset.components, origin)
 
     def find(self, *records: Any, within: range | None = None) -> list[int]:
@@ -359,13 +427,34 @@ class Loader:
         >>> [5 in loader[step]["x"] for step in loader.find(5, within=range(40))]
         [True, True, True, True, True, True, True, True, True, True]
         """
+        top = self._dataset.top
         wanted = records_of(self._dataset.components, records)
         if within is None:
-            check_arithmetic(self._dataset.chain)
-            within = range(self._since, self.step)
-        within = self._skipping.steps(within)
-        steps = found_steps(self._stream, self._dataset.chain, wanted, within, self._excluded)
-        return [step for step in steps if self._skipping.end(step) is None]
+            check_arithmetic(top)
+        else:
+            step_ranges([within], "within")
+
+        def found(run: Run) -> list[int]:
+            steps = range(run.position.anchor.step, self._settled().step)
+            steps, excluded = within or steps, run.position.exclusions
+            hits = found_steps(run.stream, top, wanted, steps, excluded)
+            return [step for step in hits if run.skipping.end(step) is None]
+
+        return self._ask(found)
+
+    def _ask(self, question: Callable[[Run], Any]) -> Any:
+        before = self._enter()
+        try:
+            return question(self._running())
+        finally:
+            self._owner = before
+
+    def _move(self, moved: Callable[[Run], Position]) -> None:
+        before = self._enter()
+        try:
+            self._position = moved(self._running())
+        finally:
+            self._owner = before
 
     # ---- state
 
@@ -374,14 +463,17 @@ class Loader:
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
-        cursor = self._settle()
-        known = tuple(frontiers(self._dataset.chain, cursor).items())
-        skips, excluded = self._skipping.ranges, self._excluded.entries
-        saved = Saved(cursor, self._stream.rule, self._since, skips, excluded, known)
-        every = getattr(self._feed, "whole_states", False)
-        state = encode(saved, self._dataset.fingerprint(), whole=every)
+        before = self._enter()
+        try:
+            known = tuple(self._frontiers(self._settled()).items())
+            saved = Saved(self._position, self._rule, known)
+        finally:
+            self._owner = before
+        full = getattr(self._feed, "whole_states", False)
+        state = encode(saved, self._dataset.fingerprint(), full=full)
         if self._feed is not None and self._dataset.counted:
-            return merge(self._feed.gather(state))
+            # processes with the same rows have the same lanes
+            return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
@@ -397,29 +489,19 @@ class Loader:
         """
         saved = decode(state)
         check_dataset(state, self._dataset.fingerprint(), allow)
-        excluded = Exclusions(self._dataset.components, saved.excluded)
-        self._stream.exclude(excluded, 0)
+        before = self._enter()
         try:
-            cursor, other = self._stream.restore(saved)
-        except BaseException:
-            self._stream.exclude(self._excluded, 0)
-            raise
-        self._stand(cursor)
-        self._since = cursor.step if other else saved.since
-        self._skipping.ranges, self._excluded = saved.skips, excluded
-
-    def _stand(self, cursor: Cursor) -> None:
-        # cleared first: an interrupt leaves the old place, never batches of another
-        self._clear()
-        self._cursor = cursor
-        self._skipping.moved()
+            position = self._run.stream.restored(saved)
+            self._position, self._last = position, None
+        finally:
+            self._owner = before
 
     get_state = state_dict
     set_state = load_state_dict
 
     async def save(self, directory: Any) -> Awaitable[None]:
         """Orbax's v1 `StatefulCheckpointable`: the state of now is written in the background."""
-        if self._feed is None and not self._stream.alone:
+        if self._feed is None and not self._run.stream.alone:
             raise HostsError(
                 "this process knows only its own lanes, and each host would write over the others' "
                 "state. Use a feed, or save merge([state_dict() of each host]) yourself."
@@ -430,3 +512,11 @@ class Loader:
     async def load(self, directory: Any) -> Awaitable[None]:
         """Orbax's v1 `StatefulCheckpointable`: stand where a saved state says."""
         return await orbax.load(directory, self.load_state_dict)
+
+
+def _reopened(
+    dataset: Dataset, batch_size: Any, options: dict[str, Any], position: Position
+) -> Loader:
+    loader = Loader(dataset, batch_size, **options)
+    loader._position = position
+    return loader

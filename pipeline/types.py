@@ -36,6 +36,10 @@ class At:
         epoch, index = np.divmod(rows, n)
         return At(epoch, epoch, index)
 
+    def take(self, which: Int64s | list[int]) -> At:
+        """Some of the rows, by their place among these."""
+        return At(self.epoch[which], self.order[which], self.index[which])
+
 
 class ArraySpec:
     """Shape (without the batch axis) and dtype of one field of a row."""
@@ -131,69 +135,6 @@ class Source(Protocol):
     def read(self, indices: Int64s, /) -> Sequence[Any] | Columns:
         """Records by index, in the order asked, repeats included."""
         ...
-
-
-class Root(Protocol):
-    """What a chain stands on: one source, or several datasets made into one; indexed rows.
-
-    Optional members: `kind`, for messages; `chains`, those it is made of, by name; `stages`, of
-    this very chain that lie beneath it (a cache's); `deals`, whether rows have no positions, as
-    lanes deal them; `seeded`, whether it holds for the shuffles of this very place alone; `cycle`,
-    of an endless one, the rows after which only chance brings new ones; `horizon` with `ahead(at)`,
-    as of a source that reads ahead.
-    """
-
-    def length(self) -> int:
-        """Rows an epoch; ENDLESS if it never ends."""
-        ...
-
-    def components(self, path: tuple[str, ...]) -> tuple[Component, ...]: ...
-
-    def origin(self, at: At, path: tuple[str, ...]) -> Origin:
-        """Provenance of rows, by arithmetic."""
-        ...
-
-    def read(self, at: At, path: tuple[str, ...]) -> Block: ...
-
-    def fingerprint(self) -> dict[str, str]:
-        """What the data depends on, by name."""
-        ...
-
-
-class Order(Protocol):
-    """A stage that decides which row stands where: arithmetic on positions, nothing read.
-
-    Optional members: `above(index, order, n, site)`, at which positions rows of the dataset beneath
-    stand in one epoch's order (without it, find looks at every row); `touched(rows, n)`, how many
-    rows beneath the first rows above touch (without it, all); `seeded`, as of a root; `reshuffle`,
-    of a random one, whether each epoch has an order of its own.
-    """
-
-    # properties, so that frozen classes and class constants fit
-    @property
-    def kind(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def random(self) -> bool: ...
-
-    def length(self, n: int) -> int:
-        """Rows an epoch above n rows an epoch."""
-        ...
-
-    def period(self, n: int, period: int) -> int:
-        """Rows after which the dataset above begins anew, given length and period below."""
-        ...
-
-    def resolve(self, at: At, n: int, site: Site) -> At:
-        """Where the rows `at` of this dataset stand in the dataset of n rows beneath."""
-        ...
-
-    def refusal(self, n: int) -> str | None:
-        """Why it cannot stand on n rows, with the remedy; None if it can."""
-        ...
-
-    def fingerprint(self) -> str: ...
 
 
 class Transform(Protocol):

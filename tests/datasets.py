@@ -30,9 +30,7 @@ from pipeline import (
 )
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, PipelineError, ScanError, StreamEndError
-from pipeline.roots import seeded
 from pipeline.sampling.scanned import Scanned, key_digest
-from pipeline.scannable import scan_key
 from tests.writers import FORMATS
 
 Op = tuple[Any, ...]
@@ -155,7 +153,7 @@ class Files:
 
     def scanned(self, ds: Dataset, f: Callable[[Any], Any]) -> Scanned | None:
         """A scan of a dataset; None where its rows have no lasting places."""
-        path = self._folder / f"{key_digest(scan_key(ds.chain))}-{f.__name__}"
+        path = self._folder / f"{key_digest(ds.top.scan_key())}-{f.__name__}"
         try:
             return scan(ds, f, path=path, workers=0)
         except ChainError:
@@ -196,15 +194,12 @@ def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
     beneath = [ds]
     for i, (op, *args) in enumerate(ops):
         name = f"{'d' * depth}s{i}"
-        if op == "interleave" and seeded(ds.chain):
-            continue
         if op == "packed":
             new = packed(files, beneath, *args)
         else:
             of_files = _OF_FILES.get(op)
             new = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
-        # a scan of shuffled rows holds only where its shuffles stand
-        ds = ds if depth and seeded(new.chain) else new
+        ds = new
         beneath.append(ds)
     return ds
 
@@ -262,7 +257,7 @@ _OPS: dict[str, Callable[..., Dataset]] = {
     "mask": lambda ds, name, k: ds[np.arange(len(ds)) % k != 1] if len(ds) > 1 else ds,
     "limit": lambda ds, name, n: ds.limit(n),
     "interleave": lambda ds, name, n, cycle, run: interleave(
-        [ds, ds.limit(n)], cycle=cycle, run=run, seed=ds.chain.seed
+        [ds, ds.limit(n)], cycle=cycle, run=run, seed=ds.top.seed
     ),
     "pinned": lambda ds, name: ds.shuffle(name=name, reshuffle=False),
     "slice": lambda ds, name, a, b, c: ds[a:b:c] if len(range(len(ds))[a:b:c]) else ds,

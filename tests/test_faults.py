@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, faults
+from pipeline import Dataset, Loader
+from pipeline.nodes import faults
 
 
 class Shaky:

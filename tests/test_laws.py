@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, merge
 from pipeline.debug.digest import digest
-from pipeline.errors import MismatchError, PipelineError, StreamEndError
+from pipeline.errors import BatchError, MismatchError, PipelineError, StreamEndError
 from tests.datasets import (
     Files,
     anything,
@@ -146,7 +146,7 @@ def test_the_epoch_loop_resumes_right_from_any_step(
     whole: list[Any] = []
     try:
         loop(Loader(ds, 4, remainder=remainder), whole, 50)
-    except StreamEndError:  # a lane of a mix without rows
+    except (BatchError, StreamEndError):  # fewer rows than a batch, or a lane without any
         assume(False)
     cut: list[Any] = []
     loader = Loader(ds, 4, remainder=remainder)
@@ -291,8 +291,8 @@ LENGTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 64, 65, 127, 255, 256, 257, 509, 10
 def test_an_epoch_yields_each_record_once(n: int, hosts: int) -> None:
     for size in (hosts, 6, 96):
         for remainder in ("keep", "pad", "drop"):
-            if remainder == "drop" and n < size:
-                continue
+            if (remainder == "drop" and n < size) or (remainder == "keep" and 0 < n % size < hosts):
+                continue  # refused: a pass, or a host's part of its last batch, holds no row
             ds = Dataset({"x": np.arange(n)}, seed=n).shuffle()
             seen: Counter[int] = Counter()
             for host in range(hosts):

@@ -144,11 +144,18 @@ def test_a_finite_counted_dataset_needs_a_common_end() -> None:
     Loader(ds, 4, host=0, hosts=2, remainder="pad")
 
 
-def test_a_host_without_rows_of_a_short_batch_has_its_fields() -> None:
+def test_a_host_without_rows_of_a_short_batch_is_refused_at_once() -> None:
+    with pytest.raises(BatchError, match="a pass of 5 rows ends with a batch of 1, which does not"):
+        Loader(columns(5), 4, host=0, hosts=4)
+    parts = [list(Loader(columns(7), 4, host=h, hosts=2))[-1] for h in range(2)]
+    assert [p["x"].tolist() for p in parts] == [[4], [5, 6]]
+
+
+def test_a_host_without_real_rows_of_a_padded_batch_has_its_fields() -> None:
     ds = Dataset([{"x": np.zeros((2, 3), np.float32), "name": "a"}] * 5)
-    parts = [list(Loader(ds, 4, host=h, hosts=4))[-1] for h in range(4)]
-    assert sorted(len(p["x"]) for p in parts) == [0, 0, 0, 1]
-    assert {p["x"].shape[1:] for p in parts} == {(2, 3)}
+    parts = [list(Loader(ds, 4, host=h, hosts=4, remainder="pad"))[-1] for h in range(4)]
+    assert [p["mask"].tolist() for p in parts] == [[True], [False], [False], [False]]
+    assert {p["x"].shape for p in parts} == {(1, 2, 3)}
     assert {p["x"].dtype for p in parts} == {np.dtype(np.float32)}
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pipeline import Dataset, Loader, merge
 from pipeline.debug.digest import digest
 from pipeline.errors import BatchError, LengthError, PipelineError, PositionError
-from pipeline.sampling.passes import Cursor, Passes
-from pipeline.sampling.sizes import SizedPasses, sizes_of
+from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.passes import Passes, SizedPasses
+from pipeline.sampling.sizes import sizes_of
 from tests.datasets import Files, anything, build, counted, gives_rows, joined, run
 
 SIZES = st.lists(st.sampled_from([4, 8, 12]), min_size=1, max_size=4)
@@ -121,7 +122,7 @@ def test_locating_is_going_step_by_step(
     passes = SizedPasses.of(sizes_of(schedule(sizes, steps)), n, drop)
     cursor = Cursor()
     for step in range(to):
-        start, stop = passes.rows(cursor)
+        ((start, stop),) = passes.spans(cursor)
         assert 0 < stop - start <= passes.size(step)
         assert not drop or stop - start == passes.size(step)
         left = passes.left(cursor)
@@ -131,7 +132,7 @@ def test_locating_is_going_step_by_step(
         assert passes.left(after) == left - 1 if left > 1 else after.epoch == cursor.epoch + 1
         cursor = after
     assert passes.locate(to) == cursor
-    assert passes.reaches(cursor)
+    assert passes.reaches(cursor, Cursor())
 
 
 def test_one_size_is_what_passes_say() -> None:
@@ -139,7 +140,7 @@ def test_one_size_is_what_passes_say() -> None:
         one, many = Passes(n, 4, drop, steps), SizedPasses.of(((0, 4),), n, drop, steps)
         assert (one.per_pass, one.left(Cursor())) == (many.per_pass, many.left(Cursor()))
         if n:
-            assert [one.locate(k) for k in range(9)] == [many.locate(k) for k in range(9)]
+            assert [one.locate(k, Cursor()) for k in range(9)] == [many.locate(k) for k in range(9)]
 
 
 def test_a_schedule_grows_on_resume() -> None:

@@ -1,4 +1,4 @@
-"""Which rows make a batch, and where a run stands.
+"""Which rows make a batch: a stream for indexed datasets, another for counted ones.
 
-Begin with streams/take.py.
+Begin with stream.py; opening.py says which stream a loader reads.
 """

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from pipeline.batches.streams import CountedStream, Share
+from pipeline.batches.stream import Share
 from pipeline.block import Int64s
-from pipeline.chain import Chain
 from pipeline.checks import whole
-from pipeline.errors import BatchError, FeedError, HostsError, LanesError
-from pipeline.sampling.passes import Passes
+from pipeline.errors import BatchError, FeedError, HostsError
 from pipeline.sampling.sizes import Sizes
-from pipeline.types import ENDLESS, Feed
+from pipeline.types import Feed
+
+# what launchers tell the processes they start: how many there are
+LAUNCHERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_FEEDS = {"jax": "JaxFeed(sharding)", "torch": "TorchFeed()"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +30,39 @@ class HostShare:
     hosts: int
 
     def rows(self, batch: int) -> Int64s:
+        """This host's rows: int64[m], rising.
+
+        Raises:
+            BatchError: there are fewer rows than hosts.
+        """
+        if batch < self.hosts:
+            raise BatchError(
+                f"a batch of {batch} rows does not split over hosts={self.hosts}: some would have "
+                'none. For a short last batch, remainder="drop" or "pad".'
+            )
         return np.arange(self.host * batch // self.hosts, (self.host + 1) * batch // self.hosts)
 
 
 def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Sizes) -> Share:
+    """Which rows of each batch this process gets.
+
+    Raises:
+        HostsError: its place among the processes is unclear.
+        FeedError: the feed is none.
+        BatchError: a batch size does not split over the hosts.
+    """
     if feed is not None:
         if host is not None or hosts is not None:
             raise HostsError(
                 f"{host=}, {hosts=} beside feed=: the feed knows its own rows. Drop them."
             )
-        if not (hasattr(feed, "rows") and hasattr(feed, "put")):
-            raise FeedError(f"feed={feed!r}: give JaxFeed(sharding) or TorchFeed()")
+        _check_feed(feed)
+        for _, size in sizes:
+            feed.rows(size)  # a batch that fits no devices is refused here, not at the first step
         return feed
     if (host is None) != (hosts is None):
         raise HostsError(f"{host=}, {hosts=}: give both, or neither")
     if host is None or hosts is None:
-        _refuse_untold()
         return HostShare(0, 1)
     if not 0 <= whole("host", host, -(1 << 62), HostsError) < whole("hosts", hosts, 1, HostsError):
         raise HostsError(f"{host=} must lie in 0..{hosts - 1}")
@@ -48,69 +70,96 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Size
         if batch_size % hosts:
             raise BatchError(
                 f"{batch_size=} is the global batch; it does not split over {hosts=}. "
-                f"Nearest: {_nearest(batch_size, hosts)}."
+                f"Nearest: {nearest(batch_size, hosts)}."
             )
     return HostShare(host, hosts)
 
 
-def check_lanes(chain: Chain, share: Share, size: int) -> None:
-    """Raises BatchError or LanesError if lanes do not fit the batch size or the hosts."""
-    if size % chain.lanes:
-        raise BatchError(
-            f"batch_size={size} does not split over lanes={chain.lanes}. "
-            f"Nearest: {_nearest(size, chain.lanes)}."
-        )
-    hosts = getattr(share, "hosts", 1)
-    if chain.lanes % hosts:
-        what = "mix" if chain.dealt else chain.stages[chain.split].kind
-        fits = [str(h) for h in range(1, chain.lanes + 1) if chain.lanes % h == 0]
-        raise LanesError(
-            f"{what} makes {hosts=} need {hosts} lanes; this dataset has {chain.lanes} (saved "
-            f"states depend on it). New run: .lanes({hosts}). Resuming: {', '.join(fits)} hosts."
-        )
-
-
-def check_end(stream: CountedStream) -> None:
-    """Raises LanesError where hosts would end a pass at different steps."""
-    if stream.alone or stream.ends_together:
-        return
-    raise LanesError(
-        "a finite counted dataset ends on each host at another step, and the others would wait "
-        'forever: with several hosts give steps=, remainder="pad", or .repeat()'
-    )
-
-
-def _refuse_untold() -> None:
-    # asks only libraries that the user already runs: never starts one
-    jax, dist = sys.modules.get("jax"), sys.modules.get("torch.distributed")
-    if jax is not None and jax.distributed.is_initialized():
-        running, library = jax.process_count(), "jax"
-    elif dist is not None and dist.is_available() and dist.is_initialized():
-        running, library = dist.get_world_size(), "torch"
-    else:
-        return
-    if running > 1:
-        feed = "JaxFeed(sharding)" if library == "jax" else "TorchFeed()"
-        raise HostsError(
-            f"{running} {library} processes are running but this Loader was not told: each would "
-            f"train on the same rows. Use feed={feed}, or host=, hosts=."
-        )
-
-
-def check_even(passes: Passes, share: Share) -> None:
-    short = 0 if passes.n >= ENDLESS else passes.n % passes.batch_size
-    if passes.steps is not None and passes.steps * passes.batch_size <= passes.n:
-        short = 0
-    if short:
-        try:
-            share.rows(short)
-        except BatchError as e:
-            raise BatchError(
-                f"a pass of {passes.n} rows ends with a batch of {short}, which does not split "
-                'over the devices. Use remainder="drop", remainder="pad" or .repeat().'
-            ) from e
-
-
-def _nearest(size: int, divisor: int) -> str:
+def nearest(size: int, divisor: int) -> str:
+    """The batch sizes around one that a number divides, in words."""
     low = size // divisor * divisor
     return ", ".join(str(n) for n in (low, low + divisor) if n)
+
+
+def _check_feed(feed: Any) -> None:
+    if isinstance(feed, type):
+        raise FeedError(f"feed={feed.__name__} is a class: give an object, {feed.__name__}(…)")
+    if not (hasattr(feed, "rows") and hasattr(feed, "put")):
+        raise FeedError(f"feed={feed!r}: give JaxFeed(sharding) or TorchFeed()")
+
+
+class Neighbours:
+    """Notices other processes that would train on the same rows as this one.
+
+    A process group may begin, or torch may fork its workers, after a loader was made: so the loader
+    looks again before each batch. Only libraries that the user already runs are asked.
+
+    Args:
+        feed: the loader's; it splits the batches over the processes of its own library.
+        told: whether the user gave host=, hosts=.
+    """
+
+    def __init__(self, feed: Feed | None, *, told: bool) -> None:
+        self._feed, self._told = feed, told
+        self._library = getattr(feed, "library", None)
+        self._custom = feed is not None and self._library is None
+        self._warned = False
+
+    def check(self, *, warn: bool = True) -> None:
+        """Refuse to go on where other processes get the same rows.
+
+        Args:
+            warn: of a launcher's environment, which alone proves nothing.
+
+        Raises:
+            HostsError: several processes run, and the loader was not told of them.
+        """
+        if self._told or self._custom:
+            return
+        _refuse_in_torch_worker()
+        for library, running in (("jax", _jax_processes()), ("torch", _torch_processes())):
+            if running > 1 and library != self._library:
+                raise HostsError(
+                    f"{running} {library} processes are running but this Loader was not told: each "
+                    f"would train on the same rows. Use feed={_FEEDS[library]}, or host=, hosts=."
+                )
+            if running > 1:
+                return
+        if warn and not self._warned:
+            self._warned = True
+            _warn_of_launcher()
+
+
+def _jax_processes() -> int:
+    jax: Any = sys.modules.get("jax")
+    known = hasattr(jax, "distributed")  # it may be half imported
+    return jax.process_count() if known and jax.distributed.is_initialized() else 1
+
+
+def _torch_processes() -> int:
+    dist: Any = sys.modules.get("torch.distributed")
+    known = hasattr(dist, "is_initialized") and dist.is_available()
+    return dist.get_world_size() if known and dist.is_initialized() else 1
+
+
+def _refuse_in_torch_worker() -> None:
+    data: Any = sys.modules.get("torch.utils.data")
+    info = data.get_worker_info() if hasattr(data, "get_worker_info") else None
+    if info is not None and info.num_workers > 1:
+        raise HostsError(
+            f"this Loader runs in worker {info.id} of a torch DataLoader with num_workers="
+            f"{info.num_workers}: each would give the same rows. Iterate the Loader itself, with "
+            "workers= of its own, or give host=, hosts=."
+        )
+
+
+def _warn_of_launcher() -> None:
+    for name in LAUNCHERS:
+        count = os.environ.get(name, "")
+        if count.isdigit() and int(count) > 1:
+            warnings.warn(
+                f"{name}={count}, but this Loader was not told of other processes: if each of them "
+                "makes one, all train on the same rows. Give feed=, or host=, hosts=.",
+                stacklevel=4,
+            )
+            return

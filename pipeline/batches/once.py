@@ -3,28 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
 class _Pass(Sized, Protocol):
+    """A loader, as far as one pass needs it."""
+
     def __iter__(self) -> Iterator[Any]: ...
+
+    def seek(self, step: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Once:
     """A loader's dataset and options, read from the beginning each time.
 
+    Its workers stay between passes; `close()` or the end of the object ends them.
+
     Args:
         make: opens a loader that stands at step 0.
     """
 
-    def __init__(self, make: Callable[[], AbstractContextManager[_Pass]]) -> None:
+    def __init__(self, make: Callable[[], _Pass]) -> None:
         self._make = make
+        self._idle: _Pass | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        with self._make() as loader:
+        loader = self._loader()
+        try:
             yield from loader
+        finally:
+            self._put_back(loader)
 
     def __len__(self) -> int:
-        with self._make() as loader:
+        loader = self._loader()
+        try:
             return len(loader)
+        finally:
+            self._put_back(loader)
+
+    def _loader(self) -> _Pass:
+        # one is read by one loop alone
+        loader, self._idle = self._idle, None
+        return self._make() if loader is None else loader
+
+    def _put_back(self, loader: _Pass) -> None:
+        loader.seek(0)
+        if self._idle is None:
+            self._idle = loader
+        else:
+            loader.close()
+
+    def close(self) -> None:
+        """End its workers; the next pass starts others."""
+        loader, self._idle = self._idle, None
+        if loader is not None:
+            loader.close()

@@ -1,62 +1,137 @@
-"""Which steps are passed over: ranges of them, and where a stream stands after those."""
+"""Which steps are skipped: as steps where they are counted as they were named, else as rows."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from pipeline.batches.streams import Stream
-from pipeline.checkpoint.state import Skips, merge_skips
-from pipeline.errors import PositionError
-from pipeline.sampling.passes import Cursor
+from pipeline.batches.stream import Stream
+from pipeline.checkpoint.position import Position, Skip
+from pipeline.errors import PositionError, StateError
+from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import Cuts, Ranges, joined
+from pipeline.sampling.passes import SizedPasses, passes_of
+from pipeline.sampling.sizes import Rule
+from pipeline.types import ENDLESS
+
+MOST_STEPS = 1 << 48
+
+
+def step_ranges(given: Iterable[Any], name: str) -> Ranges:
+    """Ranges of steps that people give, joined.
+
+    Raises:
+        PositionError: one is no range of steps.
+    """
+    for each in given:
+        whole = isinstance(each, range) and each.step == 1
+        if not whole or not 0 <= each.start <= max(each.start, each.stop) <= MOST_STEPS:
+            raise PositionError(
+                f"{name}({each!r}): give ranges of steps like range(100, 200), below 2**48"
+            )
+    return joined((each.start, each.stop) for each in given)
+
+
+def jumps_of(skips: Iterable[Skip], rule: Rule, anchor: Cursor) -> Ranges:
+    """Steps that are skipped as steps: they count by a rule, from an anchor on, as when named."""
+    return joined(
+        (start, stop)
+        for skip in skips
+        for start, stop in skip.steps
+        if skip.counts_as(rule, anchor, stop)
+    )
+
+
+def row_cuts(skips: tuple[Skip, ...], rule: Rule, anchor: Cursor, n: int) -> Ranges:
+    """Rows of an indexed dataset that are skipped: steps that other batches counted.
+
+    Args:
+        skips: in the order in which they were named: what earlier ones cut, later ones count over.
+        rule, anchor: how steps are counted now.
+        n: rows a pass.
+    """
+    cuts, rows = (), list[list[tuple[int, int]]]()  # rows of each skip's ranges
+    for skip in (*skips, Skip((), rule, anchor)):
+        assert skip.rule is not None
+        cuts = joined(
+            found[i]
+            for earlier, found in zip(skips, rows, strict=False)
+            for i, (_, stop) in enumerate(earlier.steps)
+            if not earlier.counts_as(skip.rule, skip.anchor, stop)
+        )
+        passes = passes_of(skip.rule, n, Cuts(cuts))
+        rows.append([_rows(passes, skip.anchor, *steps) for steps in skip.steps])
+    return cuts
+
+
+def _rows(passes: SizedPasses, anchor: Cursor, start: int, stop: int) -> tuple[int, int]:
+    start = max(start, anchor.step)
+    if stop <= start or passes.per_pass == 0:
+        return 0, 0
+    first = passes.spans(passes.locate(start, anchor))[0][0]
+    return min(first, ENDLESS), min(passes.spans(passes.locate(stop - 1, anchor))[-1][1], ENDLESS)
+
+
+def old_skips(position: Position, rule: Rule, n: int) -> tuple[Skip, ...]:
+    """Skips of a state that does not tell by which batches it counted steps.
+
+    Raises:
+        StateError: neither the rule of now nor one batch size led to the state's rows.
+    """
+    cursor, anchor = position.cursor, position.anchor
+    passes = passes_of(rule, n)
+    ahead = any(skip.steps[-1][1] > cursor.step for skip in position.skips)
+    if ahead and not passes.reaches(cursor, anchor):
+        rule = _one_size(cursor, rule, n)
+    return tuple(replace(skip, rule=rule) for skip in position.skips)
+
+
+def _one_size(cursor: Cursor, rule: Rule, n: int) -> Rule:
+    # the rule of the one batch size that leads from the start to a cursor
+    rows = cursor.rows if n == ENDLESS else cursor.rows - cursor.epoch * n
+    tried = [(rows, cursor.step if n == ENDLESS else cursor.batch), (cursor.rows, cursor.step)]
+    sizes = {given // batches for given, batches in tried if batches and given >= batches}
+    rules = [
+        (((0, size),), remainder, steps)
+        for size in sizes
+        for remainder, steps in (rule[1:], ("keep", None), ("drop", None))
+    ]
+    fits = [each for each in rules if passes_of(each, n).reaches(cursor, Cursor())]
+    if len({fit[0] for fit in fits}) != 1:
+        raise StateError(
+            "the state skips steps, but was written by an older Lockstep that did not save by "
+            "which batch sizes they count. Resume it once with the batch size it was saved under, "
+            "and save again."
+        )
+    return fits[0]
 
 
 class Skipping:
-    """Steps that are not handed out.
+    """A stream from which steps are skipped.
 
     Args:
         stream: whose steps.
     """
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self.ranges = stream, Skips()
+        self._stream, self._jumps = stream, stream.jumps
+        self._starts = [start for start, _ in self._jumps]
         self._whole_pass: Cursor | None = None  # known to be skipped from its first step on
-
-    def plus(self, ranges: Iterable[Any]) -> Skips:
-        """The ranges, and more.
-
-        Raises:
-            PositionError: one is no range of steps.
-        """
-        more = [self.steps(r, "skip") for r in ranges]
-        return merge_skips([*self.ranges, *((r.start, r.stop) for r in more)])
-
-    @staticmethod
-    def steps(given: Any, name: str = "within") -> range:
-        """A range of steps.
-
-        Raises:
-            PositionError: it is none.
-        """
-        if not isinstance(given, range) or given.step != 1 or given.start < 0:
-            raise PositionError(f"{name}({given!r}): give ranges of steps like range(100, 200)")
-        return given
 
     def end(self, step: int) -> int | None:
         """Where the skipped range that holds a step ends; None if none does."""
-        return next((stop for start, stop in self.ranges if start <= step < stop), None)
-
-    def moved(self) -> None:
-        """The stream stands elsewhere."""
-        self._whole_pass = None
+        at = bisect_right(self._starts, step) - 1
+        return self._jumps[at][1] if at >= 0 and step < self._jumps[at][1] else None
 
     def settled(self, cursor: Cursor) -> Cursor:
-        """Past the skipped steps of the cursor's pass.
+        """The cursor past the skipped steps of its pass.
 
         A pass that is skipped wholly stays: it is one without batches, so that a loop over passes
         counts it, interrupted or not.
         """
-        stop = self.end(cursor.step)
+        stop = self.end(cursor.step) if self._jumps else None
         if stop is None or cursor == self._whole_pass:
             return cursor
         after = self._stream.advance(cursor, stop)
@@ -70,3 +145,9 @@ class Skipping:
     def next_pass(self, cursor: Cursor) -> Cursor:
         """The start of the pass after one that is skipped wholly."""
         return self._stream.advance(cursor, self.end(cursor.step) or cursor.step)
+
+    def past(self, cursor: Cursor) -> Cursor:
+        """The cursor past all passes that are skipped wholly."""
+        while (stop := self.end(cursor.step)) is not None:
+            cursor = self.settled(self._stream.jump(cursor, stop))
+        return cursor

@@ -1,4 +1,4 @@
-"""Which differences between two datasets only concern rows of a mix that nobody has drawn yet."""
+"""Which differences between two datasets concern only rows of a mix that are not drawn yet."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Entry = tuple[int, Mapping[str, int]]  # from which row on, and the weights that
 
 
 def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str, int]]) -> set[str]:
-    """Names in two fingerprints of what a state's frontiers leave open.
+    """Names in two fingerprints that may differ: nothing that was drawn depends on them.
 
-    These are entries of a schedule from the frontier on, and all of a component whose first
-    positive weight stands there or nowhere.
+    These are the entries of a schedule from its frontier on, and everything about a component that
+    has no positive weight before the frontier.
 
     Args:
         saved, now: fingerprints of the state's dataset, and of the one it shall go on with.

@@ -1,24 +1,33 @@
-"""What a saved state says: where the stream stands, of which dataset; plain JSON, never shared."""
+"""A saved state: a position and the dataset it belongs to, as plain JSON-able data."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pipeline.checkpoint.mixture import undrawn
+from pipeline.checkpoint.position import Exclusion, Position, Skip
 from pipeline.errors import MismatchError, StateError
-from pipeline.sampling.passes import Cursor, Lane, freeze, thaw
+from pipeline.sampling.cursor import Cursor, Lane, Parts
+from pipeline.sampling.cuts import Ranges, joined
+from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
 
-VERSION = 1
-WHOLE = 2  # of a state with the fields LATER[2]: restoring only some must not go unnoticed
-EXCLUDING = 3
-LATER = {1: set[str](), 2: {"since", "skips"}, 3: {"since", "skips", "excluded"}}
-Ranges = tuple[tuple[int, int], ...]
-Skips = Ranges
-Rule = tuple[Ranges, str, int | None]  # (from_step, batch size) each, remainder, steps
-Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
+PLAIN, FULL = 1, 4
+# what each version must hold beside the fields of version 1: some checkpointers restore only those
+# fields that a fresh loader's state has, and that must not go unnoticed
+FIELDS = {
+    1: set[str](),
+    2: {"since", "skips"},
+    3: {"since", "skips", "excluded"},
+    4: {"anchor", "rule", "skips", "excluded"},
+}
+MOST = 1 << 62  # no number of a state is larger
+MANY = 64  # differences that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,51 +35,52 @@ class Saved:
     """A state taken apart.
 
     Attributes:
-        cursor: where the stream stands; its lanes are those that the state knows.
-        rule: (batch sizes, remainder, steps) it was saved under; None if the rows tell.
-        since: where other batches than these led to it, the step at which these began; else 0.
-        skips: rising, disjoint half-open step ranges.
-        excluded: records that are left out.
+        position: where the loader stood; its lanes are those that the state knows.
+        rule: how batches were cut; None if the state does not tell.
         frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
     """
 
-    cursor: Cursor
+    position: Position
     rule: Rule | None
-    since: int
-    skips: Skips
-    excluded: tuple[Exclusion, ...] = ()
     frontiers: tuple[tuple[str, int], ...] = ()
 
 
-def encode(saved: Saved, dataset: Mapping[str, str], *, whole: bool = False) -> dict[str, Any]:
+def encode(saved: Saved, dataset: Mapping[str, str], *, full: bool = False) -> dict[str, Any]:
     """The state as plain JSON-able data.
 
     Args:
         saved: what it says.
         dataset: the dataset's fingerprint.
-        whole: write the optional fields too, so that every state of a dataset has the same ones.
+        full: write the optional fields too, so that every state of a dataset has the same ones.
     """
-    c = saved.cursor
-    excluding = whole or bool(saved.excluded)
-    whole = excluding or bool(saved.since or saved.skips)
+    position, c = saved.position, saved.position.cursor
+    full = full or bool(position.anchor.step or position.skips or position.exclusions)
     state: dict[str, Any] = {
-        "version": EXCLUDING if excluding else WHOLE if whole else VERSION,
+        "version": FULL if full else PLAIN,
         "rows": c.rows,
         "step": c.step,
         "epoch": c.epoch,
         "batch": c.batch,
         "dataset": _fold(dataset),
     }
-    if whole:
-        state |= {"since": saved.since, "skips": [list(s) for s in saved.skips]}
     if saved.frontiers:
         state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
-    if excluding:
-        state["excluded"] = [[s, name, [list(r) for r in rs]] for s, name, rs in saved.excluded]
     if c.lanes:
         state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
         state["taken"] = c.taken
-        state["rule"] = _plain(saved.rule) if saved.rule else []
+    if c.lanes or full:
+        state["rule"] = _plain_rule(saved.rule)
+    if full:
+        # lists alone: some checkpointers take mappings within lists apart
+        state["anchor"] = _plain_cursor(position.anchor)
+        state["skips"] = [
+            [[list(r) for r in skip.steps], _plain_rule(skip.rule), _plain_cursor(skip.anchor)]
+            for skip in position.skips
+        ]
+        state["excluded"] = [
+            [since, name, [list(r) for r in records]]
+            for since, name, records in position.exclusions
+        ]
     return state
 
 
@@ -82,12 +92,13 @@ def decode(state: Any) -> Saved:
     """
     if not isinstance(state, Mapping) or "version" not in state:
         raise StateError(f"not a loader's state: {_short(state)}. Give what state_dict() returned.")
-    if state["version"] not in LATER:
+    version = state["version"]
+    if not isinstance(version, int) or version not in FIELDS:
         raise StateError(
-            f"the state has version {state['version']}, this Lockstep reads up to {max(LATER)}: "
+            f"the state has version {_short(version)}, this Lockstep reads up to {max(FIELDS)}: "
             "use the Lockstep that wrote it, or newer"
         )
-    lost = LATER[state["version"]] - set(state)
+    lost = FIELDS[version] - set(state)
     if lost:
         raise StateError(
             f"the state has lost its fields {sorted(lost)}: torch.distributed.checkpoint restores "
@@ -95,24 +106,32 @@ def decode(state: Any) -> Saved:
             "json.dumps(loader.state_dict())."
         )
     try:
-        lanes = tuple(sorted(_lane(lane) for lane in state.get("lanes", ())))
-        cursor = Cursor(
-            rows=_count(state, "rows"),
-            step=_count(state, "step"),
-            epoch=_count(state, "epoch"),
-            batch=_count(state, "batch"),
-            lanes=lanes,
-            taken=_count(state, "taken") if lanes else 0,
-        )
-        skips = merge_skips((_whole(a), _whole(b)) for a, b in state.get("skips", ()))
-        since = _whole(state.get("since", 0))
-        excluded = tuple(_exclusion(e) for e in state.get("excluded", ()))
-        if len({lane[0] for lane in lanes}) != len(lanes):
-            raise ValueError(f"a lane stands twice in {lanes}")
-        rule = _rule(state["rule"]) if lanes else None
-        return Saved(cursor, rule, since, skips, excluded, _frontiers(state))
-    except (KeyError, TypeError, ValueError) as e:
-        raise StateError(f"the state is damaged ({e!r}): {_short(state)}. Use another.") from e
+        return _decoded(state, version)
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        raise StateError(
+            f"the state is damaged ({_short(e)}): {_short(state)}. Use another."
+        ) from e
+
+
+def _decoded(state: Mapping[str, Any], version: int) -> Saved:
+    lanes = tuple(sorted(map(_lane, state.get("lanes", ()))))
+    if len({lane for lane, _ in lanes}) != len(lanes):
+        raise ValueError(f"a lane stands twice in {_short(lanes)}")
+    rows, step, epoch, batch = (_whole(state[key]) for key in ("rows", "step", "epoch", "batch"))
+    cursor = Cursor(rows, step, epoch, batch, lanes, _whole(state["taken"]) if lanes else 0)
+    rule = _rule(state["rule"]) if lanes or version == FULL else None
+    anchor = Cursor()
+    if version == FULL:
+        anchor = _cursor(state["anchor"])
+        skips = tuple(_skip(skip) for skip in state["skips"])
+    else:
+        # an older state tells that other batches led to it, but not from where these counted
+        if _whole(state.get("since", 0)):
+            anchor = replace(cursor, lanes=())
+        steps = _ranges(state.get("skips", ()))
+        skips = (Skip(steps, rule, anchor),) if steps else ()
+    excluded = tuple(map(_exclusion, state.get("excluded", ())))
+    return Saved(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
 
 
 def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> None:
@@ -121,17 +140,18 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     try:
         saved = _unfold(state["dataset"])
-    except (KeyError, AttributeError, TypeError) as e:
+        open_ = undrawn(saved, now, _frontiers(state)) if state.get("frontiers") else set[str]()
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
-    open_ = undrawn(saved, now, _frontiers(state))
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
         return
-    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong)
+    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
+    differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
     remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
     if "lanes" not in wrong:
-        names = ", ".join(repr(k) for k in wrong)
+        names = ", ".join(repr(_clipped(k)) for k in wrong)
         remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
     raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
 
@@ -161,7 +181,8 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Row-split hosts have equal states; lane-split ones each know their own lanes.
 
     Raises:
-        StateError: none given, or they were taken at different steps or of different datasets.
+        StateError: none given, a host's is missing or stands twice, or they were taken at different
+            steps or of different datasets.
 
     >>> from pipeline import Dataset, Loader
     >>> ds = Dataset(range(100)).filter(lambda x: x % 3 > 0).lanes(2).repeat()
@@ -180,7 +201,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if differing:
             shown = {k: (common[0].get(k), other.get(k)) for k in sorted(differing)}
             raise StateError(
-                f"the states of hosts 0 and {i} were not taken together: {shown}. "
+                f"the states of hosts 0 and {i} were not taken together: {_short(shown)}. "
                 "Merge states of one step."
             )
     merged = _copy(states[0])
@@ -190,25 +211,22 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             [k[0][0], max(row for _, row in k)] for k in zip(*known, strict=True)
         ]
     if any("lanes" in s for s in states):
-        lanes = {_lane(lane) for s in states for lane in s.get("lanes", ())}
+        lanes = [_lane(lane) for s in states for lane in s.get("lanes", ())]
+        _check_lanes([lane for lane, _ in lanes], merged["dataset"])
         merged["lanes"] = [[lane, thaw(place)] for lane, place in sorted(lanes)]
-        decode(merged)
     return merged
 
 
-def merge_skips(ranges: Iterable[tuple[int, int]]) -> Skips:
-    """Half-open ranges, sorted and joined.
-
-    >>> merge_skips([(5, 8), (1, 3), (2, 4)])
-    ((1, 4), (5, 8))
-    """
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(r for r in ranges if r[0] < r[1]):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
+def _check_lanes(found: list[int], dataset: Any) -> None:
+    every = range(int(dataset["lanes"])) if isinstance(dataset, Mapping) else range(0)
+    missing = sorted({*every} - {*found})
+    twice = sorted({lane for lane in found if found.count(lane) > 1})
+    if missing or twice:
+        shown = f"{_short(missing)} are missing" if missing else f"{_short(twice)} stand twice"
+        raise StateError(
+            f"these are not the states of all hosts, each once: of {len(every)} lanes, {shown}. "
+            "Give merge the state_dict() of each host."
+        )
 
 
 def _fold(dataset: Mapping[str, str]) -> dict[str, Any]:
@@ -228,7 +246,33 @@ def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
     for key, value in folded.items():
         many = isinstance(value, list | tuple)
         flat |= {f"{key}.{i}": v for i, v in enumerate(value)} if many else {key: value}
+    texts: list[Any] = [*flat, *flat.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a fingerprint holds texts")
     return flat
+
+
+def freeze(place: Any) -> Any:
+    """A place from plain JSON-able data.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> freeze([3, {"en": [0, 1]}])
+    (3, (('en', (0, 1)),))
+    """
+    if isinstance(place, Mapping):
+        return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
+    if isinstance(place, list | tuple):
+        return tuple(map(freeze, place))
+    return _whole(place)
+
+
+def thaw(place: Any) -> Any:
+    """A place as plain JSON-able data."""
+    if isinstance(place, Parts):
+        return {name: thaw(at) for name, at in place}
+    return [thaw(at) for at in place] if isinstance(place, tuple) else place
 
 
 def _copy(state: Any) -> Any:
@@ -242,20 +286,45 @@ def _lane(values: Any) -> Lane:
     return _whole(lane), freeze(place)
 
 
+def _cursor(values: Any) -> Cursor:
+    rows, step, epoch, batch, taken = map(_whole, values)
+    return Cursor(rows, step, epoch, batch, (), taken)
+
+
+def _plain_cursor(c: Cursor) -> list[int]:
+    return [c.rows, c.step, c.epoch, c.batch, c.taken]
+
+
+def _skip(values: Any) -> Skip:
+    steps, rule, anchor = values
+    return Skip(_ranges(steps), _rule(rule), _cursor(anchor))
+
+
 def _exclusion(values: Any) -> Exclusion:
     since, name, ranges = values
-    return _whole(since), str(name), merge_skips((_whole(a), _whole(b)) for a, b in ranges)
+    if not isinstance(name, str):
+        raise TypeError(f"{_short(name)} is no component")
+    return _whole(since), name, _ranges(ranges)
+
+
+def _ranges(values: Any) -> Ranges:
+    found = [(_whole(start), _whole(stop)) for start, stop in values]
+    return joined(found) if found else ()
 
 
 def _rule(values: Any) -> Rule:
     sizes, remainder, steps = values
     pairs = sizes if isinstance(sizes, list | tuple) else [(0, sizes)]
-    parts = tuple((_whole(since), _whole(size)) for since, size in pairs)
-    return parts, str(remainder), None if steps is None else _whole(steps)
+    parts = tuple((_whole(since), _whole(size, 1)) for since, size in pairs)
+    if not parts or parts[0][0] or list(parts) != sorted(dict(parts).items()):
+        raise ValueError(f"{_short(sizes)} are no batch sizes")
+    return parts, str(remainder), None if steps is None else _whole(steps, 1)
 
 
-def _plain(rule: Rule) -> list[Any]:
+def _plain_rule(rule: Rule | None) -> list[Any]:
     # one size is a number, as in states from before there were schedules
+    if rule is None:
+        return []
     sizes, remainder, steps = rule
     return [sizes[0][1] if len(sizes) == 1 else [list(s) for s in sizes], remainder, steps]
 
@@ -264,15 +333,11 @@ def _frontiers(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple((str(name), _whole(row)) for name, row in state.get("frontiers", ()))
 
 
-def _count(state: Mapping[str, Any], key: str) -> int:
-    return _whole(state[key])
-
-
-def _whole(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, bool) or number != value or number < 0:
-        raise ValueError(f"{value!r} should be a whole number from 0 on")
-    return number
+def _whole(value: Any, least: int = 0) -> int:
+    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not number or not least <= value <= MOST:
+        raise ValueError(f"{_short(value)} should be a whole number from {least} to 2**62")
+    return int(value)
 
 
 def _natural(key: str) -> tuple[Any, ...]:
@@ -280,18 +345,26 @@ def _natural(key: str) -> tuple[Any, ...]:
 
 
 def _difference(key: str, saved: str | None, now: str | None) -> str:
-    name = key.replace("stages.", "stage ")
+    name = _clipped(key.replace("stages.", "stage "))
     if saved is None or now is None:
-        return f"{name}: {'added' if saved is None else 'gone'} ({saved or now})"
+        return f"{name}: {'added' if saved is None else 'gone'} ({_clipped(saved or now or '')})"
     if key.rpartition(".")[0].endswith("stages"):
         (old, _, _), (new, _, _) = saved.rpartition(" "), now.rpartition(" ")
         if old == new and old:
-            return f"{name}: {old}, code or options changed"
-    if key.endswith("source"):
-        return f"{name}: other records ({saved} -> {now})"
-    return f"{name}: {saved} -> {now}"
+            return f"{name}: {_clipped(old)}, code or options changed"
+    other = "other records " if key.endswith("source") else ""
+    change = f"{_clipped(saved)} -> {_clipped(now)}"
+    return f"{name}: {other}({change})" if other else f"{name}: {change}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) < 100 else text[:100] + "…"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _BRIEF.repr(value)
     return text if len(text) < 200 else text[:200] + "…"
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxdict = _BRIEF.maxlist = _BRIEF.maxother = 40

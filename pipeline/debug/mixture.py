@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, PositionError
-from pipeline.mixes import CountedMix, Mix
 
 
 def dealt(dataset: Dataset, row: int) -> dict[str, int]:
@@ -24,10 +23,10 @@ def dealt(dataset: Dataset, row: int) -> dict[str, int]:
     >>> dealt(ds, 10**12)
     {'a': 750000000000, 'b': 250000000000}
     """
-    root, lanes = dataset.chain.root, dataset.chain.lanes
-    if not isinstance(root, Mix | CountedMix):
+    mixture, lanes = dataset.top.node.mixture, dataset.top.lanes
+    if mixture is None:
         raise ChainError("this dataset is no mix: give one, with or without stages on it")
     turns, rest = divmod(whole("row", row, 0, PositionError), lanes)
-    pattern = root.schedule.pattern.in_lanes(lanes)
+    pattern = mixture[1].pattern.in_lanes(lanes)
     counts = (lanes - rest) * pattern.counts(turns) + rest * pattern.counts(turns + 1)
-    return dict(zip(root.schedule.names, counts.tolist(), strict=True))
+    return dict(zip(mixture[1].names, counts.tolist(), strict=True))

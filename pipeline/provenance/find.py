@@ -9,53 +9,57 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.block import Int64s, Origin
-from pipeline.chain import Chain
+from pipeline.checkpoint.position import Exclusion
 from pipeline.errors import PositionError
-from pipeline.inverse import NoInverseError, Span, positions
+from pipeline.nodes import Part
+from pipeline.nodes.node import Span
 from pipeline.provenance.exclusions import Exclusions
+from pipeline.sampling.cuts import Ranges
+from pipeline.sampling.order import NoInverseError
 
 FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
 MANY = 1 << 12  # records from which on it is
+RowsOf = Callable[[int], Ranges]  # stream rows of a step
 
 
 class Steps(Protocol):
     """What is asked of a stream: the rows of its steps, and their provenance."""
 
     @property
-    def rows_of(self) -> Callable[[int], tuple[int, int]] | None: ...
+    def rows_of(self) -> RowsOf | None: ...
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]: ...
 
 
 def found_steps(
-    stream: Steps, chain: Chain, spans: list[Span], within: range, excluded: Exclusions
+    stream: Steps, part: Part, spans: list[Span], within: range, excluded: Iterable[Exclusion]
 ) -> list[int]:
     """Steps of a range whose batches hold one of the records.
 
     Args:
         stream: whose steps.
-        chain: of its dataset.
+        part: of its dataset.
         spans: the records.
         within: the steps to look at.
-        excluded: what is left out, so that other rows stand for it.
+        excluded: records that are left out, whose rows have substitutes.
     """
-    left_out = [(name, a, b) for _, name, ranges in excluded.entries for a, b in ranges]
+    left_out = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
     every, runs = [*spans, *left_out], [within]
     records = sum(stop - start for _, start, stop in every)
-    if stream.rows_of is not None and chain.length > FEW and records <= MANY and len(within):
+    if stream.rows_of is not None and part.length > FEW and records <= MANY and len(within):
         try:
-            steps = _by_inverse(stream.rows_of, chain, every, within)
+            steps = _by_inverse(stream.rows_of, part, every, within)
         except NoInverseError:
             pass
         else:
             if not left_out:
                 return steps
-            runs = [range(step, step + 1) for step in steps]  # a row of these may be another now
-    return _by_looking(stream, chain, spans, runs)
+            runs = [range(step, step + 1) for step in steps]  # one of its rows may be a substitute
+    return _by_looking(stream, part, spans, runs)
 
 
-def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[range]) -> list[int]:
-    wanted = Exclusions(chain.root.components(()), [(0, name, ((a, b),)) for name, a, b in spans])
+def _by_looking(stream: Steps, part: Part, spans: list[Span], runs: Iterable[range]) -> list[int]:
+    wanted = Exclusions(part.components, [(0, name, ((a, b),)) for name, a, b in spans])
     hits = [
         steps[wanted.among(origin, 0)]
         for run in runs
@@ -64,11 +68,11 @@ def _by_looking(stream: Steps, chain: Chain, spans: list[Span], runs: Iterable[r
     return np.unique(np.concatenate(hits)).tolist() if hits else []
 
 
-def check_arithmetic(chain: Chain) -> None:
-    """Raises PositionError if only reading tells which rows a step has, with the remedy."""
-    if chain.counted:
-        why = f"{chain.counting} counts rows as they come"
-    elif chain.skips:
+def check_arithmetic(part: Part) -> None:
+    """Raises PositionError, with the remedy, if only reading tells which rows a step has."""
+    if part.streamed:
+        why = f"{part.counting} counts rows as they come"
+    elif part.skips:
         why = "on_error('skip') puts others in the place of rows that fail"
     else:
         return
@@ -78,24 +82,21 @@ def check_arithmetic(chain: Chain) -> None:
     )
 
 
-def _by_inverse(
-    rows_of: Callable[[int], tuple[int, int]], chain: Chain, spans: list[Span], within: range
-) -> list[int]:
-    first, last = rows_of(within.start)[0], rows_of(within[-1])[1]
-    n, found = chain.length, [np.zeros(0, np.int64)]
+def _by_inverse(rows_of: RowsOf, part: Part, spans: list[Span], within: range) -> list[int]:
+    first, last = rows_of(within.start)[0][0], rows_of(within[-1])[-1][1]
+    n, found = part.length, [np.zeros(0, np.int64)]
     for turn in range(first // n, -(-last // n)):
         low, high = max(first - turn * n, 0), min(last - turn * n, n)
-        found.append(turn * n + positions(chain, turn, low, high, spans))
-    return _steps(rows_of, np.unique(np.concatenate(found)), first, last, within)
+        found.append(turn * n + part.positions(spans, turn, low, high))
+    rows = np.unique(np.concatenate(found))
+    return _steps(rows_of, rows[(rows >= first) & (rows < last)], within)
 
 
-def _steps(
-    rows_of: Callable[[int], tuple[int, int]], rows: Int64s, first: int, last: int, within: range
-) -> list[int]:
-    rows = rows[(rows >= first) & (rows < last)]
+def _steps(rows_of: RowsOf, rows: Int64s, within: range) -> list[int]:
     # rows of steps rise: the last step that begins at or before a row, if it holds the row
     found: set[int] = set()
     for row in rows.tolist():
-        step = within[bisect_right(within, row, key=lambda k: rows_of(k)[0]) - 1]
-        found |= {step} if row < rows_of(step)[1] else set()
+        step = within[bisect_right(within, row, key=lambda k: rows_of(k)[0][0]) - 1]
+        if any(start <= row < stop for start, stop in rows_of(step)):
+            found.add(step)
     return sorted(found)

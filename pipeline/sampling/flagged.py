@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import ScanError
+from pipeline.sampling.order import Order
 from pipeline.sampling.scanned import Scanned
 from pipeline.types import At, Site
 
@@ -19,7 +20,7 @@ _PASS = 1 << 20  # flags counted at a time; a multiple of WIDTH
 
 
 @dataclass(frozen=True)
-class Flagged:
+class Flagged(Order):
     """The rows that a scan flags, in order: indexed, of exact length.
 
     Counts before each 128 flags are kept in memory, the flags stay in the scan's file.
@@ -38,7 +39,7 @@ class Flagged:
     code: str = field(init=False, repr=False)
     counts: Int64s = field(init=False, repr=False, compare=False)
     kind = "filter"
-    random = False
+    pins_path = True
 
     def __post_init__(self) -> None:
         dtype = self.flags.dtype
@@ -55,19 +56,11 @@ class Flagged:
         object.__setattr__(self, "code", digest.hexdigest())
         object.__setattr__(self, "counts", np.cumsum(np.concatenate(per)))
 
-    @property
-    def seeded(self) -> bool:
-        """Whether it holds only for the shuffles of this very place: those beneath were scanned."""
-        return any(k.rpartition(".")[2] == "seed" for k in self.flags.fingerprint())
-
     def __reduce__(self) -> Any:
         return Flagged, (self.flags, self.name)
 
     def length(self, n: int) -> int:
         return int(self.counts[-1])
-
-    def period(self, n: int, period: int) -> int:
-        return self.length(n)
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         parts = [self._rows(at.index[i : i + CHUNK]) for i in range(0, len(at.index), CHUNK)]
@@ -94,6 +87,3 @@ class Flagged:
 
     def fingerprint(self) -> str:
         return f"filter {self.name} scanned {self.code}"
-
-    def refusal(self, n: int) -> str | None:
-        return None

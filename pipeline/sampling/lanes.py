@@ -8,7 +8,7 @@ from pipeline.types import ENDLESS
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class Cut:
     """The cut of an indexed dataset beneath counting stages. No block crosses an epoch.
 
     Attributes:
@@ -17,7 +17,7 @@ class Blocks:
         block: about how many rows a block has.
         lanes: L; lane l owns blocks l, l + L, …
 
-    >>> cut = Blocks(rows=10, period=10, block=4, lanes=2)
+    >>> cut = Cut(rows=10, period=10, block=4, lanes=2)
     >>> [cut.bounds(lane, number) for number in range(2) for lane in range(2)]
     [(0, 2), (2, 5), (5, 7), (7, 10)]
     """

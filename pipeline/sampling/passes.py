@@ -1,68 +1,14 @@
-"""Which rows make batch k: arithmetic over passes, batch sizes and remainders."""
+"""Which rows make batch k: arithmetic over passes, batch sizes, remainders and cuts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.errors import BatchError, PositionError
+from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import NO_CUTS, Cuts
+from pipeline.sampling.sizes import Rule, Sizes
 from pipeline.types import ENDLESS
-
-# of a plain chain (block, how many of its rows were given); of a mix it holds its components'
-Place = tuple[Any, ...]
-Lane = tuple[int, Place]
-
-
-class Parts(tuple[tuple[str, Place], ...]):
-    """In a place: those of a mix's components, (name, place) sorted by name."""
-
-
-def freeze(place: Any) -> Any:
-    """A place from plain JSON-able data.
-
-    Raises:
-        ValueError: it is none.
-
-    >>> freeze([3, {"en": [0, 1]}])
-    (3, (('en', (0, 1)),))
-    """
-    if isinstance(place, Mapping):
-        return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
-    if isinstance(place, list | tuple):
-        return tuple(map(freeze, place))
-    number = int(place)
-    if isinstance(place, bool) or number != place or number < 0:
-        raise ValueError(f"{place!r} should be a whole number from 0 on")
-    return number
-
-
-def thaw(place: Any) -> Any:
-    """A place as plain JSON-able data."""
-    if isinstance(place, Parts):
-        return {name: thaw(at) for name, at in place}
-    return [thaw(at) for at in place] if isinstance(place, tuple) else place
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a stream of batches stands, just before a batch.
-
-    Attributes:
-        rows: stream rows given so far; of an indexed dataset, the next batch's first row.
-        step: data step of the next batch.
-        epoch: pass of the next batch.
-        batch: batches of this pass given so far.
-        lanes: of a counted dataset, where each of this process's lanes stands.
-        taken: of a counted dataset, rows that each lane was asked for in this pass.
-    """
-
-    rows: int = 0
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    lanes: tuple[Lane, ...] = ()
-    taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +22,24 @@ class Passes:
         batch_size: rows of a full batch.
         drop: leave out a short last batch.
         steps: end a pass after so many batches.
+        cuts: rows that no batch has.
 
-    >>> passes = Passes(n=10, batch_size=4, drop=False)
-    >>> [passes.rows(passes.locate(k)) for k in range(4)]
-    [(0, 4), (4, 8), (8, 10), (10, 14)]
+    >>> passes = Passes(n=10, batch_size=4)
+    >>> [passes.spans(passes.locate(k, Cursor())) for k in range(4)]
+    [[(0, 4)], [(4, 8)], [(8, 10)], [(10, 14)]]
     """
 
     n: int
     batch_size: int
     drop: bool = False
     steps: int | None = None
+    cuts: Cuts = NO_CUTS
 
     def check(self) -> None:
         """Raises BatchError where a pass would hold no batch, or fewer than promised."""
         if self.n == ENDLESS:
             return
-        natural = self._fit(self.n)
+        natural = self._batches(self.n)
         if self.n and not natural:
             raise BatchError(
                 f'remainder="drop" leaves nothing: batch_size={self.batch_size} is more than the '
@@ -105,55 +53,202 @@ class Passes:
 
     @property
     def per_pass(self) -> int | None:
-        """Batches a pass; None if a pass never ends."""
+        """Batches of a pass without cuts; None if a pass never ends."""
         if self.n == ENDLESS:
             return self.steps
-        natural = self._fit(self.n)
+        natural = self._batches(self.n)
         return natural if self.steps is None else min(self.steps, natural)
 
-    def rows(self, cursor: Cursor) -> tuple[int, int]:
-        """Stream rows `[start, stop)` of the batch at a cursor."""
-        stop = cursor.rows + self.batch_size
+    def spans(self, cursor: Cursor) -> list[tuple[int, int]]:
+        """Stream rows of the batch at a cursor, as half-open ranges."""
+        start, count = cursor.rows, self.batch_size
         if self.n != ENDLESS:
-            stop = min(stop, (cursor.epoch + 1) * self.n)
-        return cursor.rows, stop
+            count = min(count, self._outside(start, (cursor.epoch + 1) * self.n))
+        if self.cuts is NO_CUTS:
+            return [(start, start + count)] if count > 0 else []
+        return self.cuts.spans(start, count)
 
     def left(self, cursor: Cursor) -> int | None:
         """Batches from a cursor to the end of its pass; None if it never ends."""
         left = None
         if self.n != ENDLESS:
-            left = max(0, self._fit((cursor.epoch + 1) * self.n - cursor.rows))
+            left = max(0, self._batches(self._outside(cursor.rows, self._end(cursor))))
         if self.steps is not None:
             most = max(0, self.steps - cursor.batch)
             left = most if left is None else min(left, most)
         return left
 
-    def locate(self, step: int, anchor: Cursor | None = None) -> Cursor:
-        """The cursor at a step, in O(1), counted from an anchor that was reached some other way.
+    def within(self, cursor: Cursor, ahead: int) -> Cursor:
+        """The cursor so many full batches further on in the same pass."""
+        count = ahead * self.batch_size
+        bare = self.cuts is NO_CUTS
+        rows = cursor.rows + count if bare else self.cuts.after(cursor.rows, count)
+        if self.n != ENDLESS:
+            rows = min(rows, self._end(cursor))
+        return replace(cursor, rows=rows, step=cursor.step + ahead, batch=cursor.batch + ahead)
+
+    def turn(self, cursor: Cursor) -> Cursor:
+        """The start of the next pass, which begins with the cursor's step."""
+        rows = cursor.rows if self.n == ENDLESS else self._end(cursor)
+        return replace(cursor, rows=rows, epoch=cursor.epoch + 1, batch=0)
+
+    def locate(self, step: int, cursor: Cursor) -> Cursor:
+        """The cursor at a step, counted on from another one; a look at each cut at most.
 
         Raises:
-            PositionError: the step lies before the anchor.
+            PositionError: no later pass holds a batch.
         """
-        anchor = anchor or Cursor()
-        ahead = step - anchor.step
-        if ahead < 0:
+        while True:
+            ahead, left = step - cursor.step, self.left(cursor)
+            if left is None or ahead < left:
+                return self.within(cursor, ahead)
+            if not self.per_pass:
+                raise PositionError(f"there is no step {step}: a pass holds no batch")
+            cursor = self._over(self.turn(self.within(cursor, left)), step)
+
+    def _over(self, cursor: Cursor, step: int) -> Cursor:
+        # past all passes that hold no batch, or past all before the step that no cut touches
+        per_pass = self.per_pass or 1
+        turns, steps = (step - cursor.step) // per_pass, per_pass
+        if self.n == ENDLESS:
+            rows = self.cuts.after(cursor.rows, turns * per_pass * self.batch_size)
+            return Cursor(rows, cursor.step + turns * per_pass, cursor.epoch + turns)
+        cut = self.cuts.next_from(cursor.rows)
+        if cut is not None and cut[0] <= cursor.rows:
+            turns, steps = (cut[1] - cursor.rows) // self.n, 0
+        elif cut is not None:
+            turns = min(turns, (cut[0] - cursor.rows) // self.n)
+        epoch = cursor.epoch + turns
+        return Cursor(epoch * self.n, cursor.step + turns * steps, epoch)
+
+    def _outside(self, start: int, stop: int) -> int:
+        return stop - start if self.cuts is NO_CUTS else self.cuts.outside(start, stop)
+
+    def _end(self, cursor: Cursor) -> int:
+        return (cursor.epoch + 1) * self.n
+
+    def _batches(self, rows: int) -> int:
+        return rows // self.batch_size if self.drop else -(-rows // self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class SizedPasses:
+    """Passes over an indexed dataset whose batch size changes: what Passes is for one size.
+
+    A pass goes on while its remaining rows fill a batch of the next size. It ends when they fill
+    neither the next nor the current size.
+
+    Attributes:
+        parts: (from_step, passes of one size), rising from step 0.
+
+    >>> passes = SizedPasses.of(((0, 2), (2, 3)), 10)
+    >>> [passes.spans(passes.locate(k)) for k in range(5)]
+    [[(0, 2)], [(2, 4)], [(4, 7)], [(7, 10)], [(10, 13)]]
+    """
+
+    parts: tuple[tuple[int, Passes], ...]
+
+    @staticmethod
+    def of(
+        sizes: Sizes, n: int, drop: bool = False, steps: int | None = None, cuts: Cuts = NO_CUTS
+    ) -> SizedPasses:
+        """Passes of n rows (ENDLESS if they never end)."""
+        parts = ((since, Passes(n, size, drop, steps, cuts)) for since, size in sizes)
+        return SizedPasses(tuple(parts))
+
+    def check(self) -> None:
+        """Raises BatchError where a pass would hold no batch, or fewer than promised."""
+        for _, passes in self.parts:
+            passes.check()
+
+    @property
+    def per_pass(self) -> int | None:
+        """Batches a pass; None if a pass never ends, or not all have as many."""
+        first = self.parts[0][1]
+        return first.per_pass if len(self.parts) == 1 or first.n == 0 else first.steps
+
+    def size(self, step: int) -> int:
+        """Rows of a full batch at a step."""
+        return self._at(step).batch_size
+
+    def spans(self, cursor: Cursor) -> list[tuple[int, int]]:
+        """Stream rows of the batch at a cursor, as half-open ranges."""
+        return self._at(cursor.step).spans(cursor)
+
+    def after(self, cursor: Cursor) -> Cursor:
+        """The cursor once the batch at `cursor` has been handed out."""
+        passes = self._at(cursor.step)
+        left, after = passes.left(cursor), passes.within(cursor, 1)
+        if left is not None and left <= 1:
+            return passes.turn(after)
+        following = self._at(after.step)
+        if following is not passes and following.left(after) == 0:
+            return following.turn(after)
+        return after
+
+    def turn(self, cursor: Cursor) -> Cursor:
+        """The start of the next pass, which begins with the cursor's step."""
+        return self._at(cursor.step).turn(cursor)
+
+    def is_cut(self, cursor: Cursor) -> bool:
+        """Whether rows are cut out of the cursor's pass."""
+        passes = self.parts[0][1]
+        first = 0 if passes.n == ENDLESS else cursor.epoch * passes.n
+        cut = passes.cuts.next_from(first)
+        return cut is not None and (passes.n == ENDLESS or cut[0] < first + passes.n)
+
+    def left(self, cursor: Cursor) -> int | None:
+        """Batches from a cursor to the end of its pass; None if it never ends."""
+        total = 0
+        for passes, end in self._from(cursor.step):
+            left = passes.left(cursor)
+            if end is None or (left is not None and cursor.step + left <= end):
+                return None if left is None else total + left
+            total += end - cursor.step
+            cursor = passes.locate(end, cursor)
+        return total
+
+    def reaches(self, cursor: Cursor, anchor: Cursor) -> bool:
+        """Whether these batches, counted from an anchor, come to a cursor."""
+        if cursor.step <= anchor.step:
+            return (cursor.step, cursor.rows) == (anchor.step, anchor.rows)
+        if self.per_pass == 0:
+            return False
+        found = self.locate(cursor.step, anchor)
+        if cursor.batch == 0 and self.left(cursor) == 0:  # all of this pass is cut out
+            cursor = self.locate(cursor.step, cursor)
+        return found == cursor
+
+    def locate(self, step: int, anchor: Cursor | None = None) -> Cursor:
+        """The cursor at a step, in O(sizes and cuts), counted from an anchor.
+
+        Raises:
+            PositionError: the step lies before the anchor, or no later pass holds a batch.
+        """
+        cursor = anchor or Cursor()
+        if step < cursor.step:
             raise PositionError(
-                f"step {step} lies before step {anchor.step}, where this loader took over a state "
+                f"step {step} lies before step {cursor.step}, where this loader took over a state "
                 "of other batches. For earlier steps use a loader of the old batch size and rule."
             )
-        left = self.left(anchor)
-        if left is None or ahead < left:
-            rows = anchor.rows + ahead * self.batch_size
-            return replace(anchor, rows=rows, step=step, batch=anchor.batch + ahead)
-        per_pass = self.per_pass
-        if not per_pass:
-            raise PositionError(f"there is no step {step}: the dataset is empty")
-        turns, batch = divmod(ahead - left, per_pass)
-        epoch = anchor.epoch + 1 + turns
-        first = epoch * self.n
-        if self.n == ENDLESS:
-            first = anchor.rows + (left + turns * per_pass) * self.batch_size
-        return Cursor(first + batch * self.batch_size, step, epoch, batch)
+        for passes, end in self._from(cursor.step):
+            if end is None or step < end:
+                return passes.locate(step, cursor)
+            cursor = passes.locate(end, cursor)
+        return cursor
 
-    def _fit(self, rows: int) -> int:
-        return rows // self.batch_size if self.drop else -(-rows // self.batch_size)
+    def _at(self, step: int) -> Passes:
+        return next(passes for since, passes in reversed(self.parts) if since <= step)
+
+    def _from(self, step: int) -> list[tuple[Passes, int | None]]:
+        # the sizes from a step on, each with the step at which the next one begins
+        first = max(i for i, (since, _) in enumerate(self.parts) if since <= step)
+        ends = [since for since, _ in self.parts[first + 1 :]]
+        passes = [passes for _, passes in self.parts[first:]]
+        return list(zip(passes, [*ends, None], strict=True))
+
+
+def passes_of(rule: Rule, n: int, cuts: Cuts = NO_CUTS) -> SizedPasses:
+    """Passes of n rows by a rule."""
+    sizes, remainder, steps = rule
+    return SizedPasses.of(sizes, n, remainder == "drop", steps, cuts)

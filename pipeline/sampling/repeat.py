@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.block import Int64s
+from pipeline.sampling.order import Beneath, NoInverseError, Order
 from pipeline.types import ENDLESS, At, Site
 
 MOST_ROWS = 1 << 60
+TIMES = 1 << 32  # epochs counted for an endless one: it comes to its own epoch 1 only if sliced
+MOST_TURNS = 1 << 16  # epochs that are looked through at most for where rows stand
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Order):
     """The dataset beneath, `epochs` times over, or without end.
 
     Attributes:
@@ -23,7 +27,7 @@ class Repeat:
 
     kind = "repeat"
     name = "repeat"
-    random = False
+    keeps_rows = True
 
     def length(self, n: int) -> int:
         return ENDLESS if self.epochs is None or n == ENDLESS else n * self.epochs
@@ -35,13 +39,23 @@ class Repeat:
         if n == ENDLESS:
             return at
         turn, index = np.divmod(at.index, n)
-        # an endless dataset comes to its own epoch 1 only if a slice of it does
-        times = self.epochs or 1 << 32
+        times = self.epochs or TIMES
         return At(at.epoch * times + turn, at.order * times + turn, index)
 
     def touched(self, rows: int, n: int) -> int:
         """Rows beneath that the first rows above touch, as if epochs were counted on."""
         return rows
+
+    def places(
+        self, beneath: Beneath, order: int, low: int, high: int, n: int, site: Site
+    ) -> Int64s:
+        if n == ENDLESS:
+            return beneath(order, low, high)
+        first = order * (self.epochs or TIMES)
+        found = [np.zeros(0, np.int64)]
+        for turn in epochs_between(low, high, n):
+            found.append(turn * n + beneath(first + turn, 0, n))
+        return np.concatenate(found)
 
     def fingerprint(self) -> str:
         return f"repeat {'endless' if self.epochs is None else self.epochs}"
@@ -52,3 +66,15 @@ class Repeat:
         if n == 0 and self.epochs is None:
             return "repeat() of an empty dataset would never give a row"
         return None
+
+
+def epochs_between(low: int, high: int, n: int) -> range:
+    """The epochs of n rows that the stream rows `[low, high)` lie in.
+
+    Raises:
+        NoInverseError: they are too many to be looked through.
+    """
+    turns = range(low // n, -(-high // n))
+    if len(turns) > MOST_TURNS:
+        raise NoInverseError
+    return turns

@@ -10,11 +10,12 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import ChainError, PositionError
+from pipeline.sampling.order import Order
 from pipeline.types import ENDLESS, At, Site
 
 
 @dataclass(frozen=True, eq=False)
-class Select:
+class Select(Order):
     """The rows at `positions`, in that order, of epoch 0's order beneath.
 
     Attributes:
@@ -25,12 +26,10 @@ class Select:
 
     kind = "select"
     name = "select"
-    random = False
+    pins = True
+    pins_path = True
 
     def length(self, n: int) -> int:
-        return len(self.positions)
-
-    def period(self, n: int, period: int) -> int:
         return len(self.positions)
 
     def resolve(self, at: At, n: int, site: Site) -> At:
@@ -50,9 +49,6 @@ class Select:
         content = self.positions.astype("<i8").tobytes()
         digest = hashlib.blake2b(content, digest_size=6).hexdigest()
         return f"select {len(self.positions)} positions {digest}"
-
-    def refusal(self, n: int) -> str | None:
-        return None
 
 
 def chosen(item: Any, n: int) -> Int64s:

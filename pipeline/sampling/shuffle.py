@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.sampling.groups import grouped
+from pipeline.sampling.order import Order
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import Name, derive_seed
 from pipeline.types import ENDLESS, At, Site
 
 
 class Reach(Protocol):
-    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names.
-
-    Optional: `back(rows, n, names)`, its inverse, by which `Loader.find` need not look at each row.
-    """
+    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """What stands at positions `index` of an epoch of n rows: int64[m] to int64[m].
@@ -28,9 +27,18 @@ class Reach(Protocol):
         """
         ...
 
+    def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
+        """At which positions `rows` stand: the inverse of `place`."""
+        ...
+
     def __str__(self) -> str:
         """For the fingerprint; "" if all rows are shuffled with all."""
         ...
+
+
+@lru_cache(256)  # the epochs that batches of many datasets are in
+def _everywhere(n: int, names: tuple[Name, ...]) -> Permutation:
+    return Permutation(n, derive_seed(*names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +46,11 @@ class Everywhere:
     """Any row may stand anywhere."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        return Permutation(n, derive_seed(*names))(index)
+        return _everywhere(n, names)(index)
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """At which positions `rows` stand."""
-        return Permutation(n, derive_seed(*names)).inverse(rows)
+        return _everywhere(n, names).inverse(rows)
 
     def __str__(self) -> str:
         return ""
@@ -83,7 +91,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Shuffle:
+class Shuffle(Order):
     """An order keyed by (seed, path, name, epoch).
 
     Attributes:
@@ -104,21 +112,37 @@ class Shuffle:
     def length(self, n: int) -> int:
         return n
 
-    def period(self, n: int, period: int) -> int:
-        return n
+    @property
+    def pins(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.reshuffle
+
+    @property
+    def pins_path(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.reshuffle
+
+    @property
+    def reshuffles(self) -> bool:
+        return self.reshuffle
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
+        if len(order) and order[0] == order[-1] and (order == order[0]).all():
+            # nearly always: a batch lies in one epoch
+            names = self._names(int(order[0]), site)
+            return At(at.epoch, order, self.reach.place(at.index, n, names))
         index = np.empty_like(at.index)
         for epoch, here in grouped(order):
             names = self._names(epoch, site)
             index[here] = self.reach.place(at.index[here], n, names)
         return At(at.epoch, order, index)
 
-    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s | None:
-        """At which positions the rows `index` beneath stand in one epoch's order, where known."""
-        back = getattr(self.reach, "back", None)
-        return back(index, n, self._names(order if self.reshuffle else 0, site)) if back else None
+    def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
+        """At which positions the rows `index` beneath stand in one epoch's order."""
+        return self.reach.back(index, n, self._names(order if self.reshuffle else 0, site))
+
+    def drawn(self, n: int, site: Site) -> tuple[object, ...] | None:
+        # the first epoch's names, less the epoch: alike in all or in none
+        return *self._names(0, site), n, str(self.reach)
 
     def _names(self, epoch: int, site: Site) -> tuple[Name, ...]:
         seed = site.seed if self.seed is None else self.seed

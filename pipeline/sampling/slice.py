@@ -8,11 +8,12 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import ChainError
+from pipeline.sampling.order import Order
 from pipeline.types import ENDLESS, At, Site
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Order):
     """Rows `start, start + step, …`, `count` of them, in the order of epoch 0 beneath.
 
     Attributes:
@@ -26,12 +27,10 @@ class Slice:
 
     kind = "slice"
     name = "slice"
-    random = False
+    pins = True
+    pins_path = True
 
     def length(self, n: int) -> int:
-        return self.count
-
-    def period(self, n: int, period: int) -> int:
         return self.count
 
     def resolve(self, at: At, n: int, site: Site) -> At:
@@ -47,11 +46,15 @@ class Slice:
         steps, rest = np.divmod(index - self.start, self.step)
         return steps[(rest == 0) & (steps >= 0) & (steps < self.count)]
 
+    def chunks(self, bounds: Int64s | None) -> Int64s | None:
+        if self.step != 1 and self.count > 1:
+            return Order.chunks(self, bounds)
+        if bounds is None:
+            return None
+        return np.clip(bounds, self.start, self.start + self.count) - self.start
+
     def fingerprint(self) -> str:
         return f"slice {self.start} step {self.step} count {self.count}"
-
-    def refusal(self, n: int) -> str | None:
-        return None
 
 
 def sliced(item: slice, n: int) -> Slice:

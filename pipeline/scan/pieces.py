@@ -19,7 +19,7 @@ from pipeline.sources.storage.arrays import load_arrays, save_arrays
 from pipeline.sources.storage.atomic import written_whole
 from pipeline.transforms.measure import BARE, joined
 
-Part = dict[str, NDArray[Any]]
+Values = dict[str, NDArray[Any]]
 LEAST, MOST = 1 << 10, 1 << 10  # records a piece at least, pieces at most
 
 
@@ -45,13 +45,13 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def read(self, i: int) -> Part | None:
+    def read(self, i: int) -> Values | None:
         """Piece i, or None where it is yet to be made."""
         n = self.bounds[i + 1] - self.bounds[i]
         part = load_arrays(self._path(i), self._facts(i))
         return part if part and all(a.shape == (n,) for a in part.values()) else None
 
-    def write(self, i: int, part: Part) -> None:
+    def write(self, i: int, part: Values) -> None:
         """Keep piece i, whatever happens from here on."""
         save_arrays(self._path(i), part, self._facts(i), durable=True)
 
@@ -74,7 +74,7 @@ class Pieces:
         for left in Path(self.folder).glob("pieces-*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def _again(self, i: int) -> Part:
+    def _again(self, i: int) -> Values:
         part = self.read(i)
         if part is None:
             raise FileNotFoundError(self._path(i))
@@ -98,7 +98,7 @@ class Pieces:
         return written_whole(path, drafts=self._here, durable=True)
 
 
-def columns_of(parts: Iterable[Part]) -> dict[str, np.dtype[Any]]:
+def columns_of(parts: Iterable[Values]) -> dict[str, np.dtype[Any]]:
     """Names and dtypes that hold all parts.
 
     Raises:
@@ -117,7 +117,7 @@ def columns_of(parts: Iterable[Part]) -> dict[str, np.dtype[Any]]:
     return {name: joined(name, dtypes) for name, dtypes in found.items()}
 
 
-def end_to_end(parts: list[Part]) -> Part:
+def end_to_end(parts: list[Values]) -> Values:
     """Parts as one, of the dtypes that hold them all."""
     return {
         name: np.concatenate([part[name] for part in parts], dtype=dtype)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.block import Block, Columns
-from pipeline.chain import Chain
 from pipeline.checks import function
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, ScanError
+from pipeline.nodes import Part
 from pipeline.sampling.scanned import Scanned, differences, key_digest, read_header
-from pipeline.scan.pieces import Part, Pieces, end_to_end
+from pipeline.scan.pieces import Pieces, Values, end_to_end
 from pipeline.scan.progress import progress as shown
-from pipeline.scannable import check_scannable, scan_key
+from pipeline.sources import MemorySource, SequenceSource
 from pipeline.transforms import Measure, code_name
-from pipeline.types import At, where
+from pipeline.types import ENDLESS, At, where
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.work import Executor, Rows
 
@@ -49,7 +53,8 @@ def scan(
         f: a pure function of a row that returns a bool, a whole number or a float, or a dict of
             them. Of a row that `on_error("skip")` leaves out, the value is False, 0 or NaN.
         path: the folder to keep it in; by default one named after f and what it is of, beside the
-            files of the dataset. Several processes may make it together.
+            files of the dataset. Several processes may make it together. A scan of rows in memory
+            needs none: it is kept until the process ends.
         workers: who evaluates, as in a Loader.
         progress: show how far it is: a bar on a terminal, else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.
@@ -58,36 +63,55 @@ def scan(
         What was found: `.values` are `[records]`.
 
     Raises:
-        ChainError: rows of the dataset have no lasting positions, or no files and no path is given.
+        ChainError: rows of the dataset have no lasting positions, or lie in no local files and no
+            path is given.
         ScanError: path holds a scan of another dataset or function, or f returned something else.
 
-    >>> import tempfile
     >>> ds = Dataset(["to", "be", "", "or"], seed=1)
-    >>> full = scan(ds, lambda text: len(text) > 0, path=tempfile.mkdtemp(), workers=0)
+    >>> full = scan(ds, lambda text: len(text) > 0, workers=0)
     >>> kept = ds.filter(full).shuffle()
     >>> len(kept), sorted(kept)
     (3, ['be', 'or', 'to'])
     """
     if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"scan wants a Dataset, not {type(dataset).__name__}: Dataset(…)")
-    check_scannable(dataset.chain)
+    _check(dataset.top)
     if not isinstance(path, str | os.PathLike | None) or not isinstance(name, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"scan({path=}, {name=}): give a folder and a name, as strings")
     who = chosen(workers)
     stage = Measure(function("scan", f), name or code_name(f))
-    of = {**scan_key(dataset.chain), "function": f"{stage.name} {stage.code}"}
+    of = {**dataset.top.scan_key(), "function": f"{stage.name} {stage.code}"}
     digest = key_digest(of)
     folder = os.path.abspath(path or _beside(dataset, f"{stage.name}-{digest[:12]}"))
     if not _finished(folder, of):
         pieces = Pieces(folder, digest, len(dataset))
         try:
-            _make(pieces, dataset.chain, stage, who, progress)
+            _make(pieces, dataset.top, stage, who, progress)
             pieces.finish(of)
         except FileNotFoundError:
             # another process was faster, and has put its pieces away
             if not _finished(folder, of):
                 raise
     return Scanned(folder, digest=digest)
+
+
+def _check(part: Part) -> None:
+    """Raises ChainError if rows have no lasting places, with the remedy."""
+    if part.streamed:
+        raise ChainError(
+            f"a scan needs rows by position, but {part.counting} counts rows as they come: scan "
+            "before it"
+        )
+    if part.length == ENDLESS:
+        raise ChainError("a scan of an endless dataset would never end: scan before repeat()")
+    if part.length == 0:
+        raise ChainError("this dataset has no rows to scan")
+    varying = part.node.varies()
+    if varying:
+        raise ChainError(
+            f"a scan is of positions, but {varying} sets other rows there in each epoch. "
+            "Scan before it, and put it above the filter or pack that uses the scan."
+        )
 
 
 def _finished(folder: str, of: dict[str, str]) -> bool:
@@ -105,27 +129,37 @@ def _finished(folder: str, of: dict[str, str]) -> bool:
 def _beside(dataset: Dataset, name: str) -> str:
     source = dataset.components[0].source
     file, _ = where(source, 0)
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
+    if isinstance(source, MemorySource | SequenceSource):
+        return os.path.join(_until_exit(os.getpid()), f"{plain}.scan")
     if not os.path.isfile(file):
         raise ChainError(
             f"a scan is kept beside the data, but the records of {type(source).__name__} lie in no "
             "file here: give path="
         )
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
     return os.path.join(os.path.dirname(os.path.abspath(file)), f"{plain}.scan")
 
 
-def _make(pieces: Pieces, chain: Chain, stage: Measure, who: Workers, show: bool) -> None:
+@lru_cache(1)
+def _until_exit(pid: int) -> str:
+    # a folder of this process; a fork has one of its own, and removes no other's
+    folder = tempfile.mkdtemp(prefix="lockstep-scan-")
+    atexit.register(lambda: os.getpid() == pid and shutil.rmtree(folder, ignore_errors=True))
+    return folder
+
+
+def _make(pieces: Pieces, chain: Part, stage: Measure, who: Workers, show: bool) -> None:
     todo = [i for i in range(len(pieces)) if pieces.read(i) is None]
     spans = [(pieces.bounds[i], pieces.bounds[i + 1]) for i in todo]
     total, left = chain.length, sum(stop - start for start, stop in spans)
-    measured = Chain(chain.root, (*chain.stages, stage), chain.seed, 1, chain.on_error)
+    measured = chain.transformed(stage)
     bar = shown(f"scan {stage.name}", total, "records", done=total - left)
     executor = who.open(measured, ahead=_AHEAD, stack=False)
     try:
         with bar if show else nullcontext(lambda now: None) as tell:
             found, done = _evaluated(executor, spans), total - left
             for i, (start, stop) in zip(todo, spans, strict=True):
-                parts: list[Part] = []
+                parts: list[Values] = []
                 for first in range(start, stop, ROWS):
                     block = next(found)
                     parts.append(_columns(measured, first, block))
@@ -148,9 +182,9 @@ def _evaluated(executor: Executor, spans: list[tuple[int, int]]) -> Iterator[Blo
         yield ahead.popleft().result()
 
 
-def _columns(chain: Chain, first: int, block: Block) -> Part:
+def _columns(chain: Part, first: int, block: Block) -> Values:
     assert isinstance(block.values, Columns)
-    part: Part = {name: np.array(a) for name, a in block.values.tree.items()}
+    part: Values = {name: np.array(a) for name, a in block.values.tree.items()}
     if chain.skips:
         index = np.arange(first, first + len(block))
         meant = chain.origin(At(0 * index, 0 * index, index))

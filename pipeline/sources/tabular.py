@@ -37,6 +37,11 @@ class TabularSource(FileSource):
         """Bytes that fetching a chunk takes."""
         raise NotImplementedError
 
+    @property
+    def fields(self) -> Fields:
+        """Names and plain types of the columns wanted, and what becomes of nulls."""
+        return self._fields
+
     def _chunked(self, counts: Sequence[Int64s], *, costly: bool) -> None:
         # counts: rows of each chunk of each file
         self._cores = Cores()

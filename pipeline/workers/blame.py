@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.chain import Chain
 from pipeline.errors import WorkerError
+from pipeline.nodes import Part
 from pipeline.workers.tickets import Book, Ticket, raising
 from pipeline.workers.work import named
 
@@ -12,7 +12,7 @@ BARREN = 10  # workers in a row that may die before they have begun to work
 
 
 def blame(
-    book: Book, chain: Chain, ticket: Ticket, died: str, cause: BaseException | None = None
+    book: Book, chain: Part, ticket: Ticket, died: str, cause: BaseException | None = None
 ) -> None:
     """Have a work done again; the third worker that it costs makes it an error.
 

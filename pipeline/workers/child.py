@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.meter import METER, Tally
+from pipeline.nodes import Part
 from pipeline.workers import failure, packets
 from pipeline.workers.arena import SMALL, Arena, Extent
 from pipeline.workers.logs import Logs
@@ -57,9 +57,7 @@ class Done(NamedTuple):
     logs: list[logging.LogRecord]
 
 
-def serve(
-    load: Callable[[], tuple[Chain, bool]], queue: socket.socket, link: socket.socket
-) -> None:
+def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: socket.socket) -> None:
     """Work until the queue's other end is closed."""
     logs = Logs()
     try:
@@ -81,9 +79,7 @@ def serve(
         results.settle()
 
 
-def _evaluate(
-    chain: Chain, work: Work, results: _Results
-) -> tuple[bytes, tuple[Extent, ...], bool]:
+def _evaluate(chain: Part, work: Work, results: _Results) -> tuple[bytes, tuple[Extent, ...], bool]:
     try:
         data, extents = results.pack(evaluate(chain, work))
         return data, extents, False

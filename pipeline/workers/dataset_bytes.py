@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import cloudpickle
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError
+from pipeline.nodes import Part
 
 
-def write(chain: Chain, stack: bool) -> tuple[int, list[int]]:
+def write(chain: Part, stack: bool) -> tuple[int, list[int]]:
     """A descriptor of memory that holds the pickle and its buffers, and the bytes of each.
 
     Raises:
@@ -27,7 +27,7 @@ def write(chain: Chain, stack: bool) -> tuple[int, list[int]]:
     return fd, [part.nbytes for part in parts]
 
 
-def dumps(chain: Chain, stack: bool) -> tuple[bytes, list[memoryview]]:
+def dumps(chain: Part, stack: bool) -> tuple[bytes, list[memoryview]]:
     """The pickle of both, and the buffers beside it.
 
     Raises:
@@ -60,12 +60,12 @@ def _memory() -> int:
             return os.dup(file.fileno())
 
 
-def _culprit(chain: Chain) -> str:
-    if not _sends(lambda: cloudpickle.dumps(chain.root)):
-        return "the source"
+def _culprit(chain: Part) -> str:
     for i, stage in enumerate(chain.stages):
         if not _sends(lambda stage=stage: cloudpickle.dumps(stage)):
             return f"stage {i}: {stage.kind} {stage.name!r}"
+    if not all(_sends(lambda c=c: cloudpickle.dumps(c.source)) for c in chain.components):
+        return "the source"
     return "the dataset"
 
 

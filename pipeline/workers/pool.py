@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.errors import WorkerError
+from pipeline.nodes import Part
 from pipeline.workers import failure, launch, packets
 from pipeline.workers.blame import BARREN, blame
 from pipeline.workers.child import Done, Hello, NoMemory, Segment, Taken
@@ -43,7 +43,7 @@ class Pool:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: Part,
         book: Book,
         dataset: tuple[int, list[int]],
         n: int,

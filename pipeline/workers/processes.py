@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError
+from pipeline.nodes import Part
 from pipeline.workers import dataset_bytes
 from pipeline.workers.pool import Pool
 from pipeline.workers.queued import QueuedExecutor
@@ -44,7 +44,7 @@ class Processes:
         if self.timeout is not None and not self.timeout > 0:
             raise ChainError(f"timeout={self.timeout!r}: give seconds above 0, or None")
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         def start(book: Book) -> Pool:
             dataset = dataset_bytes.write(chain, stack)
             return Pool(chain, book, dataset, self.n, self.timeout)

@@ -14,8 +14,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError, WorkerError, need
+from pipeline.nodes import Part
 from pipeline.workers import dataset_bytes, failure, ray_keeper
 from pipeline.workers.blame import BARREN, blame
 from pipeline.workers.logs import Relay
@@ -55,7 +55,7 @@ class Ray:
             raise ChainError(f"cpus={self.cpus!r}: give 0 or more")
         _ray()
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         def start(book: Book) -> _Crew:
             return _Crew(chain, book, self, Sent.of(*dataset_bytes.dumps(chain, stack)))
 
@@ -72,7 +72,7 @@ def _ray() -> Any:
 
 class _Crew:
     # a thread for each actor asks it for one work at a time, so a death has one work to blame
-    def __init__(self, chain: Chain, book: Book, options: Ray, dataset: Sent) -> None:
+    def __init__(self, chain: Part, book: Book, options: Ray, dataset: Sent) -> None:
         self._chain, self._book = chain, book
         self._closing = False
         self.restarts = 0

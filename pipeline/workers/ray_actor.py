@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.meter import METER, Tally
+from pipeline.nodes import Part
 from pipeline.workers import failure
 from pipeline.workers.logs import Logs
 from pipeline.workers.tickets import weight
@@ -53,7 +53,7 @@ class Evaluator:
     """The actor's class; Ray runs its methods one after the other, in the main thread."""
 
     def __init__(self) -> None:
-        self._chain: Chain | None = None
+        self._chain: Part | None = None
         self._stack = False
         self._logs = Logs()
 

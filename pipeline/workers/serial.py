@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from pipeline.block import Block
-from pipeline.chain import Chain
 from pipeline.meter import METER, Sums
+from pipeline.nodes import Part
 from pipeline.workers.recent import Recent
 from pipeline.workers.stats import QueueStats
 from pipeline.workers.tickets import rows_of_a_work, weight
@@ -23,7 +23,7 @@ class Serial:
     Batch by batch; several at a time where they are so quick that it would not be noticed.
     """
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> SerialExecutor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> SerialExecutor:
         return SerialExecutor(chain, ahead)
 
 
@@ -60,7 +60,7 @@ class SerialExecutor:
 
     fresh = False
 
-    def __init__(self, chain: Chain, ahead: int) -> None:
+    def __init__(self, chain: Part, ahead: int) -> None:
         self._chain, self._ahead = chain, ahead
         self._sums = Sums()
         self._works, self._busy = 0, 0.0

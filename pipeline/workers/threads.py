@@ -6,9 +6,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from pipeline.chain import Chain
 from pipeline.errors import ChainError
 from pipeline.meter import METER
+from pipeline.nodes import Part
 from pipeline.workers.queued import QueuedExecutor
 from pipeline.workers.tickets import Book, Outcome, Ticket, closed, raising, weight
 from pipeline.workers.work import evaluate, stacked
@@ -35,7 +35,7 @@ class Threads:
     def __post_init__(self) -> None:
         check_count("Threads", self.n)
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         def start(book: Book) -> _Crew:
             return _Crew(chain, book, self.n, stack)
 
@@ -55,7 +55,7 @@ def check_count(kind: str, n: object) -> None:
 class _Crew:
     restarts = 0  # a thread does not die
 
-    def __init__(self, chain: Chain, book: Book, n: int, stack: bool) -> None:
+    def __init__(self, chain: Part, book: Book, n: int, stack: bool) -> None:
         self._chain, self._book, self._stack = chain, book, stack
         self._started = time.perf_counter()
         names = [f"lockstep-{i}" for i in range(n)]

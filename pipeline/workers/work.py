@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
-from pipeline.chain import Chain, Path
 from pipeline.errors import CollateError
-from pipeline.lanes import Pending, origin_of_part, read_part
+from pipeline.nodes import Part, Path, Pending
 from pipeline.transforms.collate import Empty, collate
 from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
@@ -56,27 +55,27 @@ class LaneBlock:
 Work = Rows | LaneBlock
 
 
-def evaluate(chain: Chain, work: Work) -> Block:
+def evaluate(chain: Part, work: Work) -> Block:
     """The work's rows: a pure function of the two."""
     if isinstance(work, LaneBlock):
-        return read_part(chain, work.part, work.lane, work.number)
+        return chain.read_block(work.part, work.lane, work.number)
     block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
     if len(work.rows):
         chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
     return block
 
 
-def records(chain: Chain, work: Work) -> Origin:
+def records(chain: Part, work: Work) -> Origin:
     """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
     if isinstance(work, LaneBlock):
-        return origin_of_part(chain, work.part, work.lane, work.number)
+        return chain.block_origin(work.part, work.lane, work.number)
     return chain.origin(At.of_rows(work.rows, max(1, chain.length)))
 
 
-def named(chain: Chain, work: Work) -> str:
+def named(chain: Part, work: Work) -> str:
     """The first records that a work reads, in words."""
     origin = records(chain, work)
-    components = chain.root.components(())
+    components = chain.components
     shown = [describe(components, origin, i) for i in range(min(8, len(origin)))]
     more = f" and {len(origin) - 8} more" if len(origin) > 8 else ""
     return "; ".join(shown) + more
@@ -126,7 +125,7 @@ class Executor(Protocol):
 class Workers(Protocol):
     """Who evaluates, described: what `Loader(workers=)` takes."""
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> Executor:
+    def open(self, chain: Part, *, ahead: int, stack: bool) -> Executor:
         """An executor of a chain.
 
         Args:

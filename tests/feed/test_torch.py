@@ -175,7 +175,7 @@ def test_a_state_that_lost_its_skips_is_refused(tmp_path: Path) -> None:
     ds = Dataset({"x": np.arange(100)})
     loader, fresh = Loader(ds, 4), Loader(ds, 4)
     loader.skip(range(5, 7))
-    with pytest.raises(StateError, match=r"lost its fields \['since', 'skips'\]"):
+    with pytest.raises(StateError, match=r"lost its fields .*'skips'"):
         checkpoint(loader, fresh, tmp_path)
     assert fresh.step == 0
 

@@ -13,8 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Threads, concatenate, merge, mix, zip_datasets
-from pipeline.batches.streams import counted as counted_stream
-from pipeline.batches.streams import replace
+from pipeline.batches import substitutes, without
 from pipeline.debug.digest import digest
 from pipeline.errors import PipelineError, PositionError, StateError, StreamEndError
 from tests.datasets import (
@@ -71,7 +70,7 @@ def test_excluded_records_never_come_and_what_was_stays(
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counted_stream, "PATIENCE", 500)
+    monkeypatch.setattr(without, "PATIENCE", 500)
 
 
 @settings(max_examples=20)
@@ -167,7 +166,7 @@ def test_what_chance_does_not_find_is_walked_to(monkeypatch: pytest.MonkeyPatch)
     loader = Loader(Dataset(range(10_000)), 100)
     loader.skip(records=[range(7_000), range(7_001, 10_000)])
     assert {row.record for row in loader.where(3)} == {7_000}
-    monkeypatch.setattr(replace, "TRIES", 0)
+    monkeypatch.setattr(substitutes, "TRIES", 0)
     loader.skip(records=[7_000])
     with pytest.raises(PositionError, match=r"all 10000 rows of an epoch are excluded from step 0"):
         next(loader)
@@ -310,7 +309,7 @@ def test_what_stands_for_a_bad_record_is_not_an_excluded_one(
         ahead.load_state_dict(loader.state_dict())
         assert run(ahead, 4) == run(loader, 4)
     loader.skip(records=[0, 2, 6, 22])
-    monkeypatch.setattr(replace, "TRIES", 4)
+    monkeypatch.setattr(substitutes, "TRIES", 4)
     with pytest.raises(PositionError, match=r"have no others to stand for them.*exclude fewer"):
         next(loader)
 
@@ -324,7 +323,7 @@ def test_later_exclusions_join_earlier_ones() -> None:
         loader.skip(records=range(2, 5))
         state = loader.state_dict()
         assert state["excluded"] == [[1, "", [[1, 3]]], [2, "", [[2, 5]]]]
-        assert state["version"] == 3
+        assert state["version"] == 4
         assert not {("", 1), ("", 2)} & shown(loader, range(1, 30))
         assert not {("", 3), ("", 4)} & shown(loader, range(2, 30))
 

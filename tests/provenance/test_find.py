@@ -11,9 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, zip_datasets
-from pipeline.batches.streams import IndexedStream
+from pipeline.batches.indexed import IndexedStream
 from pipeline.errors import PositionError, StreamEndError
-from pipeline.inverse import positions
 from pipeline.provenance import find as finding
 from pipeline.provenance.where import RowOrigin
 from tests.datasets import Files, a_record, anything, build, gives_rows
@@ -51,8 +50,8 @@ def test_find_agrees_with_where(
     record = a_record(ds, number)
     loader = Loader(ds, size, steps=steps)
     few = finding.FEW
-    if not ds.counted and ds.chain.length:
-        positions(ds.chain, 0, 0, min(ds.chain.length, 40), [(*record, record[1] + 1)])
+    if not ds.counted and ds.top.length:
+        ds.top.positions([(*record, record[1] + 1)], 0, 0, min(ds.top.length, 40))
     expected = looked_up(loader, 9, record)
     try:
         for finding.FEW in (0, few):
@@ -153,7 +152,7 @@ def test_a_record_of_several_components_is_asked_for_by_name() -> None:
 
 
 def test_files_lie_in_runs(files: Files) -> None:
-    from pipeline.provenance.exclusions import file_runs
+    from pipeline.provenance.records import file_runs
 
     source = files.array_record(40)
     runs = file_runs(source)

@@ -218,7 +218,7 @@ def test_the_fingerprint_covers_the_chunks() -> None:
 
 def test_it_pickles_small_and_the_same() -> None:
     ds = Dataset(MemorySource(list(range(100)))).shuffle(chunks=2, run=7)
-    again = pickle.loads(pickle.dumps(ds.chain.stages[0]))
-    assert again == ds.chain.stages[0]
-    own = Dataset(Grouped([3, 9])).shuffle(chunks=1).chain.stages[0]
+    again = pickle.loads(pickle.dumps(ds.top.stages[0]))
+    assert again == ds.top.stages[0]
+    own = Dataset(Grouped([3, 9])).shuffle(chunks=1).top.stages[0]
     assert pickle.loads(pickle.dumps(own)) == own

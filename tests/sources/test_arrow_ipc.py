@@ -73,7 +73,7 @@ def test_values_are_those_of_parquet(tmp_path, columns):
 def test_feather_files_and_suffixes(tmp_path):
     for name in ("a.feather", "b.arrow", "c.ipc"):
         feather.write_feather(table(0, 9), tmp_path / name)
-        (component,) = Dataset(str(tmp_path / name)).chain.root.components(())
+        (component,) = Dataset(str(tmp_path / name)).components
         assert isinstance(component.source, ArrowIpcSource)
         check_rows(component.source, [8, 3])
     (tmp_path / "d.feather").write_bytes(b"FEA1" + bytes(100) + b"FEA1")

@@ -181,7 +181,7 @@ def test_what_cannot_be_sent_is_named_with_its_stage() -> None:
             return locked(x)
 
     ds = Dataset(range(4)).map(lambda x: x, name="fine")
-    ds = ds._with(*ds.chain.stages, _Unsendable(Holder()))  # type: ignore[arg-type]
+    ds = ds._transformed(_Unsendable(Holder()))  # type: ignore[arg-type]
     with (
         Loader(ds, 2, workers=Processes(1)) as loader,
         pytest.raises(ChainError, match=r"stage 1: map 'held'.*Threads"),

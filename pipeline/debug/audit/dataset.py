@@ -39,7 +39,7 @@ def audit_dataset(ds: Dataset, *, batch: int = 256, epochs: int = 40) -> Report:
     >>> audit_dataset(ds.shuffle(), epochs=23).ok, audit_dataset(ds.shuffle(window=50)).ok
     (True, False)
     """
-    n = ds.chain.period
+    n = ds.top.period
     if n == ENDLESS:
         raise ChainError("an audit compares epochs, but this dataset never begins anew")
     seeds = whole("epochs", epochs, 16 + _OF_ONE) - _OF_ONE
@@ -70,7 +70,7 @@ class _Records:
     """Which of the epoch's records, counted over all sources, stands at a position."""
 
     def __init__(self, ds: Dataset, n: int) -> None:
-        self._chain, self._n = ds.chain, n
+        self._top, self._n = ds.top, n
         sizes = [len(component.source) for component in ds.components]
         self._firsts = np.cumsum([0, *sizes])
         self._members: Int64s | None = None
@@ -88,9 +88,9 @@ class _Records:
         return self._n
 
     def _ids(self, epoch: int, positions: Int64s) -> Int64s:
-        chain = self._chain
-        at = At.of_rows(epoch * self._n + positions, max(1, chain.length))
-        origin = chain.origin(at)
+        top = self._top
+        at = At.of_rows(epoch * self._n + positions, max(1, top.length))
+        origin = top.origin(at)
         return self._firsts[origin.component] + origin.record
 
     def _rank(self, ids: Int64s) -> Int64s:

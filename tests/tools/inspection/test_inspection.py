@@ -16,7 +16,14 @@ from pipeline.__main__ import main
 from pipeline.errors import RecordError, SourceError, StorageError
 from pipeline.sources import open_path
 from pipeline.sources.storage import manifest
-from pipeline.tools.inspection import Bad, Verified, check_manifest, inspect, verify, write_manifest
+from pipeline.tools.inspection import (
+    Bad,
+    Verification,
+    check_manifest,
+    inspect,
+    verify,
+    write_manifest,
+)
 from pipeline.tools.inspection.preview import preview
 from tests import writers
 from tests.emulators.fixtures import Gcs
@@ -109,7 +116,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def spans(found: Verified) -> list[tuple[str, int | None, int | None]]:
+def spans(found: Verification) -> list[tuple[str, int | None, int | None]]:
     return [(Path(bad.file).name, bad.first, bad.last) for bad in found.bad]
 
 
@@ -282,7 +289,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     Path("7:1").write_text("of that name\n")
     assert main(["inspect", "a.jsonl:3.txt:1"]) == 0
     assert '[0] "of that name"' in capsys.readouterr().out
-    assert main(["inspect", "7:1"]) == 1
+    assert main(["inspect", "7:1"]) == 2
     assert "7:1 has the suffix ''" in capsys.readouterr().err
     pq.write_table(pa.table({"id": [1]}), "good.parquet")
     Path("bad.parquet").write_bytes(b"PAR1")
@@ -310,5 +317,5 @@ def test_the_commands_reach_a_bucket(gcs: Gcs, capsys: pytest.CaptureFixture[str
     assert main(["inspect", f"{url}:1", *options]) == 0
     assert '[0] "one"' in capsys.readouterr().out
     assert main(["verify", url, *options, "--workers=0", "--deadline=5"]) == 0
-    assert main(["inspect", url, "--option", "token"]) == 1
+    assert main(["inspect", url, "--option", "token"]) == 2
     assert "write it as KEY=VALUE" in capsys.readouterr().err

@@ -1,0 +1,237 @@
+"""Batches of an indexed dataset: arithmetic says which rows, one read brings them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.batches.hosts import HostShare
+from pipeline.batches.skipping import jumps_of, old_skips, row_cuts
+from pipeline.batches.stream import Settle, Share, Take
+from pipeline.batches.substitutes import Substitutes
+from pipeline.block import Block, Int64s, Origin
+from pipeline.checkpoint.position import Position
+from pipeline.checkpoint.state import Saved
+from pipeline.errors import PositionError
+from pipeline.nodes import Part
+from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import NO_CUTS, Cuts, Ranges
+from pipeline.sampling.passes import passes_of
+from pipeline.sampling.sizes import Rule, agree
+from pipeline.types import ENDLESS, At
+from pipeline.workers.work import Executor, Pending, Rows
+
+BEGIN = 8  # works begun at a time: each batch handed out begins some more
+GROUP = 64  # batches of one work at most
+
+
+class IndexedStream:
+    """Batches of an indexed dataset: arithmetic, then one read."""
+
+    alone = True  # arithmetic needs no one else's state
+
+    def __init__(
+        self,
+        part: Part,
+        executor: Executor,
+        share: Share,
+        rule: Rule,
+        position: Position | None = None,
+    ) -> None:
+        self._part, self._executor, self._share, self.rule = part, executor, share, rule
+        position = position or Position()
+        self._anchor, n = position.anchor, part.length
+        skips = position.skips if n else ()
+        self.jumps = jumps_of(skips, rule, self._anchor) if skips else ()
+        cuts = row_cuts(skips, rule, self._anchor, n) if skips else ()
+        self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
+        self._sole = share == HostShare(0, 1)
+        self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
+        left_out = position.exclusions
+        self._substitutes = Substitutes(part, left_out) if left_out else None
+        self._tail = Cursor()
+        self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
+
+    def check(self) -> None:
+        """Raises BatchError where a pass would hold no batch, or fewer than promised."""
+        self._passes.check()
+
+    @property
+    def per_pass(self) -> int | None:
+        return self._passes.per_pass
+
+    def start(self) -> Cursor:
+        return Cursor()
+
+    # ---- positions
+
+    def at(self, position: Position) -> IndexedStream:
+        return IndexedStream(self._part, self._executor, self._share, self.rule, position)
+
+    def restored(self, saved: Saved) -> Position:
+        old = saved.position
+        cursor = replace(old.cursor, lanes=(), taken=0)
+        skips = old.skips
+        if any(skip.rule is None for skip in skips):
+            skips = old_skips(old, self.rule, self._part.length)
+        position = replace(old, cursor=cursor, skips=skips)
+        stream = self.at(position)
+        # rows may meet by chance: where the state tells its sizes, these must agree as well
+        told = saved.rule is None or agree(
+            saved.rule[0], self.rule[0], old.anchor.step, cursor.step
+        )
+        if not (told and stream._passes.reaches(cursor, old.anchor)):
+            position = replace(position, anchor=cursor)
+            stream = self.at(position)
+        passes = stream._passes
+        if cursor.batch and passes.per_pass != 0 and passes.left(cursor) == 0:
+            cursor = passes.turn(cursor)
+        anchor = cursor if position.anchor.step == cursor.step > 0 else position.anchor
+        return replace(position, cursor=cursor, anchor=anchor)
+
+    def locate(self, step: int) -> Cursor:
+        return self._bounded(self._passes.locate(step, self._anchor))
+
+    def advance(self, cursor: Cursor, step: int) -> Cursor:
+        left = self._passes.left(cursor)
+        if left is None or step < cursor.step + left:
+            return self._bounded(self._passes.locate(step, cursor))
+        if not left:
+            return self.turn(cursor)
+        return self._passes.after(self._passes.locate(cursor.step + left - 1, cursor))
+
+    def jump(self, cursor: Cursor, step: int) -> Cursor:
+        return self._bounded(self._passes.locate(step, cursor))
+
+    def turn(self, cursor: Cursor) -> Cursor:
+        return self._passes.turn(cursor)
+
+    def is_cut(self, cursor: Cursor) -> bool:
+        return self._passes.is_cut(cursor)
+
+    def _bounded(self, cursor: Cursor) -> Cursor:
+        if cursor.rows + self._passes.size(cursor.step) > ENDLESS:
+            raise PositionError(
+                f"step {cursor.step} begins at row {cursor.rows}, but rows are counted up to 2**62"
+            )
+        return cursor
+
+    # ---- rows
+
+    def take(self, cursor: Cursor) -> Take | None:
+        spans = self._passes.spans(cursor)
+        count = sum(stop - start for start, stop in spans)
+        if not count or (self._drop and count < self._passes.size(cursor.step)):
+            return None
+        rows, total, mine = self._mine(cursor)
+        block = self._checked(rows, self._ready(cursor, rows), cursor.step)
+        after = self._passes.after(cursor)
+        return Take(block, np.arange(len(rows)), mine, total, after, self._executor.fresh)
+
+    def _mine(self, cursor: Cursor) -> tuple[Int64s, int, Int64s]:
+        # this process's stream rows, how many rows the batch has, and which of these are its own
+        spans = self._passes.spans(cursor)
+        count = sum(stop - start for start, stop in spans)
+        total = self._passes.size(cursor.step) if self._pad else count
+        mine = np.arange(total) if self._sole else self._share.rows(total)
+        own = mine if total == count else mine[mine < count]
+        rows = spans[0][0] + own if len(spans) == 1 else _rows(spans)[own]
+        return self._remaining(rows, cursor.step), total, mine
+
+    def _remaining(self, rows: Int64s, step: int) -> Int64s:
+        return self._substitutes.rows(rows, step) if self._substitutes else rows
+
+    def _checked(self, rows: Int64s, block: Block, step: int) -> Block:
+        if self._substitutes is None:
+            return block
+        return self._substitutes.block(rows, block, self._read, step)
+
+    def _ready(self, cursor: Cursor, rows: Int64s) -> Block:
+        if cursor in self._ahead:
+            pending, start, alone = self._ahead[cursor]
+            try:
+                block = pending.result()
+            except Exception:
+                # of a group, another batch's rows may be at fault: from now on each is read alone
+                self._ahead = {c: part for c, part in self._ahead.items() if part[0] is not pending}
+                if alone:
+                    raise
+            else:
+                del self._ahead[cursor]  # not before: after an interrupt it is asked for again
+                return block if alone else block.slice(start, start + len(rows))
+        return self._read(rows)
+
+    def _read(self, rows: Int64s) -> Block:
+        return self._executor.submit(Rows(rows), urgent=True).result()
+
+    # ---- ahead
+
+    def prefetch(self, cursor: Cursor, settle: Settle) -> None:
+        if self._passes.per_pass == 0:
+            return
+        if not self._ahead:
+            self._tail = cursor
+        for _ in range(BEGIN):
+            if self._tail.epoch != cursor.epoch or not self._executor.room():
+                return
+            if not self._submit(cursor.epoch, settle):
+                return
+
+    def _submit(self, epoch: int, settle: Settle) -> bool:
+        # the next batches of the pass as one work
+        found: dict[Cursor, Int64s] = {}
+        most, tail = 1, self._tail
+        while tail.epoch == epoch and len(found) < most and self._passes.left(tail) != 0:
+            rows, _, _ = self._mine(tail)
+            most = min(GROUP, self._executor.group(len(rows)))
+            found[tail] = rows
+            tail = settle(self._passes.after(tail))
+        if not found:
+            return False
+        pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))
+        start = 0
+        for cursor, rows in found.items():
+            self._ahead[cursor] = pending, start, len(found) == 1
+            start += len(rows)
+        self._tail = tail
+        return True
+
+    def cancel(self) -> None:
+        for pending, _, _ in self._ahead.values():
+            pending.cancel()
+        self._ahead.clear()
+
+    # ---- provenance
+
+    def origin(self, cursor: Cursor) -> Origin:
+        rows, _, _ = self._mine(cursor)
+        if self._part.skips:  # only reading tells which rows stand in for others
+            return self._checked(rows, self._read(rows), cursor.step).origin
+        return self._part.origin(At.of_rows(rows, max(1, self._part.length)))
+
+    @property
+    def rows_of(self) -> Callable[[int], Ranges] | None:
+        if self._part.skips:
+            return None
+        return lambda step: tuple(self._passes.spans(self.locate(step)))
+
+    def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
+        if self._part.skips:
+            for step in range(start, stop):
+                origin = self.origin(self.locate(step))
+                yield np.full(len(origin), step), origin
+            return
+        for first in range(start, stop, GROUP):
+            steps = range(first, min(stop, first + GROUP))
+            parts = [
+                self._remaining(_rows(self._passes.spans(self.locate(step))), step)
+                for step in steps
+            ]
+            at = At.of_rows(np.concatenate(parts), max(1, self._part.length))
+            yield np.repeat(np.array(steps), [len(p) for p in parts]), self._part.origin(at)
+
+
+def _rows(spans: list[tuple[int, int]]) -> Int64s:
+    return np.concatenate([np.arange(*span, dtype=np.int64) for span in spans])

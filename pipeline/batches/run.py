@@ -1,0 +1,120 @@
+"""The batches from a position on, some of them made ahead of the loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from pipeline.batches.skipping import Skipping
+from pipeline.batches.stream import Stream
+from pipeline.checkpoint.position import Position
+from pipeline.sampling.cursor import Cursor
+
+
+class Made(NamedTuple):
+    """A batch that is ready, how many rows this process has of it, and the cursor behind it."""
+
+    batch: Any
+    rows: int
+    after: Cursor
+
+
+class Run:
+    """Batches of a stream, one after another.
+
+    Args:
+        stream: opened at the position.
+        position: where it stands.
+        make: the batch of a stream at a cursor; None where its pass holds none.
+        prefetch: how many batches are made before they are asked for.
+
+    Attributes:
+        position: where it stands now.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        position: Position,
+        make: Callable[[Stream, Cursor], Made | None],
+        prefetch: int,
+    ) -> None:
+        self.stream, self.position = stream, position
+        self._make, self._prefetch = make, prefetch
+        self.skipping = Skipping(stream)
+        self.ready: deque[tuple[Made, Position]] = deque()
+
+    def settle(self) -> Cursor:
+        """Move past skipped steps of the pass: done before anybody asks where the run stands."""
+        cursor = self._settled(self.position.cursor)
+        if cursor is not self.position.cursor:
+            self._go(cursor)
+        return cursor
+
+    def _settled(self, cursor: Cursor) -> Cursor:
+        return self.skipping.settled(cursor) if self.stream.jumps else cursor
+
+    def at_skipped_pass(self) -> bool:
+        """Whether it stands at the start of a pass that is skipped wholly."""
+        return bool(self.stream.jumps) and self.skipping.end(self.settle().step) is not None
+
+    def next_pass(self) -> None:
+        """Go to the start of the pass after one that is skipped wholly."""
+        self._go(self.skipping.next_pass(self.position.cursor))
+
+    def fill(self, *, across: bool) -> bool:
+        """Have the next batch ready, and those ahead.
+
+        A pass without a batch is left.
+
+        Args:
+            across: go on into later passes where all rows of this one are skipped.
+
+        Returns:
+            Whether there is a batch.
+        """
+        while True:
+            if across and self.at_skipped_pass():
+                self._go(self.skipping.past(self.position.cursor))
+            self.settle()
+            self._fill(1 + self._prefetch)
+            if self.ready:
+                return True
+            cursor, stream = self.position.cursor, self.stream
+            following = stream.turn(cursor)
+            if not (across and stream.is_cut(cursor)):
+                self._go(following)
+                return False
+            self._go(stream.jump(following, following.step))
+
+    def _go(self, cursor: Cursor) -> None:
+        self.position = replace(self.position, cursor=cursor)
+
+    def _fill(self, want: int) -> None:
+        # batches ahead, within the pass; an error among them waits until its batch is asked for
+        while len(self.ready) < want:
+            last = self.ready[-1][1].cursor if self.ready else self.position.cursor
+            cursor = self._settled(last)
+            if self.ready and cursor.epoch != self.position.cursor.epoch:
+                return
+            try:
+                self.stream.prefetch(cursor, self._settled)
+                made = self._make(self.stream, cursor)
+            except Exception:
+                if self.ready:
+                    return
+                raise
+            if made is None:
+                return
+            self.ready.append((made, replace(self.position, cursor=made.after)))
+        # workers go on while the loop uses this batch; not into a pass that may never be asked for
+        cursor = self._settled(self.ready[-1][1].cursor)
+        if cursor.epoch == self.position.cursor.epoch:
+            self.stream.prefetch(cursor, self._settled)
+
+    def cancel(self) -> None:
+        """Cancel all that was made or begun ahead."""
+        self.ready.clear()
+        self.stream.cancel()

@@ -1,0 +1,183 @@
+"""Which rows take the place of rows that are left out of an indexed dataset, by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Block, Int64s, Origin
+from pipeline.checkpoint.position import Exclusion
+from pipeline.errors import PositionError
+from pipeline.nodes import Part
+from pipeline.provenance.exclusions import Exclusions
+from pipeline.sampling.permutation import MOST, Permutation
+from pipeline.seeds import derive_seed
+from pipeline.types import At
+
+TRIES = 32
+_WALK = 1 << 12  # rows looked at together where chance has found none
+_KIN = 1 << 16  # rows looked at for one of the same dataset of a mix
+
+
+class Substitutes:
+    """Stream rows of an indexed dataset, those that are left out replaced by others.
+
+    A substitute is drawn from the row's epoch, so that a file left out of an unshuffled dataset is
+    not replaced by copies of its neighbour. In a mix it is drawn from the same component and that
+    one's epoch, so that shares hold, and past rows stay what they were when weights change; unless
+    hardly any of the component is left or dealt. One draw gives no two rows the same.
+
+    Args:
+        part: whose rows they are.
+        entries: which records are left out.
+    """
+
+    def __init__(self, part: Part, entries: Iterable[Exclusion]) -> None:
+        self._part = part
+        self._excluded = Exclusions(part.components, entries)
+
+    def rows(self, rows: Int64s, step: int) -> Int64s:
+        """Stream rows of a step, those that are left out replaced: a function of each row alone.
+
+        Raises:
+            PositionError: nothing of the epoch is left.
+        """
+        part, excluded = self._part, self._excluded
+        if not excluded.active(step) or not len(rows):
+            return rows
+        origin = _origin(part, rows)
+        bad = np.flatnonzero(excluded.among(origin, step))
+        if not len(bad):
+            return rows
+        rows = rows.copy()
+        rows[bad] = _relatives(part, rows[bad], excluded, step)
+        origin = _origin(part, rows[bad])
+        still = np.flatnonzero(excluded.among(origin, step))
+        bad, origin = bad[still], origin.take(still)
+        kin, firsts = _kin(part, origin), _first(part, rows[bad])
+        for first in np.unique(firsts).tolist():
+            here = firsts == first
+            others = _Others(part, first, excluded, step)
+            rows[bad[here]] = others(rows[bad[here]], kin[here])
+        return rows
+
+    def block(
+        self, rows: Int64s, block: Block, read: Callable[[Int64s], Block], step: int
+    ) -> Block:
+        """A block of rows, those that are left out replaced.
+
+        A row that cannot be read is given as its neighbour, which may be left out.
+
+        Args:
+            rows: the stream rows that were asked for, none left out.
+            block: what reading them gave.
+            read: reads stream rows.
+            step: at which step.
+
+        Raises:
+            PositionError: what can be read is left out, as far as chance finds.
+        """
+        if not self._part.skips or not self._excluded.active(step):
+            return block
+        bad = np.flatnonzero(self._excluded.among(block.origin, step))
+        for attempt in range(TRIES):
+            if not len(bad):
+                return block
+            found = read(self.rows(_elsewhere(self._part, rows[bad], attempt), step))
+            places = np.arange(len(block))
+            places[bad] = len(block) + np.arange(len(bad))
+            block = Block.concat([block, found]).take(places)
+            bad = bad[self._excluded.among(found.origin, step)]
+        raise PositionError(
+            f"step {step}: rows that fail have no others to stand for them, as nearly all that can "
+            "be read is excluded: exclude fewer"
+        )
+
+
+def _elsewhere(part: Part, rows: Int64s, attempt: int) -> Int64s:
+    firsts = _first(part, rows)
+    out = np.empty_like(rows)
+    for first in np.unique(firsts).tolist():
+        here, key = firsts == first, derive_seed(part.seed, "stand in", first, attempt)
+        out[here] = first + Permutation(_size(part, first), key)(rows[here] - first)
+    return out
+
+
+def _first(part: Part, rows: Int64s) -> Int64s:
+    # where the row's epoch begins; of an endless mix, where a run of so many rows does
+    turn, index = np.divmod(rows, part.length)
+    period = min(part.period, MOST)
+    return turn * part.length + index // period * period
+
+
+def _size(part: Part, first: int) -> int:
+    return min(part.period, MOST, part.length - first % part.length)
+
+
+def _origin(part: Part, rows: Int64s) -> Origin:
+    return part.origin(At.of_rows(rows, max(1, part.length)))
+
+
+def _kin(part: Part, origin: Origin) -> Int64s:
+    # which dataset of a mix rows are of; all alike where there is none
+    kin = part.node.kin(origin)
+    return np.zeros(len(origin), np.int64) if kin is None else kin
+
+
+def _relatives(part: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
+    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch
+    found, left = rows.copy(), np.arange(len(rows))
+    for attempt in range(TRIES):
+        others = part.node.relatives(rows[left], part.seed, attempt)
+        if others is None:
+            return rows
+        found[left] = others
+        left = left[excluded.among(_origin(part, found[left]), step)]
+        if not len(left):
+            return found
+    found[left] = rows[left]
+    return found
+
+
+class _Others:
+    # rows of the epoch that begins at `first`
+    def __init__(self, part: Part, first: int, excluded: Exclusions, step: int) -> None:
+        self._part, self._first, self._size = part, first, _size(part, first)
+        self._excluded, self._step = excluded, step
+
+    def __call__(self, rows: Int64s, kin: Int64s) -> Int64s:
+        found, left = rows.copy(), np.arange(len(rows))
+        for attempt in range(TRIES):
+            found[left] = self._drawn(rows[left], attempt)
+            left = left[~self._fit(found[left], kin[left])]
+            if not len(left):
+                return found
+        starts = self._drawn(rows[left], 0)
+        for i, start in zip(left.tolist(), starts.tolist(), strict=True):
+            found[i] = self._next(start, int(kin[i]))
+        return found
+
+    def _drawn(self, rows: Int64s, attempt: int) -> Int64s:
+        key = derive_seed(self._part.seed, "exclude", self._first, attempt)
+        return self._first + Permutation(self._size, key)(rows - self._first)
+
+    def _fit(self, rows: Int64s, kin: Int64s | int | None) -> NDArray[np.bool_]:
+        origin = _origin(self._part, rows)
+        good = ~self._excluded.among(origin, self._step)
+        return good if kin is None else good & (_kin(self._part, origin) == kin)
+
+    def _next(self, row: int, kin: int) -> int:
+        # the first that fits from a row on
+        for alike, most in ((kin, min(_KIN, self._size)), (None, self._size)):
+            for ahead in range(0, most, _WALK):
+                other = np.arange(ahead, min(self._size, ahead + _WALK))
+                candidates = self._first + (row - self._first + other) % self._size
+                good = np.flatnonzero(self._fit(candidates, alike))
+                if len(good):
+                    return int(candidates[good[0]])
+        raise PositionError(
+            f"all {self._size} rows of an epoch are excluded from step {self._step} on: "
+            "exclude fewer"
+        )

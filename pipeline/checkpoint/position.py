@@ -1,0 +1,61 @@
+"""Where a loader stands: one frozen value, from which everything that comes next follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import Ranges, joined
+from pipeline.sampling.sizes import Rule, agree
+
+START = Cursor()
+Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Steps that are skipped. A step means rows only by the batches that it counts.
+
+    Attributes:
+        steps: half-open ranges of them.
+        rule: how batches were cut when the steps were named; None in a state that does not tell.
+        anchor: the cursor that steps were counted from.
+    """
+
+    steps: Ranges
+    rule: Rule | None
+    anchor: Cursor = START
+
+    def counts_as(self, rule: Rule, anchor: Cursor, stop: int) -> bool:
+        """Whether a rule, from an anchor on, has the same batches at the steps before `stop`."""
+        if self.rule is None or self.anchor != anchor:
+            return False
+        return self.rule[1:] == rule[1:] and agree(self.rule[0], rule[0], anchor.step, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a loader stands.
+
+    Attributes:
+        cursor: where its stream of batches stands.
+        anchor: the cursor that steps are counted from: the start or, where the batches before were
+            of another size or rule, the cursor at which the present ones began.
+        skips: steps that are skipped, in the order in which they were named.
+        exclusions: records that are left out.
+    """
+
+    cursor: Cursor = START
+    anchor: Cursor = START
+    skips: tuple[Skip, ...] = ()
+    exclusions: tuple[Exclusion, ...] = field(default=())
+
+    def skipping(self, steps: Ranges, rule: Rule) -> Position:
+        """The position with more steps skipped, counted by a rule from its anchor on."""
+        if not steps:
+            return self
+        *before, last = self.skips or (Skip((), rule, self.anchor),)
+        if (last.rule, last.anchor) != (rule, self.anchor):
+            before, last = [*before, last], Skip((), rule, self.anchor)
+        last = replace(last, steps=joined([*last.steps, *steps]))
+        return replace(self, skips=(*before, last))

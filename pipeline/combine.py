@@ -1,0 +1,172 @@
+"""What several datasets become together: one after another, in turn, side by side, or mixed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from pipeline.checks import whole
+from pipeline.dataset import Dataset, standing_on
+from pipeline.errors import ChainError
+from pipeline.nodes import (
+    STOPS,
+    Concatenated,
+    Dealt,
+    Interleaved,
+    Mixed,
+    Part,
+    Zipped,
+    check_names,
+)
+from pipeline.nodes.scope import Scope
+from pipeline.sampling.schedule import Schedule
+
+
+def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
+    """Indexed datasets one after another; their shuffles differ by their place.
+
+    Args:
+        datasets: finite ones.
+        seed: of the stages above.
+
+    >>> list(concatenate([Dataset(["a", "b"]), Dataset(["c"])]))
+    ['a', 'b', 'c']
+    """
+    return standing_on(Concatenated(_numbered("concatenate", datasets)), seed)
+
+
+def interleave(
+    datasets: Sequence[Dataset], *, cycle: int | None = None, run: int = 1, seed: int = 0
+) -> Dataset:
+    """Indexed datasets in turn, `run` rows of each; an epoch has each row of each once.
+
+    `cycle` of them are open at a time: one that has given all its rows leaves its turn, from the
+    next round on, to the next that has not begun. Lengths may differ: towards the end fewer take
+    turns, so for shares that hold throughout use mix.
+
+    Args:
+        datasets: finite ones.
+        cycle: how many take turns at a time; None for all of them.
+        run: rows of one before the next has its turn.
+        seed: of the stages above.
+
+    >>> a, b, c = Dataset(["a0", "a1", "a2"]), Dataset(["b0"]), Dataset(["c0", "c1"])
+    >>> list(interleave([a, b, c]))
+    ['a0', 'b0', 'c0', 'a1', 'c1', 'a2']
+    >>> list(interleave([a, b, c], cycle=2))
+    ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
+    """
+    parts = _numbered("interleave", datasets)
+    _warn_of_one_order("interleave", parts)
+    cycle = len(parts) if cycle is None else whole("interleave cycle", cycle, 1)
+    return standing_on(Interleaved(parts, cycle, whole("interleave run", run, 1)), seed)
+
+
+def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
+    """Indexed datasets of one length side by side: rows are {name: row}.
+
+    >>> zip_datasets({"x": Dataset(["a", "b"]), "y": Dataset([1, 2])})[1]
+    {'x': 'b', 'y': 2}
+    """
+    parts = _named("zip_datasets", datasets)
+    _warn_of_orders_apart(parts)
+    return standing_on(Zipped(parts), seed)
+
+
+def mix(
+    datasets: Mapping[str, Dataset],
+    weights: Mapping[str, float] | Sequence[tuple[int, Mapping[str, float]]],
+    stop: Literal["first", "all", "never"] = "first",
+    *,
+    seed: int = 0,
+) -> Dataset:
+    """Rows of several datasets dealt by weight: every prefix is within one row of its shares.
+
+    Shares are of the rows that leave the mix, whatever filters or packs stand in the components:
+    pack before mixing for shares of tokens, after it for shares of documents. What is drawn from a
+    component is always a prefix of its own order; a shorter one goes on with its next epoch.
+
+    If all components are indexed, so is the mix; else it is counted, and each of its lanes deals
+    the rows of that lane of its components.
+
+    Args:
+        datasets: by name, without "." and "/"; each may have shuffles, filters, packs of its own.
+        weights: {name: any number from 0 on}; or a schedule [(from_row, {name: weight}), …] rising
+            from row 0, where a name that is missing has weight 0: not yet, or no more. A schedule
+            is append-only: on resume, entries from `Loader.frontier` on may be added or changed,
+            and datasets that are first dealt there.
+        stop: a pass ends before a component would begin again ("first"), once each was passed
+            through ("all"), or "never". The next pass begins the pattern again, and its components
+            go on.
+        seed: of the stages above.
+
+    Raises:
+        ChainError: names and weights do not fit, a weight is so small that it rounds to nothing
+            (a share below half a row in 65,536), or a dataset has lanes of its own.
+
+    >>> ds = mix({"a": Dataset(list("abcd")), "b": Dataset([1, 2])}, {"a": 2, "b": 1})
+    >>> list(ds), ds.fingerprint()["schedule.0"]
+    (['a', 1, 'b', 'c', 2, 'd'], '0 {"a": 43691, "b": 21845}')
+    """
+    parts = _named("mix", datasets)
+    if stop not in STOPS:
+        raise ChainError(f'mix(stop={stop!r}): choose "first", "all" or "never"')
+    check_names(parts)
+    _warn_of_one_order("mix", parts)
+    schedule = Schedule.of(list(parts), weights)
+    node = Dealt if any(part.streamed for part in parts.values()) else Mixed
+    return standing_on(node(parts, schedule, stop), seed)
+
+
+def _warn_of_one_order(kind: str, parts: Mapping[str, Part]) -> None:
+    # drawn from the same names, which the seeds of unpinned orders tell apart
+    known: dict[tuple[object, ...], tuple[str, object]] = {}
+    for name, part in parts.items():
+        for *drawn, order in part.node.orders(Scope(part, (name,), (name,))):
+            other, same = known.setdefault(tuple(drawn), (name, order))
+            if other != name and same is not order:
+                warnings.warn(
+                    f"{kind}: datasets {other!r} and {name!r} are in the same random order: what "
+                    f"is chosen of each was shuffled from seed {drawn[0]} under one name. Give "
+                    "one of them a seed of its own: shuffle(seed=) or Dataset(…, seed=).",
+                    stacklevel=3,
+                )
+                return
+
+
+def _warn_of_orders_apart(parts: Mapping[str, Part]) -> None:
+    found = {
+        name: tuple(tuple(drawn) for *drawn, _ in part.node.orders(Scope(part, (name,), (name,))))
+        for name, part in parts.items()
+    }
+    shuffled = [name for name, orders in found.items() if orders]
+    if len({found[name] for name in shuffled}) > 1:
+        warnings.warn(
+            f"zip_datasets: datasets {shuffled} are each shuffled on their own, so rows that "
+            "belong together stand apart. Shuffle the zip instead, or choose rows of each in one "
+            "order: shuffle(seed=…)[:n].",
+            stacklevel=3,
+        )
+
+
+def _named(kind: str, datasets: Mapping[str, Any]) -> dict[str, Part]:
+    if not isinstance(datasets, Mapping) or not all(isinstance(n, str) for n in datasets):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"{kind} wants {{name: dataset}}, names being strings")
+    return dict(zip(datasets, _parts(kind, datasets.values()), strict=True))
+
+
+def _numbered(kind: str, datasets: Iterable[Any]) -> dict[str, Part]:
+    return {str(i): part for i, part in enumerate(_parts(kind, datasets))}
+
+
+def _parts(kind: str, datasets: Iterable[Any]) -> list[Part]:
+    if isinstance(datasets, Dataset):
+        raise ChainError(f"{kind} takes datasets in a list: {kind}([a, b])")
+    found = list(datasets)
+    for other in found:
+        if not isinstance(other, Dataset):
+            raise ChainError(
+                f"{kind} joins Datasets, not {type(other).__name__}: Dataset(…) of each"
+            )
+    return [ds.top for ds in found]

@@ -1,0 +1,270 @@
+"""The node of filter, flat_map, bucket and pack: indexed rows, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.block import Block, Origin
+from pipeline.errors import StreamEndError
+from pipeline.nodes.failing import applied, good_rows, in_order
+from pipeline.nodes.joined import relabelled
+from pipeline.nodes.node import Frontiers, Over, numbered
+from pipeline.nodes.ordered import Ordered
+from pipeline.nodes.reader import Ask, Pending, PieceReader, Spot, check_numbers
+from pipeline.nodes.scope import Path, Scope, Stage
+from pipeline.nodes.streamed import Here, Streamed
+from pipeline.sampling.cursor import Lane, Place
+from pipeline.sampling.lanes import Cut
+from pipeline.sampling.repeat import Repeat
+from pipeline.types import ENDLESS, At, Transform
+
+BLOCK = 64  # rows of a block where no transform says how many
+FAR = 256  # blocks of a lane that are asked for ahead at most
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Over, Streamed):
+    """Each block of positions beneath, through transforms that may change how many rows it has.
+
+    A block is a pure function of the dataset, its lane and its number.
+
+    Attributes:
+        transforms: none where a mix deals the rows of an indexed dataset.
+    """
+
+    transforms: tuple[Transform, ...]
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        return (*self.below.stages, *self.transforms)
+
+    def fingerprint(self) -> dict[str, str]:
+        own = numbered(self.transforms, len(self.below.stages))
+        return {**self.below.fingerprint(), **own}
+
+    @cached_property
+    def counting(self) -> str:
+        return f"{self.transforms[0].kind} '{self.transforms[0].name}'"
+
+    @cached_property
+    def counter(self) -> str:
+        return self.transforms[0].kind if self.transforms else "mix"
+
+    def transformed(self, transform: Transform) -> Streamed:
+        return replace(self, transforms=(*self.transforms, transform))
+
+    def repeated(self, repeat: Repeat) -> Streamed:
+        return replace(self, below=Ordered(self.below, repeat))
+
+    @cached_property
+    def block(self) -> int:
+        """About how many rows the transforms see at once."""
+        return rows_at_once(self.transforms)
+
+    def cut(self, lanes: int) -> Cut:
+        """How what lies beneath is cut into blocks, and dealt to lanes."""
+        return Cut(self.length, self.period, self.block, lanes)
+
+    def rows(self, here: Here, lane: int, number: int) -> Block:
+        """Block `number` of a lane, as its rows stand in the mixes above."""
+        return here.lift(self._rows(self._at(lane, number, here.lanes), here.scope))
+
+    def _rows(self, at: At, scope: Scope) -> Block:
+        if scope.skipping:
+            good, bad = good_rows(self.below, at, scope)
+            block = in_order(good) if good or bad else self.below.read(at, scope)
+        else:
+            block = self.below.read(at, scope)
+        for i, transform in enumerate(self.transforms, len(self.below.stages)):
+            block = applied(transform, i, block, scope)
+        return block
+
+    def failure(self, here: Here, lane: int, number: int) -> Exception | None:
+        """The error that rows of a block are left out for, if all of them are (or the first 64)."""
+        scope, error = here.scope, None
+        if not scope.skipping:
+            return None
+        strict = Scope(replace(scope.part, on_error="raise"), scope.path, scope.order)
+        at = self._at(lane, number, here.lanes)
+        for i in range(min(BLOCK, len(at.index))):
+            try:
+                self._rows(at.take([i]), strict)
+            except Exception as e:
+                error = e
+            else:
+                return None
+        return error
+
+    def records(self, here: Here, lane: int, number: int) -> Origin:
+        """Provenance of the records beneath a block, by arithmetic."""
+        origin = self.below.origin(self._at(lane, number, here.lanes), here.scope)
+        return relabelled(here.first, origin)
+
+    def _at(self, lane: int, number: int, lanes: int) -> At:
+        rows = np.arange(*self.cut(lanes).bounds(lane, number))
+        return At.of_rows(rows, max(1, self.length))
+
+    def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
+        return self, here
+
+    def reader(self, here: Here, ask: Ask) -> BlockReader:
+        return BlockReader(self, here, ask)
+
+    def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
+        cut = self.cut(lanes)
+        stops = [cut.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
+        return self.below.touched(ENDLESS if more else max(stops, default=0), head)
+
+
+def rows_at_once(transforms: Sequence[Transform]) -> int:
+    """How many rows the one that wants most of some transforms sees together."""
+    return max((t.block for t in transforms), default=0) or BLOCK
+
+
+class BlockReader(PieceReader):
+    """Lanes of blocks: a place is (number of the block, how many of its rows are given).
+
+    Args:
+        node: what the blocks are of.
+        here: where it stands.
+        ask: begins a block.
+    """
+
+    arithmetic = True
+
+    def __init__(self, node: Blocks, here: Here, ask: Ask) -> None:
+        self._node, self._here = node, here
+        self._ask, self._names = ask, here.scope.path
+        self._behind = 0 if self._names else 1  # of many components, kept blocks would be many
+        self._cut, self._cycle = node.cut(here.lanes), node.cycle
+        self._per_pass = self._cut.per_pass
+        self._blocks: dict[int, dict[int, Pending]] = {}
+
+    @property
+    def endless(self) -> bool:
+        return self._per_pass is None
+
+    def start(self) -> Place:
+        return 0, 0
+
+    def check(self, place: Place) -> None:
+        check_numbers(*place, count=2)
+
+    def turn(self, place: Place, epoch: int) -> Place:
+        return place if self._per_pass is None else (epoch * self._per_pass, 0)
+
+    @property
+    def patience(self) -> int:
+        return 1 + self.most_empty // max(1, self._per_pass or 1)
+
+    @property
+    def cycle(self) -> int:
+        return -(-self._cycle // self._cut.lanes)
+
+    def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
+        yield Spot(self, lane, place[0], self._end(epoch))
+
+    def begun(self, lane: int, number: int) -> int:
+        blocks, n = self._blocks.get(lane, {}), number
+        while n in blocks:
+            n += 1
+        return n - number
+
+    def begin(self, lane: int, number: int) -> None:
+        self._blocks.setdefault(lane, {})[number] = self._ask(self._names, lane, number, False)
+
+    def keep(self, lane: int, place: Place) -> None:
+        blocks, number = self._blocks.get(lane, {}), place[0]
+        for n in [n for n in blocks if not number - self._behind <= n <= number + FAR]:
+            blocks.pop(n).cancel()
+
+    def cancel(self) -> None:
+        for blocks in self._blocks.values():
+            for pending in blocks.values():
+                pending.cancel()
+        self._blocks.clear()
+
+    def _end(self, epoch: int) -> int | None:
+        return None if self._per_pass is None else (epoch + 1) * self._per_pass
+
+    # ---- pieces
+
+    def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
+        found, after = super().pull(lane, place, epoch, want)
+        if self._here.scope.skipping and want and not found and place == self.turn(place, epoch):
+            # nothing in a whole pass: told apart from one that a filter leaves empty
+            failure = self._node.failure(self._here, lane, place[0])
+            if failure is not None:
+                rows = self._node.length
+                raise StreamEndError(
+                    f"lane {lane} of {self._cut.lanes} gave no row of a pass of {rows}: "
+                    + self._why(lane, failure)
+                ) from failure
+        return found, after
+
+    def piece(self, lane: int, at: int, epoch: int) -> Block | None:
+        end = self._end(epoch)
+        if end is not None and at >= end:
+            return None
+        blocks = self._blocks.setdefault(lane, {})
+        if at not in blocks:
+            blocks[at] = self._ask(self._names, lane, at, True)
+        try:
+            return blocks[at].result()
+        except BaseException:
+            blocks.pop(at)  # asked again, it is tried again
+            raise
+
+    def after(self, lane: int, at: int) -> int:
+        return at + 1
+
+    @property
+    def most_empty(self) -> int:
+        # beyond two epochs of blocks
+        cut = self._cut
+        if cut.period < ENDLESS:
+            return 64 + 2 * cut.per_epoch
+        return 64 + 2 * (self._cycle // (cut.block * cut.lanes))
+
+    def barren(self, lane: int, pieces: int, number: int) -> StreamEndError:
+        failure = self._node.failure(self._here, lane, max(0, number - 1))
+        error = StreamEndError(
+            f"lane {lane} of {self._cut.lanes} gave no row in {pieces} blocks, more than two "
+            f"epochs of them ({self._cycle} rows an epoch beneath): {self._why(lane, failure)}"
+        )
+        error.__cause__ = failure
+        return error
+
+    def _why(self, lane: int, failure: Exception | None) -> str:
+        lanes, rows, what = self._cut.lanes, self._cycle, self._node.counter
+        if failure is not None:
+            return (
+                'on_error("skip") leaves out rows that fail, and all of them do: '
+                f"{type(failure).__name__}: {str(failure)[:200]}. Mend what fails."
+            )
+        if lanes == 1:
+            return f"{what} and what stands on it drop all of them. Let some rows stay."
+        if lanes > rows:
+            return f"there are {lanes} lanes and {rows} rows: take fewer lanes."
+        covered = ", ".join(
+            f"{start}..{stop - 1}"
+            for start, stop in (self._cut.bounds(lane, n) for n in range(min(4, self._shown)))
+            if stop > start
+        )
+        held = f"the blocks of lane {lane} (rows {covered}{', …' if self._shown > 4 else ''})"
+        if self._node.below.varies(values=False) is None:
+            return (
+                f"{held} hold none that stays, in any epoch, as rows are not shuffled. Put "
+                f"shuffle() before {what}, so that each lane has its share, or take fewer lanes."
+            )
+        return (
+            f"{held} hold none that stays: {what} keeps too few rows for {lanes} lanes. Take fewer."
+        )
+
+    @property
+    def _shown(self) -> int:
+        return self._cut.per_epoch if self._cut.period < ENDLESS else 1

@@ -1,0 +1,193 @@
+"""How rows are written to a file: a JSON skeleton and raw bytes, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.block import Columns, Int64s, Values
+from pipeline.errors import ChainError
+from pipeline.tree import leaves, map_leaves
+
+_HEAD = struct.Struct("<BxxxI")  # whether the row was one of columns; bytes of the skeleton
+_ATOMS = (type(None), bool, int, float, str)
+
+
+def encode(values: Values) -> list[bytes]:
+    """Rows as bytes, one each.
+
+    Raises:
+        ChainError: a row holds something else than dicts, tuples, lists, arrays, numbers, text and
+            bytes.
+    """
+    if not isinstance(values, Columns):
+        return [_encoded(row, False) for row in values]
+    if any(a.dtype.hasobject for _, a in leaves(values.tree)):
+        rows = (map_leaves(lambda a, i=i: _cell(a, i), values.tree) for i in range(len(values)))
+        return [_encoded(row, True) for row in rows]
+    return _encoded_columns(values)
+
+
+class _Box:
+    """An element of a column of objects: it stays one, however it looks."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _cell(a: NDArray[Any], i: int) -> Any:
+    # of numbers an array, which unlike a scalar keeps its byte order
+    return _Box(a[i]) if a.dtype.hasobject else a[i : i + 1].reshape(a.shape[1:])
+
+
+def _encoded(row: Any, column: bool) -> bytes:
+    buffers: list[bytes] = []
+    skeleton = json.dumps(_skeleton(row, buffers), separators=(",", ":")).encode()
+    return b"".join([_HEAD.pack(column, len(skeleton)), skeleton, *buffers])
+
+
+def _encoded_columns(values: Columns) -> list[bytes]:
+    n = len(values)
+    if not n:
+        return []
+    buffers: list[bytes] = []
+    first = map_leaves(lambda a: _cell(a, 0), values.tree)
+    skeleton = json.dumps(_skeleton(first, buffers), separators=(",", ":")).encode()
+    parts = [
+        np.ascontiguousarray(a).reshape(n, -1).view(np.uint8).reshape(n, -1)
+        for _, a in leaves(values.tree)
+        if a.nbytes
+    ]
+    body = np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), np.uint8)
+    head = _HEAD.pack(True, len(skeleton)) + skeleton
+    return [head + row.tobytes() for row in body]
+
+
+def _skeleton(value: Any, buffers: list[bytes]) -> Any:
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if isinstance(value, _Box):
+        return ["O", _skeleton(value.value, buffers)]
+    if kind is bytes:
+        buffers.append(value)
+        return ["b", len(value)]
+    if kind is np.ndarray and value.dtype.kind == "O":
+        return ["o", list(value.shape), [_skeleton(v, buffers) for v in value.reshape(-1).tolist()]]
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcmMSU":
+        buffers.append(value.tobytes())
+        return ["a" if kind is np.ndarray else "s", value.dtype.str, list(value.shape)]
+    if isinstance(value, list | tuple) and kind in (list, tuple):  # no namedtuple
+        return ["l" if kind is list else "t", [_skeleton(v, buffers) for v in value]]
+    if isinstance(value, dict) and kind is dict and all(type(k) is str for k in value):
+        return ["d", [[k, _skeleton(v, buffers)] for k, v in value.items()]]
+    raise ChainError(
+        f"a cache on disk holds dicts with text keys, tuples, lists, arrays, numbers, text and "
+        f"bytes, not {kind.__name__}. Convert it in .map, or cache in memory: .cache()."
+    )
+
+
+def decode(payloads: Sequence[bytes]) -> list[tuple[Int64s, Values]]:
+    """Rows again, as they were given: those of one layout together, with their places."""
+    heads = [_HEAD.unpack_from(p) for p in payloads]
+    ends = [_HEAD.size + size for _, size in heads]
+    skeletons = [p[_HEAD.size : end] for p, end in zip(payloads, ends, strict=True)]
+    alike: dict[bytes, list[int]] = {}
+    rows: list[int] = []
+    for i, (column, _) in enumerate(heads):
+        (alike.setdefault(skeletons[i], []) if column else rows).append(i)
+    pieces: list[tuple[Int64s, Values]] = []
+    boxed: dict[Any, list[tuple[int, Any]]] = {}
+    for skeleton, places in alike.items():
+        if b'["O",' not in skeleton:
+            pieces.append((np.array(places), _columns(skeleton, [payloads[i] for i in places])))
+            continue
+        for i in places:
+            row = _decoded(skeleton, payloads[i])
+            boxed.setdefault(_signature(row), []).append((i, row))
+    for some in boxed.values():
+        some.sort(key=lambda pair: pair[0])
+        pieces.append((np.array([i for i, _ in some]), _stacked([row for _, row in some])))
+    if rows:
+        pieces.append((np.array(rows), [_decoded(skeletons[i], payloads[i]) for i in rows]))
+    return pieces
+
+
+class _Bytes:
+    """What follows the skeleton, taken from its beginning."""
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        # of one row [size], of many [m, size]
+        self._at += size
+        return np.array(self._data[..., self._at - size : self._at])  # aligned, and one's own
+
+    def array(self, dtype: str, shape: list[int]) -> NDArray[Any]:
+        kind = np.dtype(dtype)
+        many = self._data.shape[:-1]
+        raw = self.take(kind.itemsize * int(np.prod(shape, dtype=np.int64)))
+        if not raw.size:
+            return np.zeros((*many, *shape), kind)
+        return raw.view(kind).reshape((*many, *shape))
+
+
+def _decoded(skeleton: bytes, payload: bytes) -> Any:
+    data = np.frombuffer(payload, np.uint8, offset=_HEAD.size + len(skeleton))
+    return _value(json.loads(skeleton), _Bytes(data))
+
+
+def _columns(skeleton: bytes, payloads: list[bytes]) -> Columns:
+    matrix = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+    return Columns(_value(json.loads(skeleton), _Bytes(matrix[:, _HEAD.size + len(skeleton) :])))
+
+
+def _value(skeleton: Any, data: _Bytes) -> Any:
+    if not isinstance(skeleton, list):
+        return skeleton
+    tag, *rest = skeleton
+    if tag == "a":
+        return data.array(*rest)
+    if tag == "s":
+        return data.array(*rest)[()]
+    if tag == "b":
+        return data.take(rest[0]).tobytes()
+    if tag == "O":
+        return _Box(_value(rest[0], data))
+    if tag == "o":
+        return _objects([_value(v, data) for v in rest[1]]).reshape(rest[0])
+    if tag == "d":
+        return {k: _value(v, data) for k, v in rest[0]}
+    parts = [_value(v, data) for v in rest[0]]
+    return parts if tag == "l" else tuple(parts)
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    a = np.empty(len(values), object)
+    for i, value in enumerate(values):  # a[:] = values would spread nested sequences
+        a[i] = value
+    return a
+
+
+def _signature(row: Any) -> Any:
+    parts = [
+        (name, None if isinstance(leaf, _Box) else (leaf.dtype.str, leaf.shape))
+        for name, leaf in leaves(row)
+    ]
+    return tuple(parts)
+
+
+def _stacked(rows: list[Any]) -> Columns:
+    def column(*cells: Any) -> NDArray[Any]:
+        boxed = isinstance(cells[0], _Box)
+        if boxed:
+            return _objects([c.value for c in cells])
+        return np.stack(cells).astype(cells[0].dtype, copy=False)
+
+    return Columns(map_leaves(column, *rows))

@@ -1,0 +1,120 @@
+"""The node of a cache: the same rows, each made once and then kept by position."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.block import Block, Int64s, Origin, Values
+from pipeline.errors import ChainError
+from pipeline.meter import METER
+from pipeline.nodes.cache import Disk, Memory
+from pipeline.nodes.node import Node, Over
+from pipeline.nodes.scope import Path, Scope
+from pipeline.tree import fresh
+from pipeline.types import ENDLESS, At
+
+Piece = tuple[Int64s, Values]  # which of the positions asked for, and their rows
+_FORMAT = 1
+
+
+class Store(Protocol):
+    """Rows by position; what it gives out is the caller's own."""
+
+    def get(self, positions: Int64s) -> tuple[list[Piece], Int64s]:
+        """The rows that are kept, and which of `positions` (rising, distinct) are not."""
+        ...
+
+    def put(self, positions: Int64s, values: Values) -> Values:
+        """Keep rows; the rows as `get` will give them, whether they could be kept or not."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Cached(Over):
+    """Indexed rows that are the same in every epoch; `check_cacheable` says which are.
+
+    It changes no data: fingerprint, provenance and what is drawn above are those beneath.
+
+    Attributes:
+        seed: of the part, which the rows depend on.
+        folder: where rows are kept; None for this process's memory.
+    """
+
+    seed: int
+    folder: str | None
+
+    @cached_property
+    def _stores(self) -> dict[Path, Store]:
+        return {}
+
+    def read(self, at: At, scope: Scope) -> Block:
+        return METER.timed(scope.cache, self._read, at, scope)
+
+    def _read(self, at: At, scope: Scope) -> Block:
+        store = self._store(scope)
+        positions, back = np.unique(at.index, return_inverse=True)
+        pieces, missing = store.get(positions)
+        if len(missing) or not pieces:
+            zero = np.zeros(len(missing), np.int64)
+            made = self.below.read(At(zero, zero, positions[missing]), scope)
+            pieces.append((missing, store.put(positions[missing], made.values)))
+        return Block(_in_order(pieces, back), self.origin(at, scope))
+
+    def _store(self, scope: Scope) -> Store:
+        # a pinned shuffle's order depends on the names of orders, so the rows do
+        path = scope.order
+        if path not in self._stores:
+            store = Disk(self.folder, self._key(path), self.length) if self.folder else None
+            self._stores.setdefault(path, store or Memory(self.length))
+        return self._stores[path]
+
+    def _key(self, path: Path) -> str:
+        of = {"seed": str(self.seed), **self.below.fingerprint()}
+        # before pins held the path, rows beneath one were others in a join
+        text = json.dumps([_FORMAT + self.pinned_orders, path, sorted(of.items())])
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def lines(self) -> list[str]:
+        return [*self.below.lines(), "cache"]
+
+    @cached_property
+    def horizon(self) -> int:
+        return 0  # rows that are kept need no reading ahead
+
+
+def check_cacheable(node: Node, skips: bool) -> None:
+    """Raises ChainError, with the remedy, if rows differ by epoch, are streamed or never end."""
+    if node.streamed:
+        raise ChainError(
+            f"cache keeps rows by position, but {node.counting} counts rows as they come. Move "
+            "the cache before it."
+        )
+    if node.length == ENDLESS or node.period != node.length:
+        raise ChainError("cache keeps one epoch's rows: put repeat after it")
+    if skips:
+        raise ChainError(
+            "cache: a dataset beneath it skips rows that fail, and would not know which. Put "
+            '.on_error("skip") after the cache.'
+        )
+    varying = node.varies()
+    if varying:
+        remedy = "" if node.varies(values=False) is None else ", or hold one order: reshuffle=False"
+        raise ChainError(
+            f"cache would hold one epoch's rows for good, but {varying} beneath it gives others "
+            f"each epoch. Put it after the cache{remedy}."
+        )
+
+
+def _in_order(pieces: list[Piece], back: Int64s) -> Values:
+    blocks = [Block(values, Origin.of_records(0, places, places)) for places, values in pieces]
+    places = np.concatenate([places for places, _ in pieces])
+    values = Block.concat(blocks).take(np.argsort(places)[back]).values
+    if isinstance(values, list) and len(back) > len(places):
+        return [fresh(row) for row in values]  # a position asked for twice is two rows
+    return values

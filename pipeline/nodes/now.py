@@ -1,0 +1,45 @@
+"""How the rows of lanes are read without any workers, each block when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from pipeline.block import Block
+from pipeline.nodes.part import Part
+from pipeline.nodes.reader import Pending
+from pipeline.nodes.scope import Path
+
+MOST = 64  # rows that are pulled at a time
+
+
+def lane_blocks(part: Part, lane: int) -> Iterator[Block]:
+    """The rows of one lane in epoch 0 (in all epochs of an endless part), a few at a time."""
+
+    def ask(names: Path, lane: int, number: int, urgent: bool) -> Pending:
+        return _Now(part, names, lane, number)
+
+    reader = part.reader(ask)
+    place, want, got = reader.start(), 1, 1
+    while got:
+        reader.keep(lane, place)
+        blocks, place = reader.pull(lane, place, 0, want)
+        yield from blocks
+        got = sum(map(len, blocks))
+        want = min(MOST, 2 * want)  # who wants one row does not wait for many
+
+
+class _Now:
+    # a block, evaluated when its rows are asked for
+    def __init__(self, part: Part, names: Path, lane: int, number: int) -> None:
+        self._part, self._of = part, (names, lane, number)
+
+    @cached_property
+    def _block(self) -> Block:
+        return self._part.read_block(*self._of)
+
+    def result(self) -> Block:
+        return self._block
+
+    def cancel(self) -> None:
+        """Nothing is under way."""

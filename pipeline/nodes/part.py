@@ -1,0 +1,285 @@
+"""A tree of nodes up to the next join, with what holds for all of it: seed, lanes, on_error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline.block import Block, Int64s, Origin
+from pipeline.errors import ScanError
+from pipeline.nodes.blocks import Blocks
+from pipeline.nodes.failing import good_rows, in_order
+from pipeline.nodes.faults import Skips
+from pipeline.nodes.mapped import Mapped
+from pipeline.nodes.node import Frontiers, Node, Span
+from pipeline.nodes.ordered import Ordered
+from pipeline.nodes.reader import Ask, Reader
+from pipeline.nodes.scope import Path, Scope, Stage
+from pipeline.nodes.streamed import Here, Streamed
+from pipeline.sampling.cursor import Lane
+from pipeline.sampling.order import Order
+from pipeline.sampling.repeat import Repeat
+from pipeline.sampling.scanned import Scanned, differences
+from pipeline.types import ENDLESS, At, Component, Transform
+
+HINTS = 1024  # positions of those to come that a source is told
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a Dataset holds, and what a join holds of each dataset: frozen, read by any process.
+
+    Attributes:
+        node: the topmost node.
+        seed: what every random stage's seed is derived from.
+        lanes: of streamed rows, L; else 1.
+        on_error: "raise", or "skip" what fails: streamed rows are left out, for an indexed one
+            stands the next good row of the epoch.
+    """
+
+    node: Node
+    seed: int
+    lanes: int = 1
+    on_error: str = "raise"
+
+    def __reduce__(self) -> Any:
+        return Part, (self.node, self.seed, self.lanes, self.on_error)
+
+    # ---- with one more stage
+
+    def ordered(self, order: Order) -> Part:
+        """The part with an order on it."""
+        return replace(self, node=Ordered(self.node, order))
+
+    def repeated(self, repeat: Repeat) -> Part:
+        """The part epoch after epoch; of streamed rows, of what lies beneath them."""
+        node = self.node
+        more = cast(Streamed, node).repeated(repeat) if node.streamed else Ordered(node, repeat)
+        return replace(self, node=more)
+
+    def transformed(self, transform: Transform) -> Part:
+        """The part with a transform on it."""
+        if self.node.streamed:
+            more: Node = cast(Streamed, self.node).transformed(transform)
+        elif transform.counted:
+            more = Blocks(self.node, (transform,))
+        else:
+            more = Mapped(self.node, transform)
+        return replace(self, node=more)
+
+    # ---- what it is
+
+    @property
+    def streamed(self) -> bool:
+        """Whether rows have no positions."""
+        return self.node.streamed
+
+    @property
+    def length(self) -> int:
+        """Rows an epoch of what is indexed."""
+        return self.node.length
+
+    @property
+    def period(self) -> int:
+        """Rows of what is indexed after which it begins anew."""
+        return self.node.period
+
+    @property
+    def ends(self) -> bool:
+        """Whether a pass comes to an end."""
+        return self.node.length < ENDLESS
+
+    @property
+    def counting(self) -> str:
+        """What makes rows streamed, in words."""
+        return self.node.counting
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Orders and transforms up from the source or join."""
+        return self.node.stages
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts that it joins, by name."""
+        return self.node.parts
+
+    def stages_of_parts(self) -> Iterator[Stage]:
+        """The stages of all parts beneath: their rows carry the same provenance."""
+        for part in self.parts.values():
+            yield from part.stages
+            yield from part.stages_of_parts()
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The sources, as `Origin.component` counts them."""
+        return self.scope.components
+
+    @cached_property
+    def skips(self) -> bool:
+        """Whether a row may be another than arithmetic says."""
+        return self.on_error == "skip" or any(part.skips for part in self.parts.values())
+
+    def fingerprint(self) -> dict[str, str]:
+        """Everything that the data depends on, by name; found once, as it may look into files."""
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, str]:
+        lanes = {"lanes": str(self.lanes)} if self.streamed else {}
+        skip = {"on_error": self.on_error} if self.on_error != "raise" else {}
+        return {"seed": str(self.seed), **lanes, **skip, **self.node.fingerprint()}
+
+    # ---- rows by position
+
+    @cached_property
+    def scope(self) -> Scope:
+        """The scope of a whole dataset."""
+        return Scope(self)
+
+    @cached_property
+    def told(self) -> Skips:
+        """The rows that failed, each told once."""
+        return Skips()
+
+    def read(self, at: At, scope: Scope | None = None) -> Block:
+        """Rows of an indexed part, wherever they stand; bounds are the caller's business."""
+        scope = scope or self.scope
+        if self.on_error == "raise":
+            return self.node.read(at, scope)
+        good, bad = good_rows(self.node, at, scope)
+        if not bad:
+            return good[0][1] if good else self.node.read(at, scope)
+        for row, error in bad.items():
+            good.append((np.array([row]), self._next_good(at.take([row]), error, scope)))
+        return in_order(good)
+
+    def _next_good(self, at: At, error: Exception, scope: Scope) -> Block:
+        # what stands for a row that cannot be read: the next of its epoch that can
+        index = int(at.index[0])
+        first = index // self.period * self.period
+        rows = min(self.period, self.length - first)
+        for ahead in range(1, rows):
+            other = np.array([first + (index - first + ahead) % rows])
+            good, _ = good_rows(self.node, At(at.epoch, at.order, other), scope)
+            if good:
+                return good[0][1]
+        raise error
+
+    def origin(self, at: At, scope: Scope | None = None) -> Origin:
+        """Provenance of rows of what is indexed, by arithmetic alone."""
+        return self.node.origin(at, scope or self.scope)
+
+    def ahead(self, first: int, end: int, scope: Scope | None = None) -> None:
+        """After stream rows first to end: let a source that reads ahead know what comes then.
+
+        Only where they pass a sixteenth of what it wants to know of, and within the epoch.
+        """
+        horizon = self.node.horizon
+        if not horizon or first >= end:
+            return
+        step = -(-horizon // 16)
+        rows = min(horizon, -end % self.length)
+        if rows and (first == 0 or first // step != end // step):
+            some = end + np.arange(0, rows, -(-rows // HINTS))
+            self.node.ahead(At.of_rows(some, self.length), scope or self.scope)
+
+    def positions(self, spans: list[Span], order: int, low: int, high: int) -> Int64s:
+        """Where records stand in one epoch's order of an indexed part; see `Node.positions`."""
+        return self.node.positions(spans, order, low, high, self.scope)
+
+    # ---- rows by lanes
+
+    @cached_property
+    def stream(self) -> Streamed:
+        """The rows as they come in lanes; indexed ones in blocks of the usual size."""
+        return cast(Streamed, self.node) if self.node.streamed else Blocks(self.node, ())
+
+    @property
+    def late(self) -> bool:
+        """Whether some stages see rows only once a mix has dealt them: the loop evaluates them."""
+        return self.streamed and self.stream.late
+
+    @cached_property
+    def _here(self) -> Here:
+        return Here(self.scope, self.lanes)
+
+    def reader(self, ask: Ask) -> Reader:
+        """A reader of the lanes, whose blocks `ask` begins."""
+        return self.stream.reader(self._here, ask)
+
+    def read_block(self, names: Path, lane: int, number: int) -> Block:
+        """Block `number` of a lane, of the component that names of mixes lead to.
+
+        With the row-wise stages of the mixes above: they may as well come before rows are dealt,
+        and so are evaluated by whoever evaluates the block.
+        """
+        blocks, here = self._located(names)
+        block = blocks.rows(here, lane, number)
+        here.scope.part.ahead(*blocks.cut(self.lanes).bounds(lane, number), here.scope)
+        return block
+
+    def block_origin(self, names: Path, lane: int, number: int) -> Origin:
+        """Provenance of the records beneath a block, by arithmetic."""
+        blocks, here = self._located(names)
+        return blocks.records(here, lane, number)
+
+    def _located(self, names: Path) -> tuple[Blocks, Here]:
+        if names not in self._blocks:
+            self._blocks[names] = self.stream.located(names, self._here)
+        return self._blocks[names]
+
+    @cached_property
+    def _blocks(self) -> dict[Path, tuple[Blocks, Here]]:
+        return {}
+
+    def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
+        """The first row of each mix that nothing has touched, by its key in the fingerprint.
+
+        Args:
+            rows: stream rows given so far, of an indexed part.
+            lanes: where lanes stand, of a streamed one.
+        """
+        if self.streamed:
+            return self.stream.touched_lanes(lanes, self.lanes, 0, "")
+        return self.node.touched(rows, "")
+
+    # ---- scans
+
+    def scan_key(self) -> dict[str, str]:
+        """What a scan of the part depends on, by name: no seed where nothing is random."""
+        dropped = set(self._needless(""))
+        return {k: v for k, v in self._fingerprint.items() if k not in dropped}
+
+    def _needless(self, prefix: str) -> Iterator[str]:
+        # on_error says what stands for a bad record, whose value nobody needs
+        yield prefix + "on_error"
+        if not any(stage.random for stage in self.stages):
+            yield prefix + "seed"
+        for name, part in self.parts.items():
+            yield from part._needless(f"{prefix}{name}.")
+
+    def scanned(self, scanned: Scanned, what: str) -> Node:
+        """The node, this part's or beneath, that a scan is of.
+
+        Raises:
+            ScanError: it is of none of them, told with what differs.
+        """
+        was = {k: v for k, v in scanned.fingerprint().items() if k != "function"}
+        nodes = list(self.node.beneath())
+        keys = [Part(node, self.seed, 1, self.on_error).scan_key() for node in nodes]
+        fits = [node for node, key in zip(nodes, keys, strict=True) if key == was]
+        if fits:
+            return fits[0]
+        depth = sum(name.startswith("stages.") for name in was)
+        depths = [sum(name.startswith("stages.") for name in key) for key in keys]
+        near = keys[depths.index(depth) if depth in depths else 0]
+        raise ScanError(
+            f"{what}: {scanned!r} is of another dataset. {differences(was, near)}. Use it "
+            "on the dataset that was scanned or above that, or scan this one: "
+            "scan(dataset, function)."
+        )

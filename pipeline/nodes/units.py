@@ -1,0 +1,168 @@
+"""The node of filters and packs above a mix that deals lanes: so many dealt rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, cast
+
+from pipeline.block import Block
+from pipeline.errors import StreamEndError
+from pipeline.nodes.blocks import Blocks, rows_at_once
+from pipeline.nodes.failing import applied
+from pipeline.nodes.node import Frontiers, Over, numbered
+from pipeline.nodes.reader import Ask, PieceReader, Reader, Spot, check_numbers
+from pipeline.nodes.scope import Path, Stage
+from pipeline.nodes.streamed import Here, Streamed
+from pipeline.sampling.cursor import Lane, Place
+from pipeline.sampling.repeat import Repeat
+from pipeline.types import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Units(Over, Streamed):
+    """Runs of dealt rows, through transforms that may change how many there are.
+
+    Attributes:
+        below: the mix.
+        transforms: the first one filters, packs or the like.
+    """
+
+    below: Streamed
+    transforms: tuple[Transform, ...]
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        return (*self.below.stages, *self.transforms)
+
+    def fingerprint(self) -> dict[str, str]:
+        own = numbered(self.transforms, len(self.below.stages))
+        return {**self.below.fingerprint(), **own}
+
+    @property
+    def late(self) -> bool:
+        return True
+
+    def transformed(self, transform: Transform) -> Streamed:
+        return replace(self, transforms=(*self.transforms, transform))
+
+    def repeated(self, repeat: Repeat) -> Streamed:
+        return replace(self, below=self.below.repeated(repeat))
+
+    @cached_property
+    def block(self) -> int:
+        """How many rows of the mix the transforms see at once."""
+        return rows_at_once(self.transforms)
+
+    def rows(self, here: Here, block: Block) -> Block:
+        """What becomes of dealt rows, as it stands in the mixes above."""
+        for i, transform in enumerate(self.transforms, len(self.below.stages)):
+            block = applied(transform, i, block, here.scope)
+        return here.lift(block)
+
+    def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
+        return self.below.located(names, _beneath(here))
+
+    def reader(self, here: Here, ask: Ask) -> UnitReader:
+        return UnitReader(self, here, self.below.reader(_beneath(here), ask))
+
+    def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
+        more += self.block if any(given for _, (_, given) in places) else 0
+        beneath = [(lane, at) for lane, (at, _) in places]
+        return self.below.touched_lanes(beneath, lanes, more, head)
+
+
+def _beneath(here: Here) -> Here:
+    # rows beneath go no further than these stages
+    return Here(here.scope, here.lanes, here.first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    # what came of some rows of the mix; None where its pass holds none
+    block: Block | None
+    after: Place
+
+
+class _OfOnePass(Protocol):
+    def pull(
+        self, lane: int, place: Place, epoch: int, want: int, *, across: bool
+    ) -> tuple[list[Block], Place]: ...
+
+
+class UnitReader(PieceReader):
+    """Lanes of units: a place is (the mix's place before the unit, how many of its rows are given).
+
+    Args:
+        node: what the units are of.
+        here: where it stands.
+        below: reads the mix.
+    """
+
+    arithmetic = False
+
+    def __init__(self, node: Units, here: Here, below: Reader) -> None:
+        self._node, self._here, self._below = node, here, below
+        self.endless = below.endless
+        self._units: dict[int, dict[Place, _Unit]] = {}
+
+    def start(self) -> Place:
+        return self._below.start(), 0
+
+    def check(self, place: Place) -> None:
+        at, offset = place
+        check_numbers(offset, count=1)
+        self._below.check(at)
+
+    def turn(self, place: Place, epoch: int) -> Place:
+        return self._below.turn(place[0], epoch), 0
+
+    @property
+    def patience(self) -> int:
+        return self.most_empty
+
+    @property
+    def cycle(self) -> int:
+        return self._below.cycle
+
+    def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
+        return self._below.spots(lane, self._beneath(lane, place), epoch)
+
+    def keep(self, lane: int, place: Place) -> None:
+        units = self._units.get(lane, {})
+        self._units[lane] = {at: unit for at, unit in units.items() if at == place[0]}
+        self._below.keep(lane, self._beneath(lane, place))
+
+    def cancel(self) -> None:
+        self._units.clear()
+        self._below.cancel()
+
+    def _beneath(self, lane: int, place: Place) -> Place:
+        # where the mix is read next
+        unit = self._units.get(lane, {}).get(place[0])
+        return unit.after if unit else place[0]
+
+    # ---- pieces
+
+    def piece(self, lane: int, at: Place, epoch: int) -> Block | None:
+        units = self._units.setdefault(lane, {})
+        if at not in units:
+            below = cast(_OfOnePass, self._below)
+            found, after = below.pull(lane, at, epoch, self._node.block, across=False)
+            block = self._node.rows(self._here, Block.concat(found)) if found else None
+            units[at] = _Unit(block, after)
+        return units[at].block
+
+    def after(self, lane: int, at: Place) -> Place:
+        return self._units[lane][at].after
+
+    @property
+    def most_empty(self) -> int:
+        return 64 + 2 * self.cycle // self._node.block
+
+    def barren(self, lane: int, pieces: int, at: Place) -> StreamEndError:
+        return StreamEndError(
+            f"lane {lane} of {self._here.lanes} gave no row in {pieces} times {self._node.block} "
+            "rows of the mix: do the stages above it drop everything?"
+        )
