@@ -13,10 +13,11 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.checks import byte_count
 from pipeline.errors import SourceError
+from pipeline.sources.complaints import unreadable
 from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
-from pipeline.sources.storage.files import Found, Paths, expand, unreadable
 from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.paths import Found, Paths, expand, patterns
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Range, Stat, Storage
 
@@ -71,7 +72,9 @@ class BagzSource(FramedSource):
         self._compression = compression
         self._limit = byte_count("record_limit", record_limit, 1, SourceError)
         self._packed: dict[int, bool] = {}
-        bags = _without_limits([Found.of(stat) for stat in expand(paths, storage, empty=True)])
+        pattern = (*patterns(paths), "")[0]  # by which a manifest tells what is missing
+        found = expand(paths, storage, empty=True)
+        bags = _without_limits([Found.of(stat, pattern) for stat in found])
         super().__init__(bags, "bagz 1", _load, storage, ("bagz", compression))
 
     def read(self, indices: Int64s) -> list[bytes]:

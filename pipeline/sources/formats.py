@@ -18,7 +18,7 @@ from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.saved import open_saved
 from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
-from pipeline.sources.storage.files import Found, Paths, expand
+from pipeline.sources.storage.paths import Found, Paths, expand, patterns
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.tokens import TokenSource
@@ -112,7 +112,8 @@ def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
         return saved
     files, opened = found(path, storage=storage)
     # with the pattern, by which a manifest tells what is missing
-    return opened([Found.of(file.stat, os.fspath(path)) for file in files])
+    pattern = (*patterns(path), "")[0]
+    return opened([Found.of(file.stat, pattern) for file in files])
 
 
 def found(
