@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.checkpoint.mixture import undrawn
 from pipeline.checkpoint.position import Exclusion, Position, Skip
 from pipeline.errors import MismatchError, StateError
-from pipeline.sampling.cursor import Cursor, Lane, freeze, thaw
+from pipeline.sampling.cursor import Cursor, Lane, Parts
 from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
@@ -27,6 +27,7 @@ FIELDS = {
     4: {"anchor", "rule", "skips", "excluded"},
 }
 MOST = 1 << 62  # no number of a state is larger
+MANY = 64  # differences that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +140,18 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     try:
         saved = _unfold(state["dataset"])
-        open_ = undrawn(saved, now, _frontiers(state))
+        open_ = undrawn(saved, now, _frontiers(state)) if state.get("frontiers") else set[str]()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
         return
-    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong)
+    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
+    differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
     remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
     if "lanes" not in wrong:
-        names = ", ".join(repr(k) for k in wrong)
+        names = ", ".join(repr(_clipped(k)) for k in wrong)
         remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
     raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
 
@@ -220,9 +222,7 @@ def _check_lanes(found: list[int], dataset: Any) -> None:
     missing = sorted({*every} - {*found})
     twice = sorted({lane for lane in found if found.count(lane) > 1})
     if missing or twice:
-        shown = (
-            f"lanes {_short(missing)} are missing" if missing else f"lanes {_short(twice)} twice"
-        )
+        shown = f"{_short(missing)} are missing" if missing else f"{_short(twice)} stand twice"
         raise StateError(
             f"these are not the states of all hosts, each once: of {len(every)} lanes, {shown}. "
             "Give merge the state_dict() of each host."
@@ -250,6 +250,29 @@ def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a fingerprint holds texts")
     return flat
+
+
+def freeze(place: Any) -> Any:
+    """A place from plain JSON-able data.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> freeze([3, {"en": [0, 1]}])
+    (3, (('en', (0, 1)),))
+    """
+    if isinstance(place, Mapping):
+        return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
+    if isinstance(place, list | tuple):
+        return tuple(map(freeze, place))
+    return _whole(place)
+
+
+def thaw(place: Any) -> Any:
+    """A place as plain JSON-able data."""
+    if isinstance(place, Parts):
+        return {name: thaw(at) for name, at in place}
+    return [thaw(at) for at in place] if isinstance(place, tuple) else place
 
 
 def _copy(state: Any) -> Any:
@@ -285,7 +308,8 @@ def _exclusion(values: Any) -> Exclusion:
 
 
 def _ranges(values: Any) -> Ranges:
-    return joined((_whole(start), _whole(stop)) for start, stop in values)
+    found = [(_whole(start), _whole(stop)) for start, stop in values]
+    return joined(found) if found else ()
 
 
 def _rule(values: Any) -> Rule:
@@ -321,16 +345,20 @@ def _natural(key: str) -> tuple[Any, ...]:
 
 
 def _difference(key: str, saved: str | None, now: str | None) -> str:
-    name = key.replace("stages.", "stage ")
+    name = _clipped(key.replace("stages.", "stage "))
     if saved is None or now is None:
-        return f"{name}: {'added' if saved is None else 'gone'} ({saved or now})"
+        return f"{name}: {'added' if saved is None else 'gone'} ({_clipped(saved or now or '')})"
     if key.rpartition(".")[0].endswith("stages"):
         (old, _, _), (new, _, _) = saved.rpartition(" "), now.rpartition(" ")
         if old == new and old:
-            return f"{name}: {old}, code or options changed"
-    if key.endswith("source"):
-        return f"{name}: other records ({saved} -> {now})"
-    return f"{name}: {saved} -> {now}"
+            return f"{name}: {_clipped(old)}, code or options changed"
+    other = "other records " if key.endswith("source") else ""
+    change = f"{_clipped(saved)} -> {_clipped(now)}"
+    return f"{name}: {other}({change})" if other else f"{name}: {change}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) < 100 else text[:100] + "…"
 
 
 def _short(value: Any) -> str:
