@@ -1,4 +1,4 @@
-"""What will be asked for soon and is far away: had in the background, in the order of need."""
+"""Chunks that will be needed soon are read by background threads, in the order of need."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-RUNNERS = 3  # some wait for bytes while another decodes
+RUNNERS = 3  # threads: some wait for bytes while another decodes
 _WAIT = 1.5  # seconds that closing waits for them
 
 
 class Ahead:
-    """Threads that have chunks made before they are asked for; they end when nothing is wanted.
+    """Background threads that read chunks before they are asked for. They end when idle.
 
     Args:
-        have: makes chunks, a bound method; when its object is gone, so is the work.
-        most: chunks of one call.
+        have: reads chunks; a bound method. Once its object is garbage, nothing more is read.
+        most: how many of the given chunks to read in one call of `have`.
     """
 
     def __init__(self, have: Callable[[list[int]], Any], most: Callable[[list[int]], int]) -> None:
@@ -28,7 +28,7 @@ class Ahead:
         self._runners: set[threading.Thread] = set()
 
     def want(self, chunks: Sequence[int]) -> None:
-        """These and no others are wanted from now on, but for those under way."""
+        """Replace the queue by these chunks; what is being read already is finished."""
         with self._lock:
             self._wanted = [chunk for chunk in chunks if chunk not in self._under_way]
             if self._wanted and len(self._runners) < RUNNERS:
@@ -37,7 +37,7 @@ class Ahead:
                 runner.start()
 
     def close(self) -> None:
-        """Want nothing; wait a little for what is under way."""
+        """Empty the queue, and wait a little for what is being read."""
         self.want([])
         until = time.monotonic() + _WAIT
         for runner in list(self._runners):

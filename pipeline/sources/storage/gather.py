@@ -1,4 +1,4 @@
-"""The bytes of many spans of many files, in few reads; and a file from its start to its end."""
+"""Read many spans of many files in few reads, or one file from start to end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What was found out about files before: their record counts, in one small file for all of them.
+"""Manifests: the record counts of many files in one small file, so that a start need not count.
 
-It lies in the cache, under the listing it was made from, or beside the data as `NAME`, where it
-helps whoever reads them. A file is known only while its size and tag (of local files, the time of
-writing) are those noted. JSON, never a pickle; a damaged manifest is as good as none.
+A manifest lies in the cache, under the listing it was made from, or beside the data as `NAME`, for
+whoever reads them. It knows a file while its size and tag (of local files, the time of writing) are
+those noted. JSON, never a pickle; a damaged manifest is as good as none.
 """
 
 from __future__ import annotations

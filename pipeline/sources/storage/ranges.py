@@ -1,4 +1,4 @@
-"""A file of which only some ranges are at hand, for readers that want a whole one."""
+"""A file object over some ranges of a file, for readers that want a whole file."""
 
 from __future__ import annotations
 

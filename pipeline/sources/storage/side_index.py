@@ -1,4 +1,4 @@
-"""Where records begin in files that do not say so: found once, then kept in the cache folder."""
+"""Indexes of files that have none: where records begin is found once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def indexed(
         build: finds the index: arrays by name, none of objects.
 
     Returns:
-        The arrays, read-only; large ones are mapped, so that processes share them.
+        The arrays, read-only; large ones stay in their file (see `StoredArray`).
 
     >>> stat = Storage().stat(os.devnull)
     >>> indexed(stat, Storage(), "ends", lambda stat, storage: {"end": np.array([stat.size])})

@@ -1,4 +1,4 @@
-"""What an error of a request means: that it may pass, or that no other try will help."""
+"""Classify errors of requests: another try may help, or none will."""
 
 from __future__ import annotations
 

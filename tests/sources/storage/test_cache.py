@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -287,12 +289,12 @@ assert storage.note("k") is None
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 @pytest.mark.parametrize("what", ["open", "closed"])
 def test_a_cache_of_another_user_is_read_as_far_as_it_may_be(
-    gcs: Gcs, tmp_path: Path, what: str
+    gcs: Gcs, what: str, request: pytest.FixtureRequest
 ) -> None:
     """Entries of another umask, in folders that may only be read: misses, with one warning."""
-    for parent in [tmp_path, *tmp_path.parents][:3]:
-        parent.chmod(0o755)
-    folder = tmp_path / "cache"
+    folder = Path(tempfile.mkdtemp())  # not under pytest's own, which is closed to others
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    folder.chmod(0o755)
     stat = gcs.storage().stat(gcs.put("a.bin", DATA))
     check(gcs.storage(cache=folder), stat)
     gcs.storage(cache=folder).local(stat)
