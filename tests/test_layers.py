@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "seeds"},
-    {"tree", "checks"},
+    {"checks"},
+    {"tree"},
     {"block"},
     {"types"},
     {"sources", "sampling", "transforms", "meter"},

@@ -13,6 +13,7 @@ from pipeline.block import Columns, Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import BatchError
 from pipeline.transforms import collate_block
+from pipeline.transforms.collate import in_c_order, refuse_none
 from pipeline.tree import fresh, fresh_elements, map_leaves
 from pipeline.types import describe
 
@@ -33,16 +34,20 @@ class Assembly:
     _spec: Any = field(default=None, init=False)
 
     def __call__(self, take: Take) -> Any:
+        return in_c_order(self._assembled(take))
+
+    def _assembled(self, take: Take) -> Any:
         if self.collate is not None and (not self.pad or getattr(self.collate, "ragged", False)):
             tree = self._by_hand(self.collate, take)
             return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
         tree = self._columns(take)
         if self.pad:
             tree = _padded(tree, take.slots, len(take.rows))
-        return tree if self.collate is None else self.collate(Columns(tree).rows())
+        return tree if self.collate is None else self.collate(Columns(tree, len(take.rows)).rows())
 
     def _by_hand(self, collate: Callable[[list[Any]], Any], take: Take) -> Any:
         rows = take.block.rows()
+        refuse_none(rows, self._describe(take), take.block.made)
         if self.pad and not rows:
             blank = map_leaves(lambda a: a[0], self._blank(1))
             return map_leaves(lambda a: a[:0], collate([blank]))
@@ -57,11 +62,13 @@ class Assembly:
         block = take.block
         if not len(block):
             return self._blank(0)
-        components = self.dataset.components
-        tree = collate_block(block, lambda i: describe(components, block.origin, i))
+        tree = collate_block(block, self._describe(take))
         if take.own:
             return tree
         return map_leaves(_owned, tree)
+
+    def _describe(self, take: Take) -> Callable[[int], str]:
+        return lambda i: describe(self.dataset.components, take.block.origin, i)
 
 
 def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
