@@ -106,8 +106,8 @@ def _written(dtype: np.dtype[Any]) -> Any:
     if dtype.subdtype is not None:
         inner = _written(dtype.subdtype[0])
         return inner and ["v", inner, list(dtype.subdtype[1])]
-    if dtype.kind in "biufcmMSU":
-        return dtype.str
+    if dtype.type.__module__ == "numpy":
+        return dtype.str if dtype.kind in "biufcmMSU" else None
     return ["n", dtype.name] if numeric(dtype) else None
 
 
