@@ -13,7 +13,7 @@ from pipeline.block import Block, Int64s, as_int64
 from pipeline.cache import Cached
 from pipeline.chain import Chain, Leaf, Stage
 from pipeline.checks import flag, function, whole
-from pipeline.errors import ChainError, LengthError, PositionError
+from pipeline.errors import ChainError, LengthError, PositionError, short_traceback, shorten
 from pipeline.lanes import lane_blocks
 from pipeline.packing import PackedRoot
 from pipeline.runs import runs_of
@@ -502,6 +502,7 @@ class Dataset:
         return self.chain.fingerprint()
 
     @property
+    @short_traceback
     def spec(self) -> Any:
         """Shape and dtype of a row's fields, from at most one record of an indexed dataset.
 
@@ -524,6 +525,7 @@ class Dataset:
 
     # ---- what it holds
 
+    @short_traceback
     def read(self, positions: Sequence[int] | Int64s, *, epoch: int = 0) -> Block:
         """Rows by position in one epoch, many at a time; indexed datasets only.
 
@@ -567,6 +569,7 @@ class Dataset:
     def __getitem__(self, item: slice | Sequence[int] | NDArray[Any]) -> Dataset: ...
     @overload
     def __getitem__(self, item: int) -> Any: ...
+    @short_traceback
     def __getitem__(self, item: int | slice | Sequence[int] | NDArray[Any]) -> Any:
         """A row; or, for many, a dataset with the same members and order in every epoch.
 
@@ -599,9 +602,14 @@ class Dataset:
         return self.read(np.array([position])).rows()[0]
 
     def __iter__(self) -> Iterator[Any]:
-        for block in self._stream():
-            yield from block.rows()
+        try:
+            for block in self._stream():
+                yield from block.rows()
+        except BaseException as error:
+            shorten(error)
+            raise
 
+    @short_traceback
     def head(self, n: int = 5) -> list[Any]:
         """The first n rows, or as many as there are.
 

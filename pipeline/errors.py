@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+TRACEBACK = "LOCKSTEP_TRACEBACK"  # in the environment: "full" keeps our frames
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 
 class PipelineError(Exception):
     """The parent of every error that Lockstep raises on purpose."""
@@ -88,3 +99,64 @@ def need(extra: str, package: str) -> MissingExtraError:
     return MissingExtraError(
         f"this needs {package}, which is not installed: pip install 'lockstep[{extra}]'"
     )
+
+
+def short_traceback(f: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Decorates a public function that calls functions of the user's: see `shorten`."""
+
+    @wraps(f)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        # not by `with`: an interrupt in its exit would lose what f returned
+        try:
+            return f(*args, **kwargs)
+        except BaseException as error:
+            shorten(error)
+            raise
+
+    return call
+
+
+def shorten(error: BaseException) -> None:
+    """Take our frames out of the traceback of a user function's error, and out of its causes'.
+
+    What remains is the caller's line, the user's function with all that it calls, and the notes on
+    stage and record. Errors of ours keep their frames, and so does everything where the environment
+    says LOCKSTEP_TRACEBACK=full.
+    """
+    if os.environ.get(TRACEBACK) == "full":
+        return
+    seen: set[int] = set()
+    now: BaseException | None = error
+    while now is not None and id(now) not in seen:
+        seen.add(id(now))
+        if not isinstance(now, PipelineError) and _of_user(now):
+            now.__traceback__ = _without_ours(now.__traceback__)
+        now = now.__cause__ or now.__context__
+
+
+def _of_user(error: BaseException) -> bool:
+    # a stage has said where it was raised, or the innermost frame is not ours
+    if any(note.startswith("in ") for note in getattr(error, "__notes__", ())):
+        return True
+    frames = _frames(error.__traceback__)
+    return bool(frames) and not _is_ours(frames[-1])
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    kept: TracebackType | None = None
+    for entry in reversed(_frames(traceback)):
+        if not _is_ours(entry):
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return kept
+
+
+def _frames(traceback: TracebackType | None) -> list[TracebackType]:
+    found: list[TracebackType] = []
+    while traceback is not None:
+        found.append(traceback)
+        traceback = traceback.tb_next
+    return found
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    return entry.tb_frame.f_code.co_filename.startswith(OURS)

@@ -22,6 +22,8 @@ from pipeline.errors import (
     HostsError,
     LengthError,
     PositionError,
+    short_traceback,
+    shorten,
 )
 from pipeline.frontier import SCHEDULE, frontiers
 from pipeline.lanes import late
@@ -116,6 +118,7 @@ class Loader:
         self._skipping = Skipping(self._stream)
         self._account = Account()
         self._ready: deque[tuple[Any, Cursor, int]] = deque()
+        self._once: Once | None = None
 
     # ---- going on
 
@@ -129,7 +132,11 @@ class Loader:
                 yield next(self)
             except StopIteration:
                 return
+            except BaseException as error:
+                shorten(error)
+                raise
 
+    @short_traceback
     def __next__(self) -> Any:
         """The next batch; passes follow one another.
 
@@ -211,6 +218,8 @@ class Loader:
         """End what runs for this loader; its state can still be read."""
         self._clear()
         self._executor.close()
+        if self._once is not None:
+            self._once.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -236,11 +245,16 @@ class Loader:
     def once(self) -> Once:
         """One pass from step 0, each time it is iterated: what evaluation wants.
 
+        Its workers stay from pass to pass, until it or this loader is closed or dropped.
+
         >>> held_out = Loader(Dataset({"x": np.arange(4)}), 2).once()
         >>> [batch["x"].tolist() for batch in held_out], len(list(held_out))
         ([[0, 1], [2, 3]], 2)
         """
-        return Once(lambda: Loader(self._dataset, self._batch_size, **self._options))
+        if self._once is None:
+            dataset, size, options = self._dataset, self._batch_size, self._options
+            self._once = Once(lambda: Loader(dataset, size, **options))
+        return self._once
 
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
@@ -324,6 +338,7 @@ class Loader:
             self._excluded = excluded
             self._stream.exclude(excluded, self._cursor.step)
 
+    @short_traceback
     def __getitem__(self, step: int) -> Any:
         """The batch of a data step, skipped or not; the loader stays where it is."""
         made = self._make(self._stream.locate(whole("step", step, 0, PositionError, MOST_STEPS)))

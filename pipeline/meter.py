@@ -1,4 +1,4 @@
-"""Where the time goes: each stage is measured at one seam, by the thread that evaluates it."""
+"""Where time and memory go: stages are measured at one seam, by the thread that evaluates them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.block import Block, Columns
+from pipeline.tree import leaves
 from pipeline.tree import nbytes as tree_bytes
 
 
@@ -36,8 +37,21 @@ class Sums:
         return {stage: Tally(*figures) for stage, figures in self.stages.items()}
 
 
+class Beacon:
+    """Tells where evaluation stands, for the case that it kills its process.
+
+    Attributes:
+        tell: called with the stage, and the record where there is one; None: nobody listens.
+    """
+
+    tell: Callable[[str], None] | None = None
+
+
+BEACON = Beacon()
+
+
 class Meter(threading.local):
-    """Sums by stage, apart for each thread, until somebody takes them.
+    """Sums by stage, kept apart for each thread, until somebody takes them.
 
     >>> from pipeline.block import Origin
     >>> meter = Meter()
@@ -53,6 +67,8 @@ class Meter(threading.local):
         """`call(*args)`; the time of stages called inside is theirs alone."""
         here = self._here  # a thread's own attributes are slow to reach
         before, started = here.inside, time.perf_counter()
+        if BEACON.tell is not None:
+            BEACON.tell(f"in {stage}")
         block = None
         try:
             block = call(*args)
@@ -68,11 +84,11 @@ class Meter(threading.local):
                 sums[1] += nbytes(block)
 
     def take(self) -> dict[str, Tally]:
-        """What came together in this thread since it was last taken."""
+        """This thread's sums since they were last taken."""
         return self.into(Sums()).tallies()
 
     def into(self, sums: Sums) -> Sums:
-        """From now on this thread adds to these sums; gives those that it added to before."""
+        """Let this thread add to these sums from now on; returns those that it added to before."""
         before, self._here = self._here, sums
         return before
 
@@ -80,17 +96,57 @@ class Meter(threading.local):
 METER = Meter()
 
 
-def nbytes(block: Block) -> int:
-    """A block's bytes where they are cheap to know: columns, and rows that are bytes; else 0."""
-    values = block.values
-    if isinstance(values, Columns):
-        return tree_bytes(values.tree)
-    if values and isinstance(values[0], bytes):
-        return sum(map(len, values))
-    return 0
-
-
 def add_up(total: dict[str, Tally], more: Mapping[str, Tally]) -> None:
     """Add sums by stage to others."""
     for stage, tally in more.items():
         total[stage] = total.get(stage, Tally()).plus(tally)
+
+
+# ---- sizes: estimates of memory. None of them raises, whatever rows hold: a measurement that fails
+# must not fail the batch.
+
+
+def nbytes(block: Block) -> int:
+    """A block's bytes where they are cheap to know: columns, and rows that are bytes; else 0."""
+    values = block.values
+    if isinstance(values, Columns):
+        return batch_bytes(values.tree)
+    try:
+        return sum(map(len, values)) if values and isinstance(values[0], bytes) else 0
+    except TypeError:  # other rows are no bytes
+        return 0
+
+
+def batch_bytes(tree: Any) -> int:
+    """Bytes of a pytree's arrays; 0 where they cannot be told.
+
+    >>> class Odd:
+    ...     nbytes = "many"
+    >>> batch_bytes({"x": Odd()})
+    0
+    """
+    try:
+        return int(tree_bytes(tree))
+    except Exception:
+        return 0
+
+
+def weight(block: Block) -> int:
+    """About how much memory a block takes; rows that are no columns are judged by the first."""
+    if isinstance(block.values, Columns) or not len(block):
+        return nbytes(block)
+    try:
+        return len(block) * sum(_weigh(leaf) for _, leaf in leaves(block.values[0]))
+    except Exception:
+        return 0
+
+
+def _weigh(leaf: Any) -> int:
+    # arrays and tensors know their bytes; a 0-d one has no len()
+    size = getattr(leaf, "nbytes", None)
+    if isinstance(size, int):
+        return size
+    try:
+        return len(leaf) * (64 if isinstance(leaf, list) else 1)
+    except TypeError:
+        return 32

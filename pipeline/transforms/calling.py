@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
+from pipeline.meter import BEACON
 from pipeline.tree import map_leaves
 from pipeline.types import Site
+
+LOGGER = logging.getLogger("pipeline")
 
 
 def guarded(tree: Any) -> Any:
@@ -41,6 +45,8 @@ def each(f: Callable[..., Any], block: Block, site: Site, *columns: Iterable[Any
     """
     rows = rows_of(block)
     results: list[Any] = []
+    if BEACON.tell is not None:
+        f = _told(f, block, site)
     try:
         # one call of f a row and no other: `extend` drops StopIteration, so lengths are compared
         results.extend(map(f, *columns, rows))
@@ -49,10 +55,29 @@ def each(f: Callable[..., Any], block: Block, site: Site, *columns: Iterable[Any
                 f"{site.stage} raised StopIteration, which would end the loop that called it. "
                 "Give next() a default, or raise another error."
             )
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         site.annotate(error, block.origin, len(results))
+        say_exit(error)
         raise
     return results
+
+
+def say_exit(error: BaseException) -> None:
+    """Log where SystemExit was raised: it ends a program without showing its notes."""
+    if isinstance(error, SystemExit):
+        LOGGER.error("SystemExit(%r) %s", error.code, error.__notes__[-1])
+
+
+def _told(f: Callable[..., Any], block: Block, site: Site) -> Callable[..., Any]:
+    # f, which first tells the record that it is called for: see `pipeline.meter.Beacon`
+    records = iter(range(len(block)))
+
+    def call(*args: Any) -> Any:
+        if BEACON.tell is not None:
+            BEACON.tell(f"in {site.stage}, on {site.describe(block.origin, next(records))}")
+        return f(*args)
+
+    return call
 
 
 def made_by(site: Site, rows: list[Any], origin: Origin) -> Block:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -227,6 +227,11 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
             return _number(value, dtype, name, describe, i)
     if isinstance(value, list):
         return _from_list(value, name, describe, i)
+    if isinstance(value, Iterator):
+        raise CollateError(
+            f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
+            "be read only once. Return a list or an array in .map."
+        )
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         a = np.asarray(value)
         return a.astype(object) if a.dtype.kind in "SU" else a

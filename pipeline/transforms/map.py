@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import each, guarded, made_by
+from pipeline.transforms.calling import each, guarded, made_by, say_exit
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -51,10 +51,11 @@ class Map(FunctionTransform):
             made = _as_columns(self.f(guarded(stacked)), None if _some(stacked) else len(block))
             # guarded again: f may return arrays of its own, which no batch may write into
             result = made.each(guarded)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             last = len(block) - 1
             span = " to ".join(site.describe(block.origin, i) for i in sorted({0, last}))
             error.add_note(f"in {site.stage}, batched, on {len(block)} rows: {span}")
+            say_exit(error)
             raise
         if len(result) != len(block):
             raise ChainError(

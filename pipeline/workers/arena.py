@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import insort
-from collections.abc import Callable
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 PAGE = 4096
 SMALL = 4096  # bytes: below, sending is cheaper than placing
+ALIGN = 64  # of buffers that share an extent
 SEGMENT = 1 << 34  # bytes of address space; memory is taken page by page as it is written
+
+
+class ArenaError(Exception):
+    """This system gives no (more) shared memory: send results through the socket."""
 
 
 class Extent(NamedTuple):
@@ -24,11 +29,23 @@ class Extent(NamedTuple):
     size: int
 
 
+class Slice(NamedTuple):
+    """Where a buffer lies: in the extent of this number, from `start` on."""
+
+    extent: int
+    start: int
+    size: int
+
+
 class _Segment:
     def __init__(self, size: int) -> None:
         self.fd = os.memfd_create("lockstep", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, size)
-        self.map = mmap.mmap(self.fd, size)
+        try:
+            os.ftruncate(self.fd, size)
+            self.map = mmap.mmap(self.fd, size)
+        except BaseException:
+            os.close(self.fd)
+            raise
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.address = self.bytes.__array_interface__["data"][0]
         self.free: list[tuple[int, int]] = [(0, size)]  # (start, size), rising, never adjacent
@@ -42,14 +59,13 @@ class _Segment:
         return None
 
     def give(self, start: int, size: int) -> None:
-        insort(self.free, (start, size))
-        joined: list[tuple[int, int]] = []
-        for begin, room in self.free:
-            if joined and sum(joined[-1]) == begin:
-                joined[-1] = (joined[-1][0], joined[-1][1] + room)
-            else:
-                joined.append((begin, room))
-        self.free = joined
+        i = bisect(self.free, (start, size))
+        end, first, last = start + size, i, i
+        if i and sum(self.free[i - 1]) == start:
+            first, start = i - 1, self.free[i - 1][0]
+        if i < len(self.free) and self.free[i][0] == end:
+            last, end = i + 1, sum(self.free[i])
+        self.free[first:last] = [(start, end - start)]
 
 
 class Arena:
@@ -59,7 +75,7 @@ class Arena:
         share: sends a new segment's number, file descriptor and size to the parent.
 
     Raises:
-        OSError: this system gives no shared memory (now, or later from `empty`).
+        ArenaError: this system gives no shared memory (now, or later as more is needed).
     """
 
     def __init__(self, share: Callable[[int, int, int], None]) -> None:
@@ -75,20 +91,29 @@ class Arena:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if dtype.hasobject or size <= SMALL:
             return np.empty(shape, dtype)
-        return self._place(size).view(dtype).reshape(shape)
+        return self._view(self._place(size)).view(dtype).reshape(shape)
 
-    def locate(self, data: memoryview) -> Extent:
-        """Where some bytes lie in the arena; copied there if they do not."""
-        flat = np.frombuffer(data, np.uint8)
-        address = flat.__array_interface__["data"][0]
-        for number, segment in enumerate(self._segments):
-            start = address - segment.address
-            if self._used.get((number, start), -1) >= flat.nbytes:
-                self._fresh.discard((number, start))
-                return Extent(number, start, flat.nbytes)
-        placed = self._place(flat.nbytes)
-        placed[:] = flat
-        return self.locate(placed.data)
+    def locate(self, buffers: Sequence[memoryview]) -> tuple[list[Extent], list[Slice]]:
+        """Where buffers lie in the arena; those that do not are copied into one new extent."""
+        extents: dict[Extent, int] = {}
+        slices: list[Slice | None] = []
+        for data in buffers:
+            found = self._find(data)
+            number = None if found is None else extents.setdefault(found, len(extents))
+            slices.append(None if number is None else Slice(number, 0, data.nbytes))
+        absent = [i for i, found in enumerate(slices) if found is None]
+        if absent:
+            sizes = [-(-buffers[i].nbytes // ALIGN) * ALIGN for i in absent]
+            placed = self._place(sum(sizes))
+            extents[placed], start, view = len(extents), 0, self._view(placed)
+            for i, size in zip(absent, sizes, strict=True):
+                data = buffers[i]
+                view[start : start + data.nbytes] = np.frombuffer(data, np.uint8)
+                slices[i] = Slice(extents[placed], start, data.nbytes)
+                start += size
+        for extent in extents:
+            self._fresh.discard(extent[:2])
+        return list(extents), [found for found in slices if found is not None]
 
     def settle(self) -> None:
         """Take back what was made since the last time and has not been located."""
@@ -112,25 +137,40 @@ class Arena:
             self._touched = self._held
         self._peak = self._held
 
-    def _place(self, size: int) -> NDArray[np.uint8]:
+    def _find(self, data: memoryview) -> Extent | None:
+        address = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+        for number, segment in enumerate(self._segments):
+            start = address - segment.address
+            if self._used.get((number, start), -1) >= data.nbytes:
+                return Extent(number, start, data.nbytes)
+        return None
+
+    def _view(self, extent: Extent) -> NDArray[np.uint8]:
+        whole = self._segments[extent.segment].bytes
+        return whole[extent.start : extent.start + extent.size]
+
+    def _place(self, size: int) -> Extent:
         whole = -(-size // PAGE) * PAGE
-        number, start = self._find(whole)
+        number, start = self._room(whole)
         self._used[number, start] = whole
         self._fresh.add((number, start))
         self._held += whole
         self._touched = max(self._touched, start + whole)
-        return self._segments[number].bytes[start : start + size]
+        return Extent(number, start, size)
 
-    def _find(self, whole: int) -> tuple[int, int]:
+    def _room(self, whole: int) -> tuple[int, int]:
         for number, segment in enumerate(self._segments):
             start = segment.take(whole)
             if start is not None:
                 return number, start
         self._grow(max(SEGMENT, whole))
-        return self._find(whole)
+        return self._room(whole)
 
     def _grow(self, size: int) -> None:
-        segment = _Segment(size)
+        try:
+            segment = _Segment(size)
+        except (OSError, ValueError, AttributeError) as error:
+            raise ArenaError(str(error)) from error
         self._segments.append(segment)
         self._share(len(self._segments) - 1, segment.fd, size)
         os.close(segment.fd)

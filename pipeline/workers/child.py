@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
+import mmap
+import os
 import pickle
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple
 
 import cloudpickle
 
 from pipeline.block import Block
 from pipeline.chain import Chain
-from pipeline.meter import METER, Tally
+from pipeline.errors import ChainError
+from pipeline.meter import BEACON, METER, Tally
+from pipeline.transforms import collate_block
+from pipeline.types import describe
 from pipeline.workers import failure, packets
-from pipeline.workers.arena import SMALL, Arena, Extent
+from pipeline.workers.arena import SMALL, Arena, ArenaError, Extent, Slice
 from pipeline.workers.logs import Logs
-from pipeline.workers.work import Work, evaluate, stacked
+from pipeline.workers.work import Work, evaluate, produce, stacked
 
 TRIM = 64  # works between two looks at memory that is not used any more
+PLACE = 4096  # bytes in which a worker notes where it stands
 
 
-class Hello(NamedTuple):
-    """The worker has the dataset and waits for work."""
+class Ready(NamedTuple):
+    """The worker has the dataset and waits for work; or why it cannot have it, as bytes."""
+
+    failure: bytes = b""
 
 
 class NoMemory(NamedTuple):
@@ -39,18 +48,31 @@ class Segment(NamedTuple):
     size: int
 
 
-class Taken(NamedTuple):
-    """The worker begins with a work: what to redo, and to blame, if it dies."""
+class Begin(NamedTuple):
+    """The worker begins with a work: what to redo, and to blame, if it dies.
+
+    Beside it, where the work has cost a worker before, comes the descriptor of a page in which it
+    notes where it stands.
+    """
 
     number: int
 
 
-class Done(NamedTuple):
+class Task(NamedTuple):
+    """A work to do; carefully, if it has cost a worker before."""
+
+    number: int
+    work: Work
+    careful: bool
+
+
+class Result(NamedTuple):
     """What came of a work: a pickle with its buffers, or an error."""
 
     number: int
     data: bytes
-    extents: tuple[Extent, ...]
+    extents: list[Extent]
+    slices: list[Slice]
     failed: bool
     seconds: float
     stages: dict[str, Tally]
@@ -65,77 +87,125 @@ def serve(
     try:
         chain, stack = load()
     except BaseException as error:
-        packets.send(link, Done(-1, failure.pack(error), (), True, 0.0, {}, []))
+        packets.send(link, Ready(failure.pack(error)))
         return
-    results = _Results(link, stack)
-    packets.send(link, Hello())
-    while data := queue.recv(packets.PACKET + 1):
-        number, work = pickle.loads(data[1:])
-        packets.send(link, Taken(number))
+    results = _Results(link, chain, stack)
+    packets.send(link, Ready())
+    tasks = packets.Inbox(queue)
+    while received := tasks.receive():
+        task: Task = received[0]
+        _begin(link, task)
         results.collect()
         started = time.perf_counter()
-        sent, extents, failed = _evaluate(chain, work, results)
-        seconds = time.perf_counter() - started
-        done = Done(number, sent, extents, failed, seconds, METER.take(), logs.take())
-        packets.send(link, done)
+        sent, extents, slices, failed = _outcome(task, results)
+        seconds, BEACON.tell = time.perf_counter() - started, None
+        counts = seconds, METER.take(), logs.take()
+        packets.send(link, Result(task.number, sent, extents, slices, failed, *counts))
         results.settle()
 
 
-def _evaluate(
-    chain: Chain, work: Work, results: _Results
-) -> tuple[bytes, tuple[Extent, ...], bool]:
+def _begin(link: socket.socket, task: Task) -> None:
+    if task.careful:
+        with suppress(OSError, ValueError, AttributeError):
+            fd = packets.memory([bytes(PLACE)])
+            page = mmap.mmap(fd, PLACE)
+            packets.send(link, Begin(task.number), (fd,))
+            os.close(fd)
+
+            def tell(place: str) -> None:
+                page[:] = place.encode(errors="replace")[:PLACE].ljust(PLACE, b"\0")
+
+            BEACON.tell = tell
+            return
+    packets.send(link, Begin(task.number))
+
+
+def _outcome(task: Task, results: _Results) -> tuple[bytes, list[Extent], list[Slice], bool]:
     try:
-        data, extents = results.pack(evaluate(chain, work))
-        return data, extents, False
-    except (SystemExit, KeyboardInterrupt):
-        raise
+        return *results.of(task.work), False
     except BaseException as error:
-        return failure.pack(error), (), True
+        return failure.pack(error), [], [], True
 
 
 class _Results:
     # how blocks leave: arrays in shared memory where there is some, all else pickled
-    def __init__(self, link: socket.socket, stack: bool) -> None:
-        self._link, self._stack = link, stack
+    def __init__(self, link: socket.socket, chain: Chain, stack: bool) -> None:
+        self._link, self._chain, self._stack = link, chain, stack
         self._inbox = packets.Inbox(link)
         self._works = 0
         self._arena: Arena | None = None
         try:
             self._arena = Arena(self._share)
-        except (OSError, AttributeError) as error:
+        except ArenaError as error:
             self._without(error)
 
     def _share(self, number: int, fd: int, size: int) -> None:
         packets.send(self._link, Segment(number, size), (fd,))
 
-    def _without(self, error: Exception) -> None:
+    def _without(self, error: ArenaError) -> None:
         self._arena = None
         packets.send(self._link, NoMemory(str(error)))
 
-    def pack(self, block: Block) -> tuple[bytes, tuple[Extent, ...]]:
-        if self._arena is not None:
-            try:
-                return self._pack(block, self._arena)
-            except (OSError, ValueError) as error:
-                self._without(error)
-        return _dumps(stacked(block) if self._stack else block, None), ()
+    def of(self, work: Work) -> tuple[bytes, list[Extent], list[Slice]]:
+        if self._arena is None:
+            return self._dumps(produce(self._chain, work, self._stack), None), [], []
+        block = evaluate(self._chain, work)
+        try:
+            return self._in_arena(block, self._arena)
+        except ArenaError as error:
+            self._without(error)
+            return self._dumps(stacked(block) if self._stack else block, None), [], []
 
-    def _pack(self, block: Block, arena: Arena) -> tuple[bytes, tuple[Extent, ...]]:
+    def _in_arena(self, block: Block, arena: Arena) -> tuple[bytes, list[Extent], list[Slice]]:
         if self._stack:
             block = METER.timed("collate", stacked, block, arena.empty)
-        extents: list[Extent] = []
+        buffers: list[memoryview] = []
 
         def place(buffer: pickle.PickleBuffer) -> bool:
             data = buffer.raw()
-            if data.nbytes <= SMALL:
-                return True
-            extents.append(arena.locate(data))
-            return False
+            if data.nbytes > SMALL:
+                buffers.append(data)
+            return data.nbytes <= SMALL
 
-        return _dumps(block, place), tuple(extents)
+        def dumps(dump: Callable[..., bytes]) -> bytes:
+            buffers.clear()
+            return dump(block, 5, buffer_callback=place)
+
+        data = self._dumps(block, dumps)
+        return data, *arena.locate(buffers)
+
+    def _dumps(self, block: Block, dumps: Callable[[Callable[..., bytes]], bytes] | None) -> bytes:
+        dumps = dumps or (lambda dump: dump(block, 5))
+        try:
+            return dumps(pickle.dumps)
+        except Exception:
+            try:
+                return dumps(cloudpickle.dumps)  # rows of a class that only `__main__` knows
+            except Exception as error:
+                raise self._unsendable(block, error) from error
+
+    def _unsendable(self, block: Block, error: Exception) -> ChainError:
+        components = self._chain.root.components(())
+
+        def named(i: int) -> str:
+            return describe(components, block.origin, i)
+
+        if self._stack:
+            collate_block(block, named)  # what does not stack says so in every engine alike
+        culprit = "its rows"
+        for i, row in enumerate(block.rows()):
+            try:
+                cloudpickle.dumps(row)
+            except Exception:
+                culprit = named(i)
+                break
+        return ChainError(
+            f"what became of {culprit} cannot be sent from a worker process: {error}. Return "
+            "arrays, numbers, text or containers of them, or use Threads(n)."
+        )
 
     def collect(self) -> None:
-        """Take notice of extents that the parent has no more use for."""
+        """Reuse extents that the parent has no more use for."""
         while self._arena is not None:
             try:
                 message = self._inbox.receive(wait=False)
@@ -147,16 +217,9 @@ class _Results:
                 self._arena.release(*key)
 
     def settle(self) -> None:
+        """After a result was sent: take back memory that it did not need."""
         self._works += 1
         if self._arena is not None:
             self._arena.settle()
             if self._works % TRIM == 0:
                 self._arena.trim()
-
-
-def _dumps(block: Block, place: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
-    try:
-        return pickle.dumps(block, 5, buffer_callback=place)
-    except Exception:
-        # rows of a class that only the user's __main__ knows
-        return cloudpickle.dumps(block, 5, buffer_callback=place)

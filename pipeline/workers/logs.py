@@ -1,4 +1,4 @@
-"""How what the pipeline logs in a worker is said by the parent, once however many met it."""
+"""How the parent says what the pipeline logs in workers, once however many workers met it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Logs(logging.Handler):
         self._records.append(record)
 
     def take(self) -> list[logging.LogRecord]:
-        """What came together since it was last taken."""
+        """The records since they were last taken."""
         records, self._records = self._records, []
         return records
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pickle
 import selectors
@@ -19,76 +20,72 @@ from numpy.typing import NDArray
 from pipeline.block import Block
 from pipeline.chain import Chain
 from pipeline.errors import WorkerError
-from pipeline.workers import failure, launch, packets
-from pipeline.workers.blame import BARREN, blame
-from pipeline.workers.child import Done, Hello, NoMemory, Segment, Taken
+from pipeline.workers import failure, forkserver, packets
+from pipeline.workers.child import PLACE, Begin, NoMemory, Ready, Result, Segment, Task
+from pipeline.workers.executor import Crew
+from pipeline.workers.forkserver import Birth, Exit, Fork, Kill
 from pipeline.workers.link import Worker
 from pipeline.workers.logs import Relay
-from pipeline.workers.nursery import Born, Exit, Fork, Kill
-from pipeline.workers.tickets import Book, Outcome, Ticket, closed
+from pipeline.workers.queue import Future, Outcome, Queue
+from pipeline.workers.sending import Parcel
 
-PATIENCE = 1.0  # seconds for the nursery to end its workers and itself
+PATIENCE = 1.0  # seconds for the forkserver to end its workers and itself
+BARREN = 10  # workers in a row that may die before they have begun to work
 
 
-class Pool:
+class Pool(Crew):
     """n processes and the thread that looks after them.
 
     Args:
         chain: for messages; the workers have their own.
-        book: where work is pulled from and results go.
-        dataset: descriptor and sizes of what `dataset_bytes.write` wrote; closed at the end.
+        queue: where work is pulled from and results go.
+        dataset: what workers get; its descriptor is closed at the end.
         n: processes.
         timeout: seconds after which a work counts as hung.
     """
 
     def __init__(
-        self,
-        chain: Chain,
-        book: Book,
-        dataset: tuple[int, list[int]],
-        n: int,
-        timeout: float | None,
+        self, chain: Chain, queue: Queue, dataset: Parcel, n: int, timeout: float | None
     ) -> None:
-        self._chain, self._book, self._dataset, self._n = chain, book, dataset, n
-        self._timeout = timeout
-        self.restarts = 0
-        self._started = time.monotonic()
+        super().__init__(chain, queue, n)
+        self._dataset, self._timeout = dataset, timeout
         self._workers: dict[int, Worker] = {}
-        self._sent: dict[int, Ticket] = {}  # in the queue, or pulled and not yet announced
+        self._sent: dict[int, Future] = {}  # in the socket, or pulled and not yet announced
         self._numbers = self._barren = 0
         self._closing = self._warned = False
         self._relay = Relay()
-        self._queue, self._pulled = packets.pair()
-        self._queue.setblocking(False)
+        self._tasks, self._pulled = packets.pair()
         self._wake, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="lockstep-pool", daemon=True)
-        book.more = self.dispatch
+        queue.more = self.dispatch
         self._thread.start()
-
-    def up(self) -> float:
-        return (time.monotonic() - self._started) * self._n
 
     # ---- handing out
 
     def dispatch(self) -> None:
-        """Put work into the queue that workers pull from: enough that none waits for us."""
-        with self._book.lock:
+        """Put work into the socket that workers pull from: enough that none waits for us."""
+        with self._queue.lock:
             while len(self._sent) <= self._n and not self._closing:
-                ticket = self._book.pull()
-                if ticket is None:
+                future = self._queue.pull()
+                if future is None:
                     return
-                packets.send(self._queue, (ticket.number, ticket.work))
-                self._sent[ticket.number] = ticket
+                try:
+                    task = Task(future.number, future.work, future.total > 0)
+                    packets.send_whole(self._tasks, task)
+                except BlockingIOError:  # full: tried again as soon as a worker has pulled
+                    self._queue.put_back([future])
+                    return
+                self._sent[future.number] = future
 
     def _recall(self) -> None:
         # everything not known to be in a living worker's hands; what one has pulled but not yet
         # announced is done twice, and the first result counts
         inbox = packets.Inbox(self._pulled)
-        with self._book.lock:
+        with self._queue.lock:
             with contextlib.suppress(BlockingIOError):
                 while inbox.receive(wait=False):
                     pass
-            self._book.put_back([t for t in self._sent.values() if t.state == "asked"])
+            self._queue.put_back([f for f in self._sent.values() if f.state == "asked"])
             self._sent.clear()
 
     # ---- the thread
@@ -101,22 +98,22 @@ class Pool:
         except BaseException as error:
             told = WorkerError(f"the worker processes cannot be run: {error!r}")
             told.__cause__ = error
-            self._book.break_off(told)
+            self._queue.break_off(told)
         finally:
             self._shut()
 
     def _open(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ)
-        self._start_nursery()
+        self._start_forkserver()
 
-    def _start_nursery(self) -> None:
+    def _start_forkserver(self) -> None:
         self._control, theirs = packets.pair()
         self._control_inbox = packets.Inbox(self._control)
-        fds = (theirs.fileno(), self._pulled.fileno(), self._dataset[0])
-        # by this thread, which lives as long as the pool: with it the kernel ends the nursery, and
-        # that the workers
-        self._nursery = launch.nursery(fds, self._dataset[1])
+        fds = (theirs.fileno(), self._pulled.fileno())
+        # by this thread, which lives as long as the pool: when it ends, the kernel ends the
+        # forkserver, and with that the workers
+        self._forkserver = forkserver.start(fds, self._dataset)
         theirs.close()
         self._selector.register(self._control, selectors.EVENT_READ)
         for _ in range(self._n):
@@ -128,7 +125,7 @@ class Pool:
         self._numbers += 1
         self._workers[worker.number] = worker
         self._selector.register(link, selectors.EVENT_READ, worker)
-        with contextlib.suppress(OSError):  # a nursery that has just died is noticed in its turn
+        with contextlib.suppress(OSError):  # a forkserver that has just died is noticed in its turn
             packets.send(self._control, Fork(worker.number), (theirs.fileno(),))
         theirs.close()
 
@@ -137,7 +134,7 @@ class Pool:
             if key.fileobj is self._wake:
                 self._wake.recv(64)
             elif key.fileobj is self._control:
-                self._hear_nursery()
+                self._hear_forkserver()
             elif key.data.number in self._workers:
                 self._hear(key.data, once=True)
         self._end_hung()
@@ -145,14 +142,14 @@ class Pool:
         for worker in self._workers.values():
             worker.tell_freed()
 
-    def _hear_nursery(self) -> None:
+    def _hear_forkserver(self) -> None:
         received = self._control_inbox.receive()
         if received is None:
-            self._replace_nursery()
+            self._replace_forkserver()
             return
         message, _ = received
         worker = self._workers.get(message.worker)
-        if worker is not None and isinstance(message, Born):
+        if worker is not None and isinstance(message, Birth):
             worker.pid = message.pid
         elif worker is not None and isinstance(message, Exit):
             self._bury(worker, message.code)
@@ -172,34 +169,37 @@ class Pool:
             worker.link.close()
 
     def _take(self, worker: Worker, message: Any, fds: list[int]) -> None:
-        if isinstance(message, Taken):
+        if isinstance(message, Begin):
             worker.since = time.monotonic()
-            with self._book.lock:
-                worker.taken = self._sent.pop(message.number, None)
-        elif isinstance(message, Done):
+            with self._queue.lock:
+                worker.at = self._sent.pop(message.number, None)
+            worker.place = None
+            for fd in fds:
+                worker.place = mmap.mmap(fd, PLACE)
+                os.close(fd)
+        elif isinstance(message, Result):
             self._finish(worker, message)
         elif isinstance(message, Segment):
             worker.views.add(message.number, fds[0], message.size)
-        elif isinstance(message, Hello):
+        elif isinstance(message, Ready):
             worker.ready, self._barren = True, 0
+            if message.failure:
+                self._queue.break_off(failure.unpack(message.failure))
         elif isinstance(message, NoMemory):
             self._warn(message.reason)
 
-    def _finish(self, worker: Worker, done: Done) -> None:
-        if done.number < 0:
-            self._book.break_off(failure.unpack(done.data))
+    def _finish(self, worker: Worker, result: Result) -> None:
+        buffers = worker.views.over(result.extents, result.slices)
+        future, worker.at = worker.at, None
+        self._queue.measured(result.stages)
+        self._relay.say(result.logs)
+        if future is None:  # redone by another after all: whoever came first
             return
-        buffers = worker.views.over(done.extents)
-        ticket, worker.taken = worker.taken, None
-        self._book.measured(done.stages)
-        self._relay.say(done.logs)
-        if ticket is None:  # redone by another after all: whoever came first
-            return
-        outcome: Outcome = _Parcel(done.data, buffers)
-        if done.failed:
-            outcome = failure.raised(done.data)
-        size = len(done.data) + sum(e.size for e in done.extents)
-        self._book.finish(ticket, outcome, size, done.seconds)
+        outcome: Outcome = _Block(result.data, buffers)
+        if result.failed:
+            outcome = failure.raised(result.data)
+        size = len(result.data) + sum(e.size for e in result.extents)
+        self._queue.finish(future, outcome, size, result.seconds)
 
     # ---- deaths
 
@@ -213,24 +213,25 @@ class Pool:
             return
         late = time.monotonic() - self._timeout
         for worker in self._workers.values():
-            if worker.taken is not None and worker.since < late and not worker.hung:
+            if worker.at is not None and worker.since < late and not worker.hung:
                 worker.hung = True
-                packets.send(self._control, Kill(worker.number))
+                with contextlib.suppress(OSError):  # it has died: its workers die with it
+                    packets.send(self._control, Kill(worker.number))
 
     def _bury(self, worker: Worker, code: int) -> None:
         self._hear(worker)  # what it said before it died
         self._hang_up(worker)
         del self._workers[worker.number]
-        if self._book.broken is not None:
+        if self._queue.broken is not None:
             return
         self._recall()
-        if worker.taken is not None:
+        if worker.at is not None:
             died = f"worker processes {_manner(worker, code, self._timeout)}"
-            blame(self._book, self._chain, worker.taken, died)
+            self._redo(worker.at, died, place=worker.last_place())
         elif not worker.ready:
             self._barren += 1
         if self._barren > BARREN:
-            self._book.break_off(
+            self._queue.break_off(
                 WorkerError(
                     f"{self._barren} worker processes in a row {_manner(worker, code, None)} "
                     "before they began to work. Try workers=0 to see the error itself."
@@ -240,25 +241,25 @@ class Pool:
         self.restarts += 1
         self._fork()
 
-    def _replace_nursery(self) -> None:
+    def _replace_forkserver(self) -> None:
         # its workers have died with it
         self._selector.unregister(self._control)
         self._control.close()
-        code = self._nursery.wait()
+        code = self._forkserver.wait()
         dead = list(self._workers.values())
         for worker in dead:
             self._hear(worker)
             self._hang_up(worker)
         self._workers.clear()
         self._recall()
-        with self._book.lock:
-            held = [w.taken for w in dead if w.taken is not None and w.taken.state == "asked"]
-            self._book.put_back(held)
+        with self._queue.lock:
+            begun = [w.at for w in dead if w.at is not None]
+            self._queue.put_back([future for future in begun if future.state == "asked"])
         self._barren += 1
         if self._barren > BARREN:
             raise WorkerError(f"the process that forks workers ended with code {code}")
         self.restarts += len(dead)
-        self._start_nursery()
+        self._start_forkserver()
 
     def _warn(self, reason: str) -> None:
         if not self._warned:
@@ -276,27 +277,29 @@ class Pool:
     def close(self) -> None:
         """End the processes; those at work have half a second to finish it."""
         self._closing = True
-        self._book.break_off(closed())
+        super().close()
         with contextlib.suppress(OSError):
             self._waker.send(b"x")
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
 
     def _shut(self) -> None:
-        with self._book.lock:
+        with self._queue.lock:
             self._closing = True
-            self._queue.close()
+            with contextlib.suppress(OSError):  # a fork of this process may have it open too
+                self._tasks.shutdown(socket.SHUT_RDWR)
+            self._tasks.close()
         self._pulled.close()
         for worker in self._workers.values():
             worker.link.close()
-        if hasattr(self, "_nursery"):
-            self._end_nursery()
+        if hasattr(self, "_forkserver"):
+            self._end_forkserver()
         self._selector.close()
         for end in (self._wake, self._waker):
             end.close()
-        os.close(self._dataset[0])
+        os.close(self._dataset.fd)
 
-    def _end_nursery(self) -> None:
+    def _end_forkserver(self) -> None:
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         # it hangs up as it ends; Popen.wait with a timeout would sleep between looks
@@ -305,14 +308,14 @@ class Pool:
             while self._control.recv(packets.PACKET):
                 pass
         except TimeoutError:
-            self._nursery.kill()
+            self._forkserver.kill()
         except OSError:
             pass
         self._control.close()
-        self._nursery.wait()
+        self._forkserver.wait()
 
 
-class _Parcel:
+class _Block:
     # a result that has arrived; unpacked by who asks for it, once
     def __init__(self, data: bytes, buffers: list[NDArray[np.uint8]]) -> None:
         self._data, self._buffers = data, buffers

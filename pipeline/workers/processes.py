@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pipeline.chain import Chain
 from pipeline.errors import ChainError
-from pipeline.workers import dataset_bytes
+from pipeline.workers import sending
+from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.pool import Pool
-from pipeline.workers.queued import QueuedExecutor
-from pipeline.workers.threads import check_count
-from pipeline.workers.tickets import Book
+from pipeline.workers.queue import Queue
 
 
 @dataclass(frozen=True)
-class Processes:
+class Processes(Parallel):
     """n processes evaluate; results come through shared memory, without a copy.
 
     The dataset is sent once. Lambdas, closures and what `__main__` or a notebook defines can be
-    sent, and no `if __name__ == "__main__"` is needed. A process that dies is replaced, its work
-    done again.
+    sent, and no `if __name__ == "__main__"` is needed. Functions of modules are imported anew: a
+    module's plain values that were set since are taken along, and what else differs is refused. A
+    process that dies is replaced, its work done again.
 
     Attributes:
         n: how many.
@@ -36,17 +37,13 @@ class Processes:
     [[0, 1, 4, 9], [16, 25, 36, 49]]
     """
 
-    n: int
     timeout: float | None = None
+    fresh: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("Processes", self.n)
+        super().__post_init__()
         if self.timeout is not None and not self.timeout > 0:
             raise ChainError(f"timeout={self.timeout!r}: give seconds above 0, or None")
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
-        def start(book: Book) -> Pool:
-            dataset = dataset_bytes.write(chain, stack)
-            return Pool(chain, book, dataset, self.n, self.timeout)
-
-        return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=True)
+    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+        return Pool(chain, queue, sending.parcel(chain, stack), self.n, self.timeout)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -16,24 +11,24 @@ from typing import Any
 
 from pipeline.chain import Chain
 from pipeline.errors import ChainError, WorkerError, need
-from pipeline.workers import dataset_bytes, failure, ray_keeper
-from pipeline.workers.blame import BARREN, blame
+from pipeline.workers import failure, sending
+from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.logs import Relay
-from pipeline.workers.queued import QueuedExecutor
-from pipeline.workers.ray_actor import Done, Evaluator, Sent
-from pipeline.workers.threads import check_count
-from pipeline.workers.tickets import Book, Ticket, closed, raising
+from pipeline.workers.queue import Future, Queue, raising
+from pipeline.workers.ray_actor import Evaluator, Pickle, Result
+
+BARREN = 10  # actors in a row that may die before they have begun to work
 
 
 @dataclass(frozen=True)
-class Ray:
+class Ray(Parallel):
     """n Ray actors evaluate: for preprocessing that outgrows one machine.
 
-    Where the process is connected to Ray already, that cluster is used. Otherwise `address` is
-    connected to, or a Ray of this machine alone is started, until the last loader that uses it is
-    closed. The dataset is put into Ray's object store once; `pipeline`, and the modules that its
-    functions come from, must be importable on every machine (Ray's runtime_env can see to that).
-    An actor that dies is replaced, its work done again.
+    Where the process is connected to Ray already, that cluster is used. Otherwise `ray.init`
+    connects to `address`, or starts a Ray of this machine; it is shut down with the last loader
+    that uses it. The dataset is put into Ray's object store once; `pipeline`, and the modules that
+    its functions come from, must be importable on every machine (Ray's runtime_env can see to
+    that). An actor that dies is replaced, its work done again.
 
     Attributes:
         n: actors.
@@ -45,21 +40,17 @@ class Ray:
         MissingExtraError: Ray is not installed.
     """
 
-    n: int
     address: str | None = None
     cpus: float = 1.0
 
     def __post_init__(self) -> None:
-        check_count("Ray", self.n)
+        super().__post_init__()
         if not self.cpus >= 0:
             raise ChainError(f"cpus={self.cpus!r}: give 0 or more")
         _ray()
 
-    def open(self, chain: Chain, *, ahead: int, stack: bool) -> QueuedExecutor:
-        def start(book: Book) -> _Crew:
-            return _Crew(chain, book, self, Sent.of(*dataset_bytes.dumps(chain, stack)))
-
-        return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=False)
+    def _crew(self, chain: Chain, queue: Queue, stack: bool) -> Crew:
+        return _Crew(chain, queue, self, sending.dumps(chain, stack))
 
 
 def _ray() -> Any:
@@ -70,20 +61,18 @@ def _ray() -> Any:
     return ray
 
 
-class _Crew:
+class _Crew(Crew):
     # a thread for each actor asks it for one work at a time, so a death has one work to blame
-    def __init__(self, chain: Chain, book: Book, options: Ray, dataset: Sent) -> None:
-        self._chain, self._book = chain, book
+    def __init__(self, chain: Chain, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
+        super().__init__(chain, queue, options.n)
         self._closing = False
-        self.restarts = 0
         self._relay = Relay()
         self._ray = _SESSION.enter(options)
-        self._dataset = self._ray.put(dataset)
+        self._dataset = self._ray.put(Pickle.of(dataset.data, dataset.buffers))
         cpus = self._claim(options)
         spread = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", "max_restarts": 0}
         self._remote = self._ray.remote(**spread)(Evaluator)
         self._actors: dict[int, Any] = {}
-        self._started = time.monotonic()
         self._threads = [
             threading.Thread(target=self._run, args=(i,), name=f"lockstep-ray-{i}", daemon=True)
             for i in range(options.n)
@@ -104,21 +93,18 @@ class _Crew:
             )
         return options.cpus
 
-    def up(self) -> float:
-        return (time.monotonic() - self._started) * len(self._threads)
-
     # ---- one actor's thread
 
     def _run(self, i: int) -> None:
         try:
             self._hire(i)
-            while (ticket := self._book.await_pull()) is not None:
-                if not self._evaluate(i, ticket):
+            while (future := self._queue.await_pull()) is not None:
+                if not self._evaluate(i, future):
                     self._hire(i)
-                del ticket
+                del future
         except BaseException as error:
             if not self._closing:
-                self._book.break_off(error)
+                self._queue.break_off(error)
 
     def _hire(self, i: int) -> None:
         """Make an actor that has the dataset."""
@@ -143,30 +129,30 @@ class _Crew:
             "whether the dataset is to blame, and look into Ray's logs."
         ) from last
 
-    def _evaluate(self, i: int, ticket: Ticket) -> bool:
+    def _evaluate(self, i: int, future: Future) -> bool:
         """Whether the actor has lived through a work."""
         errors = self._ray.exceptions
         try:
-            done: Done = self._ray.get(self._actors[i].evaluate.remote(ticket.work))
+            result: Result = self._ray.get(self._actors[i].evaluate.remote(future.work))
         except errors.RayTaskError as e:
             told = WorkerError(f"an actor could not send what it evaluated: {e}")
-            self._book.finish(ticket, raising(told), 0, 0.0)
+            self._queue.finish(future, raising(told), 0, 0.0)
             return True
         except errors.RayError as e:
             if not self._closing:
-                self._bury(i, ticket, e)
+                self._bury(i, future, e)
             return False
-        self._book.measured(done.stages)
-        self._relay.say(done.logs)
-        outcome = failure.raised(done.error) if done.block is None else done.block.loads
-        self._book.finish(ticket, outcome, done.size, done.seconds)
+        self._queue.measured(result.stages)
+        self._relay.say(result.logs)
+        block = result.block
+        outcome = failure.raised(result.error) if block is None else block.loads
+        self._queue.finish(future, outcome, result.size, result.seconds)
         return True
 
-    def _bury(self, i: int, ticket: Ticket, manner: Exception) -> None:
+    def _bury(self, i: int, future: Future, manner: Exception) -> None:
         self._kill(self._actors[i])  # it may only have been out of reach
         self.restarts += 1
-        died = f"Ray actors died ({type(manner).__name__})"
-        blame(self._book, self._chain, ticket, died, manner)
+        self._redo(future, f"Ray actors died ({type(manner).__name__})", cause=manner)
 
     # ---- the end
 
@@ -177,7 +163,7 @@ class _Crew:
     def close(self) -> None:
         """End actors and threads."""
         self._closing = True
-        self._book.break_off(closed())
+        super().close()
         deadline = time.monotonic() + 5
         while any(t.is_alive() for t in self._threads) and time.monotonic() < deadline:
             # again and again: a thread may just have made another
@@ -192,55 +178,36 @@ class _Crew:
 
 
 class _Session:
-    # Ray is one for a process: what was begun here ends with its last user, all else stays
+    """The connection to Ray, of which a process has one: what loaders began, the last one ends.
+
+    Attributes:
+        alone: whether Ray runs on this machine, for our loaders only.
+    """
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._own = False
-        self._folder = ""
-        self._keeper: subprocess.Popen[bytes] | None = None
-
-    @property
-    def alone(self) -> bool:
-        """Whether Ray runs on this machine, for our loaders only."""
-        return bool(self._folder)
+        self._own = self.alone = False
 
     def enter(self, options: Ray) -> Any:
         """Ray, connected."""
         ray = _ray()
         with self._lock:
             if not ray.is_initialized():
-                self._start(ray, options.address)
+                where = "local" if options.address is None else options.address
+                ray.init(where, include_dashboard=None, log_to_driver=False, logging_level="error")
+                self._own, self.alone, self._users = True, options.address is None, 0
             self._users += 1
         return ray
 
-    def _start(self, ray: Any, address: str | None) -> None:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        self._own, self._users = True, 0
-        if address is not None:
-            ray.init(address=address, **quiet)
-            return
-        # sockets lie in there, and the kernel wants their paths short
-        place = tempfile.gettempdir()
-        place = "/tmp" if len(place) > 16 and os.access("/tmp", os.W_OK) else place
-        self._folder = tempfile.mkdtemp(prefix="lockstep-ray-", dir=place)
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", ray_keeper.__file__, self._folder],
-            stdin=subprocess.PIPE,
-            process_group=0,
-        )
-        ray.init("local", include_dashboard=False, _temp_dir=self._folder, **quiet)
-
     def leave(self) -> None:
+        """A loader needs Ray no more."""
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._own:
                 with contextlib.suppress(Exception):
                     _ray().shutdown()
-                shutil.rmtree(self._folder, ignore_errors=True)
-                if self._keeper is not None:
-                    self._keeper.communicate()  # it sees that nothing is left, and ends
-                self._own, self._folder, self._keeper = False, "", None
+                self._own = self.alone = False
 
 
 _SESSION = _Session()

@@ -14,34 +14,33 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block
 from pipeline.chain import Chain
-from pipeline.meter import METER, Tally
-from pipeline.workers import failure
+from pipeline.meter import METER, Tally, weight
+from pipeline.workers import executor, failure, sending
 from pipeline.workers.logs import Logs
-from pipeline.workers.tickets import weight
-from pipeline.workers.work import Work, evaluate, stacked
+from pipeline.workers.work import Work, produce
 
 Bytes = NDArray[np.uint8]
 
 
-class Sent(NamedTuple):
+class Pickle(NamedTuple):
     """A pickle and the arrays beside it, which Ray's object store shares without a copy."""
 
     data: bytes
     buffers: list[Bytes]
 
     @staticmethod
-    def of(data: bytes, buffers: list[memoryview]) -> Sent:
-        return Sent(data, [np.frombuffer(buffer, np.uint8) for buffer in buffers])
+    def of(data: bytes, buffers: list[memoryview]) -> Pickle:
+        return Pickle(data, [np.frombuffer(buffer, np.uint8) for buffer in buffers])
 
     def loads(self) -> Any:
-        """What was sent; its arrays are read-only."""
+        """What was pickled; its arrays are read-only."""
         return pickle.loads(self.data, buffers=self.buffers)
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
     """What came of a work: a block, or an error as `failure.pack` has it."""
 
-    block: Sent | None
+    block: Pickle | None
     error: bytes
     size: int
     seconds: float
@@ -53,35 +52,34 @@ class Evaluator:
     """The actor's class; Ray runs its methods one after the other, in the main thread."""
 
     def __init__(self) -> None:
+        executor.be_worker("a Ray actor")
         self._chain: Chain | None = None
         self._stack = False
         self._logs = Logs()
 
-    def load(self, dataset: Sent) -> bytes:
+    def load(self, dataset: Pickle) -> bytes:
         """Take the dataset; gives the error, if it cannot be read here, else nothing."""
         try:
-            self._chain, self._stack = dataset.loads()
+            self._chain, self._stack = sending.loads(*dataset)
         except BaseException as error:
             return failure.pack(error)
         return b""
 
-    def evaluate(self, work: Work) -> Done:
+    def evaluate(self, work: Work) -> Result:
+        """What comes of a work."""
         assert self._chain is not None
         started = time.perf_counter()
         block, error, size = None, b"", 0
         try:
-            result = evaluate(self._chain, work)
-            result = METER.timed("collate", stacked, result) if self._stack else result
-            block, size = _sent(result), weight(result)
-        except (SystemExit, KeyboardInterrupt):
-            raise
+            result = produce(self._chain, work, self._stack)
+            block, size = _pickled(result), weight(result)
         except BaseException as e:
             error = failure.pack(e)
         seconds = time.perf_counter() - started
-        return Done(block, error, size, seconds, METER.take(), self._logs.take())
+        return Result(block, error, size, seconds, METER.take(), self._logs.take())
 
 
-def _sent(block: Block) -> Sent:
+def _pickled(block: Block) -> Pickle:
     try:
         return _dumps(pickle.dumps, block)
     except Exception:
@@ -89,7 +87,7 @@ def _sent(block: Block) -> Sent:
         return _dumps(cloudpickle.dumps, block)
 
 
-def _dumps(dumps: Callable[..., bytes], block: Block) -> Sent:
+def _dumps(dumps: Callable[..., bytes], block: Block) -> Pickle:
     buffers: list[pickle.PickleBuffer] = []
     data = dumps(block, 5, buffer_callback=buffers.append)
-    return Sent.of(data, [buffer.raw() for buffer in buffers])
+    return Pickle.of(data, [buffer.raw() for buffer in buffers])

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.block import Block
 from pipeline.chain import Chain
-from pipeline.meter import METER, Sums
-from pipeline.workers.recent import Recent
+from pipeline.meter import METER, Sums, weight
+from pipeline.workers.cost import Cost
 from pipeline.workers.stats import QueueStats
-from pipeline.workers.tickets import rows_of_a_work, weight
 from pipeline.workers.work import Rows, Work, evaluate
 
 SECONDS = 0.02  # of one work: the loop waits for all of it
@@ -27,7 +26,7 @@ class Serial:
         return SerialExecutor(chain, ahead)
 
 
-class SerialResult:
+class SerialFuture:
     """One piece of work, done when first asked for; after a failure, asking again tries again."""
 
     __slots__ = ("_block", "_by", "_early", "_work")
@@ -38,15 +37,15 @@ class SerialResult:
 
     def result(self) -> Block:
         if self._block is None:
-            self._begun()
+            self._begin()
             self._block = self._by.evaluate(self._work)
         return self._block
 
     def cancel(self) -> None:
-        self._begun()
+        self._begin()
         self._block = None
 
-    def _begun(self) -> None:
+    def _begin(self) -> None:
         self._by.waiting -= self._early
         self._early = False
 
@@ -64,12 +63,12 @@ class SerialExecutor:
         self._chain, self._ahead = chain, ahead
         self._sums = Sums()
         self._works, self._busy = 0, 0.0
-        self._cost = Recent()
+        self._cost = Cost()
         self.waiting = 0
 
-    def submit(self, work: Work, *, urgent: bool = False) -> SerialResult:
+    def submit(self, work: Work, *, urgent: bool = False) -> SerialFuture:
         self.waiting += not urgent
-        return SerialResult(self, work, early=not urgent)
+        return SerialFuture(self, work, early=not urgent)
 
     def evaluate(self, work: Work) -> Block:
         before, started = METER.into(self._sums), time.perf_counter()
@@ -89,10 +88,7 @@ class SerialExecutor:
         return not self.waiting and bool(self._cost)
 
     def group(self, rows: int) -> int:
-        if not self._cost:
-            return 1
-        most = rows_of_a_work(self._cost.seconds, SECONDS, self._cost.nbytes, self._ahead)
-        return max(1, most // max(1, rows))
+        return self._cost.batches(rows, seconds=SECONDS, nbytes=self._ahead) if self._cost else 1
 
     def stats(self) -> QueueStats:
         stages = self._sums.tallies()

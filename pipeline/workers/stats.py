@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.meter import Sums, Tally, add_up
-from pipeline.tree import nbytes
+from pipeline.meter import Sums, Tally, add_up, batch_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Account:
         self._wait += waited
         self._batches += 1
         self._rows += rows
-        self._bytes += nbytes(batch)
+        self._bytes += batch_bytes(batch)
 
     def stats(self, queue: QueueStats, ahead: int) -> Stats:
         """The figures of now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.chain import Chain, Path
-from pipeline.errors import CollateError
+from pipeline.errors import ChainError, CollateError
 from pipeline.lanes import Pending, origin_of_part, read_part
+from pipeline.meter import METER
 from pipeline.transforms.collate import Empty, collate
 from pipeline.types import At, describe
 from pipeline.workers.stats import QueueStats
@@ -24,7 +26,7 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """How much it is, beside other works of the same dataset."""
+        """Its size relative to other works of the same dataset."""
         return max(1, len(self.rows))
 
     def __reduce__(self) -> Any:
@@ -49,7 +51,7 @@ class LaneBlock:
 
     @property
     def size(self) -> int:
-        """How much it is, beside other works of the same dataset."""
+        """Its size relative to other works of the same dataset."""
         return 1
 
 
@@ -57,13 +59,33 @@ Work = Rows | LaneBlock
 
 
 def evaluate(chain: Chain, work: Work) -> Block:
-    """The work's rows: a pure function of the two."""
+    """The work's rows: a pure function of the two.
+
+    Raises:
+        ChainError: a row is an iterator, which could be read only once; names the record.
+    """
     if isinstance(work, LaneBlock):
-        return read_part(chain, work.part, work.lane, work.number)
-    block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
-    if len(work.rows):
-        chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
+        block = read_part(chain, work.part, work.lane, work.number)
+    else:
+        block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
+        if len(work.rows):
+            chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
+    if isinstance(block.values, list):
+        once = {k for k in set(map(type, block.values)) if issubclass(k, Iterator | Coroutine)}
+        if once:
+            i, row = next((i, row) for i, row in enumerate(block.values) if type(row) in once)
+            record = describe(chain.root.components(()), block.origin, i)
+            raise ChainError(
+                f"{record} is a {type(row).__name__}, which can be read only once. Give a list, a "
+                "tuple or an array."
+            )
     return block
+
+
+def produce(chain: Chain, work: Work, stack: bool, empty: Empty = np.empty) -> Block:
+    """The work's rows, stacked into columns where that is asked for and possible."""
+    block = evaluate(chain, work)
+    return METER.timed("collate", stacked, block, empty) if stack else block
 
 
 def records(chain: Chain, work: Work) -> Origin:
@@ -71,6 +93,11 @@ def records(chain: Chain, work: Work) -> Origin:
     if isinstance(work, LaneBlock):
         return origin_of_part(chain, work.part, work.lane, work.number)
     return chain.origin(At.of_rows(work.rows, max(1, chain.length)))
+
+
+def count(chain: Chain, work: Work) -> int:
+    """How many records a work reads."""
+    return len(work.rows) if isinstance(work, Rows) else len(records(chain, work))
 
 
 def named(chain: Chain, work: Work) -> str:
@@ -106,7 +133,7 @@ class Executor(Protocol):
         ...
 
     def submit(self, work: Work, *, urgent: bool = False) -> Pending:
-        """Begin some work; urgent work, which somebody waits for, before all other."""
+        """Begin some work; urgent work, which somebody waits for, goes before all other."""
         ...
 
     def room(self) -> bool:

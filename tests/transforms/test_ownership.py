@@ -92,7 +92,7 @@ def test_values_set_at_run_time_count(fresh_modules, tmp_path):
     fresh_modules(USES["by module"])
     f, helpers = sys.modules["using"].f, sys.modules["helpers"]
     before = Code.of(f)
-    helpers.SCALE = 8
+    vars(helpers)["SCALE"] = 8
     after = Code.of(f)
     assert before.digest != after.digest
     changed = {name for name in after.globals if after.globals[name] != before.globals[name]}
@@ -105,7 +105,7 @@ def test_a_module_of_the_function_itself_counts(tmp_path, monkeypatch):
     (tmp_path / "cfg_of_test.py").write_text("SEQ = 4\ndef cut(t): return t[:SEQ]\n")
     cfg = importlib.import_module("cfg_of_test")
     before = code_digest(cfg.cut)
-    cfg.SEQ = 8
+    vars(cfg)["SEQ"] = 8
     assert code_digest(cfg.cut) != before
 
 

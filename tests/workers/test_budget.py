@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline import Dataset
 from pipeline.block import Block, Columns, Origin
+from pipeline.workers.queue import Future, Queue
 from pipeline.workers.serial import SerialExecutor
-from pipeline.workers.tickets import Book
 from pipeline.workers.work import Rows
 
 LARGE = 1 << 16  # bytes of a row from the 4096th on
@@ -20,49 +20,49 @@ def _block() -> Block:
     return Block(Columns({"x": np.arange(1)}), Origin.of_records(0, np.arange(1), np.arange(1)))
 
 
-def _full_book() -> tuple[Book, list[Any]]:
-    """A book of three tickets; the second's result is there, and is more than the budget."""
-    book = Book(workers=1, ahead=100)
-    tickets = [book.submit(Rows(np.array([i])), urgent=False) for i in range(3)]
-    with book.lock:
-        assert [book.pull(), book.pull()] == tickets[:2]
-    book.finish(tickets[1], _block, 101, 0.0)
-    return book, tickets
+def _full_queue() -> tuple[Queue, list[Future]]:
+    """A queue of three futures; the second's result is there, and is more than the budget."""
+    queue = Queue(workers=1, ahead=100)
+    futures = [queue.submit(Rows(np.array([i])), urgent=False) for i in range(3)]
+    with queue.lock:
+        assert [queue.pull(), queue.pull()] == futures[:2]
+    queue.finish(futures[1], _block, 101, 0.0)
+    return queue, futures
 
 
 def test_a_full_budget_holds_work_back_until_it_is_fetched() -> None:
-    book, tickets = _full_book()
-    with book.lock:
-        assert book.pull() is None
-    book.fetch(tickets[1])
-    with book.lock:
-        assert book.pull() is tickets[2]
+    queue, futures = _full_queue()
+    with queue.lock:
+        assert queue.pull() is None
+    queue.fetch(futures[1])
+    with queue.lock:
+        assert queue.pull() is futures[2]
 
 
 def test_a_full_budget_holds_work_back_until_it_is_cancelled() -> None:
-    book, tickets = _full_book()
+    queue, futures = _full_queue()
     told = threading.Event()
-    book.more = told.set
-    with book.lock:
-        assert book.pull() is None
-    book.cancel(tickets[1])
+    queue.more = told.set
+    with queue.lock:
+        assert queue.pull() is None
+    queue.cancel(futures[1])
     assert told.is_set()
-    with book.lock:
-        assert book.pull() is tickets[2]
+    with queue.lock:
+        assert queue.pull() is futures[2]
 
 
 def test_work_that_somebody_waits_for_is_done_over_a_full_budget() -> None:
-    book, tickets = _full_book()
-    with book.lock:
-        assert book.pull() is None
+    queue, futures = _full_queue()
+    with queue.lock:
+        assert queue.pull() is None
     told = threading.Event()
-    book.more = told.set
-    waiting = threading.Thread(target=book.fetch, args=[tickets[2]])
+    queue.more = told.set
+    waiting = threading.Thread(target=queue.fetch, args=[futures[2]])
     waiting.start()
     assert told.wait(20)
-    with book.lock:
-        assert book.pull() is tickets[2]
-    book.finish(tickets[2], _block, 1, 0.0)
+    with queue.lock:
+        assert queue.pull() is futures[2]
+    queue.finish(futures[2], _block, 1, 0.0)
     waiting.join(20)
     assert not waiting.is_alive()
 

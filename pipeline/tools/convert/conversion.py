@@ -16,12 +16,12 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, SourceError
 from pipeline.faults import survivors
 from pipeline.loader import Loader
+from pipeline.meter import weight
 from pipeline.scan.progress import progress
 from pipeline.sources.storage.storage import is_url
 from pipeline.tools.convert.place import NOTES, Place
 from pipeline.tools.convert.shards import Names, WriteShard, bounds
 from pipeline.tools.convert.writers import WRITERS
-from pipeline.workers.tickets import weight
 
 SHARD = 256 << 20  # bytes of a shard, about, where their number is not given
 _LOOK = 0.2  # seconds between two looks at how far the shards are

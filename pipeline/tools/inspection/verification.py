@@ -14,11 +14,11 @@ from pipeline.dataset import Dataset
 from pipeline.errors import SourceError, StorageError
 from pipeline.faults import survivors
 from pipeline.loader import Loader
+from pipeline.meter import weight
 from pipeline.scan.progress import progress
 from pipeline.sources import Storage
 from pipeline.tools.inspection.opening import close, files_of, opened
 from pipeline.types import Source, where
-from pipeline.workers.tickets import weight
 
 _LEAST, _MOST = 1024, 65_536  # records of a worker's piece
 _PIECES = 64  # at least so many, so that workers end together

@@ -1,27 +1,51 @@
-"""Where worker processes are born: a bare interpreter with one thread, which has imported what
-all of them need, forks them. So n workers cost one start, and a dead one is replaced at once.
+"""The forkserver: a bare interpreter with one thread, which imports what all workers need and
+forks them. So n workers cost one start, and a dead one is replaced at once.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import importlib
 import mmap
 import os
-import pickle
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pipeline.workers import child, packets
+from pipeline.workers import child, executor, packets, sending
 
 GRACE = 0.5  # seconds for workers to end by themselves
 _DEATH = 1  # PR_SET_PDEATHSIG
+_HARMLESS = {"jemalloc_bg_thd"}  # threads that know of forks: pyarrow's allocator has one
+_BOOT = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from pipeline.workers.forkserver import main; main(*{args!r})"
+)
+_ENVIRONMENT = {
+    # n workers with a thread for each core would fight over the cores
+    **dict.fromkeys(
+        (
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "NUMEXPR_NUM_THREADS",
+            "VECLIB_MAXIMUM_THREADS",
+            "ARROW_IO_THREADS",
+        ),
+        "1",
+    ),
+    # glibc returns what a work frees and takes it anew for the next: half the time of a light one
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
 
 
 class Fork(NamedTuple):
@@ -36,7 +60,7 @@ class Kill(NamedTuple):
     worker: int
 
 
-class Born(NamedTuple):
+class Birth(NamedTuple):
     """Told: a worker's process id."""
 
     worker: int
@@ -50,7 +74,34 @@ class Exit(NamedTuple):
     code: int
 
 
-def main(control: int, queue: int, dataset: int, sizes: Sequence[int], parent: int) -> None:
+def start(fds: tuple[int, ...], parcel: sending.Parcel) -> subprocess.Popen[bytes]:
+    """Start a process that runs `main` with the descriptors of control and queue, and the dataset.
+
+    A process group of its own keeps a terminal's Ctrl-C from it; the working directory and the
+    import path are ours, and it reads nothing of our `__main__`.
+    """
+    fds = *fds, parcel.fd
+    return subprocess.Popen(
+        [sys.executable, "-c", _boot(*fds, parcel.sizes, parcel.modules, os.getpid())],
+        pass_fds=fds,
+        env={**os.environ, **_ENVIRONMENT},
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
+def _boot(*args: Any) -> str:
+    return _BOOT.format(path=sys.path, args=args)
+
+
+def main(
+    control: int,
+    queue: int,
+    dataset: int,
+    sizes: Sequence[int],
+    modules: Sequence[str],
+    parent: int,
+) -> None:
     """Fork workers until the parent is gone or done.
 
     Args:
@@ -58,13 +109,35 @@ def main(control: int, queue: int, dataset: int, sizes: Sequence[int], parent: i
         queue: descriptor of the socket that workers pull from.
         dataset: descriptor of the memory that holds the dataset's pickle, and its buffers.
         sizes: bytes of each of these.
+        modules: to import before the first fork.
         parent: its process id.
     """
     # a terminal's Ctrl-C is the parent's business
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(parent)
-    _Nursery(socket.socket(fileno=control), queue, dataset, sizes).run()
+    executor.be_worker("a worker process")
+    for i, module in enumerate(modules):
+        _import(module)
+        if _threads() > 1:  # they would be missing in the workers: each imports it for itself
+            rest = [*modules[:i], *modules[i + 1 :]]
+            code = _boot(control, queue, dataset, list(sizes), rest, parent)
+            os.execv(sys.executable, [sys.executable, "-c", code])
+    _Forkserver(socket.socket(fileno=control), queue, dataset, sizes).run()
     os._exit(0)  # nothing here needs an interpreter's slow end
+
+
+def _import(module: str) -> None:
+    # what fails here fails in the workers too, where the error can be told
+    with suppress(BaseException):
+        importlib.import_module(module)
+
+
+def _threads() -> int:
+    count = 0
+    for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
+        with open(f"/proc/self/task/{task}/comm") as file:
+            count += file.read().strip() not in _HARMLESS
+    return count
 
 
 def die_with(parent: int) -> None:
@@ -75,7 +148,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-class _Nursery:
+class _Forkserver:
     def __init__(
         self, control: socket.socket, queue: int, dataset: int, sizes: Sequence[int]
     ) -> None:
@@ -118,7 +191,7 @@ class _Nursery:
             self._be_worker(link, parent)
         os.close(link)
         self._children[pid] = worker
-        packets.send(self._control, Born(worker, pid))
+        packets.send(self._control, Birth(worker, pid))
 
     def _be_worker(self, link: int, parent: int) -> None:
         code = 1
@@ -147,8 +220,8 @@ class _Nursery:
         at = 0
         for size in self._sizes:
             parts.append(memory[at : at + size])
-            at += -(-size // 64) * 64
-        return pickle.loads(parts[0], buffers=parts[1:])
+            at += -(-size // sending.ALIGN) * sending.ALIGN
+        return sending.loads(parts[0], parts[1:])
 
     def _reap(self) -> None:
         while self._children:

@@ -1,0 +1,313 @@
+"""What workers are sent: the dataset, what to import for it, and what its functions rely on.
+
+A function of a module travels by name, so a worker meets the module as it is on disk. What the
+parent has set there since is compared: plain values are taken along, all else must be the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+from pipeline.chain import Chain
+from pipeline.errors import ChainError, WorkerError
+from pipeline.transforms.bytecode import imports, with_nested
+from pipeline.transforms.code import Code, code_digest
+from pipeline.transforms.ownership import is_users, module_of
+from pipeline.workers import packets
+
+ALIGN = 64  # of the parts in memory
+SIMPLE = 1 << 16  # bytes of a pickled value that is taken along
+PARTS = 1 << 14  # values in a container that is taken along
+_NOT_AHEAD = {"jax", "jaxlib", "__main__"}  # jax has threads, and a fork with it is not safe
+_SHOWN = 40  # letters of a value in a message
+
+
+class Global(NamedTuple):
+    """What a stage relies on by name in a module of the user's: data, a function or a class.
+
+    Attributes:
+        stage: the stage that does, for messages.
+        digest: of its value in the parent.
+        shown: the value in words.
+        value: the value, pickled, if it is plain and small: b"" if not.
+    """
+
+    stage: str
+    digest: str
+    shown: str
+    value: bytes
+
+
+Name = tuple[str, str]  # module, and dotted path in it
+
+
+class Sent(NamedTuple):
+    """A dataset as bytes.
+
+    Attributes:
+        data: a pickle of it.
+        buffers: of arrays in it.
+        modules: that it imports, in the order in which they are met.
+    """
+
+    data: bytes
+    buffers: list[memoryview]
+    modules: list[str]
+
+
+class Parcel(NamedTuple):
+    """A dataset in memory that worker processes map.
+
+    Attributes:
+        fd: descriptor of the memory.
+        sizes: bytes of the pickle and of each buffer; each begins at a multiple of `ALIGN`.
+        modules: to import before the dataset is read.
+    """
+
+    fd: int
+    sizes: list[int]
+    modules: list[str]
+
+
+def parcel(chain: Chain, stack: bool) -> Parcel:
+    """The dataset, written once into memory that all workers map.
+
+    Raises:
+        ChainError: something cannot be sent; it names the stage.
+    """
+    sent = dumps(chain, stack)
+    parts = [memoryview(sent.data), *sent.buffers]
+    return Parcel(packets.memory(parts, ALIGN), [part.nbytes for part in parts], sent.modules)
+
+
+def dumps(chain: Chain, stack: bool) -> Sent:
+    """The dataset as bytes: `loads` makes it again in a worker.
+
+    Raises:
+        ChainError: something cannot be sent; it names the stage.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    pickler = _Pickler(file, dict(_labels(chain)), buffers.append)
+    try:
+        pickler.dump((chain, stack))
+    except Exception as error:
+        raise ChainError(
+            f"{_culprit(chain)} cannot be sent to worker processes: {error}. Open it inside the "
+            "function, or use Threads(n)."
+        ) from error
+    relied = dict(_relied_on(pickler.named))
+    data = pickle.dumps((relied, file.getvalue()))
+    modules = [m for m in pickler.modules if m.partition(".")[0] not in _NOT_AHEAD]
+    return Sent(data, [buffer.raw() for buffer in buffers], modules)
+
+
+def loads(data: bytes | memoryview, buffers: Any) -> tuple[Chain, bool]:
+    """The dataset that was sent, and whether to stack.
+
+    Raises:
+        WorkerError: its functions would compute something else here than in the parent.
+    """
+    relied, pickled = pickle.loads(data)
+    chain, stack = pickle.loads(pickled, buffers=buffers)
+    _settle(relied)
+    return chain, stack
+
+
+def _labels(chain: Chain) -> Iterator[tuple[int, str]]:
+    # how messages call sources and stages, by id
+    for component in chain.root.components(()):
+        yield id(component.source), f"source {type(component.source).__name__}"
+    for part in chain.parts.values():
+        yield from _labels(part)
+    for i, stage in enumerate(chain.stages, len(chain.before)):
+        yield id(stage), f"stage {i}: {stage.kind} {stage.name!r}"
+
+
+def _culprit(chain: Chain) -> str:
+    if not _sends(lambda: cloudpickle.dumps(chain.root)):
+        return "the source"
+    for i, stage in enumerate(chain.stages):
+        if not _sends(lambda stage=stage: cloudpickle.dumps(stage)):
+            return f"stage {i}: {stage.kind} {stage.name!r}"
+    return "the dataset"
+
+
+def _sends(dumps: Callable[[], object]) -> bool:
+    try:
+        dumps()
+    except Exception:
+        return False
+    return True
+
+
+# ---- what is sent by name
+
+
+class _Pickler(cloudpickle.Pickler):
+    # notes which modules the reader will import, and what of the user's code goes by name
+    def __init__(
+        self, file: io.BytesIO, labels: dict[int, str], keep: Callable[[Any], Any]
+    ) -> None:
+        super().__init__(file, 5, buffer_callback=keep)
+        self._labels, self._stage = labels, "the dataset"
+        self.modules: dict[str, None] = {}  # in the order in which they were met
+        self.named: list[tuple[str, Any]] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        self._stage = self._labels.get(id(obj), self._stage)
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, types.ModuleType):
+            self._import(obj.__name__)
+        elif isinstance(obj, types.FunctionType | types.BuiltinFunctionType | type):
+            by_name = reduced is NotImplemented
+            if by_name:
+                self._import(module_of(obj))
+            if isinstance(obj, types.FunctionType) and is_users(module_of(obj)):
+                for name in imports(obj.__code__, obj.__globals__.get("__package__") or ""):
+                    self._import(name)
+            if by_name or isinstance(obj, types.FunctionType):
+                self.named.append((self._stage, obj))
+        return reduced
+
+    def _import(self, module: str) -> None:
+        if module and module not in sys.builtin_module_names:
+            self.modules[module] = None
+
+
+def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
+    # of what is sent by name itself, of globals that its code reads, and of members of classes
+    met: set[Name] = set()
+    for stage, obj in named:
+        for module, path in _names(obj):
+            if (module, path) not in met and module != "__main__" and is_users(module):
+                met.add((module, path))
+                yield (module, path), _global(stage, _resolved(module, path))
+
+
+def _names(obj: Any) -> Iterator[Name]:
+    if not isinstance(obj, type | types.FunctionType):
+        return
+    module, path = module_of(obj), getattr(obj, "__qualname__", "")
+    by_name = _resolved(module, path) is obj
+    if by_name:
+        yield module, path
+    if isinstance(obj, type):
+        for name, member in vars(obj).items() if by_name else ():
+            if not name.startswith(("__", "_abc_")) and not hasattr(type(member), "__get__"):
+                yield module, f"{path}.{name}"
+    if is_users(module):
+        names = map(_split, Code.of(obj).globals)
+        # what goes by value takes the globals of its own module along
+        yield from (name for name in names if by_name or name[0] != module)
+        yield from _of_closure(obj)
+
+
+def _split(full: str) -> Name:
+    # "a.b.c" is c of module a.b, or b.c of module a
+    module = full.rpartition(".")[0]
+    while module and module not in sys.modules:
+        module = module.rpartition(".")[0]
+    return module, full[len(module) + 1 :]
+
+
+def _of_closure(obj: Any) -> Iterator[Name]:
+    # what code may look at in modules that a function imported around it
+    for name, cell in zip(*_cells(obj), strict=True):
+        if isinstance(cell, types.ModuleType) and is_users(cell.__name__):
+            for code in with_nested(obj.__code__):
+                if name in code.co_freevars:
+                    for attribute in sorted(set(code.co_names) & vars(cell).keys()):
+                        yield cell.__name__, attribute
+                        yield from _names(vars(cell)[attribute])
+
+
+def _cells(obj: Any) -> tuple[tuple[str, ...], list[Any]]:
+    held: list[Any] = []
+    for cell in getattr(obj, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            held.append(None)
+    return (obj.__code__.co_freevars if held else ()), held
+
+
+def _resolved(module: str, path: str) -> Any:
+    value: Any = sys.modules.get(module)
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value
+
+
+def _global(stage: str, value: Any) -> Global:
+    data = pickle.dumps(value, 5) if _plain(value, [PARTS]) else b""
+    shown = repr(value) if data else ""
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    return Global(stage, _digest(value), shown, data if len(data) <= SIMPLE else b"")
+
+
+def _plain(value: Any, most: list[int]) -> bool:
+    # numbers, text, arrays and containers of them, of no more than so many parts
+    most[0] -= 1
+    if most[0] < 0:
+        return False
+    kind = type(value)
+    if kind in (bool, int, float, complex, str, bytes, type(None)) or isinstance(value, np.generic):
+        return True
+    if kind is np.ndarray:
+        return not value.dtype.hasobject and value.nbytes <= SIMPLE
+    if kind is dict:
+        return all(_plain(k, most) and _plain(v, most) for k, v in value.items())
+    return kind in (list, tuple, set, frozenset) and all(_plain(v, most) for v in value)
+
+
+def _digest(value: Any) -> str:
+    try:
+        return code_digest(value)
+    except Exception as error:
+        return f"{type(error).__name__}"
+
+
+# ---- in the worker
+
+
+def _settle(relied: dict[Name, Global]) -> None:
+    # take over plain values, then compare everything: code reaches values through other names too
+    for module, _ in relied:
+        with suppress(Exception):
+            importlib.import_module(module)
+    for (module, path), there in relied.items():
+        if there.value and _digest(_resolved(module, path)) != there.digest:
+            owner, _, name = path.rpartition(".")
+            held = _resolved(module, owner) if owner else sys.modules.get(module)
+            if held is not None:
+                setattr(held, name, pickle.loads(there.value))
+    differ = [name for name, there in relied.items() if _digest(_resolved(*name)) != there.digest]
+    if differ:
+        # a value says more than the function that reads it
+        name = min(differ, key=lambda name: callable(_resolved(*name)))
+        raise WorkerError(_differs(*name, relied[name]))
+
+
+def _differs(module: str, path: str, there: Global) -> str:
+    here = _resolved(module, path)
+    file = getattr(sys.modules.get(module), "__file__", module)
+    shown = "" if callable(here) else f": {repr(here)[:_SHOWN]}"
+    shown += f", not {there.shown}" if there.shown else ""
+    return (
+        f"{there.stage} would compute something else in worker processes: {path!r} of module "
+        f"{module} ({file}) is not what it is in the main process{shown}. Workers import modules "
+        "anew, without what the main process has set or edited since; only plain values are taken "
+        "along. Pass it as an argument (functools.partial, a closure or an object), or use "
+        "Threads(n)."
+    )
