@@ -235,10 +235,12 @@ class Block:
     Attributes:
         values: Columns, or a list of n rows.
         origin: provenance of the n rows.
+        made: the stage that made rows that are None, for messages; "" where none are.
     """
 
     values: Values
     origin: Origin
+    made: str = ""
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -253,7 +255,7 @@ class Block:
         taken = (
             values.read(indices) if isinstance(values, Columns) else [values[i] for i in indices]
         )
-        return Block(taken, self.origin.take(indices))
+        return Block(taken, self.origin.take(indices), self.made)
 
     def slice(self, start: int, stop: int) -> Block:
         """Rows `[start, stop)`; columns are views."""
@@ -262,6 +264,7 @@ class Block:
             if isinstance(self.values, Columns)
             else self.values[start:stop],
             self.origin.take(np.arange(start, stop)),
+            self.made,
         )
 
     @staticmethod
@@ -274,9 +277,11 @@ class Block:
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
         if len(trees) == len(parts) and len({_layout(t) for t in trees}) == 1:
-            whole = map_leaves(lambda *a: np.concatenate(a), *trees)
+            # of one dtype, which concatenate alone would change: to native order, without gaps
+            whole = map_leaves(lambda *a: np.concatenate(a, dtype=a[0].dtype), *trees)
             return Block(Columns(whole, len(origin)), origin)
-        return Block([row for p in parts for row in p.rows()], origin)
+        made = next((p.made for p in parts if p.made), "")
+        return Block([row for p in parts for row in p.rows()], origin, made)
 
 
 def _layout(tree: Any) -> tuple[Any, ...]:

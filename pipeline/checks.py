@@ -70,6 +70,16 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is of numbers: NumPy's own, or others' such as bfloat16 and float8.
+
+    >>> numeric(np.dtype(np.int8)), numeric(np.dtype(object)), numeric(np.dtype([("x", np.int8)]))
+    (True, False, False)
+    """
+    # kind V is structured and raw bytes too, whose scalars are np.void
+    return dtype.kind in "biufc" or (dtype.kind == "V" and not issubclass(dtype.type, np.void))
+
+
 def shown(value: Any, most: int = 200) -> str:
     """A value for a message: its repr, cut where it is long or fails.
 

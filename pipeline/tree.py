@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import shown
 from pipeline.errors import ChainError, CollateError
+
+DEEPEST = (
+    64  # levels of containers in a row: far beyond any use, far below what Python's stack holds
+)
+
+
+def too_deep(row: str = "a row") -> CollateError:
+    """The error for a row whose containers nest without end, or nearly so."""
+    return CollateError(
+        f"{row} nests dicts, tuples or lists more than {DEEPEST} levels deep: flatten it in .map, "
+        "or keep the nested part as text (JSON)"
+    )
 
 
 def children(tree: Any) -> list[tuple[str, Any]] | None:
@@ -41,8 +54,11 @@ def rebuild(tree: Any, parts: list[Any]) -> Any:
     return dataclasses.replace(tree, **dict(zip(names, parts, strict=True)))
 
 
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every leaf with its dotted name; a bare leaf has the name "".
+
+    Raises:
+        CollateError: the tree is too deep.
 
     >>> list(leaves({"a": 1, "b": (2, 3)}))
     [('a', 1), ('b.0', 2), ('b.1', 3)]
@@ -51,11 +67,13 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if parts is None:
         yield prefix, tree
         return
+    if depth == DEEPEST:
+        raise too_deep()
     for name, part in parts:
-        yield from leaves(part, f"{prefix}.{name}" if prefix else name)
+        yield from leaves(part, f"{prefix}.{name}" if prefix else name, depth + 1)
 
 
-def nbytes(tree: Any) -> int:
+def nbytes(tree: Any, depth: int = 0) -> int:
     """Bytes of a pytree's arrays; other leaves count nothing.
 
     >>> nbytes({"a": np.zeros(2), "b": (np.zeros(3, np.int8), "text")})
@@ -69,40 +87,55 @@ def nbytes(tree: Any) -> int:
         return getattr(tree, "nbytes", 0)
     if not isinstance(tree, dict):
         parts = [part for _, part in parts]
-    return sum(map(nbytes, parts))
+    if depth == DEEPEST:  # whoever reads it refuses it: a measurement never fails
+        return 0
+    return sum([nbytes(part, depth + 1) for part in parts])
 
 
 def map_leaves(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply `f` to the leaves of trees of one structure.
 
     Raises:
-        CollateError: a tree of `rest` has other fields than `tree`.
+        CollateError: a tree of `rest` has other fields than `tree`, or they are too deep.
 
     >>> map_leaves(lambda a, b: a + b, {"x": 1}, {"x": 2})
     {'x': 3}
     """
+    return _map(f, tree, rest, 0)
+
+
+def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) -> Any:
     parts = children(tree)
     if parts is None:
         return f(tree, *rest)
+    if depth == DEEPEST:
+        raise too_deep()
+    if not rest:
+        return rebuild(tree, [_map(f, part, (), depth + 1) for _, part in parts])
     columns: list[list[Any]] = [[v for _, v in parts]]
     for other in rest:
         got = children(other)
         found = dict(got) if got is not None else None
         if found is None or set(found) != {k for k, _ in parts}:
             raise CollateError(
-                f"rows differ in structure: {sorted(k for k, _ in parts)} and "
-                f"{sorted(found) if found is not None else type(other).__name__}. "
+                f"rows differ in structure: {shown(sorted(k for k, _ in parts))} and "
+                f"{shown(sorted(found)) if found is not None else type(other).__name__}. "
                 "Return the same fields for every row."
             )
         columns.append([found[k] for k, _ in parts])
-    return rebuild(tree, [map_leaves(f, *each) for each in zip(*columns, strict=True)])
+    rows = zip(*columns, strict=True)
+    return rebuild(tree, [_map(f, first, tuple(others), depth + 1) for first, *others in rows])
 
 
 _ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
 
 
-def fresh(value: Any) -> Any:
-    """A record whose containers and arrays are copies."""
+def fresh(value: Any, depth: int = 0) -> Any:
+    """A record whose containers and arrays are copies.
+
+    Raises:
+        CollateError: it is too deep.
+    """
     kind = type(value)
     if kind in _ATOMS:
         return value
@@ -111,11 +144,14 @@ def fresh(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         refuse_mask(value)
         return fresh_elements(value.copy())
+    parts = value if kind is list else children(value)
+    if parts is None:
+        return value
+    if depth == DEEPEST:
+        raise too_deep()
     if kind is list:
-        return [v if type(v) in _ATOMS else fresh(v) for v in value]
-    if children(value) is not None:
-        return map_leaves(fresh, value)
-    return value
+        return [v if type(v) in _ATOMS else fresh(v, depth + 1) for v in parts]
+    return rebuild(value, [v if type(v) in _ATOMS else fresh(v, depth + 1) for _, v in parts])
 
 
 def refuse_mask(value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,8 @@ from pipeline.block import Columns, Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import BatchError
 from pipeline.transforms import collate_block
-from pipeline.tree import children, fresh, fresh_elements, map_leaves, rebuild
+from pipeline.transforms.collate import in_c_order, refuse_none
+from pipeline.tree import fresh, fresh_elements, map_leaves
 from pipeline.types import describe
 
 
@@ -36,11 +36,14 @@ class Assembly:
     _spec: Any = field(default=None, init=False)
 
     def __call__(self, take: Take) -> Any:
+        return in_c_order(self._assembled(take))
+
+    def _assembled(self, take: Take) -> Any:
         if self.collate is None:
             return self._stacked(take)
         if self.pad and not getattr(self.collate, "ragged", False):
-            return contiguous(self.collate(Columns(self._stacked(take)).rows()))
-        tree = contiguous(self._by_hand(self.collate, take))
+            return self.collate(Columns(self._stacked(take), len(take.rows)).rows())
+        tree = self._by_hand(self.collate, take)
         return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
 
     def _stacked(self, take: Take) -> Any:
@@ -49,6 +52,7 @@ class Assembly:
 
     def _by_hand(self, collate: Callable[[list[Any]], Any], take: Take) -> Any:
         rows = take.block.rows()
+        refuse_none(rows, self._describe(take), take.block.made)
         if self.pad and not rows:
             blank = map_leaves(lambda a: a[0], self._blank(1))
             return map_leaves(lambda a: a[:0], collate([blank]))
@@ -63,32 +67,11 @@ class Assembly:
         block = take.block
         if not len(block):
             return self._blank(0)
-        components = self.dataset.components
-        tree = collate_block(block, lambda i: describe(components, block.origin, i))
-        return map_leaves(contiguous if take.own else _owned, tree)
+        tree = collate_block(block, self._describe(take))
+        return tree if take.own else map_leaves(_owned, tree)
 
-
-def contiguous(value: Any) -> Any:
-    """A pytree, its arrays and tensors C-contiguous; those that are stay the same objects.
-
-    >>> a = np.zeros((2, 3)).T
-    >>> contiguous({"a": a, "b": [a]})["b"][0].strides
-    (16, 8)
-    """
-    if isinstance(value, np.ndarray):
-        return value if value.flags.c_contiguous else value.copy(order="C")
-    if isinstance(value, list):
-        same = cast(list[Any], value)
-        found = [contiguous(v) for v in same]
-        return same if all(map(is_, found, same)) else found
-    if str(getattr(value, "layout", "")) == "torch.strided":
-        return value.contiguous()
-    parts = children(value)
-    if parts is None:
-        return value
-    found = [contiguous(part) for _, part in parts]
-    unchanged = all(new is old for new, (_, old) in zip(found, parts, strict=True))
-    return value if unchanged else rebuild(value, found)
+    def _describe(self, take: Take) -> Callable[[int], str]:
+        return lambda i: describe(self.dataset.components, take.block.origin, i)
 
 
 def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

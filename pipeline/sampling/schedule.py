@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline.checks import whole
+from pipeline.checks import shown, whole
 from pipeline.errors import ChainError
 from pipeline.sampling.pattern import ROUND, Entries, Pattern, Weights, pattern
 
@@ -42,7 +42,7 @@ class Schedule:
         starts = [start for start, _ in entries]
         if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
             raise ChainError(
-                f"mix: the weights' first rows are {starts}, but they must rise from 0: "
+                f"mix: the weights' first rows are {shown(starts)}, but they must rise from 0: "
                 "[(0, {...}), (5000, {...})]"
             )
         named = {name for _, weights in entries for name in weights}
@@ -85,7 +85,8 @@ def _given(weights: Any) -> list[tuple[int, Mapping[str, float]]]:
         return [(0, weights)]
     if not isinstance(weights, Sequence):
         raise ChainError(
-            f"mix: weights={weights!r}: give {{name: weight}}, or [(from_row, {{name: weight}}), …]"
+            f"mix: weights={shown(weights)}: give {{name: weight}}, or "
+            "[(from_row, {name: weight}), …]"
         )
     return [_entry(entry) for entry in weights]
 
@@ -97,7 +98,7 @@ def _entry(entry: Any) -> tuple[int, Mapping[str, float]]:
             raise TypeError
     except (TypeError, ValueError):
         raise ChainError(
-            f"mix: {entry!r} is no entry of weights. Give {{name: weight}}, or a list of "
+            f"mix: {shown(entry)} is no entry of weights. Give {{name: weight}}, or a list of "
             "(from_row, {name: weight})."
         ) from None
     return whole("mix: from_row", start, 0), weights
@@ -108,11 +109,19 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
     for name, weight in weights.items():
         number = hasattr(weight, "__float__") and not isinstance(weight, bool)
         if not number or not 0 <= float(weight) < math.inf:
-            raise ChainError(f"mix: weight {weight!r} of {name!r}: give a number from 0 on")
+            raise ChainError(f"mix: weight {shown(weight)} of {name!r}: give a number from 0 on")
     given = [float(weights.get(name, 0)) for name in names]
-    total = math.fsum(given)
+    try:
+        total = math.fsum(given)
+    except OverflowError:
+        total = math.inf
+    if total == math.inf:
+        raise ChainError(
+            f"mix: the weights {shown(dict(weights))} add up to more than a float holds: only "
+            "their ratios count, so divide them all by one number"
+        )
     if not total > 0:
-        raise ChainError(f"mix: the weights {dict(weights)} are all 0: raise one")
+        raise ChainError(f"mix: the weights {shown(dict(weights))} are all 0: raise one")
     exact = [weight / total * ROUND for weight in given]
     shares = [int(share) for share in exact]
     order = sorted(range(len(exact)), key=lambda c: (shares[c] - exact[c], c))

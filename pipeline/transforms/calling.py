@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from pipeline.block import Block, Columns
+from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
 from pipeline.meter import BEACON
 from pipeline.tree import map_leaves
@@ -81,24 +80,20 @@ def _told(f: Callable[..., Any], block: Block, site: Site) -> Callable[..., Any]
     return call
 
 
-def refuse_iterators(rows: list[Any], block: Block, site: Site) -> None:
-    """Refuse rows that can be read only once, such as generators.
+def made_by(site: Site, rows: list[Any], origin: Origin) -> Block:
+    """A block of rows that a stage returned.
 
     Raises:
-        ChainError: a row is an iterator.
+        ChainError: a row can be read only once, as a generator.
     """
-    kinds = {kind for kind in set(map(type, rows)) if issubclass(kind, Iterator)}
-    if not kinds:
-        return
-    i = next(i for i, row in enumerate(rows) if type(row) in kinds)
-    error = ChainError(
-        f"{site.stage} returned a {type(rows[i]).__name__} as a row, which can be read only once. "
-        + (
-            "Return list(...) of it"
-            if isinstance(rows[i], types.GeneratorType)
-            else "Return a list"
+    kinds = set(map(type, rows))
+    once = {kind for kind in kinds if issubclass(kind, Iterator)}
+    if once:
+        i = next(i for i, row in enumerate(rows) if type(row) in once)
+        error = ChainError(
+            f"{site.stage} returned a {type(rows[i]).__name__} as a row, which can be read only "
+            "once. Return list(...) of it, or use .flat_map if each of its items is a row."
         )
-        + ", or use .flat_map if each of its items is a row."
-    )
-    site.annotate(error, block.origin, i)
-    raise error
+        site.annotate(error, origin, i)
+        raise error
+    return Block(rows, origin, site.stage if type(None) in kinds else "")

@@ -38,6 +38,7 @@ from pipeline.transforms.pickled import (
     as_array,
     is_drawn_from,
     is_machinery,
+    is_tensor,
     is_used_up,
     pickled,
     serialization,
@@ -417,7 +418,7 @@ class _Walk:
         tokenizer = serialization(obj)
         if tokenizer is not None:
             return self._more(b"tokenizer", self.of(type(obj), follow=False), tokenizer)
-        if hasattr(obj, "detach") and not isinstance(obj, types.MethodType):
+        if is_tensor(obj):
             content = as_array(obj)
             if content is not None:
                 return self._more(
@@ -480,7 +481,7 @@ class _Walk:
         return self._more(b"pickled", self._named(type(obj)), *bodies)
 
     def _part(self, part: Any) -> bytes:
-        if isinstance(part, type):
+        if isinstance(part, type | types.FunctionType):
             return self.of(part, follow=False)
         return _digest(b"tuple", *map(self._part, part)) if type(part) is tuple else self.of(part)
 
@@ -555,8 +556,10 @@ class _Walk:
         if self.library or isinstance(obj, enum.Enum | np.generic) or kind is np.ndarray:
             return data
         if hasattr(obj, "__array__"):
-            tensor = hasattr(obj, "detach") or hasattr(obj, "addressable_data")
-            added = None if tensor else self._by_pickle(obj)
+            if isinstance(obj, np.ma.MaskedArray):
+                return self._more(b"masked", data, self._array(np.ma.getmaskarray(obj)))
+            known = is_tensor(obj) or hasattr(obj, "addressable_data")  # torch's, or jax's
+            added = None if known else self._by_pickle(obj)
             return data if added is None else self._more(b"labelled", data, added)
         if is_python(module_of(kind)) or not (getattr(obj, "__dict__", None) or callable(obj)):
             return data

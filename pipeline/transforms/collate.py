@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
+from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
-from pipeline.tree import children, rebuild
+from pipeline.tree import DEEPEST, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
 Array = NDArray[Any]
@@ -54,7 +56,51 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
         raise CollateError(
             "cannot stack 0 rows: their fields are unknown. Collate one row or more."
         )
-    return _stack(rows, "", describe or (lambda i: f"row {i}"), empty)
+    return _stack(rows, "", describe or (lambda i: f"row {i}"), empty, 0)
+
+
+def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
+    """Refuse rows that are None, as functions give that forget to return.
+
+    Args:
+        rows: of one batch.
+        describe: names row i in messages.
+        made: what made them, if it is known.
+
+    Raises:
+        CollateError: there is one.
+    """
+    i = next((i for i, row in enumerate(rows) if row is None), None)
+    if i is not None:
+        told = f"{made} returned None for {describe(i)}" if made else f"{describe(i)} is None"
+        raise CollateError(
+            f"{told}, which is no row of a batch. Return the row, or drop it with "
+            ".filter(lambda row: row is not None)."
+        )
+
+
+def in_c_order(tree: Any) -> Any:
+    """The same batch, its arrays and tensors laid out row by row and in native byte order.
+
+    Where rows come from, and who evaluated them, then has no say in how a batch lies in memory.
+    What lies so already stays the same object.
+
+    >>> a = np.zeros((2, 3)).T
+    >>> in_c_order({"a": a, "b": [a]})["b"][0].strides
+    (16, 8)
+    """
+    if isinstance(tree, np.ndarray):
+        dtype = np.result_type(tree.dtype, tree.dtype)  # in native order, without gaps
+        same = tree.flags.c_contiguous and tree.dtype == dtype
+        return tree if same else np.asarray(tree, dtype, order="C")
+    if str(getattr(tree, "layout", "")) == "torch.strided":
+        return tree.contiguous()
+    kind = type(tree)
+    parts = tree if kind is list else [part for _, part in children(tree) or ()]
+    found = [in_c_order(part) for part in parts]
+    if all(map(is_, found, parts)):
+        return tree
+    return found if kind is list else rebuild(tree, found)
 
 
 def collate_block(block: Block, describe: Describe | None = None) -> Any:
@@ -67,10 +113,15 @@ def collate_block(block: Block, describe: Describe | None = None) -> Any:
     Raises:
         CollateError: see `collate`.
     """
+    describe = describe or (lambda i: f"row {i}")
     if isinstance(block.values, Columns):
+        tree = block.values.tree
         if not len(block.values):
-            return block.values.tree
-        return _settled(block.values.tree, "", describe or (lambda i: f"row {i}"))
+            return tree
+        if isinstance(tree, np.ndarray) and tree.dtype == object:
+            refuse_none(list(tree), describe, block.made)
+        return _settled(tree, "", describe)
+    refuse_none(block.values, describe, block.made)
     return collate(block.values, describe)
 
 
@@ -79,7 +130,7 @@ def _settled(tree: Any, name: str, describe: Describe) -> Any:
     if parts is None:
         if tree.dtype != object or tree.ndim > 1 or set(map(type, tree)) <= _TEXT:
             return tree
-        return _stack(list(tree), name, describe, np.empty)
+        return _stack(list(tree), name, describe, np.empty, 0)
     prefix = f"{name}." if name else ""
     return rebuild(tree, [_settled(part, prefix + field, describe) for field, part in parts])
 
@@ -88,22 +139,25 @@ def _called(name: str) -> str:
     return f"field {name!r}" if name else "rows"
 
 
-def _differ(
-    name: str, what: str, describe: Describe, i: int, first: object, other: object
-) -> NoReturn:
+def _differ(name: str, what: str, describe: Describe, i: int, first: str, other: str) -> NoReturn:
     raise CollateError(
         f"cannot stack {_called(name)}: {describe(0)} has {what} {first}, {describe(i)} has "
         f"{other}. {_REMEDY[what]}"
     )
 
 
-def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty) -> Any:
+def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: int) -> Any:
     first = children(rows[0])
     if first is None:
         return _stack_leaves(rows, name, describe, empty)
+    if depth == DEEPEST:
+        raise too_deep(describe(0))
     prefix = f"{name}." if name else ""
     columns = _by_field(rows, [field for field, _ in first], name, describe)
-    stacked = [_stack(column, prefix + field, describe, empty) for field, column in columns.items()]
+    stacked = [
+        _stack(column, prefix + field, describe, empty, depth + 1)
+        for field, column in columns.items()
+    ]
     return rebuild(rows[0], stacked)
 
 
@@ -126,7 +180,7 @@ def _by_field(
 def _fields_of(row: Any) -> str:
     parts = children(row)
     kind = type(row).__name__
-    return kind if parts is None else f"{[field for field, _ in parts]} ({kind})"
+    return kind if parts is None else f"{shown([field for field, _ in parts])} ({kind})"
 
 
 def _stack_leaves(values: list[Any], name: str, describe: Describe, empty: Empty) -> Array:
@@ -141,9 +195,13 @@ def _stack_leaves(values: list[Any], name: str, describe: Describe, empty: Empty
         if (a is None) != (arrays[0] is None) or (a is not None and first != other):
             _differ(name, "dtype", describe, i, first, other)
         if a is not None and arrays[0] is not None and a.shape != arrays[0].shape:
-            _differ(name, "shape", describe, i, arrays[0].shape, a.shape)
+            _differ(name, "shape", describe, i, str(arrays[0].shape), str(a.shape))
     stackable = [a for a in arrays if a is not None]
-    return np.stack(stackable) if stackable else _objects(values)
+    if not stackable:
+        return _objects(values)
+    dtype = np.result_type(stackable[0].dtype, stackable[0].dtype)
+    # into an array of our own: left to itself, np.stack keeps the memory order of its input
+    return np.stack(stackable, out=empty((len(values), *stackable[0].shape), dtype))
 
 
 def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
@@ -155,7 +213,7 @@ def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
             out = empty((len(values), *shape), np.result_type(dtype, dtype))
             np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
             return out
-    elif kind in (bool, float) or (issubclass(kind, np.generic) and np.dtype(kind).kind in "biufc"):
+    elif kind in (bool, float) or (issubclass(kind, np.generic) and numeric(np.dtype(kind))):
         return np.array(values, _DTYPES.get(kind, kind))
     elif kind is int:
         try:
@@ -201,15 +259,17 @@ def _number(value: Any, dtype: Any, name: str, describe: Describe, i: int) -> Ar
         return np.array(value, dtype)
     except OverflowError as e:
         raise CollateError(
-            f"cannot stack {_called(name)}: {describe(i)} has {value}, which "
+            f"cannot stack {_called(name)}: {describe(i)} has {shown(value)}, which "
             "does not fit int64. Give np.uint64 or str in .map, or pass collate=."
         ) from e
 
 
-def _numbers_only(value: Any) -> bool:
+def _numbers_only(value: Any, depth: int = 0) -> bool:
     if isinstance(value, list):
-        return all(map(_numbers_only, value))
-    return not isinstance(value, str | bytes) and np.asarray(value).dtype.kind in "biufc"
+        if depth == DEEPEST:
+            raise too_deep()
+        return all(_numbers_only(part, depth + 1) for part in value)
+    return not isinstance(value, str | bytes) and numeric(np.asarray(value).dtype)
 
 
 def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array | None:
@@ -222,4 +282,4 @@ def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array
             f"cannot stack {_called(name)}: {describe(i)} has a list whose "
             f"parts differ in length. {_REMEDY['shape']}"
         ) from e
-    return a if a.dtype.kind in "biufc" else None
+    return a if numeric(a.dtype) else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
+from pipeline.checks import numeric, shown
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms.collate import collate
 from pipeline.tree import children
@@ -70,27 +71,34 @@ def _parts(
 def _misfit(found: dict[str, Any] | None, fields: tuple[str, ...], bare: bool, row: str) -> str:
     if found is None:
         return (
-            f"pack has lengths for the fields {list(fields)}, but {row} is no dict. "
+            f"pack has lengths for the fields {shown(list(fields))}, but {row} is no dict. "
             "For rows that are token arrays give one int: pack(2048)."
         )
+    texts = [name for name, value in found.items() if isinstance(value, str | bytes)]
+    first = f" Tokenize {shown(texts)} first, in .map: pack takes numbers." if texts else ""
     if bare:
         return (
             f"pack has one length, for rows that are token arrays, but {row} has the fields "
-            f"{list(found)}. Give each its length: pack({{{next(iter(found), 'tokens')!r}: 2048}})."
+            f"{shown(list(found))}. Give each its length: "
+            f"pack({{{next(iter(found), 'tokens')!r}: 2048}}).{first}"
         )
     missing = [field for field in fields if field not in found]
     if missing:
-        return f"pack wants the fields {missing}, but {row} has only the fields {list(found)}."
+        return (
+            f"pack wants the fields {missing}, but {row} has only the fields "
+            f"{shown(list(found))}.{first}"
+        )
     extra = [field for field in found if field not in fields]
     return (
-        f"pack was not told what to do with the fields {extra} of {row}, only with {list(fields)}. "
+        f"pack was not told what to do with the fields {shown(extra)} of {row}, only with "
+        f"{list(fields)}. "
         "Give them lengths to pack them, or meta= to keep one value a segment; or drop them in "
         ".map."
     )
 
 
 def _are_tokens(dtype: np.dtype[Any], axes: int) -> bool:
-    return axes == 1 and dtype.kind in "biufc"
+    return axes == 1 and numeric(dtype)
 
 
 def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
@@ -101,10 +109,13 @@ def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
         return arrays
     for i, a in enumerate(arrays):
         if a.ndim != 1 or (a.size and not _are_tokens(a.dtype, a.ndim)):
-            shown = type(column[i]).__name__ if a.ndim == 0 else f"{a.dtype}{list(a.shape)}"
+            kind = type(column[i]).__name__ if a.ndim == 0 else f"{a.dtype}{list(a.shape)}"
+            remedy = "Flatten it in .map."
+            if isinstance(column[i], str | bytes):
+                remedy = "Tokenize it first: .map(lambda text: np.array(encode(text)))."
             raise CollateError(
-                f"cannot pack field {field!r}: {describe(i)} has {shown}, not numbers along one "
-                "axis. Tokenize or flatten it in .map."
+                f"cannot pack field {field!r}: {describe(i)} has {kind}, not numbers along one "
+                f"axis. {remedy}"
             )
     # an empty list has no dtype of its own, and an empty document gives no tokens
     full = [i for i, a in enumerate(arrays) if a.size]

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.block import Block
 from pipeline.errors import ChainError
-from pipeline.transforms.calling import each, refuse_iterators
+from pipeline.transforms.calling import each, made_by
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.types import Site
 
@@ -39,9 +39,7 @@ class FlatMap(FunctionTransform):
         ends = np.cumsum(counts)
         inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
         origin = block.origin.take(np.repeat(np.arange(len(block)), counts)).deeper(inside)
-        out = Block([row for rows in outputs for row in rows], origin)
-        refuse_iterators(out.rows(), out, site)
-        return out
+        return made_by(site, [row for rows in outputs for row in rows], origin)
 
 
 def _listed(rows: Any, site: Site) -> list[Any]:

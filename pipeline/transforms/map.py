@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import each, guarded, refuse_iterators, say_exit
+from pipeline.transforms.calling import each, guarded, made_by, say_exit
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -43,9 +43,7 @@ class Map(FunctionTransform):
             return Block([], block.origin)
         if self.batched:
             return Block(self._many(block, site), block.origin)
-        rows = each(self.f, block, site)
-        refuse_iterators(rows, block, site)
-        return Block(rows, block.origin)
+        return made_by(site, each(self.f, block, site), block.origin)
 
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
@@ -107,6 +105,4 @@ class MapWithIndex(FunctionTransform):
                 f"{site.stage}: rows after filter, flat_map or pack have no position. "
                 "Move it before them."
             )
-        rows = each(self.f, block, site, site.index.tolist())
-        refuse_iterators(rows, block, site)
-        return Block(rows, block.origin)
+        return made_by(site, each(self.f, block, site, site.index.tolist()), block.origin)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks import whole
+from pipeline.checks import numeric, shown, whole
 from pipeline.errors import BatchError, CollateError
 from pipeline.transforms.collate import collate
 from pipeline.tree import children, leaves
 
+Widths = int | tuple[int, ...]
 _BARE = "tokens"  # what rows that are arrays are called, as in pack
 
 
@@ -22,7 +23,11 @@ def _holds_numbers(value: Any) -> bool:
         a = np.asarray(value)
     except ValueError:  # a list whose parts differ in length
         return False
-    return a.ndim > 0 and a.dtype.kind in "biufc"
+    return a.ndim > 0 and numeric(a.dtype)
+
+
+def _is_mask(name: str) -> bool:
+    return name == "mask" or name.endswith("_mask")
 
 
 @final
@@ -30,7 +35,7 @@ def _holds_numbers(value: Any) -> bool:
 class PadTo:
     """A collate that pads ragged fields along their first axis; made by `pad_to`."""
 
-    length: int | Mapping[str, int] | None
+    length: Widths | Mapping[str, Widths] | None
     multiple: int
     fields: tuple[str, ...] | None
     value: Any
@@ -46,9 +51,9 @@ class PadTo:
         rest = [{k: v for k, v in row.items() if k not in padded} for row in named]
         batch: dict[str, Any] = collate(rest) if rest and rest[0] else {}
         for name in padded:
-            batch[name], batch[f"{name}_mask"] = self._padded(
-                name, [row.get(name) for row in named]
-            )
+            batch[name], mask = self._padded(name, [row.get(name) for row in named])
+            if not _is_mask(name):
+                batch[f"{name}_mask"] = mask
         order = [k for name in first for k in (name, f"{name}_mask") if k in batch]
         return {name: batch[name] for name in dict.fromkeys(order)}
 
@@ -61,10 +66,10 @@ class PadTo:
         missing = [name for name in self.fields or () if name not in padded]
         if missing or not padded:
             raise CollateError(
-                f"pad_to finds no fields {missing or 'that are arrays'}: rows have {list(first)}. "
-                "Name some that they have in fields=."
+                f"pad_to finds no fields {missing or 'that are arrays'}: rows have "
+                f"{shown(list(first))}. Name some that they have in fields=."
             )
-        clash = [name for name in padded if f"{name}_mask" in first]
+        clash = [name for name in padded if f"{name}_mask" in first and not _is_mask(name)]
         if clash:
             raise CollateError(
                 f"pad_to adds a mask to each of {clash}, but rows have one. Rename it in .map."
@@ -74,7 +79,7 @@ class PadTo:
         arrays = [np.asarray(value) for value in column]
         full = [a for a in arrays if a.size] or arrays[:1]
         kinds = {(a.dtype, a.shape[1:]) for a in full}
-        if len(kinds) > 1 or full[0].ndim < 1 or full[0].dtype.kind not in "biufc":
+        if len(kinds) > 1 or full[0].ndim < 1 or not numeric(full[0].dtype):
             shown = sorted({f"{a.dtype}{list(a.shape)}" for a in arrays})[:3]
             raise CollateError(
                 f"cannot pad field {name!r}: rows have {', '.join(shown)}. Only the first axis may "
@@ -90,19 +95,20 @@ class PadTo:
 
     def _width(self, name: str, sizes: NDArray[np.int64]) -> int:
         longest = int(sizes.max())
-        length = self.length.get(name) if isinstance(self.length, Mapping) else self.length
-        if length is not None and longest > length:
+        widths = self.length.get(name) if isinstance(self.length, Mapping) else self.length
+        if widths is None:
+            return max(1, -(-longest // self.multiple)) * self.multiple
+        widths = (widths,) if isinstance(widths, int) else widths
+        if longest > widths[-1]:
             raise CollateError(
-                f"cannot pad field {name!r} to {length}: row {int(sizes.argmax())} has "
+                f"cannot pad field {name!r} to {widths[-1]}: row {int(sizes.argmax())} has "
                 f"{longest}. Shorten or filter it in the dataset, or give a larger length."
             )
-        if length is not None:
-            return length
-        return max(1, -(-longest // self.multiple)) * self.multiple
+        return next(width for width in widths if width >= longest)
 
 
 def pad_to(
-    length: int | Mapping[str, int] | None = None,
+    length: int | Sequence[int] | Mapping[str, int | Sequence[int]] | None = None,
     *,
     multiple: int = 1,
     fields: Collection[str] | None = None,
@@ -111,34 +117,46 @@ def pad_to(
     """A collate for ragged rows: `Loader(ds, 32, collate=pad_to(multiple=64))`.
 
     Each padded field becomes `[rows, width, ...]`, and gets a bool `{field}_mask` `[rows, width]`
-    that is true where there was data; other fields stack as they always do. Rows that are arrays
-    themselves are called "tokens". Layout only: with `multiple`, the width is that of this host's
-    rows, so several hosts or devices that share a global batch want `length`.
+    that is true where there was data. Fields that are masks themselves (`mask`, `loss_mask`) are
+    padded and get none; other fields stack as they always do. Rows that are arrays themselves are
+    called "tokens". Layout only: with `multiple` or several lengths, the width is that of this
+    host's rows, so several hosts or devices that share a global batch want one `length`.
 
     Args:
-        length: the width, or {field: width} for the fields to pad; longer rows are an error.
+        length: the width; or rising widths, of which each batch gets the smallest that fits, as
+            `bucket` leaves them; or {field: width or widths} for the fields to pad. Longer rows
+            are an error.
         multiple: if no length is given, the longest row's rounded up to a multiple of this: few
             widths mean few compilations.
         fields: names of those to pad; by default all that are arrays or lists of numbers.
         value: what to pad with, or {field: value}; 0 by default.
 
     Raises:
-        BatchError: length or multiple is no number from 1 on.
+        BatchError: length or multiple is no number from 1 on, or several lengths do not rise.
 
     >>> batch = pad_to(multiple=4)([{"x": np.arange(5), "y": 1}, {"x": np.arange(2), "y": 2}])
     >>> batch["x"].tolist(), batch["x_mask"].sum(1).tolist(), batch["y"].tolist()
     ([[0, 1, 2, 3, 4, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0]], [5, 2], [1, 2])
+    >>> pad_to([4, 16])([np.arange(5), np.arange(2)])["tokens"].shape
+    (2, 16)
     """
-    if isinstance(length, list):
+    if isinstance(length, list) and not all(isinstance(width, int) for width in length):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BatchError(
             "collate=pad_to makes no collate: call it, as in collate=pad_to(multiple=64)"
         )
-    named = dict(length) if isinstance(length, Mapping) else {}
-    for width in named.values() if named else [length]:
-        if width is not None:
-            whole("pad_to length", width, 1, BatchError)
+    named = {f: _widths(w) for f, w in length.items()} if isinstance(length, Mapping) else {}
+    one = None if length is None or isinstance(length, Mapping) else _widths(length)
     chosen = tuple(named) or None if fields is None else tuple(fields)
-    return PadTo(named or length, whole("pad_to multiple", multiple, 1, BatchError), chosen, value)
+    return PadTo(named or one, whole("pad_to multiple", multiple, 1, BatchError), chosen, value)
+
+
+def _widths(length: Any) -> Widths:
+    if not isinstance(length, list | tuple):
+        return whole("pad_to length", length, 1, BatchError)
+    widths = tuple(whole("pad_to length", width, 1, BatchError) for width in length)
+    if not widths or sorted(set(widths)) != list(widths):
+        raise BatchError(f"pad_to({shown(length)}): give rising lengths, as in pad_to([128, 512])")
+    return widths
 
 
 def padding_share(batch: Any) -> float:
@@ -153,14 +171,17 @@ def padding_share(batch: Any) -> float:
     >>> padding_share({"tokens": np.ones((2, 4)), "segment_ids": np.array([[1, 1, 2, 0], [1] * 4])})
     0.125
     """
+    fields = dict(leaves(batch))
+    # a mask tells the padding of its field: others, as loss_mask, tell something else
     used = [
         np.asarray(leaf) > 0
-        for name, leaf in leaves(batch)
-        if name.endswith(("segment_ids", "_mask")) and np.ndim(leaf) == 2
+        for name, leaf in fields.items()
+        if np.ndim(leaf) == 2
+        and (name.endswith("segment_ids") or (_is_mask(name) and name[:-5] in fields))
     ]
     if not used:
         raise CollateError(
-            f"no field tells padding apart: {[name for name, _ in leaves(batch)]} are neither "
+            f"no field tells padding apart: {shown(list(fields))} are neither "
             "segment_ids nor masks. Pack, or collate with pad_to."
         )
     room = sum(u.size for u in used)

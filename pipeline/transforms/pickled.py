@@ -113,10 +113,16 @@ def is_used_up(obj: Any) -> bool:
     return isinstance(obj, Iterator)
 
 
+def is_tensor(obj: Any) -> bool:
+    """Whether an object is one of torch's tensors, or like them."""
+    # of the class: files and sockets have a detach as well
+    return all(hasattr(type(obj), name) for name in ("detach", "cpu", "dtype", "shape"))
+
+
 def as_array(obj: Any) -> NDArray[Any] | None:
     """A tensor's content, wherever it lies; None if it cannot be had as an array."""
     with suppress(Exception):
-        if hasattr(obj, "detach"):
+        if is_tensor(obj):
             obj = obj.detach().cpu().contiguous()
             if not hasattr(obj, "is_sparse") or obj.is_sparse or obj.is_quantized:
                 return None

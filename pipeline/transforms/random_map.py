@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.block import Block
 from pipeline.seeds import Name, RowGenerators, derive_seed
 from pipeline.transforms import global_seeds
-from pipeline.transforms.calling import each, refuse_iterators
+from pipeline.transforms.calling import each, made_by
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.types import Site
 
@@ -56,8 +56,7 @@ class RandomMap(FunctionTransform):
         else:
             f = self.f
             rows = each(lambda i, row: f(row, generator(i)), block, site, range(len(block)))
-        refuse_iterators(rows, block, site)
-        return Block(rows, origin)
+        return made_by(site, rows, origin)
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None

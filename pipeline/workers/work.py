@@ -117,7 +117,8 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
     if isinstance(block.values, Columns) or not len(block):
         return block
     try:
-        return Block(Columns(collate(block.values, empty=empty), len(block)), block.origin)
+        columns = Columns(collate(block.values, empty=empty), len(block))
+        return Block(columns, block.origin, block.made)
     except CollateError:
         return block
 

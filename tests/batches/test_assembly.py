@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline import Dataset, Loader, Processes, Threads
-from pipeline.batches.assembly import contiguous
 from pipeline.errors import BatchError
+from pipeline.transforms.collate import in_c_order
 from pipeline.tree import leaves
 
 ENGINES = (0, Threads(2), Processes(1))
@@ -90,7 +90,7 @@ def test_what_is_contiguous_stays_the_same_object() -> None:
         np.float32(3),
         object(),
     ):
-        assert contiguous(value) is value
+        assert in_c_order(value) is value
 
 
 # ---- padding

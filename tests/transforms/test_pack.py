@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import Dataset
 from pipeline.block import Block, Columns, Segments
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
@@ -429,3 +431,36 @@ def test_fingerprints_are_what_they_were_where_data_is():
     assert Pack(4).fingerprint() == "pack pack 847f6330"
     old = Pack({"t": 4}, "first_fit", 7, "p", longest_first=False)
     assert old.fingerprint() == "pack p 0d113f1c"
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.int4])
+def test_other_numbers_pack(dtype):
+    rows = Dataset([np.ones(3, dtype)] * 2).pack(4, bos=2).head(2)
+    assert rows[0]["tokens"].dtype == dtype
+    assert rows[0]["tokens"].astype(int).tolist() == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "lengths"),
+    [
+        (["some text"], 4),
+        ([b"some text"], 4),
+        ([{"text": "some text"}], {"text": 4}),
+        ([{"text": "some text"}], 4),
+        ([{"text": "some text"}], {"tokens": 4}),
+    ],
+)
+def test_text_is_to_be_tokenized_first(rows, lengths):
+    with pytest.raises((ChainError, CollateError), match=r"Tokenize .*first"):
+        Dataset(rows).pack(lengths).head(1)
+
+
+def test_names_that_packing_adds_are_refused_only_where_they_meet():
+    row = {"tokens": np.arange(3), "segment_ids": np.arange(3)}
+    with pytest.raises(ChainError, match="would be there twice"):
+        Dataset([row]).pack({"tokens": 4}, meta=["segment_ids"])
+    with pytest.raises(ChainError, match="rename those that collide"):
+        Dataset([row]).pack({"segment_ids": 4})
+    both = Dataset([row]).pack({"tokens": 4, "segment_ids": 4}).head(1)[0]
+    assert "tokens_segment_ids" in both
+    assert "tokens" in Dataset([{"tokens": np.arange(3)}]).pack({"tokens": 4}).head(1)[0]

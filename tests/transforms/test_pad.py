@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -127,3 +128,47 @@ def test_padding_share_wants_to_know_what_is_padding():
     assert padding_share(next(iter(Loader(packed, 2)))) == 3 / 8
     with pytest.raises(CollateError, match=r"\['x'\] are neither"):
         padding_share({"x": np.ones((2, 2))})
+
+
+def test_several_lengths_are_bounds_of_which_the_smallest_fits():
+    pad = pad_to([4, 16])
+    for longest, width in ((1, 4), (4, 4), (5, 16), (16, 16)):
+        batch = pad([np.arange(1), np.arange(longest)])
+        assert batch["tokens"].shape == batch["tokens_mask"].shape == (2, width)
+    with pytest.raises(CollateError, match="cannot pad field 'tokens' to 16: row 1 has 17"):
+        pad([np.arange(1), np.arange(17)])
+    by_field = pad_to({"x": (2, 8), "y": 4})([{"x": np.arange(3), "y": np.arange(1)}])
+    assert by_field["x"].shape == (1, 8)
+    assert by_field["y"].shape == (1, 4)
+    for bad in ([], [16, 4], [4, 4], [0, 4], [True, 4]):
+        with pytest.raises(BatchError, match=r"pad_to"):
+            pad_to(bad)
+    with pytest.raises(BatchError, match="makes no collate"):
+        pad_to([{"x": 1}])  # pyright: ignore[reportArgumentType]
+
+
+def test_bucketed_rows_are_padded_to_their_bucket():
+    rows = [np.ones(n) for n in (3, 120, 100, 400, 5, 128)]
+    ds = Dataset(rows).bucket(len, [128, 512])
+    for batch in Loader(ds, 1, collate=pad_to([128, 512])):
+        length = int(batch["tokens_mask"].sum())
+        assert batch["tokens"].shape == (1, 128 if length <= 128 else 512)
+
+
+def test_masks_are_padded_and_get_none():
+    rows = [
+        {"tokens": np.arange(n), "loss_mask": np.ones(n, bool), "mask": [1] * n} for n in (2, 3)
+    ]
+    batch = pad_to(4)(rows)
+    assert list(batch) == ["tokens", "tokens_mask", "loss_mask", "mask"]
+    assert batch["loss_mask"].sum(1).tolist() == batch["tokens_mask"].sum(1).tolist() == [2, 3]
+    assert batch["mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
+    half = {"tokens": np.ones((1, 4)), "loss_mask": np.array([[1, 0, 0, 0]])}
+    with pytest.raises(CollateError, match="no field tells padding apart"):
+        padding_share(half)
+    assert padding_share({**half, "tokens_mask": np.array([[1, 1, 0, 0]])}) == 0.5
+
+
+def test_bfloat16_is_padded():
+    batch = pad_to(4)([np.ones(3, ml_dtypes.bfloat16)])
+    assert batch["tokens"].dtype == ml_dtypes.bfloat16

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Columns, Int64s, Values
-from pipeline.errors import ChainError
+from pipeline.checks import numeric
+from pipeline.errors import ChainError, need
 from pipeline.tree import leaves, map_leaves
 
 _HEAD = struct.Struct("<BxxxI")  # whether the row was one of columns; bytes of the skeleton
@@ -79,9 +80,11 @@ def _skeleton(value: Any, buffers: list[bytes]) -> Any:
         return ["b", len(value)]
     if kind is np.ndarray and value.dtype.kind == "O":
         return ["o", list(value.shape), [_skeleton(v, buffers) for v in value.reshape(-1).tolist()]]
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcmMSU":
-        buffers.append(value.tobytes())
-        return ["a" if kind is np.ndarray else "s", value.dtype.str, list(value.shape)]
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        dtype = _written(value.dtype)
+        if dtype is not None:
+            buffers.append(value.tobytes())
+            return ["a" if kind is np.ndarray else "s", dtype, list(value.shape)]
     if isinstance(value, list | tuple) and kind in (list, tuple):  # no namedtuple
         return ["l" if kind is list else "t", [_skeleton(v, buffers) for v in value]]
     if isinstance(value, dict) and kind is dict and all(type(k) is str for k in value):
@@ -90,6 +93,41 @@ def _skeleton(value: Any, buffers: list[bytes]) -> Any:
         f"a cache on disk holds dicts with text keys, tuples, lists, arrays, numbers, text and "
         f"bytes, not {kind.__name__}. Convert it in .map, or cache in memory: .cache()."
     )
+
+
+def _written(dtype: np.dtype[Any]) -> Any:
+    """A dtype as JSON: its text, ["n", name] of ml_dtypes', or the fields of a structured one."""
+    if dtype.names is not None:
+        if dtype.fields is None:
+            return None
+        parts = [[name, _written(held[0]), held[1]] for name, held in dtype.fields.items()]
+        shape = ["r", dtype.itemsize, dtype.isalignedstruct, parts]
+        return shape if all(part[1] for part in parts) else None
+    if dtype.subdtype is not None:
+        inner = _written(dtype.subdtype[0])
+        return inner and ["v", inner, list(dtype.subdtype[1])]
+    if dtype.type.__module__ == "numpy":
+        return dtype.str if dtype.kind in "biufcmMSU" else None
+    return ["n", dtype.name] if numeric(dtype) else None
+
+
+def _dtype(written: Any) -> np.dtype[Any]:
+    if isinstance(written, str):
+        return np.dtype(written)
+    tag, *rest = written
+    if tag == "n":
+        try:
+            import ml_dtypes
+        except ModuleNotFoundError as e:
+            raise need("jax", "ml_dtypes") from e
+        return np.dtype(getattr(ml_dtypes, rest[0]))
+    if tag == "v":
+        return np.dtype((_dtype(rest[0]), tuple(rest[1])))
+    size, aligned, parts = rest
+    names, formats, offsets = ([part[i] for part in parts] for i in range(3))
+    layout = {"names": names, "formats": [_dtype(f) for f in formats], "offsets": offsets}
+    whole: Any = {**layout, "itemsize": size}
+    return np.dtype(whole, align=aligned)
 
 
 def decode(payloads: Sequence[bytes]) -> list[tuple[Int64s, Values]]:
@@ -129,8 +167,8 @@ class _Bytes:
         self._at += size
         return np.array(self._data[..., self._at - size : self._at])  # aligned, and one's own
 
-    def array(self, dtype: str, shape: list[int]) -> NDArray[Any]:
-        kind = np.dtype(dtype)
+    def array(self, dtype: Any, shape: list[int]) -> NDArray[Any]:
+        kind = _dtype(dtype)
         many = self._data.shape[:-1]
         raw = self.take(kind.itemsize * int(np.prod(shape, dtype=np.int64)))
         if not raw.size:
@@ -177,7 +215,7 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 def _signature(row: Any) -> Any:
     parts = [
-        (name, None if isinstance(leaf, _Box) else (leaf.dtype.str, leaf.shape))
+        (name, None if isinstance(leaf, _Box) else (leaf.dtype, leaf.shape))
         for name, leaf in leaves(row)
     ]
     return tuple(parts)
