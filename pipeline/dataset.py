@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Int64s, as_int64
 from pipeline.checks import flag, function, whole
-from pipeline.errors import ChainError, LengthError, PositionError, ScanError
+from pipeline.errors import ChainError, LengthError, OptionError, PositionError, ScanError
 from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
+from pipeline.nodes.names import refuse_options, unknown_name
 from pipeline.nodes.node import Node
 from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
@@ -41,6 +42,10 @@ from pipeline.tree import map_leaves
 from pipeline.types import ArraySpec, At, Component, Transform, describe
 
 MOST_LANES = 1 << 16
+_SCAN = (
+    "Or find out once what it keeps, and rows have positions: ds.filter(scan(ds, f)), "
+    "ds.pack(n, lengths=scan(ds, len))."
+)
 
 
 class Dataset:
@@ -64,7 +69,8 @@ class Dataset:
 
     __slots__ = ("top",)
 
-    def __init__(self, source: Any, *, seed: int = 0) -> None:
+    def __init__(self, source: Any, *, seed: int = 0, **others: Any) -> None:
+        refuse_options("Dataset", others)
         seed = whole("seed", seed, -(1 << 62))
         self.top = Part(Leaf(source_of(source)), seed)
 
@@ -72,7 +78,7 @@ class Dataset:
 
     def shuffle(
         self,
-        *,
+        *others: Any,
         seed: int | None = None,
         window: int | None = None,
         chunks: int | None = None,
@@ -100,6 +106,11 @@ class Dataset:
         >>> sorted(ds)
         [0, 1, 2, 3]
         """
+        if others:
+            raise OptionError(
+                f"shuffle({others[0]!r}): here all rows are shuffled, without a buffer. To shuffle "
+                f"neighbours only give window={others[0]!r}"
+            )
         name = name or "shuffle"
         seed = None if seed is None else whole("seed", seed, -(1 << 62))
         reshuffle = flag("shuffle reshuffle", reshuffle)
@@ -413,7 +424,7 @@ class Dataset:
         if self.counted:
             raise ChainError(
                 f"{what} needs rows by position, but {self.top.counting} counts rows as "
-                f"they come. Move {what} before it."
+                f"they come. Move {what} before it. {_SCAN}"
             )
 
     @staticmethod
@@ -426,6 +437,10 @@ class Dataset:
                 f"two {stage.kind} stages are named {name!r}: they would draw the same "
                 "random numbers. Give one of them name=."
             )
+
+    def __getattr__(self, name: str) -> Any:
+        # reached for names that a Dataset does not have
+        raise unknown_name(name)
 
     # ---- what it is
 
@@ -446,14 +461,15 @@ class Dataset:
 
     def __len__(self) -> int:
         if self.counted or self.endless:
-            why = "its rows are counted as they come" if self.counted else "it never ends"
-            raise LengthError(f"this dataset has no length: {why}. Use steps= to end a pass.")
+            if self.endless:
+                why = "it never ends. Use steps= to end a pass."
+            else:
+                why = f"{self.top.counting} counts rows as they come. {_SCAN}"
+            raise LengthError(f"this dataset has no length: {why}")
         return self.top.length
 
     def __repr__(self) -> str:
-        head = ", ".join(type(c.source).__name__ for c in self.components)
-        stages = "".join(f"\n  .{line}" for line in self.top.node.lines())
-        return f"Dataset({head}, seed={self.top.seed}){stages}"
+        return "\n".join(self.top.written())
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name; two datasets with equal ones are the same.
@@ -472,7 +488,7 @@ class Dataset:
         """
         block = self._first()
         tree = collate_block(block, lambda i: describe(self.components, block.origin, i))
-        return map_leaves(lambda a: ArraySpec(a.shape[1:], a.dtype), tree)
+        return map_leaves(_spec, tree)
 
     def _first(self) -> Block:
         if not self.counted:
@@ -590,6 +606,15 @@ def _of(top: Part) -> Dataset:
     new = object.__new__(Dataset)
     new.top = top
     return new
+
+
+def _spec(a: NDArray[Any]) -> ArraySpec:
+    held = a.flat[0] if a.dtype == object and a.size else None
+    if isinstance(held, str | bytes):
+        return ArraySpec(a.shape[1:], a.dtype, type(held).__name__)
+    if isinstance(held, np.ndarray):  # of another length in each row
+        return ArraySpec(a.shape[1:], a.dtype, f"{held.dtype}[{', '.join('?' * held.ndim)}]")
+    return ArraySpec(a.shape[1:], a.dtype)
 
 
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -15,6 +15,7 @@ from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
+from pipeline.sampling.permutation import MOST
 from pipeline.types import At, Component, Source
 
 
@@ -24,9 +25,24 @@ class Leaf(Node):
 
     source: Source
 
+    def __post_init__(self) -> None:
+        _ = self.length  # a source that has none is refused here
+
     @cached_property
     def length(self) -> int:
-        return len(self.source)
+        kind = type(self.source).__name__
+        try:
+            n = len(self.source)
+        except (OverflowError, TypeError, ValueError) as e:
+            raise SourceError(
+                f"len() of {kind} fails: {e}. A source has a whole number of records, from 0 to "
+                "2**48."
+            ) from e
+        if n > MOST:
+            raise SourceError(
+                f"{kind} has {n} records: more than 2**48 are not numbered. Give parts of it."
+            )
+        return n
 
     def components(self, path: Path) -> tuple[Component, ...]:
         return (Component(path, self.source),)
@@ -36,6 +52,9 @@ class Leaf(Node):
         text = own() if own else f"{type(self.source).__name__} {len(self.source)}"
         return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
+    def written(self, seed: int) -> list[str]:
+        return [f"Dataset({type(self.source).__name__}, seed={seed})"]
+
     def read(self, at: At, scope: Scope) -> Block:
         return METER.timed(scope.source, self._read, at)
 
@@ -43,12 +62,15 @@ class Leaf(Node):
         try:
             values = patiently(self.source.read, at.index)
         except Exception as error:
-            epochs = sorted(set(at.epoch.tolist()))
-            some = f"{at.index[:3].tolist()}{'…' if len(at.index) > 3 else ''}"
-            error.add_note(
-                f"in source {type(self.source).__name__}, records {some}, epochs {epochs}"
-            )
+            records, epochs = _shown(at.index), _shown(np.unique(at.epoch))
+            kind = type(self.source).__name__
+            error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
+        if not hasattr(values, "__len__"):
+            raise SourceError(
+                f"{type(self.source).__name__}.read gave {type(values).__name__}, for "
+                f"{len(at.index)} indices. A source returns a sequence of records, or Columns."
+            )
         if len(values) != len(at.index):
             raise SourceError(
                 f"{type(self.source).__name__}.read gave {len(values)} records for "
@@ -84,3 +106,7 @@ class Leaf(Node):
                 f"{n}, the source's length."
             )
         return bounds.astype(np.int64)
+
+
+def _shown(numbers: Int64s) -> str:
+    return f"{numbers[:3].tolist()}{'…' if len(numbers) > 3 else ''}"

@@ -124,6 +124,12 @@ class Part:
         """Whether a row may be another than arithmetic says."""
         return self.on_error == "skip" or any(part.skips for part in self.parts.values())
 
+    def written(self) -> list[str]:
+        """What people wrote to make it, a line each."""
+        lines = self.node.written(self.seed)
+        lines += [f"  .on_error({self.on_error!r})"] if self.on_error != "raise" else []
+        return lines + ([f"  .lanes({self.lanes})"] if self.lanes > 1 else [])
+
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name; found once, as it may look into files."""
         return dict(self._fingerprint)

@@ -76,6 +76,16 @@ class Schedule:
             for i, (start, weights) in enumerate(self.entries)
         }
 
+    def written(self) -> str:
+        """The weights as people write them, as shares that add up to 1."""
+        shown = [
+            (start, {n: round(w / ROUND, 3) for n, w in list(self._shown(weights).items())[:8]})
+            for start, weights in self.entries[:4]
+        ]
+        if len(self.entries) == 1:
+            return str(shown[0][1])
+        return f"{shown}{' …' if len(self.entries) > 4 else ''}"
+
     def _shown(self, weights: Weights) -> dict[str, int]:
         return {n: w for n, w in zip(self.names, weights, strict=True) if w}
 
@@ -110,6 +120,8 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
         if not number or not 0 <= float(weight) < math.inf:
             raise ChainError(f"mix: weight {weight!r} of {name!r}: give a number from 0 on")
     given = [float(weights.get(name, 0)) for name in names]
+    scale = 2.0**64 if max(given) > 1e300 else 1.0  # so that their sum is finite; it is exact
+    given = [weight / scale for weight in given]
     total = math.fsum(given)
     if not total > 0:
         raise ChainError(f"mix: the weights {dict(weights)} are all 0: raise one")
@@ -121,8 +133,9 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
     for name, weight, share in zip(names, given, shares, strict=True):
         if weight and not share:
             raise ChainError(
-                f"mix: weight {weight:g} of {name!r} is {weight / total:.2g} of the total "
-                f"{total:g}: less than half a row in {ROUND}. Give it {total / ROUND:.2g} or more, "
+                f"mix: weight {weight * scale:g} of {name!r} is {weight / total:.2g} of the total "
+                f"{total * scale:g}: less than half a row in {ROUND}. Give it "
+                f"{total / ROUND * scale:.2g} or more, "
                 "or 0."
             )
     return tuple(shares)
