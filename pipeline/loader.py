@@ -102,7 +102,7 @@ class Loader:
         self._neighbours = Neighbours(feed, told=host is not None)
         self._neighbours.check(warn=False)
         self._account = Account()
-        self._owner, self._last = 0, None
+        self._owner, self._last, self._checked = 0, None, -1
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
@@ -135,7 +135,7 @@ class Loader:
     def _fork(self) -> None:
         # the parent's workers, and a thread of its that held a turn, are not in this process
         self._inherited = self._executor, self._run
-        self._owner = 0
+        self._owner, self._checked = 0, -1
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 
     def _running(self) -> Run:
@@ -143,7 +143,7 @@ class Loader:
         run = self._run
         if run.position is not self._position:
             run.cancel()
-            stream = run.stream.at(self._position)
+            stream, self._checked = run.stream.at(self._position), -1
             run = self._run = Run(stream, self._position, self._make, self._prefetch)
         return run
 
@@ -178,6 +178,9 @@ class Loader:
         asked, before = time.perf_counter(), self._enter()
         try:
             run = self._running()
+            if self._checked != run.position.cursor.epoch:
+                self._neighbours.check()
+                self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
                 found = run.fill(across=across)
@@ -209,7 +212,6 @@ class Loader:
             self._owner = before
 
     def _make(self, stream: Stream, cursor: Cursor) -> Made | None:
-        self._neighbours.check()
         before = METER.into(self._account.late)
         try:
             take = stream.take(cursor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,15 @@ from pipeline.block import Columns, Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import BatchError
 from pipeline.transforms import collate_block
-from pipeline.tree import fresh, fresh_elements, map_leaves
+from pipeline.tree import children, fresh, fresh_elements, map_leaves, rebuild
 from pipeline.types import describe
 
 
 @dataclass
 class Assembly:
-    """Turns taken rows into this process's part of a batch: a pytree of arrays it alone owns.
+    """Turns the rows of a batch into this process's part of it: a pytree of arrays it alone owns.
+
+    Arrays are C-contiguous, whoever evaluated the rows and whatever memory they lay in.
 
     Attributes:
         dataset: whose rows they are.
@@ -33,13 +36,16 @@ class Assembly:
     _spec: Any = field(default=None, init=False)
 
     def __call__(self, take: Take) -> Any:
-        if self.collate is not None and (not self.pad or getattr(self.collate, "ragged", False)):
-            tree = self._by_hand(self.collate, take)
-            return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
+        if self.collate is None:
+            return self._stacked(take)
+        if self.pad and not getattr(self.collate, "ragged", False):
+            return contiguous(self.collate(Columns(self._stacked(take)).rows()))
+        tree = contiguous(self._by_hand(self.collate, take))
+        return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
+
+    def _stacked(self, take: Take) -> Any:
         tree = self._columns(take)
-        if self.pad:
-            tree = _padded(tree, take.slots, len(take.rows))
-        return tree if self.collate is None else self.collate(Columns(tree).rows())
+        return _padded(tree, take.slots, len(take.rows)) if self.pad else tree
 
     def _by_hand(self, collate: Callable[[list[Any]], Any], take: Take) -> Any:
         rows = take.block.rows()
@@ -49,7 +55,7 @@ class Assembly:
         return collate([fresh(row) for row in rows] if take.kept else rows)
 
     def _blank(self, n: int) -> Any:
-        # a host may hold no row of a short batch, yet its fields must be there
+        # a host may hold no real row of a padded batch, yet its fields must be there
         self._spec = self.dataset.spec if self._spec is None else self._spec
         return map_leaves(lambda s: _zeros((n, *s.shape), s.dtype), self._spec)
 
@@ -59,16 +65,38 @@ class Assembly:
             return self._blank(0)
         components = self.dataset.components
         tree = collate_block(block, lambda i: describe(components, block.origin, i))
-        if take.own:
-            return tree
-        return map_leaves(_owned, tree)
+        return map_leaves(contiguous if take.own else _owned, tree)
+
+
+def contiguous(value: Any) -> Any:
+    """A pytree, its arrays and tensors C-contiguous; those that are stay the same objects.
+
+    >>> a = np.zeros((2, 3)).T
+    >>> contiguous({"a": a, "b": [a]})["b"][0].strides
+    (16, 8)
+    """
+    if isinstance(value, np.ndarray):
+        return value if value.flags.c_contiguous else value.copy(order="C")
+    if isinstance(value, list):
+        same = cast(list[Any], value)
+        found = [contiguous(v) for v in same]
+        return same if all(map(is_, found, same)) else found
+    if str(getattr(value, "layout", "")) == "torch.strided":
+        return value.contiguous()
+    parts = children(value)
+    if parts is None:
+        return value
+    found = [contiguous(part) for _, part in parts]
+    unchanged = all(new is old for new, (_, old) in zip(found, parts, strict=True))
+    return value if unchanged else rebuild(value, found)
 
 
 def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # a view may be of a block that later batches read, or of an array that a user's function keeps
     if a.dtype == object:
         return fresh_elements(a)
-    return a if a.base is None and a.flags.writeable else a.copy()
+    own = a.base is None and a.flags.writeable and a.flags.c_contiguous
+    return a if own else a.copy()
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

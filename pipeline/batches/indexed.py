@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.batches.hosts import HostShare
 from pipeline.batches.skipping import jumps_of, old_skips, row_cuts
 from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.substitutes import Substitutes
@@ -18,7 +19,7 @@ from pipeline.nodes import Part
 from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.cuts import NO_CUTS, Cuts, Ranges
 from pipeline.sampling.passes import passes_of
-from pipeline.sampling.sizes import Rule
+from pipeline.sampling.sizes import Rule, agree
 from pipeline.types import ENDLESS, At
 from pipeline.workers.work import Executor, Pending, Rows
 
@@ -46,6 +47,7 @@ class IndexedStream:
         self.jumps = jumps_of(skips, rule, self._anchor) if skips else ()
         cuts = row_cuts(skips, rule, self._anchor, n) if skips else ()
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
+        self._sole = share == HostShare(0, 1)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
         left_out = position.exclusions
         self._substitutes = Substitutes(part, left_out) if left_out else None
@@ -76,7 +78,11 @@ class IndexedStream:
             skips = old_skips(old, self.rule, self._part.length)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
-        if not stream._passes.reaches(cursor, old.anchor):
+        # rows may meet by chance: where the state tells its sizes, these must agree as well
+        told = saved.rule is None or agree(
+            saved.rule[0], self.rule[0], old.anchor.step, cursor.step
+        )
+        if not (told and stream._passes.reaches(cursor, old.anchor)):
             position = replace(position, anchor=cursor)
             stream = self.at(position)
         passes = stream._passes
@@ -129,8 +135,8 @@ class IndexedStream:
         spans = self._passes.spans(cursor)
         count = sum(stop - start for start, stop in spans)
         total = self._passes.size(cursor.step) if self._pad else count
-        mine = self._share.rows(total)
-        own = mine[mine < count]
+        mine = np.arange(total) if self._sole else self._share.rows(total)
+        own = mine if total == count else mine[mine < count]
         rows = spans[0][0] + own if len(spans) == 1 else _rows(spans)[own]
         return self._remaining(rows, cursor.step), total, mine
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pipeline.batches.skipping import row_cuts
 from pipeline.checkpoint.position import Skip
 from pipeline.sampling.cursor import Cursor
-from pipeline.sampling.cuts import NO_CUTS, Cuts, joined
+from pipeline.sampling.cuts import Cuts, joined
 from pipeline.sampling.passes import SizedPasses
 from pipeline.sampling.sizes import Rule, size_at
 from pipeline.types import ENDLESS
@@ -28,6 +28,9 @@ class LaneCuts:
         lanes: L.
         lane_rows: how many rows a lane has in a pass.
         endless: whether a pass never ends.
+
+    Attributes:
+        any: whether there are any.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class LaneCuts:
     ) -> None:
         self._lanes, self._lane_rows, self._endless = lanes, lane_rows, endless
         self._skips = (*skips, Skip((), rule, anchor))
-        self._any = any(
+        self.any = any(
             not skip.counts_as(rule, anchor, stop) for skip in skips for _, stop in skip.steps
         )
         self._passes: dict[int, Cuts] = {}
@@ -52,8 +55,6 @@ class LaneCuts:
 
         Where a pass never ends, by its number in the whole lane.
         """
-        if not self._any:
-            return NO_CUTS
         if self._endless:
             return self._of_all
         if epoch not in self._passes:

@@ -48,14 +48,17 @@ class Run:
 
     def settle(self) -> Cursor:
         """Move past skipped steps of the pass: done before anybody asks where the run stands."""
-        cursor = self.skipping.settled(self.position.cursor)
+        cursor = self._settled(self.position.cursor)
         if cursor is not self.position.cursor:
-            self.position = replace(self.position, cursor=cursor)
+            self._go(cursor)
         return cursor
+
+    def _settled(self, cursor: Cursor) -> Cursor:
+        return self.skipping.settled(cursor) if self.stream.jumps else cursor
 
     def at_skipped_pass(self) -> bool:
         """Whether it stands at the start of a pass that is skipped wholly."""
-        return self.skipping.end(self.settle().step) is not None
+        return bool(self.stream.jumps) and self.skipping.end(self.settle().step) is not None
 
     def next_pass(self) -> None:
         """Go to the start of the pass after one that is skipped wholly."""
@@ -93,11 +96,11 @@ class Run:
         # batches ahead, within the pass; an error among them waits until its batch is asked for
         while len(self.ready) < want:
             last = self.ready[-1][1].cursor if self.ready else self.position.cursor
-            cursor = self.skipping.settled(last)
+            cursor = self._settled(last)
             if self.ready and cursor.epoch != self.position.cursor.epoch:
                 return
             try:
-                self.stream.prefetch(cursor, self.skipping.settled)
+                self.stream.prefetch(cursor, self._settled)
                 made = self._make(self.stream, cursor)
             except Exception:
                 if self.ready:
@@ -107,9 +110,9 @@ class Run:
                 return
             self.ready.append((made, replace(self.position, cursor=made.after)))
         # workers go on while the loop uses this batch; not into a pass that may never be asked for
-        cursor = self.skipping.settled(self.ready[-1][1].cursor)
+        cursor = self._settled(self.ready[-1][1].cursor)
         if cursor.epoch == self.position.cursor.epoch:
-            self.stream.prefetch(cursor, self.skipping.settled)
+            self.stream.prefetch(cursor, self._settled)
 
     def cancel(self) -> None:
         """Cancel all that was made or begun ahead."""

@@ -22,6 +22,7 @@ from pipeline.errors import BatchError, LanesError, PositionError, StateError, S
 from pipeline.nodes import FAR, Part, PassRows, Path, Pending, Reader
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cursor import Cursor, Lane, Place
+from pipeline.sampling.cuts import NO_CUTS
 from pipeline.sampling.sizes import Rule, agree, size_at
 from pipeline.workers.work import Executor, LaneBlock
 
@@ -51,14 +52,9 @@ class LaneStream:
         self.jumps = jumps_of(position.skips, self.rule, self._anchor)
         self._excluded = Exclusions(self._part.components, position.exclusions)
         self._count_remaining = PassRows(self._open_remaining)
-        self._cuts = LaneCuts(
-            position.skips,
-            self.rule,
-            self._anchor,
-            self._part.lanes,
-            self._lane_rows,
-            self._reader.endless,
-        )
+        lanes, endless = self._part.lanes, self._reader.endless
+        cuts = LaneCuts(position.skips, self.rule, self._anchor, lanes, self._lane_rows, endless)
+        self._cuts = cuts if cuts.any else None
 
     def _open_remaining(self) -> Reader:
         return cast(Reader, Without(self._open(), self._excluded, self._position.cursor.step))
@@ -101,9 +97,12 @@ class LaneStream:
         position = replace(old, cursor=self._own(old.cursor))
         cursor, anchor = position.cursor, position.anchor
         same = cursor.step <= anchor.step or (
-            rule is not None
-            and rule[1:] == self.rule[1:]
-            and agree(rule[0], self._sizes, anchor.step, cursor.step)
+            rule == self.rule
+            or (
+                rule is not None
+                and rule[1:] == self.rule[1:]
+                and agree(rule[0], self._sizes, anchor.step, cursor.step)
+            )
         )
         if same and anchor.step < max(1, cursor.step):
             return position
@@ -157,6 +156,8 @@ class LaneStream:
             empty = 0 if take or self.is_cut(cursor) else empty + 1
             self._refuse_barren(empty, step)
             cursor = take.after if take else self.turn(cursor)
+        while self.is_cut(cursor) and self.take(cursor) is None:
+            cursor = self.turn(cursor)
         return cursor
 
     def advance(self, cursor: Cursor, step: int) -> Cursor:
@@ -179,7 +180,7 @@ class LaneStream:
         return cursor
 
     def is_cut(self, cursor: Cursor) -> bool:
-        return bool(self._cuts.of_pass(cursor.epoch).ranges)
+        return bool(self._cuts and self._cuts.of_pass(cursor.epoch).ranges)
 
     def _refuse_barren(self, empty: int, step: int) -> None:
         if empty > 1:
@@ -206,7 +207,9 @@ class LaneStream:
     def take(self, cursor: Cursor) -> Take | None:
         batch = size_at(self._sizes, cursor.step)
         each, first = batch // self._part.lanes, self._first(cursor)
-        spans = self._cuts.of_pass(cursor.epoch).spans(first, each)
+        spans = [(first, first + each)]
+        if self._cuts:
+            spans = self._cuts.of_pass(cursor.epoch).spans(first, each)
         parts: list[Block] = []
         slots: list[Int64s] = []
         lanes: list[Lane] = []
@@ -260,7 +263,7 @@ class LaneStream:
         return blocks, place
 
     def _remaining(self, step: int) -> Reader | Without:
-        active = self._excluded.active(step)
+        active = self._position.exclusions and self._excluded.active(step)
         return Without(self._reader, self._excluded, step) if active else self._reader
 
     # ---- ends
@@ -294,7 +297,8 @@ class LaneStream:
             return cursor.batch >= self._steps
         if self._reader.endless:
             return False
-        first, cuts = self._first(cursor), self._cuts.of_pass(cursor.epoch)
+        first = self._first(cursor)
+        cuts = self._cuts.of_pass(cursor.epoch) if self._cuts else NO_CUTS
         if self._remainder == "pad" and not self.alone:
             # every host must come to the same answer, so each counts all lanes
             every = range(self._part.lanes)

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.checkpoint.mixture import undrawn
 from pipeline.checkpoint.position import Exclusion, Position, Skip
 from pipeline.errors import MismatchError, StateError
-from pipeline.sampling.cursor import Cursor, Lane, freeze, thaw
+from pipeline.sampling.cursor import Cursor, Lane, Parts
 from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
@@ -139,7 +139,7 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     try:
         saved = _unfold(state["dataset"])
-        open_ = undrawn(saved, now, _frontiers(state))
+        open_ = undrawn(saved, now, _frontiers(state)) if state.get("frontiers") else set[str]()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
     keys = sorted({*saved, *now} - open_, key=_natural)
@@ -252,6 +252,29 @@ def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
     return flat
 
 
+def freeze(place: Any) -> Any:
+    """A place from plain JSON-able data.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> freeze([3, {"en": [0, 1]}])
+    (3, (('en', (0, 1)),))
+    """
+    if isinstance(place, Mapping):
+        return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
+    if isinstance(place, list | tuple):
+        return tuple(map(freeze, place))
+    return _whole(place)
+
+
+def thaw(place: Any) -> Any:
+    """A place as plain JSON-able data."""
+    if isinstance(place, Parts):
+        return {name: thaw(at) for name, at in place}
+    return [thaw(at) for at in place] if isinstance(place, tuple) else place
+
+
 def _copy(state: Any) -> Any:
     if isinstance(state, Mapping):
         return {k: _copy(v) for k, v in state.items()}
@@ -285,7 +308,8 @@ def _exclusion(values: Any) -> Exclusion:
 
 
 def _ranges(values: Any) -> Ranges:
-    return joined((_whole(start), _whole(stop)) for start, stop in values)
+    found = [(_whole(start), _whole(stop)) for start, stop in values]
+    return joined(found) if found else ()
 
 
 def _rule(values: Any) -> Rule:

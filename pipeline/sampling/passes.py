@@ -61,16 +61,18 @@ class Passes:
 
     def spans(self, cursor: Cursor) -> list[tuple[int, int]]:
         """Stream rows of the batch at a cursor, as half-open ranges."""
-        count = self.batch_size
+        start, count = cursor.rows, self.batch_size
         if self.n != ENDLESS:
-            count = min(count, self.cuts.outside(cursor.rows, self._end(cursor)))
-        return self.cuts.spans(cursor.rows, count)
+            count = min(count, self._outside(start, (cursor.epoch + 1) * self.n))
+        if self.cuts is NO_CUTS:
+            return [(start, start + count)] if count > 0 else []
+        return self.cuts.spans(start, count)
 
     def left(self, cursor: Cursor) -> int | None:
         """Batches from a cursor to the end of its pass; None if it never ends."""
         left = None
         if self.n != ENDLESS:
-            left = max(0, self._batches(self.cuts.outside(cursor.rows, self._end(cursor))))
+            left = max(0, self._batches(self._outside(cursor.rows, self._end(cursor))))
         if self.steps is not None:
             most = max(0, self.steps - cursor.batch)
             left = most if left is None else min(left, most)
@@ -78,7 +80,9 @@ class Passes:
 
     def within(self, cursor: Cursor, ahead: int) -> Cursor:
         """The cursor so many full batches further on in the same pass."""
-        rows = self.cuts.after(cursor.rows, ahead * self.batch_size)
+        count = ahead * self.batch_size
+        bare = self.cuts is NO_CUTS
+        rows = cursor.rows + count if bare else self.cuts.after(cursor.rows, count)
         if self.n != ENDLESS:
             rows = min(rows, self._end(cursor))
         return replace(cursor, rows=rows, step=cursor.step + ahead, batch=cursor.batch + ahead)
@@ -116,6 +120,9 @@ class Passes:
             turns = min(turns, (cut[0] - cursor.rows) // self.n)
         epoch = cursor.epoch + turns
         return Cursor(epoch * self.n, cursor.step + turns * steps, epoch)
+
+    def _outside(self, start: int, stop: int) -> int:
+        return stop - start if self.cuts is NO_CUTS else self.cuts.outside(start, stop)
 
     def _end(self, cursor: Cursor) -> int:
         return (cursor.epoch + 1) * self.n
