@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Int64s, Origin
+from pipeline.block import Block, Int64s, Origin
 from pipeline.errors import SourceError
 from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
-from pipeline.sampling.permutation import MOST
+from pipeline.sources.answers import records_of
 from pipeline.types import At, Component, Source
 
 
@@ -25,24 +25,13 @@ class Leaf(Node):
 
     source: Source
 
-    def __post_init__(self) -> None:
-        _ = self.length  # a source that has none is refused here
-
     @cached_property
     def length(self) -> int:
-        kind = type(self.source).__name__
-        try:
-            n = len(self.source)
-        except (OverflowError, TypeError, ValueError) as e:
-            raise SourceError(
-                f"len() of {kind} fails: {e}. A source has a whole number of records, from 0 to "
-                "2**48."
-            ) from e
-        if n > MOST:
-            raise SourceError(
-                f"{kind} has {n} records: more than 2**48 are not numbered. Give parts of it."
-            )
-        return n
+        return len(self.source)
+
+    @cached_property
+    def unchanged(self) -> Source | None:
+        return self.source
 
     def components(self, path: Path) -> tuple[Component, ...]:
         return (Component(path, self.source),)
@@ -66,17 +55,7 @@ class Leaf(Node):
             kind = type(self.source).__name__
             error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
-        if not hasattr(values, "__len__"):
-            raise SourceError(
-                f"{type(self.source).__name__}.read gave {type(values).__name__}, for "
-                f"{len(at.index)} indices. A source returns a sequence of records, or Columns."
-            )
-        if len(values) != len(at.index):
-            raise SourceError(
-                f"{type(self.source).__name__}.read gave {len(values)} records for "
-                f"{len(at.index)} indices. A source must return one record an index."
-            )
-        values = values if isinstance(values, Columns) else list(values)
+        values = records_of(values, len(at.index), type(self.source).__name__)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
 
     def origin(self, at: At, scope: Scope) -> Origin:

@@ -15,7 +15,7 @@ from pipeline.errors import ChainError
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.sampling.order import Order
 from pipeline.sampling.schedule import Schedule
-from pipeline.types import ENDLESS, At, Component
+from pipeline.types import ENDLESS, At, Component, Source
 
 if TYPE_CHECKING:
     from pipeline.nodes.part import Part
@@ -78,6 +78,11 @@ class Node:
     def components(self, path: Path) -> tuple[Component, ...]:
         """The sources, with the names that lead to them."""
         raise NotImplementedError
+
+    @cached_property
+    def unchanged(self) -> Source | None:
+        """The source whose records rows are, in any order but as they are; None if they differ."""
+        return None
 
     def fingerprint(self) -> dict[str, str]:
         """What the data depends on, by name."""

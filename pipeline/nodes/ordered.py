@@ -10,7 +10,7 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.scope import Scope, Stage
 from pipeline.sampling.order import Order
-from pipeline.types import At
+from pipeline.types import At, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,10 @@ class Ordered(Over):
 
     def fingerprint(self) -> dict[str, str]:
         return {**self.below.fingerprint(), **numbered([self.order], self._number)}
+
+    @cached_property
+    def unchanged(self) -> Source | None:
+        return self.below.unchanged
 
     def _resolved(self, at: At, scope: Scope) -> At:
         known = scope.order_sites.get(self._number)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.parquet_footer import Footer, footers
+from pipeline.sources.parquet_footer import Footer, arrow_schema, footers
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -37,7 +37,7 @@ def counted(
     for stat, metadata in zip(stats, footers(stats, storage), strict=True):
         rows = Footer(metadata, ()).rows().tolist()
         runs = [[n, len(list(same))] for n, same in groupby(rows)]
-        schema = metadata.schema.to_arrow_schema().remove_metadata().serialize()
+        schema = arrow_schema(stat.path, metadata).remove_metadata().serialize()
         if len(parsed) < most:
             parsed[stat.path] = metadata
         mark = hashlib.blake2b(schema, digest_size=8).hexdigest()

@@ -135,7 +135,7 @@ def test_lengths_that_are_none_are_refused(length: Any) -> None:
 
 @pytest.mark.parametrize("gives", [None, 5])
 def test_reads_that_give_no_records_are_refused(gives: Any) -> None:
-    with pytest.raises(SourceError, match=r"_Odd\.read gave (NoneType|int), for 2 indices"):
+    with pytest.raises(SourceError, match=r"_Odd\.read gave an? (NoneType|int) for 2 indices"):
         next(Loader(Dataset(_Odd(4, gives)), 2))
 
 

@@ -33,7 +33,7 @@ def what(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def _no_pins() -> Iterator[None]:
     yield
-    PINS.release()
+    PINS.clear()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def test_local_gives_a_path_that_stays(gcs: Gcs, tmp_path: Path) -> None:
     assert [Path(path).read_bytes() for path in paths] == [DATA] * 4
     assert paths[0].endswith("-0.bin")
     assert storage.local(Stat(paths[0], 1)) == paths[0]
-    PINS.release()
+    PINS.clear()
     Cache(os.fspath(tmp_path), len(DATA)).keep_note("a", DATA)
     assert size_of(tmp_path) <= 2 * len(DATA) + 200
 

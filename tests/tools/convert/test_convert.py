@@ -109,8 +109,11 @@ def test_what_a_format_cannot_hold_is_shown(tmp_path: Path) -> None:
     with pytest.raises(ChainError, match=r"--tokenizer, or --map"):
         convert(["a"], str(tmp_path / "x.bin"))
     mixed = Dataset(range(2000)).map(lambda i: {"v": i if i < 1500 else "x"})
-    with pytest.raises(ChainError, match=r"do not fit the columns.*The columns are v: int64"):
+    with pytest.raises(ChainError, match=r"among rows 1000 to 1999, .*do not fit the columns"):
         convert(mixed, str(tmp_path / "x.parquet"))
+    later = Dataset(range(2000)).map(lambda i: {"v": i if i < 1000 else "x"})
+    with pytest.raises(ChainError, match=r"rows from 1000 on do not fit.*The columns are v: int64"):
+        convert(later, str(tmp_path / "x.parquet"))
     with pytest.raises(SourceError, match=r"name a file with one of the suffixes .array_record"):
         convert([1], str(tmp_path / "x.zip"))
     with pytest.raises(ChainError, match="a dataset with a length"):
@@ -293,7 +296,7 @@ def test_the_command_says_what_it_did_and_what_is_wrong(
         (["in.parquet", "y.bin", "--tokenizer", "bytes", "--text", "t"], "has ['id', 'text']"),
         (["in.parquet", "y.txt", "--address", "auto"], "give --engine ray"),
     ]:
-        assert main(["convert", *wrong, "--workers", "0"]) == 1
+        assert main(["convert", *wrong, "--workers", "0"]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
