@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.block import Block, Int64s, as_int64
+from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.checks import flag, function, whole
 from pipeline.errors import ChainError, LengthError, OptionError, PositionError, ScanError
 from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
@@ -488,7 +488,8 @@ class Dataset:
         """
         block = self._first()
         tree = collate_block(block, lambda i: describe(self.components, block.origin, i))
-        return map_leaves(_spec, tree)
+        held = block.values.tree if isinstance(block.values, Columns) else tree
+        return map_leaves(_spec, tree, held)
 
     def _first(self) -> Block:
         if not self.counted:
@@ -609,13 +610,12 @@ def of_part(top: Part) -> Dataset:
     return new
 
 
-def _spec(a: NDArray[Any]) -> ArraySpec:
-    held = a.flat[0] if a.dtype == object and a.size else None
-    if isinstance(held, str | bytes):
-        return ArraySpec(a.shape[1:], a.dtype, type(held).__name__)
-    if isinstance(held, np.ndarray):  # of another length in each row
-        return ArraySpec(a.shape[1:], a.dtype, f"{held.dtype}[{', '.join('?' * held.ndim)}]")
-    return ArraySpec(a.shape[1:], a.dtype)
+def _spec(a: NDArray[Any], column: NDArray[Any]) -> ArraySpec:
+    held = column.flat[0] if column.dtype == object and column.size else None
+    name = type(held).__name__ if isinstance(held, str | bytes) else ""
+    if isinstance(held, np.ndarray):  # maybe of another length in each row
+        name = f"{held.dtype}[{', '.join('?' * held.ndim)}]"
+    return ArraySpec(a.shape[1:], a.dtype, name)
 
 
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -67,7 +67,8 @@ class ArraySpec:
 
     def __repr__(self) -> str:
         if self.held:
-            return self.held + (str(list(self.shape)) if self.shape else "")
+            known = not self.shape or self.held.endswith("]")
+            return self.held if known else f"{self.held}{list(self.shape)}"
         return f"{self.dtype}{list(self.shape)}"
 
 
