@@ -63,7 +63,7 @@ class Assembly:
         block = take.block
         if not len(block):
             return self._blank(0)
-        components = self.dataset.components
+        components = self.dataset.top.scope.components
         tree = collate_block(block, lambda i: describe(components, block.origin, i))
         return map_leaves(contiguous if take.own else _owned, tree)
 

@@ -74,7 +74,8 @@ def test_at_the_top_lie_twelve_modules_at_most() -> None:
 
 
 def test_a_batch_takes_a_short_way_through_the_house() -> None:
-    indexed, packed = trace.of_next(trace.indexed_map()), trace.of_next(trace.filtered_and_packed())
+    indexed = trace.of_nexts(trace.indexed_map())[0]
+    packed = trace.of_nexts(trace.filtered_and_packed())[0]
     assert len(indexed) <= trace.MOST["indexed map"], indexed
     assert len(packed) <= trace.MOST["filter + pack"], packed
 
