@@ -94,7 +94,7 @@ async def load(directory: Any, restore: Callable[[Any], None]) -> Awaitable[None
 def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise StateError(
-            f"{path} holds no loader state ({e}). Restore from an older checkpoint."
+            f"{path} holds no loader state ({str(e)[:200]}). Restore from an older checkpoint."
         ) from e

@@ -27,6 +27,7 @@ FIELDS = {
     4: {"anchor", "rule", "skips", "excluded"},
 }
 MOST = 1 << 62  # no number of a state is larger
+MANY = 64  # differences that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,11 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
         return
-    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong)
+    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
+    differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
     remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
     if "lanes" not in wrong:
-        names = ", ".join(repr(k) for k in wrong)
+        names = ", ".join(repr(_clipped(k)) for k in wrong)
         remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
     raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
 
@@ -220,9 +222,7 @@ def _check_lanes(found: list[int], dataset: Any) -> None:
     missing = sorted({*every} - {*found})
     twice = sorted({lane for lane in found if found.count(lane) > 1})
     if missing or twice:
-        shown = (
-            f"lanes {_short(missing)} are missing" if missing else f"lanes {_short(twice)} twice"
-        )
+        shown = f"{_short(missing)} are missing" if missing else f"{_short(twice)} stand twice"
         raise StateError(
             f"these are not the states of all hosts, each once: of {len(every)} lanes, {shown}. "
             "Give merge the state_dict() of each host."
@@ -345,16 +345,20 @@ def _natural(key: str) -> tuple[Any, ...]:
 
 
 def _difference(key: str, saved: str | None, now: str | None) -> str:
-    name = key.replace("stages.", "stage ")
+    name = _clipped(key.replace("stages.", "stage "))
     if saved is None or now is None:
-        return f"{name}: {'added' if saved is None else 'gone'} ({saved or now})"
+        return f"{name}: {'added' if saved is None else 'gone'} ({_clipped(saved or now or '')})"
     if key.rpartition(".")[0].endswith("stages"):
         (old, _, _), (new, _, _) = saved.rpartition(" "), now.rpartition(" ")
         if old == new and old:
-            return f"{name}: {old}, code or options changed"
-    if key.endswith("source"):
-        return f"{name}: other records ({saved} -> {now})"
-    return f"{name}: {saved} -> {now}"
+            return f"{name}: {_clipped(old)}, code or options changed"
+    other = "other records " if key.endswith("source") else ""
+    change = f"{_clipped(saved)} -> {_clipped(now)}"
+    return f"{name}: {other}({change})" if other else f"{name}: {change}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) < 100 else text[:100] + "…"
 
 
 def _short(value: Any) -> str:

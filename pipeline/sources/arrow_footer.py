@@ -38,8 +38,8 @@ class Footer(NamedTuple):
         batches: int64[b, 3], the same of each record batch, in order.
         rows: int64[b], of each batch.
         codecs: what buffers are compressed with; none if nothing is.
-        replaces: of a stream's dictionaries, the id of what each replaces; None if it adds to what
-            is there. None for a file, all of whose dictionaries hold for all of its batches.
+        ids: of a stream's dictionaries, the id of each, and whether it only adds to what is there.
+            None for a file, all of whose dictionaries hold for all of its batches.
     """
 
     span: Span
@@ -48,11 +48,11 @@ class Footer(NamedTuple):
     batches: Int64s
     rows: Int64s
     codecs: tuple[str, ...]
-    replaces: tuple[int | None, ...] | None = None
+    ids: tuple[tuple[int, bool], ...] | None = None
 
     @property
     def is_stream(self) -> bool:
-        return self.replaces is not None
+        return self.ids is not None
 
     def block(self, batch: int) -> Span:
         """Where a record batch lies."""
@@ -67,11 +67,13 @@ class Footer(NamedTuple):
         start, _ = self.block(batch)
         spans: list[Span] = []
         replaced: set[int] = set()
-        for block, known in zip(self.dictionaries[::-1], (self.replaces or ())[::-1], strict=True):
-            if block[0] < start and known not in replaced:
+        for block, (name, adds) in zip(
+            self.dictionaries[::-1], (self.ids or ())[::-1], strict=True
+        ):
+            if block[0] < start and name not in replaced:
                 spans.append(_block_span(block))
-                if known is not None:
-                    replaced.add(known)
+                if not adds:
+                    replaced.add(name)
         return [self.span, *spans[::-1]]
 
 
@@ -124,7 +126,7 @@ def _walked(stat: Stat, fetch: Fetch) -> Footer:
     spans: list[Span] = []
     blocks: dict[int, list[list[int]]] = {_SCHEMA: [], _DICTIONARY: [], _BATCH: []}
     headers: list[_Table] = []
-    replaces: list[int | None] = []
+    ids: list[tuple[int, bool]] = []
     for block, message in _messages(stat, fetch):
         kind, header = message.int8(1), message.part(2)
         if (kind == _SCHEMA) == bool(blocks[_SCHEMA]) or kind not in blocks:
@@ -133,7 +135,7 @@ def _walked(stat: Stat, fetch: Fetch) -> Footer:
         if kind == _SCHEMA:
             spans = [(block[0], sum(block))]
         elif kind == _DICTIONARY:
-            replaces.append(None if header.int8(2) else header.int64(0))
+            ids.append((header.int64(0), bool(header.int8(2))))
         else:
             headers.append(header)
     if not spans:
@@ -143,7 +145,7 @@ def _walked(stat: Stat, fetch: Fetch) -> Footer:
         np.array(blocks[kind], np.int64).reshape(-1, 3) for kind in (_DICTIONARY, _BATCH)
     )
     facts = _facts(headers)
-    return Footer(spans[0], digest(first), dictionaries, batches, *facts, tuple(replaces))
+    return Footer(spans[0], digest(first), dictionaries, batches, *facts, tuple(ids))
 
 
 def _messages(stat: Stat, fetch: Fetch) -> Iterator[tuple[list[int], _Table]]:

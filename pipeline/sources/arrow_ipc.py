@@ -260,9 +260,7 @@ def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -
     schemas: list[pa.Schema] = []
     for (stat, span), footer, end in zip(ends, found, _opening(storage, ends), strict=True):
         with parsing(stat.path):
-            schema = _Opened(stat, footer, [span], [end]).schema()
-            str(schema)  # decodes each name
-            schemas.append(schema)
+            schemas.append(_Opened(stat, footer, [span], [end]).schema())
     return schemas
 
 

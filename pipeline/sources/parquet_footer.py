@@ -183,9 +183,7 @@ def arrow_schema(path: str, metadata: pq.FileMetaData) -> pa.Schema:
         SourceError: a type is unknown, or a name no UTF-8.
     """
     with parsing(path):
-        schema = metadata.schema.to_arrow_schema()
-        str(schema)  # decodes each name
-        return schema
+        return metadata.schema.to_arrow_schema()
 
 
 def check_decrypted(stat: Stat, footer: Footer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
 from pipeline.sources.arrow_types import fault, merged, plain_schema
-from pipeline.sources.complaints import unreadable
+from pipeline.sources.complaints import parsing, unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,12 +39,15 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
     """
     import pyarrow as pa
 
-    if len(set(schema.names)) != len(schema.names) or not schema.names:
-        raise unreadable(path, f"its columns {schema.names} need names, each its own")
-    for field in schema:
-        wanted = columns is None or any(_in(column, field.name) for column in columns)
-        if wanted and (why := fault(field.type)) is not None:
-            raise unreadable(path, f"column {field.name!r} {why}")
+    with parsing(path):  # a name may be no UTF-8
+        names = schema.names
+        faults = {field.name: fault(field.type) for field in schema}
+    if len(set(names)) != len(names) or not names:
+        raise unreadable(path, f"its columns {names} need names, each its own")
+    for name, why in faults.items():
+        wanted = columns is None or any(_in(column, name) for column in columns)
+        if wanted and why is not None:
+            raise unreadable(path, f"column {name!r} {why}")
     if columns is None:
         return plain_schema(schema)
     fields: dict[str, pa.Field] = {}

@@ -356,3 +356,31 @@ def test_a_cache_beneath_changes_no_scan(tmp_path: Path) -> None:
     flags = scan(ds, third, path=tmp_path / "scan", workers=0)
     assert list(ds.cache().filter(flags)) == list(ds.filter(flags))
     assert len(scan(ds.cache(), third, path=tmp_path / "scan", workers=0)) == 12
+
+
+HEADER = {"version": 1, "rows": 10, "named": False, "digest": "00", "of": {"a": "b"}}
+COLUMNS = [{"name": "", "dtype": "<i8"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "7",
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": 10**30}),
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": -1}),
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": "10"}),
+        json.dumps(HEADER | {"columns": COLUMNS, "of": [1]}),
+        json.dumps(HEADER | {"columns": COLUMNS, "of": {"a": {}}}),
+        json.dumps(HEADER | {"columns": COLUMNS, "digest": None}),
+        json.dumps(HEADER | {"columns": [{"name": "", "dtype": "no such"}]}),
+        json.dumps(HEADER | {"columns": [7]}),
+        json.dumps(HEADER | {"columns": []}),
+        json.dumps(HEADER | {"columns": COLUMNS, "version": {}}),
+    ],
+    ids=lambda text: text[-40:],
+)
+def test_a_header_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scan.json").write_text(text)
+    with pytest.raises(ScanError, match=r"scan\.json.*Delete the folder and scan again"):
+        Scanned(str(tmp_path))

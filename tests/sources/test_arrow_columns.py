@@ -64,7 +64,11 @@ TYPES: dict[str, tuple[list, pa.DataType]] = {
 def array(name: str) -> pa.Array:
     values, kind = TYPES[name]
     if pa.types.is_run_end_encoded(kind):
-        return pc.run_end_encode(pa.array(values, kind.value_type), kind.run_end_type)
+        return pc.call_function(
+            "run_end_encode",
+            [pa.array(values, kind.value_type)],
+            pc.RunEndEncodeOptions(kind.run_end_type),
+        )
     return pa.array(values, kind)
 
 

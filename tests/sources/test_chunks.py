@@ -45,9 +45,9 @@ def test_a_call_holds_no_more_of_the_files_than_it_should(tmp_path, monkeypatch)
     asked: list[int] = []
 
     class Counting(ParquetSource):
-        def _decode(self, groups):
-            asked.append(len(groups))
-            return super()._decode(groups)
+        def _decode(self, chunks):
+            asked.append(len(chunks))
+            return super()._decode(chunks)
 
     source = Counting(tmp_path / "a.parquet")
     monkeypatch.setattr(chunks, "FETCH", 3 * source._weigh(0))

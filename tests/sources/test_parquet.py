@@ -174,9 +174,9 @@ def test_what_a_file_calls_the_values_of_a_list_is_no_difference(tmp_path):
 class Counting(ParquetSource):
     decoded: list[int]
 
-    def _decode(self, groups):
-        self.decoded += groups
-        return super()._decode(groups)
+    def _decode(self, chunks):
+        self.decoded += chunks
+        return super()._decode(chunks)
 
 
 def counting(paths, **options):

@@ -70,7 +70,7 @@ def test_a_file_that_lost_bytes_in_the_middle_names_group_and_column(tmp_path):
     rng = np.random.default_rng(0)
     pq.write_table(
         pa.table({"a": rng.random(20_000), "b": rng.random(20_000)}), path, row_group_size=5000,
-        use_dictionary=False, compression=None,
+        use_dictionary=False, compression="none",
     )  # fmt: skip
     whole = path.read_bytes()
     path.write_bytes(whole[:60_000] + whole[140_000:])
@@ -177,7 +177,7 @@ def test_a_damaged_group_is_decoded_once_however_often_it_is_asked_for(tmp_path)
     path = str(tmp_path / "a.parquet")
     pq.write_table(
         pa.table({"i": np.arange(300)}), path, row_group_size=100, write_page_checksum=True,
-        use_dictionary=False, compression=None,
+        use_dictionary=False, compression="none",
     )  # fmt: skip
     chunk = pq.read_metadata(path).row_group(1).column(0)
     damage(path, chunk.data_page_offset + chunk.total_compressed_size // 2, 1)

@@ -17,6 +17,7 @@ from pipeline.sources.riegeli.index import (
 from pipeline.sources.riegeli.native import Native, native_count
 from pipeline.sources.storage.files import Files, Paths, changed, unreadable
 from pipeline.sources.storage.lru import LRU, OpenFiles
+from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
@@ -133,10 +134,15 @@ def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files
             room -= found.offsets.nbytes
         return found.records, found.run
 
-    files = Files.counted(paths, count, storage, kind="array_record")
+    files = Files.counted(paths, count, storage, kind="array_record", sane=_is_sane)
     stats = [files.stat(i) for i in range(len(files.paths))]
     known = {i: read[stat] for i, stat in enumerate(stats) if stat in read}
     return files, Shards(files, verify, known)
+
+
+def _is_sane(facts: Facts) -> bool:
+    """Whether facts from a manifest are those of an ArrayRecord file: records, and a whole run."""
+    return type(facts.more) is int and 0 < facts.more < 1 << 48
 
 
 def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[Found]:

@@ -152,7 +152,7 @@ def _write(f: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, NDArray[
     offset, crc, table = 0, 0, []
     parts: list[Any] = []
     for name, array in arrays.items():
-        a = np.ascontiguousarray(array)
+        a = np.asarray(array, order="C")
         table.append([name, a.dtype.str, list(a.shape), offset])
         raw = a.reshape(-1).view(np.uint8).data if a.size else b""
         padding = bytes(_aligned(len(raw)) - len(raw))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import logging
@@ -93,12 +94,17 @@ def _keep(path: str, facts: dict[str, Any], arrays: Arrays, storage: Storage) ->
         _sweep(path)
         save_arrays(path, arrays, facts)
         limit = byte_count("cache_size", storage.cache_size)
-        Cache(cache_folder(storage), limit).count(os.stat(path).st_size)
+        _cache(cache_folder(storage), limit, os.getpid()).count(os.stat(path).st_size)
     except OSError as e:
         LOGGER.warning(
             f"the index of {facts['path']} cannot be kept ({e}), so each process builds it anew. "
             "Set LOCKSTEP_CACHE to a folder that can be written."
         )
+
+
+@functools.lru_cache(16)
+def _cache(folder: str, limit: int, process: int) -> Cache:
+    return Cache(folder, limit)
 
 
 def _sweep(path: str) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from pipeline.block import Columns
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
-from pipeline.loader import Loader
 from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.tools.convert.tables import Tables, tabular
+from pipeline.tools.pieces import done_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,31 +35,23 @@ def schema_of(ds: Dataset, *, workers: Any, skip_bad: bool) -> str:
     Raises:
         ChainError: rows have no common schema; it names the column and both types.
     """
-    import pyarrow as pa
 
     source = tabular(ds)
     if source is not None:
         return _text(Tables(source).schema)
-    # the layout of a source's columns hangs on no row; what transforms return is known by looking
+    # a source's columns have one layout, whichever rows are read; of other rows only looking tells
     told = _of_numbers(ds)
     if told is not None:
         return _text(told)
     starts = range(0, len(ds), _PIECE)
-    look = LookAt(ds, skip_bad)
-    with (
-        progress("types", len(ds), "records") as show,
-        Loader(
-            Dataset(starts).map(look, name="types"),
-            1,
-            workers=workers,
-            collate=lambda rows: rows,
-        ) as loader,
-    ):
-        seen: list[tuple[int, pa.Schema]] = []
-        for start, batch in zip(starts, loader, strict=True):
-            seen += [(start, schema_from(text)) for text in batch]
+    seen: list[tuple[int, pa.Schema]] = []
+    with progress("types", len(ds), "records") as show:
+        for start, text in zip(
+            starts, done_by(workers, LookAt(ds, skip_bad), starts, name="types"), strict=True
+        ):
+            seen.append((start, schema_from(text)))
             show(min(start + _PIECE, len(ds)))
-    return _text(_unified(seen) if seen else pa.schema([]))
+    return _text(_unified(seen))
 
 
 def schema_from(text: str) -> pa.Schema:
@@ -115,7 +107,6 @@ class LookAt:
     skip_bad: bool
 
     def __call__(self, start: int) -> str:
-        import pyarrow as pa
 
         seen: list[tuple[int, pa.Schema]] = []
         stop = min(int(start) + _PIECE, len(self.dataset))
@@ -123,7 +114,7 @@ class LookAt:
             rows = self._rows(first, min(first + GROUP, stop))
             if rows:
                 seen.append((first, _schema(rows, first)))
-        return _text(_unified(seen) if seen else pa.schema([]))
+        return _text(_unified(seen))
 
     def _rows(self, start: int, stop: int) -> list[Any]:
         positions = np.arange(start, stop)
@@ -143,7 +134,7 @@ def _schema(rows: list[Any], first: int) -> pa.Schema:
 def _unified(seen: Sequence[tuple[int, pa.Schema]]) -> pa.Schema:
     import pyarrow as pa
 
-    whole = seen[0][1]
+    whole = seen[0][1] if seen else pa.schema([])
     for (_, before), (start, schema) in pairwise(seen):
         if schema.equals(before):
             continue

@@ -14,7 +14,6 @@ import numpy as np
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, SourceError
-from pipeline.loader import Loader
 from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources.storage.storage import is_url
@@ -23,6 +22,7 @@ from pipeline.tools.convert.opening import check_opens
 from pipeline.tools.convert.place import NOTES, Place
 from pipeline.tools.convert.shards import Names, WriteShard, bounds
 from pipeline.tools.convert.writers import COLUMNS, WRITERS
+from pipeline.tools.pieces import done_by
 from pipeline.workers.tickets import weight
 
 SHARD = 256 << 20  # bytes of a shard, about, where their number is not given
@@ -128,17 +128,14 @@ def convert(
 def _run(
     ds: Dataset, place: Place, names: Names, plan: dict[str, Any], manifest: str, workers: Any
 ) -> dict[str, Any]:
-    # the missing shards are a dataset, mapped by what writes them: so any workers can
     with place.alone():
         done = _begun(place, names, plan, manifest)
         todo = [i for i in range(names.shards) if i not in done]
         schema = _schema(ds, place, names, plan, workers) if todo else ""
         with _watched(ds, place, names, done) as counts:
             write = WriteShard(ds, place, names, plan["skip_bad"], counts, schema)
-            rows = Dataset(todo).map(write, name="write")
-            # ahead=1: each shard by itself, however quick
-            with Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader:
-                done |= {facts["shard"]: facts for batch in loader for facts in batch}
+            for facts in done_by(workers, write, todo, name="write"):
+                done[facts["shard"]] = facts
         shards = [done[i] for i in range(names.shards)]
         check_opens(place, names.suffix, shards)
         known = {"plan": plan, "shards": shards}

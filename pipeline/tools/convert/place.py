@@ -101,7 +101,7 @@ class Place:
             with parsing(path):
                 shards = found.get("shards")  # a list in a manifest, a number in a plan
                 shards = shards if isinstance(shards, list) else [found] if "files" in found else []
-                sound = all(_is_shard(shard) for shard in shards)
+                sound = all(map(_is_shard, shards)) and ("plan" not in found or shards)
             return found if sound else None
         except FileNotFoundError:
             return None
@@ -125,13 +125,17 @@ class Place:
         """Hold the folder; a second conversion into it is refused. A bucket cannot be held.
 
         Raises:
-            SourceError: another process holds it.
+            SourceError: another process holds it, or it cannot be held.
         """
         if self._remote:
             self._sweep()
             yield
             return
-        lock = open_regular(os.path.join(self._folder(NOTES), "lock"), os.O_RDWR | os.O_CREAT)
+        path = os.path.join(self._folder(NOTES), "lock")
+        try:
+            lock = open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as e:
+            raise SourceError(f"{path} cannot be locked: {e}. Remove it.") from e
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

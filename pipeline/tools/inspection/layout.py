@@ -76,7 +76,7 @@ def _spread(values: Sequence[int]) -> list[int]:
 
 def advice(layouts: Sequence[dict[str, Any]], files: Files | None) -> Iterator[str]:
     """What follows from the layouts for random access, and from how many files there are."""
-    # sentences that differ in their figures alone are one
+    # sentences that differ only in their figures are given once
     said = [sentence for facts in layouts for sentence in facts.get("advice", ())]
     alike = Counter(_FIGURES.sub("", sentence) for sentence in said)
     for form, n in alike.most_common():

@@ -12,12 +12,12 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import SourceError, StorageError
-from pipeline.loader import Loader
 from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources import Storage
 from pipeline.tools.inspection.opening import close, files_of, opened
 from pipeline.tools.inspection.words import listed, many, size
+from pipeline.tools.pieces import done_by
 from pipeline.types import Source, where
 from pipeline.workers.tickets import weight
 
@@ -147,14 +147,13 @@ def _read(sources: Sequence[Source], workers: Any) -> list[Bad]:
         return []
     check = CheckPiece(tuple(map(Dataset, sources)), tuple(map(_at_once, sources)), pieces)
     bad: list[Bad] = []
-    rows = Dataset(range(len(pieces))).map(check, name="verify")
-    with (
-        progress("verify", sum(map(len, sources)), "records") as show,
-        Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader,
-    ):
-        for number, batch in enumerate(loader):
-            bad += [one for found in batch for one in found]
-            show(int((pieces[: number + 1, 2] - pieces[: number + 1, 1]).sum()))
+    with progress("verify", sum(map(len, sources)), "records") as show:
+        tried = 0
+        found = done_by(workers, check, range(len(pieces)), name="verify")
+        for (_, start, stop), some in zip(pieces.tolist(), found, strict=True):
+            bad += some
+            tried += stop - start
+            show(tried)
     return bad
 
 

@@ -248,6 +248,67 @@ def test_what_a_killed_writer_of_a_bucket_left_is_swept(
     assert list(drafts.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", ["link", "open"])
+def test_a_folder_of_drafts_that_another_laid_out_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The folder for temporary files is shared: whoever is first may lay a link there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    other = tmp_path / "other"
+    (other / "writing-old").mkdir(parents=True)
+    (other / "writing-old" / "file").write_text("somebody else's")
+    (tmp_path / "tmp").mkdir()
+    drafts = tmp_path / "tmp" / f"lockstep-convert-{os.getuid()}"
+    if how == "link":
+        drafts.symlink_to(other)
+    else:
+        drafts.mkdir(mode=0o777)
+        drafts.chmod(0o777)
+    with pytest.raises(SourceError, match=r"lockstep-convert.*only this user can change.*TMPDIR"):
+        convert(["a"], "memory://drafts/x.txt")
+    assert (other / "writing-old" / "file").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("what", ["notes", "lock", "draft"])
+def test_links_in_the_folder_of_a_conversion_are_not_followed(tmp_path: Path, what: str) -> None:
+    other = tmp_path / "other"
+    (other / "writing-old").mkdir(parents=True)
+    (other / "file").write_text("somebody else's")
+    notes = tmp_path / "out" / ".lockstep-convert"
+    notes.parent.mkdir()
+    if what == "notes":
+        notes.symlink_to(other)
+        with pytest.raises(SourceError, match="is a link"):
+            convert(["a"], str(tmp_path / "out" / "x.txt"))
+    else:
+        notes.mkdir()
+        if what == "lock":
+            (notes / "lock").symlink_to(other / "file")
+            with pytest.raises(SourceError, match="lock cannot be locked"):
+                convert(["a"], str(tmp_path / "out" / "x.txt"))
+        else:
+            (notes / "writing-1").symlink_to(other)
+            convert(["a"], str(tmp_path / "out" / "x.txt"))
+    assert (other / "file").read_text() == "somebody else's"
+    assert (other / "writing-old").is_dir()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[7]", "7", '{"shards": [{"files": 3}]}', "{}", '{"plan": PLAN}']
+)
+def test_notes_of_another_shape_count_as_none(tmp_path: Path, text: str) -> None:
+    rows = Dataset(["a", "b"])
+    convert(rows, str(tmp_path / "x.txt"))
+    note = tmp_path / "x.txt.manifest.json"
+    plan = json.loads(note.read_text())["plan"]
+    note.write_text(text.replace("PLAN", json.dumps(plan)))
+    if text == "{}":
+        convert(rows, str(tmp_path / "x.txt"))
+    else:
+        with pytest.raises(SourceError, match=r"x\.txt exists, and no conversion"):
+            convert(rows, str(tmp_path / "x.txt"))
+
+
 def test_two_conversions_do_not_meet(tmp_path: Path) -> None:
     def nested(i: int) -> str:
         with pytest.raises(SourceError, match="another process converts into"):

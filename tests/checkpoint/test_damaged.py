@@ -1,0 +1,146 @@
+"""Damaged states, and those of somebody else: a StateError in short words, and nothing moves."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, Loader, merge, mix
+from pipeline.checkpoint import orbax
+from pipeline.errors import StateError
+
+
+def loaders() -> list[Loader]:
+    part = Dataset(range(40), seed=1).shuffle()
+    counted = part.filter(lambda x: x % 3 > 0, name="f")
+    mixed = mix({"a": counted, "b": part}, {"a": 1, "b": 2}, "never").lanes(2)
+    found = [Loader(part, 4), Loader(counted.repeat(), 4), Loader(mixed, 4)]
+    for loader in found:
+        next(loader)
+        loader.skip(range(4, 6), records=3 if len(loader._dataset.components) == 1 else ("a", 3))
+        next(loader)
+    return found
+
+
+def deep(depth: int) -> Any:
+    nested: Any = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+DEEP = deep(100_000)
+
+
+def odd(rng: random.Random) -> Any:
+    return rng.choice(
+        [None, -1, 0, 1, 2.5, True, 10**30, -(10**30), float("inf"), float("nan"), "x", "", [], {},
+         [[]], [1], {"a": 1}, [[1, 2, 3]], "9" * 5000, DEEP, 1 << 62, [[0, 1 << 63]]]
+    )  # fmt: skip
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
+    return [path, *(p for k, v in inside for p in places(v, (*path, k)))]
+
+
+def mutated(state: Any, rng: random.Random) -> Any:
+    state = copy.deepcopy(state)
+    *path, last = rng.choice(places(state)[1:])
+    at = state
+    for key in path:
+        at = at[key]
+    if rng.random() < 0.7:
+        at[last] = odd(rng)
+    elif isinstance(at, dict):
+        del at[last]
+    else:
+        at.insert(rng.randrange(len(at) + 1), odd(rng))
+    return state
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mutated_state_is_refused_or_restores(seed: int) -> None:
+    rng = random.Random(seed)
+    for loader in loaders():
+        good = json.loads(json.dumps(loader.state_dict()))
+        for _ in range(150):
+            bad = mutated(good, rng)
+            try:
+                loader.load_state_dict(bad)
+            except StateError as e:
+                told = str(e)
+                assert len(told) < 1500
+                assert loader.state_dict() == good
+            else:
+                c = loader._position.cursor
+                assert all(0 <= n <= 1 << 62 for n in (c.rows, c.step, c.epoch, c.batch))
+                loader.load_state_dict(good)
+
+
+@pytest.mark.parametrize("whole", [None, 3, "rows", [], [1], {}, {"version": [1]}, {"version": 99}])
+def test_what_is_no_state_is_refused(whole: Any) -> None:
+    with pytest.raises(StateError):
+        loaders()[0].load_state_dict(whole)
+    with pytest.raises(StateError):
+        merge([whole])
+
+
+def test_numbers_are_whole_and_bounded() -> None:
+    loader = Loader(Dataset(range(8)), 2)
+    state = loader.state_dict()
+    for key in ("rows", "step", "epoch", "batch"):
+        for wrong in (10**30, -1, 1.0, True, "1", None, 1e300, float("nan")):
+            with pytest.raises(StateError, match="damaged"):
+                loader.load_state_dict({**state, key: wrong})
+    loader.load_state_dict({**state, "step": np.int64(0)})
+
+
+def test_a_file_of_a_checkpoint_that_is_no_state(tmp_path: Path) -> None:
+    import asyncio
+
+    loader = Loader(Dataset(range(8)), 2)
+    for text in ["", "{", "[" * 100_000, "3", '{"version": 1' + "0" * 5000 + "}", "\x00"]:
+        (tmp_path / orbax.FILE).write_text(text)
+        with pytest.raises(StateError) as caught:
+            asyncio.run(loader.load(tmp_path))
+        assert len(str(caught.value)) < 600
+    (tmp_path / orbax.FILE).write_bytes(b"\xff\xfe{")
+    with pytest.raises(StateError):
+        asyncio.run(loader.load(tmp_path))
+    assert loader.step == 0
+
+
+# ---- merging
+
+
+def host_states(hosts: int) -> list[Any]:
+    ds = Dataset(range(99)).filter(lambda x: x % 2 > 0).lanes(4).repeat()
+    made = [Loader(ds, 8, host=h, hosts=hosts) for h in range(hosts)]
+    return [loader.state_dict() for loader in made if next(loader) is not None]
+
+
+def test_merge_wants_each_host_once() -> None:
+    for hosts in (1, 2, 4):
+        states = host_states(hosts)
+        assert [lane for lane, _ in merge(states)["lanes"]] == [0, 1, 2, 3]
+        assert merge(states[::-1]) == merge(states)
+        if hosts > 1:
+            with pytest.raises(StateError, match=r"of 4 lanes, .* are missing"):
+                merge(states[1:])
+            with pytest.raises(StateError, match=r"of 4 lanes, .* are missing"):
+                merge([states[0]] * hosts)
+        with pytest.raises(StateError, match=r"of 4 lanes, .* stand twice"):
+            merge([*states, states[0]])
