@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,11 @@ class BadRows:
             self._after.clear()
         self._after.setdefault(epoch, {})[index] = index + 1
         self._errors.setdefault(epoch, error)
+
+    def forget(self, rows: Iterable[tuple[Epoch, int]]) -> None:
+        """Forget rows, so that they are tried again."""
+        for epoch, index in rows:
+            self._after.get(epoch, {}).pop(index, None)
 
     def among(self, epochs: list[Epoch], at: At) -> NDArray[np.bool_]:
         """bool[n]: which rows are known to fail."""

@@ -26,6 +26,7 @@ from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.scanned import Scanned, differences
 from pipeline.types import ENDLESS, At, Component, Transform
 
+FEW = 16  # rows that fail up to which none is remembered
 MOST_AHEAD = 256  # rows that are read together in search of one that does not fail
 HINTS = 1024  # positions of those to come that a source is told
 
@@ -172,19 +173,30 @@ class Part:
         if not bad and not known.any():
             return good[0][1] if good else self.node.read(at, scope)
         pieces = [(rest[which], block) for which, block in good]
-        for row, error in bad.items():
-            self._bad.add(epochs[rest[row]], int(at.index[rest[row]]), error)
+        new = [(epochs[rest[row]], int(at.index[rest[row]])) for row in bad]
+        for (epoch, index), error in zip(new, bad.values(), strict=True):
+            self._bad.add(epoch, index, error)
         lost = np.sort(np.concatenate([np.flatnonzero(known), rest[list(bad)]]))
         there = at.take(lost)
-        there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope))
+        there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope, new))
+        if len(new) < FEW:  # rows that fail here and there are cheap to try again
+            self._bad.forget(new)
         return in_order([*pieces, (lost, self.node.read(there, scope))])
 
     @cached_property
     def _bad(self) -> BadRows:
         return BadRows()
 
-    def _next_good(self, at: At, epochs: list[Epoch], rows: Int64s, scope: Scope) -> Int64s:
-        # what stands for rows that cannot be read: the next of their epoch that can, or the error
+    def _next_good(
+        self,
+        at: At,
+        epochs: list[Epoch],
+        rows: Int64s,
+        scope: Scope,
+        new: list[tuple[Epoch, int]],
+    ) -> Int64s:
+        # what stands for rows that cannot be read: the next of their epoch that can, or the error;
+        # rows found bad on the way are new ones
         good, found = set[tuple[Epoch, int]](), list[int]()
         for i, row in enumerate(rows.tolist()):
             epoch, start = epochs[row], int(at.index[i])
@@ -197,6 +209,7 @@ class Part:
                 read, bad = good_rows(self.node, At(*turn, some), scope)
                 for which, error in bad.items():
                     self._bad.add(epoch, int(some[which]), error)
+                    new.append((epoch, int(some[which])))
                 good |= {(epoch, int(some[which])) for piece, _ in read for which in piece}
                 index, many = self._bad.next(epoch, start, first, end), min(2 * many, MOST_AHEAD)
             found.append(index)
