@@ -23,7 +23,7 @@ from pipeline.nodes.scope import Scope
 from pipeline.sampling.schedule import Schedule
 
 
-def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
+def concatenate(datasets: Sequence[Dataset], *more: Any, seed: int = 0) -> Dataset:
     """Indexed datasets one after another; their shuffles differ by their place.
 
     Args:
@@ -33,11 +33,15 @@ def concatenate(datasets: Sequence[Dataset], *, seed: int = 0) -> Dataset:
     >>> list(concatenate([Dataset(["a", "b"]), Dataset(["c"])]))
     ['a', 'b', 'c']
     """
-    return standing_on(Concatenated(_numbered("concatenate", datasets)), seed)
+    return standing_on(Concatenated(_numbered("concatenate", datasets, more)), seed)
 
 
 def interleave(
-    datasets: Sequence[Dataset], *, cycle: int | None = None, run: int = 1, seed: int = 0
+    datasets: Sequence[Dataset],
+    *more: Any,
+    cycle: int | None = None,
+    run: int = 1,
+    seed: int = 0,
 ) -> Dataset:
     """Indexed datasets in turn, `run` rows of each; an epoch has each row of each once.
 
@@ -57,18 +61,20 @@ def interleave(
     >>> list(interleave([a, b, c], cycle=2))
     ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
     """
-    parts = _numbered("interleave", datasets)
+    parts = _numbered("interleave", datasets, more)
     _warn_of_one_order("interleave", parts)
     cycle = len(parts) if cycle is None else whole("interleave cycle", cycle, 1)
     return standing_on(Interleaved(parts, cycle, whole("interleave run", run, 1)), seed)
 
 
-def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
+def zip_datasets(datasets: Mapping[str, Dataset], *more: Any, seed: int = 0) -> Dataset:
     """Indexed datasets of one length side by side: rows are {name: row}.
 
     >>> zip_datasets({"x": Dataset(["a", "b"]), "y": Dataset([1, 2])})[1]
     {'x': 'b', 'y': 2}
     """
+    if more:
+        raise ChainError("zip_datasets wants names: zip_datasets({'a': a, 'b': b})")
     parts = _named("zip_datasets", datasets)
     _warn_of_orders_apart(parts)
     return standing_on(Zipped(parts), seed)
@@ -156,7 +162,9 @@ def _named(kind: str, datasets: Mapping[str, Any]) -> dict[str, Part]:
     return dict(zip(datasets, _parts(kind, datasets.values()), strict=True))
 
 
-def _numbered(kind: str, datasets: Iterable[Any]) -> dict[str, Part]:
+def _numbered(kind: str, datasets: Iterable[Any], more: Sequence[Any]) -> dict[str, Part]:
+    if more:
+        raise ChainError(f"{kind} takes datasets in a list: {kind}([a, b])")
     return {str(i): part for i, part in enumerate(_parts(kind, datasets))}
 
 

@@ -10,17 +10,19 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.block import Block, Int64s, as_int64
+from pipeline.block import Block, Columns, Int64s, as_int64
 from pipeline.checks import flag, function, whole
 from pipeline.errors import (
     ChainError,
     LengthError,
+    OptionError,
     PositionError,
     ScanError,
     short_traceback,
     shorten,
 )
 from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
+from pipeline.nodes.names import refuse_options, unknown_name
 from pipeline.nodes.node import Node
 from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
@@ -49,6 +51,10 @@ from pipeline.tree import map_leaves
 from pipeline.types import ArraySpec, At, Component, Transform, describe
 
 MOST_LANES = 1 << 16
+_SCAN = (
+    "Or find out once what it keeps, and rows have positions: ds.filter(scan(ds, f)), "
+    "ds.pack(n, lengths=scan(ds, len))."
+)
 
 
 class Dataset:
@@ -72,7 +78,8 @@ class Dataset:
 
     __slots__ = ("top",)
 
-    def __init__(self, source: Any, *, seed: int = 0) -> None:
+    def __init__(self, source: Any, *, seed: int = 0, **others: Any) -> None:
+        refuse_options("Dataset", others)
         seed = whole("seed", seed, -(1 << 62))
         self.top = Part(Leaf(source_of(source)), seed)
 
@@ -80,7 +87,7 @@ class Dataset:
 
     def shuffle(
         self,
-        *,
+        *others: Any,
         seed: int | None = None,
         window: int | None = None,
         chunks: int | None = None,
@@ -108,6 +115,11 @@ class Dataset:
         >>> sorted(ds)
         [0, 1, 2, 3]
         """
+        if others:
+            raise OptionError(
+                f"shuffle({others[0]!r}): here all rows are shuffled, without a buffer. To shuffle "
+                f"neighbours only give window={others[0]!r}"
+            )
         name = name or "shuffle"
         seed = None if seed is None else whole("seed", seed, -(1 << 62))
         reshuffle = flag("shuffle reshuffle", reshuffle)
@@ -451,7 +463,7 @@ class Dataset:
         if self.counted:
             raise ChainError(
                 f"{what} needs rows by position, but {self.top.counting} counts rows as "
-                f"they come. Move {what} before it."
+                f"they come. Move {what} before it. {_SCAN}"
             )
 
     @staticmethod
@@ -464,6 +476,10 @@ class Dataset:
                 f"two {stage.kind} stages are named {name!r}: they would draw the same "
                 "random numbers. Give one of them name=."
             )
+
+    def __getattr__(self, name: str) -> Any:
+        # reached for names that a Dataset does not have
+        raise unknown_name(name)
 
     # ---- what it is
 
@@ -484,14 +500,15 @@ class Dataset:
 
     def __len__(self) -> int:
         if self.counted or self.endless:
-            why = "its rows are counted as they come" if self.counted else "it never ends"
-            raise LengthError(f"this dataset has no length: {why}. Use steps= to end a pass.")
+            if self.endless:
+                why = "it never ends. Use steps= to end a pass."
+            else:
+                why = f"{self.top.counting} counts rows as they come. {_SCAN}"
+            raise LengthError(f"this dataset has no length: {why}")
         return self.top.length
 
     def __repr__(self) -> str:
-        head = ", ".join(type(c.source).__name__ for c in self.components)
-        stages = "".join(f"\n  .{line}" for line in self.top.node.lines())
-        return f"Dataset({head}, seed={self.top.seed}){stages}"
+        return "\n".join(self.top.written())
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name; two datasets with equal ones are the same.
@@ -511,7 +528,8 @@ class Dataset:
         """
         block = self._first()
         tree = collate_block(block, lambda i: describe(self.components, block.origin, i))
-        return map_leaves(lambda a: ArraySpec(a.shape[1:], a.dtype), tree)
+        held = block.values.tree if isinstance(block.values, Columns) else tree
+        return map_leaves(_spec, tree, held)
 
     def _first(self) -> Block:
         if not self.counted:
@@ -637,6 +655,14 @@ def of_part(top: Part) -> Dataset:
     new = object.__new__(Dataset)
     new.top = top
     return new
+
+
+def _spec(a: NDArray[Any], column: NDArray[Any]) -> ArraySpec:
+    held = column.flat[0] if column.dtype == object and column.size else None
+    name = type(held).__name__ if isinstance(held, str | bytes) else ""
+    if isinstance(held, np.ndarray):  # maybe of another length in each row
+        name = f"{held.dtype}[{', '.join('?' * held.ndim)}]"
+    return ArraySpec(a.shape[1:], a.dtype, name)
 
 
 def _rows(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -26,6 +26,10 @@ class OptionError(PipelineError, TypeError):
     """There is no option of that name here: use the one that the message names."""
 
 
+class UnknownNameError(OptionError, AttributeError):
+    """A Dataset has no method of that name: use the one that the message names."""
+
+
 class PositionError(PipelineError, IndexError):
     """A record, row or step lies outside its range: ask for one inside."""
 

@@ -42,21 +42,33 @@ class At:
 
 
 class ArraySpec:
-    """Shape (without the batch axis) and dtype of one field of a row."""
+    """Shape (without the batch axis) and dtype of one field of a row.
 
-    __slots__ = ("dtype", "shape")
+    Args:
+        shape, dtype: of the field.
+        held: what rows hold where the dtype is object: "str", "int32[?]"; "" for anything.
+    """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.shape, self.dtype = shape, dtype
+    __slots__ = ("dtype", "held", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], held: str = "") -> None:
+        self.shape, self.dtype, self.held = shape, dtype, held
 
     def __eq__(self, other: object) -> bool:
         same = isinstance(other, ArraySpec)
-        return same and (self.shape, self.dtype) == (other.shape, other.dtype)
+        return same and (self.shape, self.dtype, self.held) == (
+            other.shape,
+            other.dtype,
+            other.held,
+        )
 
     def __hash__(self) -> int:
         return hash((self.shape, self.dtype))
 
     def __repr__(self) -> str:
+        if self.held:
+            known = not self.shape or self.held.endswith("]")
+            return self.held if known else f"{self.held}{list(self.shape)}"
         return f"{self.dtype}{list(self.shape)}"
 
 

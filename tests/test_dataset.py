@@ -211,10 +211,8 @@ def test_open_by_path(tmp_path: Path) -> None:
 
 
 def test_repr_shows_the_chain() -> None:
-    assert (
-        repr(numbers().shuffle().repeat(2))
-        == "Dataset(MemorySource, seed=0)\n  .shuffle\n  .repeat 2"
-    )
+    written = "Dataset(MemorySource, seed=0)\n  .shuffle()\n  .repeat(2)"
+    assert repr(numbers().shuffle().repeat(2)) == written
 
 
 def test_concatenation_keeps_columns_and_components_apart() -> None:

@@ -71,7 +71,7 @@ class Assembly:
         return tree if take.own else map_leaves(_owned, tree)
 
     def _describe(self, take: Take) -> Callable[[int], str]:
-        return lambda i: describe(self.dataset.components, take.block.origin, i)
+        return lambda i: describe(self.dataset.top.scope.components, take.block.origin, i)
 
 
 def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -230,8 +230,8 @@ class BlockReader(PieceReader):
             return 64 + 2 * cut.per_epoch
         return 64 + 2 * (self._cycle // (cut.block * cut.lanes))
 
-    def barren(self, lane: int, pieces: int, number: int) -> StreamEndError:
-        failure = self._node.failure(self._here, lane, max(0, number - 1))
+    def barren(self, lane: int, pieces: int, at: int) -> StreamEndError:
+        failure = self._node.failure(self._here, lane, max(0, at - 1))
         error = StreamEndError(
             f"lane {lane} of {self._cut.lanes} gave no row in {pieces} blocks, more than two "
             f"epochs of them ({self._cycle} rows an epoch beneath): {self._why(lane, failure)}"

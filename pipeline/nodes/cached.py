@@ -80,8 +80,9 @@ class Cached(Over):
         text = json.dumps([_FORMAT + self.pinned_orders, path, sorted(of.items())])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
-    def lines(self) -> list[str]:
-        return [*self.below.lines(), "cache"]
+    def written(self, seed: int) -> list[str]:
+        folder = "" if self.folder is None else repr(self.folder)
+        return [*self.below.written(seed), f"  .cache({folder})"]
 
     @cached_property
     def horizon(self) -> int:

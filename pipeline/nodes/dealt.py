@@ -17,7 +17,7 @@ from pipeline.block import Block, Int64s
 from pipeline.errors import ChainError, StreamEndError
 from pipeline.nodes.failing import applied
 from pipeline.nodes.mixed import SCHEDULE, Mixture
-from pipeline.nodes.node import Frontiers, numbered
+from pipeline.nodes.node import Frontiers, numbered, written
 from pipeline.nodes.reader import Ask, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
 from pipeline.nodes.streamed import Here, Streamed
@@ -71,8 +71,9 @@ class Dealt(Mixture, Streamed):
     def fingerprint(self) -> dict[str, str]:
         return {**super().fingerprint(), **numbered(self.stages)}
 
-    def lines(self) -> list[str]:
-        return [stage.fingerprint() for stage in self.stages]
+    def written(self, seed: int) -> list[str]:
+        repeats = [f"  {repeat.written()}" for repeat in self.repeats]
+        return [*super().written(seed), *repeats, *written(self.maps)]
 
     @cached_property
     def counting(self) -> str:

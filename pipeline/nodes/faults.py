@@ -101,6 +101,22 @@ class Skips:
         what = describe(components, origin, i)
         self.once(f"skipped {what}: {type(error).__name__}: {error}{stage}")
 
+    def say_all(
+        self, components: Sequence[Component], origin: Origin, errors: Sequence[Exception]
+    ) -> None:
+        """Log the rows of `origin`, each with its error; records in a row as one range."""
+        first = 0
+        for i in range(1, len(origin) + 1):
+            if i < len(origin) and _follows(origin, errors, i):
+                continue
+            if i - first == 1:
+                self.say(components, origin, first, errors[first])
+            else:
+                error, last = errors[first], describe(components, origin, i - 1)
+                run = f"{i - first} records, {describe(components, origin, first)} to {last}"
+                self.once(f"skipped {run}: {type(error).__name__}: {error}")
+            first = i
+
     def once(self, message: str) -> None:
         """Log a message unless it has been."""
         if message in self._said:
@@ -109,3 +125,13 @@ class Skips:
             self._said.clear()
         self._said.add(message)
         LOGGER.warning(message)
+
+
+def _follows(origin: Origin, errors: Sequence[Exception], i: int) -> bool:
+    # whether row i is the record after that of the row before, and fails alike
+    return bool(
+        origin.record[i] == origin.record[i - 1] + 1
+        and origin.component[i] == origin.component[i - 1]
+        and origin.epoch[i] == origin.epoch[i - 1]
+        and type(errors[i]) is type(errors[i - 1])
+    )

@@ -27,6 +27,9 @@ class Interleaved(Concatenated):
     def _turns(self) -> Turns:
         return Turns([part.length for part in self.parts.values()], self.slots, self.run)
 
+    def rule(self) -> str:
+        return f"cycle={self.slots}, run={self.run}, "
+
     def fingerprint(self) -> dict[str, str]:
         found = super().fingerprint()
         rule = f"cycle={min(self.slots, len(self.parts))} run={self.run}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.nodes.part import Part
 
 NONE = np.zeros(0, np.int64)
+SHOWN = 8  # datasets of a join that its repr shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,19 @@ class Joined(Node):
     def components(self, path: Path) -> tuple[Component, ...]:
         found = [part.node.components((*path, name)) for name, part in self.parts.items()]
         return tuple(component for some in found for component in some)
+
+    def written(self, seed: int) -> list[str]:
+        lines = [f"{self.kind}({self.rule()}seed={seed})"]
+        for name, part in list(self.parts.items())[:SHOWN]:
+            first, *rest = part.written()
+            lines += [f"  {name!r}: {first}", *(f"  {line}" for line in rest)]
+        if len(self.parts) > SHOWN:
+            lines.append(f"  and {len(self.parts) - SHOWN} more")
+        return lines
+
+    def rule(self) -> str:
+        """The options of the join, as people write them."""
+        return ""
 
     def fingerprint(self) -> dict[str, str]:
         parts = {f"{n}.{k}": v for n, p in self.parts.items() for k, v in p.fingerprint().items()}

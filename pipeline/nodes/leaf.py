@@ -41,6 +41,9 @@ class Leaf(Node):
         text = own() if own else f"{type(self.source).__name__} {len(self.source)}"
         return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
+    def written(self, seed: int) -> list[str]:
+        return [f"Dataset({type(self.source).__name__}, seed={seed})"]
+
     def read(self, at: At, scope: Scope) -> Block:
         return METER.timed(scope.source, self._read, at)
 
@@ -48,11 +51,9 @@ class Leaf(Node):
         try:
             values = patiently(self.source.read, at.index)
         except Exception as error:
-            epochs = sorted(set(at.epoch.tolist()))
-            some = f"{at.index[:3].tolist()}{'…' if len(at.index) > 3 else ''}"
-            error.add_note(
-                f"in source {type(self.source).__name__}, records {some}, epochs {epochs}"
-            )
+            records, epochs = _shown(at.index), _shown(np.unique(at.epoch))
+            kind = type(self.source).__name__
+            error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
         values = records_of(values, len(at.index), type(self.source).__name__)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
@@ -84,3 +85,7 @@ class Leaf(Node):
                 f"{n}, the source's length."
             )
         return bounds.astype(np.int64)
+
+
+def _shown(numbers: Int64s) -> str:
+    return f"{numbers[:3].tolist()}{'…' if len(numbers) > 3 else ''}"

@@ -49,6 +49,9 @@ class Mixture(Joined):
             **self.schedule.fingerprint(),
         }
 
+    def rule(self) -> str:
+        return f"{self.schedule.written()}, stop={self.stop!r}, "
+
     @cached_property
     def mixture(self) -> tuple[str, Schedule] | None:
         return SCHEDULE, self.schedule

@@ -88,9 +88,9 @@ class Node:
         """What the data depends on, by name."""
         raise NotImplementedError
 
-    def lines(self) -> list[str]:
-        """What was written in this part, a line each."""
-        return []
+    def written(self, seed: int) -> list[str]:
+        """What people wrote to make this part, a line each."""
+        raise NotImplementedError
 
     @cached_property
     def mixture(self) -> tuple[str, Schedule] | None:
@@ -257,9 +257,9 @@ class Over(Node):
     def fingerprint(self) -> dict[str, str]:
         return self.below.fingerprint()
 
-    def lines(self) -> list[str]:
+    def written(self, seed: int) -> list[str]:
         own = self.stages[len(self.below.stages) :]
-        return [*self.below.lines(), *(stage.fingerprint() for stage in own)]
+        return [*self.below.written(seed), *written(own)]
 
     @cached_property
     def mixture(self) -> tuple[str, Schedule] | None:
@@ -345,3 +345,8 @@ class Pinned(Over):
 def numbered(stages: Sequence[Stage], first: int = 0) -> dict[str, str]:
     """Fingerprints of stages by name, counted from the bottom of their part."""
     return {f"stages.{i}": stage.fingerprint() for i, stage in enumerate(stages, first)}
+
+
+def written(transforms: Sequence[Stage]) -> list[str]:
+    """Transforms as people write them, a line each."""
+    return [f"  .{transform.kind}({transform.name!r})" for transform in transforms]

@@ -19,6 +19,9 @@ class Ordered(Over):
 
     order: Order
 
+    def written(self, seed: int) -> list[str]:
+        return [*self.below.written(seed), f"  {self.order.written()}"]
+
     def under(self, scope: Scope) -> Scope:
         return scope.pinned if self.order.pins_path else scope
 

@@ -98,6 +98,9 @@ class Packed(Node):
     def components(self, path: Path) -> tuple[Component, ...]:
         return self.documents.node.components(path)
 
+    def written(self, seed: int) -> list[str]:
+        return [*self.documents.written(), f"  .pack({self.pack.name!r}, lengths=…)"]
+
     def fingerprint(self) -> dict[str, str]:
         below = {f"packed.{k}": v for k, v in self.documents.fingerprint().items()}
         return {"root": f"{self.pack.fingerprint()} by lengths", **below}

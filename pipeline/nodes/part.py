@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.block import Block, Int64s, Origin
 from pipeline.errors import ScanError
 from pipeline.nodes.blocks import Blocks
-from pipeline.nodes.failing import good_rows, in_order
+from pipeline.nodes.failing import BadRows, Epoch, good_rows, in_order
 from pipeline.nodes.faults import Skips
 from pipeline.nodes.mapped import Mapped
 from pipeline.nodes.node import Frontiers, Node, Span
@@ -26,6 +26,8 @@ from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.scanned import Scanned, differences
 from pipeline.types import ENDLESS, At, Component, Transform
 
+FEW = 16  # rows that fail up to which none is remembered
+MOST_AHEAD = 256  # rows that are read together in search of one that does not fail
 HINTS = 1024  # positions of those to come that a source is told
 
 
@@ -124,6 +126,12 @@ class Part:
         """Whether a row may be another than arithmetic says."""
         return self.on_error == "skip" or any(part.skips for part in self.parts.values())
 
+    def written(self) -> list[str]:
+        """What people wrote to make it, a line each."""
+        lines = self.node.written(self.seed)
+        lines += [f"  .on_error({self.on_error!r})"] if self.on_error != "raise" else []
+        return lines + ([f"  .lanes({self.lanes})"] if self.lanes > 1 else [])
+
     def fingerprint(self) -> dict[str, str]:
         """Everything that the data depends on, by name; found once, as it may look into files."""
         return dict(self._fingerprint)
@@ -151,24 +159,61 @@ class Part:
         scope = scope or self.scope
         if self.on_error == "raise":
             return self.node.read(at, scope)
-        good, bad = good_rows(self.node, at, scope)
-        if not bad:
-            return good[0][1] if good else self.node.read(at, scope)
-        for row, error in bad.items():
-            good.append((np.array([row]), self._next_good(at.take([row]), error, scope)))
-        return in_order(good)
+        return self._read_good(at, scope)
 
-    def _next_good(self, at: At, error: Exception, scope: Scope) -> Block:
-        # what stands for a row that cannot be read: the next of its epoch that can
-        index = int(at.index[0])
-        first = index // self.period * self.period
-        rows = min(self.period, self.length - first)
-        for ahead in range(1, rows):
-            other = np.array([first + (index - first + ahead) % rows])
-            good, _ = good_rows(self.node, At(at.epoch, at.order, other), scope)
-            if good:
-                return good[0][1]
-        raise error
+    def _read_good(self, at: At, scope: Scope) -> Block:
+        # rows that can be read, and for the others the next ones that can
+        epochs = [
+            (scope.path, scope.order, epoch, order)
+            for epoch, order in zip(at.epoch.tolist(), at.order.tolist(), strict=True)
+        ]
+        known = self._bad.among(epochs, at)
+        rest = np.flatnonzero(~known)
+        good, bad = good_rows(self.node, at.take(rest), scope)
+        if not bad and not known.any():
+            return good[0][1] if good else self.node.read(at, scope)
+        pieces = [(rest[which], block) for which, block in good]
+        new = [(epochs[rest[row]], int(at.index[rest[row]])) for row in bad]
+        for (epoch, index), error in zip(new, bad.values(), strict=True):
+            self._bad.add(epoch, index, error)
+        lost = np.sort(np.concatenate([np.flatnonzero(known), rest[list(bad)]]))
+        there = at.take(lost)
+        there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope, new))
+        if len(new) < FEW:  # rows that fail here and there are cheap to try again
+            self._bad.forget(new)
+        return in_order([*pieces, (lost, self.node.read(there, scope))])
+
+    @cached_property
+    def _bad(self) -> BadRows:
+        return BadRows()
+
+    def _next_good(
+        self,
+        at: At,
+        epochs: list[Epoch],
+        rows: Int64s,
+        scope: Scope,
+        new: list[tuple[Epoch, int]],
+    ) -> Int64s:
+        # what stands for rows that cannot be read: the next of their epoch that can, or the error;
+        # rows found bad on the way are new ones
+        good, found = set[tuple[Epoch, int]](), list[int]()
+        for i, row in enumerate(rows.tolist()):
+            epoch, start = epochs[row], int(at.index[i])
+            first = start // self.period * self.period
+            end = first + min(self.period, self.length - first)
+            index, many = self._bad.next(epoch, start, first, end), 1
+            while (epoch, index) not in good:
+                some = np.arange(index, min(index + many, end))
+                turn = np.full(len(some), at.epoch[i]), np.full(len(some), at.order[i])
+                read, bad = good_rows(self.node, At(*turn, some), scope)
+                for which, error in bad.items():
+                    self._bad.add(epoch, int(some[which]), error)
+                    new.append((epoch, int(some[which])))
+                good |= {(epoch, int(some[which])) for piece, _ in read for which in piece}
+                index, many = self._bad.next(epoch, start, first, end), min(2 * many, MOST_AHEAD)
+            found.append(index)
+        return np.array(found, np.int64)
 
     def origin(self, at: At, scope: Scope | None = None) -> Origin:
         """Provenance of rows of what is indexed, by arithmetic alone."""

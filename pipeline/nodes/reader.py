@@ -158,7 +158,7 @@ class PieceReader:
                 found.append(rows)
             if offset == len(block):
                 at, offset = self.after(lane, at), 0
-            if empty > self.most_empty:
+            if empty and empty > self.most_empty:
                 raise self.barren(lane, empty, at)
         return found, (at, offset)
 

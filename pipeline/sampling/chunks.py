@@ -21,11 +21,11 @@ from pipeline.seeds import Name, derive_seed
 RUN = 64  # records a chunk where a source has none: what one request or read-ahead brings
 
 
-class Laid(Protocol):
+class ChunkOrder(Protocol):
     """Chunks end to end in an epoch's order; a slot is a place in that order."""
 
     def slot(self, position: Int64s) -> Int64s:
-        """In which slots positions of the rows so laid lie."""
+        """In which slots positions of the rows lie."""
         ...
 
     def start(self, slot: Int64s) -> Int64s:
@@ -47,7 +47,7 @@ class Runs(Protocol):
     @property
     def count(self) -> int: ...
 
-    def laid(self, key: int) -> Laid:
+    def ordered(self, key: int) -> ChunkOrder:
         """The chunks in the order of a key."""
         ...
 
@@ -61,8 +61,8 @@ class Even:
     """Aligned runs of `size` rows, the last one shorter: no table, whatever n is.
 
     >>> runs = Even(10, 4)
-    >>> laid = runs.laid(derive_seed(0))
-    >>> laid.record(laid.slot(np.arange(10))).tolist()
+    >>> order = runs.ordered(derive_seed(0))
+    >>> order.record(order.slot(np.arange(10))).tolist()
     [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
     """
 
@@ -73,14 +73,14 @@ class Even:
     def count(self) -> int:
         return -(-self.n // self.size)
 
-    def laid(self, key: int) -> Laid:
-        return _LaidEven(self, key)
+    def ordered(self, key: int) -> ChunkOrder:
+        return _EvenOrder(self, key)
 
     def __str__(self) -> str:
         return f"runs of {self.size}"
 
 
-class _LaidEven:
+class _EvenOrder:
     def __init__(self, runs: Even, key: int) -> None:
         self._size, self._order = runs.size, Permutation(runs.count, key)
         last = runs.count - 1
@@ -135,14 +135,14 @@ class Bounded:
     def count(self) -> int:
         return len(self.bounds) - 1
 
-    def laid(self, key: int) -> Laid:
-        return _laid_bounded(self, key)
+    def ordered(self, key: int) -> ChunkOrder:
+        return _bounded_order(self, key)
 
     def __str__(self) -> str:
         return f"{self.count} chunks {self.digest}"
 
 
-class _LaidBounded:
+class _BoundedOrder:
     def __init__(self, runs: Bounded, key: int) -> None:
         order = Permutation(runs.count, key)(np.arange(runs.count))
         self._records, self._bounds, self._slots = (
@@ -167,7 +167,7 @@ class _LaidBounded:
 
 
 # two int64 a chunk: of the epochs that batches and restored loaders are in
-_laid_bounded = lru_cache(maxsize=8)(_LaidBounded)
+_bounded_order = lru_cache(maxsize=8)(_BoundedOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,28 +183,30 @@ class Chunks:
     runs: Runs
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        laid = self.runs.laid(derive_seed(*names, "chunks"))
+        order = self.runs.ordered(derive_seed(*names, "chunks"))
         within = np.empty_like(index)
-        for number, here in grouped(laid.slot(index) // self.window):
-            start, permutation = self._window(laid, number, names)
+        for number, here in grouped(order.slot(index) // self.window):
+            start, permutation = self._window(order, number, names)
             within[here] = start + permutation(index[here] - start)
-        slot = laid.slot(within)
-        return laid.record(slot) + within - laid.start(slot)
+        slot = order.slot(within)
+        return order.record(slot) + within - order.start(slot)
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """At which positions `rows` stand."""
-        laid = self.runs.laid(derive_seed(*names, "chunks"))
-        slot = laid.holding(rows)
-        within = laid.start(slot) + rows - laid.record(slot)
+        order = self.runs.ordered(derive_seed(*names, "chunks"))
+        slot = order.holding(rows)
+        within = order.start(slot) + rows - order.record(slot)
         out = np.empty_like(rows)
         for number, here in grouped(slot // self.window):
-            start, permutation = self._window(laid, number, names)
+            start, permutation = self._window(order, number, names)
             out[here] = start + permutation.inverse(within[here] - start)
         return out
 
-    def _window(self, laid: Laid, number: int, names: tuple[Name, ...]) -> tuple[int, Permutation]:
+    def _window(
+        self, order: ChunkOrder, number: int, names: tuple[Name, ...]
+    ) -> tuple[int, Permutation]:
         first = number * self.window
-        ends = laid.start(np.array([first, min(first + self.window, self.runs.count)]))
+        ends = order.start(np.array([first, min(first + self.window, self.runs.count)]))
         start, stop = ends.tolist()
         return start, Permutation(stop - start, derive_seed(*names, "window", number))
 

@@ -85,5 +85,8 @@ class Flagged(Order):
         kept = blocks[run] * WIDTH + inside
         return kept[first[inverse] + index - self.counts[block]]
 
+    def written(self) -> str:
+        return f".filter({self.flags!r})"
+
     def fingerprint(self) -> str:
         return f"filter {self.name} scanned {self.code}"

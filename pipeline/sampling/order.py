@@ -69,6 +69,10 @@ class Order:
     def fingerprint(self) -> str:
         raise NotImplementedError
 
+    def written(self) -> str:
+        """As people write it on a dataset."""
+        return f".{self.kind}()"
+
     def touched(self, rows: int, n: int) -> int:
         """How many rows beneath the first `rows` rows above touch; more than n if drawn again."""
         return max(rows, n)

@@ -41,7 +41,7 @@ class _Table:
         return turn, rows - turn * self.cycle
 
 
-class Dealt:
+class Deal:
     """Rows as they are dealt under one set of weights, as many as anybody asks for.
 
     A round is the shortest run of rows in which each component gets a whole number. After it the
@@ -116,7 +116,7 @@ class _Segment:
     # rows [start, stop) of one entry of the schedule, `before` of each component dealt earlier
     start: int
     stop: int
-    dealt: Dealt
+    dealt: Deal
     before: Int64s
 
     def counts(self, row: int) -> Int64s:
@@ -216,9 +216,9 @@ def pattern(entries: Entries) -> Pattern:
 
 
 @lru_cache(64)
-def dealt(weights: Weights, debts: Weights) -> Dealt:
+def dealt(weights: Weights, debts: Weights) -> Deal:
     """How rows are dealt from debts on, one object a process."""
-    return Dealt(weights, debts)
+    return Deal(weights, debts)
 
 
 def _ranks(which: NDArray[np.int32]) -> NDArray[np.int32]:

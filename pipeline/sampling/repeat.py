@@ -57,6 +57,9 @@ class Repeat(Order):
             found.append(turn * n + beneath(first + turn, 0, n))
         return np.concatenate(found)
 
+    def written(self) -> str:
+        return f".repeat({'' if self.epochs is None else self.epochs})"
+
     def fingerprint(self) -> str:
         return f"repeat {'endless' if self.epochs is None else self.epochs}"
 

@@ -76,6 +76,16 @@ class Schedule:
             for i, (start, weights) in enumerate(self.entries)
         }
 
+    def written(self) -> str:
+        """The weights as people write them, as shares that add up to 1."""
+        shown = [
+            (start, {n: round(w / ROUND, 3) for n, w in list(self._shown(weights).items())[:8]})
+            for start, weights in self.entries[:4]
+        ]
+        if len(self.entries) == 1:
+            return str(shown[0][1])
+        return f"{shown}{' …' if len(self.entries) > 4 else ''}"
+
     def _shown(self, weights: Weights) -> dict[str, int]:
         return {n: w for n, w in zip(self.names, weights, strict=True) if w}
 
@@ -130,8 +140,9 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
     for name, weight, share in zip(names, given, shares, strict=True):
         if weight and not share:
             raise ChainError(
-                f"mix: weight {weight:g} of {name!r} is {weight / total:.2g} of the total "
-                f"{total:g}: less than half a row in {ROUND}. Give it {total / ROUND:.2g} or more, "
+                f"mix: weight {weight * scale:g} of {name!r} is {weight / total:.2g} of the total "
+                f"{total * scale:g}: less than half a row in {ROUND}. Give it "
+                f"{total / ROUND * scale:.2g} or more, "
                 "or 0."
             )
     return tuple(shares)

@@ -45,6 +45,10 @@ class Select(Order):
         """At which positions the rows `index` beneath stand, each wherever it was chosen."""
         return np.flatnonzero(np.isin(self.positions, index)).astype(np.int64)
 
+    def written(self) -> str:
+        shown = ", ".join(map(str, self.positions[:5].tolist()))
+        return f"[[{shown}{', …' if len(self.positions) > 5 else ''}]]"
+
     def fingerprint(self) -> str:
         content = self.positions.astype("<i8").tobytes()
         digest = hashlib.blake2b(content, digest_size=6).hexdigest()

@@ -148,6 +148,13 @@ class Shuffle(Order):
         seed = site.seed if self.seed is None else self.seed
         return seed, site.path, self.name, epoch
 
+    def written(self) -> str:
+        seed = "" if self.seed is None else f"seed={self.seed}"
+        name = "" if self.name == "shuffle" else f"name={self.name!r}"
+        fixed = "" if self.reshuffle else "reshuffle=False"
+        options = filter(None, (seed, str(self.reach), fixed, name))
+        return f".shuffle({', '.join(options)})"
+
     def fingerprint(self) -> str:
         reach = str(self.reach)
         name = self.name if reach or self.name != "shuffle" else ""

@@ -53,6 +53,11 @@ class Slice(Order):
             return None
         return np.clip(bounds, self.start, self.start + self.count) - self.start
 
+    def written(self) -> str:
+        stop = self.start + self.count * self.step
+        step = "" if self.step == 1 else f":{self.step}"
+        return f"[{self.start}:{stop if stop >= 0 else ''}{step}]"
+
     def fingerprint(self) -> str:
         return f"slice {self.start} step {self.step} count {self.count}"
 

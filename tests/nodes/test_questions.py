@@ -74,7 +74,8 @@ def test_at_the_top_lie_twelve_modules_at_most() -> None:
 
 
 def test_a_batch_takes_a_short_way_through_the_house() -> None:
-    indexed, packed = trace.of_next(trace.indexed_map()), trace.of_next(trace.filtered_and_packed())
+    indexed = trace.of_nexts(trace.indexed_map())[0]
+    packed = trace.of_nexts(trace.filtered_and_packed())[0]
     assert len(indexed) <= trace.MOST["indexed map"], indexed
     assert len(packed) <= trace.MOST["filter + pack"], packed
 
@@ -94,7 +95,8 @@ def test_a_mix_packed_by_a_scan_has_the_frontier_of_one_packed_as_it_comes(
     both = _mixed()[:10]
     lengths = scan(both, len, path=tmp_path, workers=0, progress=False)
     streamed, indexed = Loader(both.pack(4, how=how), 2), Loader(both.pack(4, lengths=lengths), 2)
-    next(streamed), next(indexed)
+    for loader in (streamed, indexed):
+        next(loader)
     assert indexed.frontier == streamed.frontier == 10
     # the number of packed rows follows from all documents, before any is drawn
     assert Loader(both.pack(4, lengths=lengths), 2).frontier == 10
@@ -165,7 +167,7 @@ def test_nodes_are_frozen_and_travel_without_what_was_found_out() -> None:
 
     source = MemorySource(range(9))
     used = Dataset(source).shuffle()
-    list(used), used.fingerprint()
+    _ = list(used), used.fingerprint()
     assert len(pickle.dumps(used.top)) == len(pickle.dumps(Dataset(source).shuffle().top))
     with pytest.raises(AttributeError):
         ds.top.lanes = 3  # pyright: ignore[reportAttributeAccessIssue]
