@@ -1,4 +1,4 @@
-# Two commands do everything: `make train` and `make test`. Each makes its own environment the first time.
+# `make train` and `make test` do the work; `make check` and `make test-all` complete CI. Each makes its own environment the first time.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -6,7 +6,7 @@ TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 RUN ?= runs/default
 
-.PHONY: train test check bench clean
+.PHONY: train test test-all check bench clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -25,10 +25,16 @@ $(TEST): pyproject.toml constraints.txt | .venv/made
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
 
-test: $(TEST)  ## all tests, doctests and README's blocks
-	@# a folder of its own: sessions beside this one are left alone, and nothing stays
-	@temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
-	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --dist loadfile --basetemp $$temp/pytest $(ARGS)
+# a folder of its own: sessions beside this one are left alone, and nothing stays
+PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
+	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
+
+test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on two cores
+	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
+
+test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
+	@$(PYTEST) --dist load -m long $(ARGS)
+	@export LOCKSTEP_FUZZ=50000; $(PYTEST) --dist load tests/fuzz
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import Config, parse
-from harness.errors import HarnessError
+from harness.config import Config, parse, settle
+from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
 from pipeline.errors import PipelineError, need
 
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
+    except OSError as e:  # a full disk, a folder that cannot be written, a file where one should be
+        place = e.filename or args.run
+        print(f"{e.strerror or e}: {place}. The run is whole up to its last save.", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as e:
         print(need("harness", str(e.name)), file=sys.stderr)
         return 2
@@ -52,13 +57,15 @@ def _before_jax() -> None:
 
 
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    if args.begin_at is not None:
+        run.begun()
     cfg = run.config(parse(args.config))
     until = args.steps or cfg.steps
     done = run.evaluation()
-    if done is None or done["step"] < until:
+    if done is None or done["step"] < until or args.begin_at is not None:
         from harness.train import train
 
-        stopped = train(run, cfg, until=until, screen=screen)
+        stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -89,6 +96,25 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
 
 
+def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    from harness.checkpoint import Checkpoints
+
+    with closing(Checkpoints(run.checkpoints, keep=1, keep_every=1, clean=False)) as checkpoints:
+        steps = checkpoints.steps
+        stored = checkpoints.config(steps[-1]) if steps else None
+    if stored is None:
+        raise ConfigError(f"no checkpoint in {run.checkpoints} holds settings.")
+    run.begin(settle(stored, {}))
+    screen.say(f"{run.path / 'config.json'}: as of checkpoint {steps[-1]:,}")
+    return 0
+
+
+def _directory(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text}: a run lies in a local directory; copy it after")
+    return Path(text)
+
+
 def _window(text: str) -> range:
     start, _, stop = text.partition(":")
     if not (start.isdigit() and stop.isdigit() and int(start) < int(stop)):
@@ -105,21 +131,34 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    settings = ", ".join(f"{k}={v}" for k, v in vars(Config()).items())
+    known = ", ".join(f"{k}={v}" for k, v in vars(Config()).items())
 
     train = commands.add_parser(
-        "train", help="train, or go on training", epilog=f"Settings: {settings}"
+        "train", help="train, or go on training", epilog=f"Settings: {known}"
     )
     train.add_argument("--steps", type=_positive, help="stop after so many steps of the run")
+    train.add_argument(
+        "--from",
+        type=int,
+        dest="begin_at",
+        metavar="K",
+        help="go on from checkpoint K; later ones are set aside",
+    )
     train.set_defaults(run_command=_train)
+
+    settings = commands.add_parser(
+        "settings", help="write a lost config.json again, from the newest checkpoint"
+    )
+    settings.set_defaults(run_command=_settings)
 
     replay = commands.add_parser("replay", help="prove steps against the ledger")
     replay.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
+    for command in (train, replay, settings):
+        command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
-        command.add_argument("--run", type=Path, required=True, metavar="DIR")
         command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
     return parser
 

@@ -6,8 +6,11 @@ under its name only when it is whole.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ import jax
 import orbax.checkpoint
 from orbax.checkpoint.experimental import v1 as ocp
 
-from harness.errors import CheckpointError
-from harness.step import TrainState
-from pipeline.errors import MismatchError, StateError
+from harness.errors import DamagedCheckpointError
+from harness.leaves import DigestFile, differing_leaves, leaf_names
+from harness.step import StepFunctions, TrainState
+from pipeline.errors import MismatchError
+
+_LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')  # of tensorstore's messages
 
 
 class Checkpoints:
@@ -39,10 +45,14 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, rising."""
-        return [c.step for c in self._orbax.checkpoints]
+        """Steps of the complete checkpoints, rising; a folder that holds none is passed over."""
+        return [
+            c.step for c in self._orbax.checkpoints if (self._path / str(c.step) / _STATE).is_dir()
+        ]
 
-    def save(self, step: int, state: TrainState, loader: Any, metadata: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: TrainState, functions: StepFunctions, loader: Any, config: Any
+    ) -> None:
         """Begin to save, unless that step is there; it goes on in the background.
 
         The state may be donated and the loader advanced as soon as this returns. A save still
@@ -51,33 +61,94 @@ class Checkpoints:
         if step in self.steps:
             return
         self.wait()
-        told: Any = {**metadata, "step": step, "versions": versions()}
+        told: Any = {"config": config, "step": step, "versions": versions()}
+        digests = DigestFile(
+            leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
+        )
         self._orbax.save_checkpointables_async(
-            step, {"state": state, "data": loader}, force=True, custom_metadata=told
+            step,
+            {_STATE: state, "data": loader, _DIGESTS: digests},
+            force=True,
+            custom_metadata=told,
         )
 
-    def restore(self, step: int, abstract: TrainState, loader: Any | None = None) -> TrainState:
-        """Load the state with the shardings of `abstract`, and set the loader if there is one.
+    def restore(self, step: int, functions: StepFunctions, loader: Any | None = None) -> TrainState:
+        """Load the state onto the devices of `functions`, and set the loader if there is one.
 
         The shardings need not be those that it was saved with: another mesh will do.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
+            DamagedCheckpointError: its files hold other bits than were saved.
             MismatchError: it was saved over another dataset.
         """
-        try:
+        with self._reading(step):
             if loader is not None:
                 self._orbax.load_checkpointables(step, {"data": loader})
-            return self._orbax.load_checkpointables(step, {"state": abstract})["state"]
+            state = self._orbax.load_checkpointables(step, {_STATE: functions.abstract})[_STATE]
+            saved = self._digests(step, state)
+        if saved is not None:  # None: from before there were digests
+            wrong = differing_leaves(saved, leaf_names(state), functions.digest(state))
+            if wrong:
+                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                raise self._damaged(step, f"leaf {wrong[0]}{more}: other bits than were saved")
+        return state
+
+    def config(self, step: int) -> dict[str, Any] | None:
+        """The settings that a checkpoint was saved under; None where it does not tell."""
+        with self._reading(step):
+            told: Any = self._orbax.checkpointables_metadata(step).custom_metadata or {}
+        return told.get("config")
+
+    def set_aside(self, after: int) -> list[int]:
+        """Take the checkpoints after a step out of the way, as folders named `set-aside-K`."""
+        later = [step for step in self._numbered() if step > after]
+        for step in later:
+            target = self._path / f"{_ASIDE}{step}"
+            shutil.rmtree(target, ignore_errors=True)
+            (self._path / str(step)).rename(target)
+        self._orbax.reload()
+        return later
+
+    def _numbered(self) -> list[int]:
+        return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdigit())
+
+    def _digests(self, step: int, state: TrainState) -> dict[str, list[int]] | None:
+        if not (self._path / str(step) / _DIGESTS).is_dir():
+            return None
+        file = DigestFile(leaf_names(state))
+        self._orbax.load_checkpointables(step, {_DIGESTS: file})
+        return file.saved
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        # Orbax and tensorstore raise what they like of damaged files, and asyncio logs it too
+        log = logging.getLogger("asyncio")
+        level, _ = log.level, log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
         except MismatchError:
             raise
-        except (OSError, KeyError, StateError) as e:
+        except Exception as e:
             # Orbax's own message lists its registry; the cause is what went wrong
-            why = str(e.__cause__ or e).splitlines()[0]
-            raise CheckpointError(
-                f"checkpoint {self._orbax.directory / str(step)} is damaged: {why}. "
-                "Remove that directory to go on from the one before."
-            ) from e
+            why = str(e.__cause__ or e)
+            leaf = _LEAF.search(why)
+            first = why.splitlines()[0][:300] if why else type(e).__name__
+            named = f"leaf {leaf[1].replace('.', '/')}: " if leaf else ""
+            raise self._damaged(step, f"{named}{first}") from e
+        finally:
+            log.setLevel(level)
+
+    def _damaged(self, step: int, why: str) -> DamagedCheckpointError:
+        before = [s for s in self.steps if s < step]
+        run = self._path.parent
+        remedy = (
+            f"To go on from the one before: python -m harness train --run {run} --from {before[-1]}"
+            if before
+            else f"None stands before it: begin again in another directory than {run}."
+        )
+        return DamagedCheckpointError(
+            f"checkpoint {self._path / str(step)} is damaged: {why}. {remedy}"
+        )
 
     def wait(self) -> None:
         """Until the save under way, if any, is whole on disk; then remove what it made old."""
@@ -97,7 +168,8 @@ class Checkpoints:
         self._orbax.close()
 
 
-_TRASH = ".removed-"
+_STATE, _DIGESTS = "state", "digests"
+_TRASH, _ASIDE = ".removed-", "set-aside-"
 
 
 def _remove_trash(path: Path) -> None:

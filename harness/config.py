@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ class Config:
         width, layers, heads, hidden: of the transformer.
         dtype: what is computed in, "float32" or "bfloat16"; parameters are float32.
         learning_rate, warmup, weight_decay, clip: AdamW's, under warmup-cosine and clipping.
+        on_nonfinite: what a step does whose loss or gradient norm is not finite: "stop" ends the
+            run, the checkpoint before it kept; "skip" leaves the state as it was and goes on.
         fsdp: devices over which parameters are split, a divisor of their number; 0 means all.
         data: directory of the converted corpus, relative to the run's directory.
         save_every: steps between checkpoints.
@@ -52,6 +55,7 @@ class Config:
     warmup: int = 30
     weight_decay: float = 0.1
     clip: float = 1.0
+    on_nonfinite: str = "stop"
     fsdp: int = 0
     data: str = "../data"
     save_every: int = 50
@@ -70,6 +74,13 @@ class Config:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} must be 'float32' or 'bfloat16'.")
+        if self.on_nonfinite not in ("stop", "skip"):
+            raise ConfigError(f"on_nonfinite={self.on_nonfinite!r} must be 'stop' or 'skip'.")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:  # NaN fails too
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0 and finite.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay={self.weight_decay} must be finite, from 0 on.")
         if self.fsdp < 0 or not 0 <= self.warmup < self.steps:
             raise ConfigError(
                 f"fsdp={self.fsdp} must not be negative, and warmup={self.warmup} must lie "
@@ -79,8 +90,9 @@ class Config:
 
 _POSITIVE = ("steps", "batch_size", "length", "lanes", "width", "layers", "heads", "hidden")
 _POSITIVE += ("save_every", "keep", "keep_every")
-# where data lies and which checkpoints are kept changes no bits, so a run may change it
-_FREE = frozenset({"data", "save_every", "keep", "keep_every"})
+# where data lies and which checkpoints are kept changes no bits, nor what becomes of a step without
+# a loss; on another mesh its last bits differ, so each launch tells its mesh
+_FREE = frozenset({"data", "save_every", "keep", "keep_every", "fsdp", "on_nonfinite"})
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 

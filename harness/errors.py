@@ -20,4 +20,12 @@ class DamageError(HarnessError):
 
 
 class CheckpointError(HarnessError):
-    """No checkpoint serves: choose other steps, or remove the damaged one that is named."""
+    """No checkpoint serves: choose other steps."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint holds other bits than were saved: go on from the one before, as is said."""
+
+
+class NotFiniteError(HarnessError):
+    """The loss or a gradient is not finite: look at the step that is named, then skip or change."""

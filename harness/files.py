@@ -21,11 +21,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """What `write_json` wrote, or None where there is no such file."""
+    """What `write_json` wrote, or None where there is no such file.
+
+    Raises:
+        DamageError: it is no JSON.
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError) as e:
+        raise DamageError(f"{path} is not JSON: {e}. Restore it, or remove it.") from e
 
 
 class LineLog:
@@ -36,12 +42,26 @@ class LineLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self._file.truncate(_whole(path.read_bytes()))
 
     def append(self, value: dict[str, Any]) -> None:
-        """Add one line, in one write."""
-        self._file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
+        """Add one line, in one write.
+
+        Raises:
+            OSError: not all of it could be written, as on a full disk; what was is taken back, so
+                that the next line starts where a line should.
+        """
+        line = json.dumps(value, allow_nan=False).encode() + b"\n"
+        written = self._file.write(line)
+        if written != len(line):
+            end = os.fstat(self._file.fileno()).st_size
+            self._file.truncate(end - (written or 0))
+            raise OSError(
+                f"only {written} of {len(line)} bytes could be added to {self._path}. Make room on "
+                "its disk: the line was taken back."
+            )
 
     def sync(self) -> None:
         """Bring the lines to the disk: they then outlive the machine, not only the process."""
@@ -55,13 +75,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a `LineLog`, [] where there is none; a torn last line is left out.
 
     Raises:
-        DamageError: a line before the last is not JSON.
+        DamageError: a line before the last is not a JSON object.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    lines = data[: _whole(data)].splitlines()
+    lines = data[: _whole(data)].split(b"\n")[:-1]
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
@@ -71,11 +91,20 @@ def _whole(data: bytes) -> int:
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        return json.loads(line)
-    except ValueError as e:
-        raise DamageError(
-            f"line {number} of {path} is not JSON: {line[:80]!r}. Repair or remove that line."
-        ) from e
+        found = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise _damaged(path, number, line) from e
+    if not isinstance(found, dict):
+        raise _damaged(path, number, line)
+    return found
+
+
+def _damaged(path: Path, number: int, line: bytes) -> DamageError:
+    # a line torn in the middle was written by no LineLog: a copy, an editor or the disk did it
+    return DamageError(
+        f"line {number} of {path} is torn or no JSON object: {line[:80]!r}. Take it back from a "
+        f"copy; or remove it, and what it said is lost: sed -i {number}d {path}"
+    )
 
 
 @contextmanager

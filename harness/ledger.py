@@ -91,5 +91,5 @@ def _entry(path: Path, number: int, line: dict[str, Any]) -> Entry:
     except (TypeError, KeyError) as e:
         raise DamageError(
             f"line {number} of {path} is not a ledger entry: it has the fields {sorted(line)}. "
-            "Repair or remove that line."
+            f"Repair it; or remove it, and that step is lost: sed -i {number}d {path}"
         ) from e

@@ -93,7 +93,7 @@ def _nearest(
             "Choose later steps."
         )
     screen.say(f"from checkpoint {before[-1]:,}")
-    return before[-1], checkpoints.restore(before[-1], parts.functions.abstract, parts.loader)
+    return before[-1], checkpoints.restore(before[-1], parts.functions, parts.loader)
 
 
 def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config, settle
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DamageError
 from harness.files import LineLog, read_json, read_lines, write_json
 
 
@@ -56,7 +56,18 @@ class RunDir:
         Raises:
             ConfigError: they differ from those that the run was begun with.
         """
-        return settle(read_json(self.path / "config.json"), given or {})
+        return settle(self._stored(), given or {})
+
+    def _stored(self) -> Any | None:
+        stored = read_json(self.path / "config.json")
+        if stored is None and self.ledger.exists() and self.ledger.stat().st_size:
+            raise ConfigError(
+                f"{self.path} holds a run, but its config.json is gone. Each checkpoint holds the "
+                f"settings too: python -m harness settings --run {self.path} writes them again."
+            )
+        if stored is not None and not isinstance(stored, dict):
+            raise DamageError(f"{self.path / 'config.json'} holds no settings: restore the file.")
+        return stored
 
     def begin(self, cfg: Config) -> None:
         """Keep the settings, unless the run has them."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import NotFiniteError
 from harness.ledger import Entry, Ledger, finite, float_bits
 from harness.sharding import host_arrays
 from pipeline import Loader
@@ -36,10 +37,11 @@ class Scribe:
         ledger: where lines go; None on all processes but the first.
         launch: this process start's number.
         loader: whose batches the steps take.
+        stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
     """
 
-    def __init__(self, ledger: Ledger | None, launch: int, loader: Loader) -> None:
-        self._ledger, self._launch, self._loader = ledger, launch, loader
+    def __init__(self, ledger: Ledger | None, launch: int, loader: Loader, *, stops: bool) -> None:
+        self._ledger, self._launch, self._loader, self._stops = ledger, launch, loader, stops
         self._at = loader.state_dict()
         self._watch = Stopwatch()
         self._owed: dict[str, Any] | None = None
@@ -94,4 +96,11 @@ class Scribe:
                     loss_bits=float_bits(told["loss"]),
                     grad_norm=finite(told["grad_norm"]),
                 )
+            )
+        odd = [k for k in ("loss", "grad_norm") if finite(told[k]) is None]
+        if odd and self._stops:
+            raise NotFiniteError(
+                f"step {owed['step']:,}: {odd[0]} is {float(told[odd[0]])}. Nothing after it was "
+                f"saved. To see its records: replay --steps {owed['step']}:{owed['step'] + 1} "
+                "--show. To pass over such steps: --config on_nonfinite=skip."
             )

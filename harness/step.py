@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from harness.config import Config
+from harness.leaves import leaf_digests
 from harness.model import Transformer
 from harness.sharding import batch_sharding, replicated
 
@@ -33,12 +34,16 @@ class StepFunctions(NamedTuple):
         abstract: TrainState of ShapeDtypeStructs with their shardings.
         train: (TrainState, batch) -> (TrainState, {"loss", "grad_norm"}); the state is donated.
         evaluate: (params, batch) -> (float32 sum of cross-entropies, int32 tokens predicted).
+        digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
+        finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
     """
 
     init: Callable[[], TrainState]
     abstract: TrainState
     train: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+    digest: Callable[[TrainState], jax.Array]
+    finite: Callable[[TrainState], jax.Array]
 
 
 def make_optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -108,7 +113,11 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
         loss, grads = jax.value_and_grad(mean_loss)(state.params, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(optax.apply_updates(state.params, updates), opt_state), told
+        after = TrainState(optax.apply_updates(state.params, updates), opt_state)
+        if cfg.on_nonfinite == "skip":
+            good = jnp.isfinite(told["loss"]) & jnp.isfinite(told["grad_norm"])
+            after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
+        return after, told
 
     with jax.set_mesh(mesh):
         graph = nnx.graphdef(nnx.eval_shape(lambda: Transformer(cfg, rngs=nnx.Rngs(cfg.seed))))
@@ -127,7 +136,15 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
             donate_argnums=0,
         ),
         evaluate=jax.jit(losses, in_shardings=(shardings.params, rows), out_shardings=one),
+        digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
+        finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
     )
+
+
+def _finite(state: TrainState) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    # a maximum keeps NaN, and costs a seventh of looking at each element
+    return jnp.all(jnp.stack([jnp.isfinite(jnp.max(jnp.abs(x))) for x in floats]))
 
 
 def _shardings(

@@ -13,9 +13,10 @@ import jax
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, versions
 from harness.config import Config
+from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
-from harness.ledger import Ledger, float_bits
+from harness.ledger import Ledger, finite, float_bits
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe
@@ -23,18 +24,29 @@ from harness.step import TrainState
 from harness.stop import Stop
 
 
-def train(run: RunDir, cfg: Config, *, until: int, screen: Screen) -> signal.Signals | None:
+def train(
+    run: RunDir, cfg: Config, *, until: int, screen: Screen, begin_at: int | None = None
+) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
     Begins where the newest whole checkpoint stands. Killed at any moment and called again, it
     goes on to the bits of a run that was never killed.
+
+    Args:
+        run: its directory.
+        cfg: its settings.
+        until: the step to reach.
+        screen: shows how far it is.
+        begin_at: go on from the checkpoint of this step; later ones are set aside.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
 
     Raises:
         BusyError: another process trains this run.
+        CheckpointError: no checkpoint of step `begin_at`, or the one to go on from is damaged.
         ConfigError: the devices do not fit the settings.
+        NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
     first = jax.process_index() == 0
@@ -46,6 +58,8 @@ def train(run: RunDir, cfg: Config, *, until: int, screen: Screen) -> signal.Sig
         if first:
             run.begin(cfg)
         loader, functions = parts.loader, parts.functions
+        if begin_at is not None:
+            _go_back(checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, screen)
         with (
             Stop() as stop,
@@ -86,7 +100,7 @@ def _stand(
     if checkpoints.steps:
         step = checkpoints.steps[-1]
         screen.say(f"resume {run.path} at step {step:,}")
-        return step, checkpoints.restore(step, parts.functions.abstract, parts.loader)
+        return step, checkpoints.restore(step, parts.functions, parts.loader)
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     screen.say(f"begin {run.path}: {n:,} parameters, {parts.corpus.train_documents:,} documents")
@@ -95,13 +109,27 @@ def _stand(
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState, parts: Assembly) -> None:
-    checkpoints.save(step, state, parts.loader, {"config": dataclasses.asdict(parts.cfg)})
+    if not bool(parts.functions.finite(state)):
+        last = max((s for s in checkpoints.steps if s < step), default=None)
+        raise NotFiniteError(
+            f"parameters or moments are not finite after step {step - 1:,}, though its loss was: "
+            f"nothing was saved. The last finite checkpoint is {last}. Lower the learning rate."
+        )
+    checkpoints.save(step, state, parts.functions, parts.loader, dataclasses.asdict(parts.cfg))
+
+
+def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
+    if step not in checkpoints.steps:
+        raise CheckpointError(f"there is no checkpoint {step}; there are {checkpoints.steps}.")
+    aside = checkpoints.set_aside(after=step)
+    if aside:
+        screen.say(f"set aside: checkpoints {', '.join(map(str, aside))}")
 
 
 @contextmanager
 def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Scribe]:
     if not first:
-        yield Scribe(None, 0, parts.loader)
+        yield Scribe(None, 0, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
         return
     launch = run.launch(
         {
@@ -113,7 +141,7 @@ def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Sc
         }
     )
     with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, launch, parts.loader)
+        yield Scribe(ledger, launch, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
 
 
 def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:
@@ -123,7 +151,7 @@ def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen
         run.keep_evaluation(
             {
                 "step": step,
-                "loss": loss,
+                "loss": finite(loss),
                 "loss_bits": float_bits(loss),
                 "tokens": tokens,
                 "unigram_entropy": parts.corpus.unigram_entropy,

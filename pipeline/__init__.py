@@ -13,6 +13,7 @@ from pipeline.sources import (
     ArrayRecordSource,
     ArrowIpcSource,
     BagzSource,
+    FilesSource,
     JsonLinesSource,
     LinesSource,
     MegatronSource,
@@ -38,6 +39,7 @@ __all__ = [
     "Block",
     "Columns",
     "Dataset",
+    "FilesSource",
     "JaxFeed",
     "JsonLinesSource",
     "LinesSource",
@@ -70,3 +72,8 @@ __all__ = [
     "scan",
     "zip_datasets",
 ]
+
+
+def __dir__() -> list[str]:
+    # what Tab offers: the public names, not the modules that they come from
+    return [*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__"]

@@ -1,14 +1,20 @@
-"""python -m pipeline …: what can be asked of a pipeline from a shell."""
+"""python -m pipeline …: what can be asked of a pipeline from a shell.
+
+Exit status: 0 what was asked holds, 1 it does not hold, 2 it could not be found out.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import os
 import sys
+import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "convert", "inspect", "manifest", "profile", "verify")
+COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "verify")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,24 +25,46 @@ def _parser() -> argparse.ArgumentParser:
         command = importlib.import_module(f"pipeline.tools.commands.{name}")
         p = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
         command.arguments(p)
+        p.add_argument("--json", action="store_true", help="print plain data, for programs")
+        p.add_argument("--traceback", action="store_true", help="show where an error came from")
         p.set_defaults(run=command.run)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; errors that Lockstep raises on purpose are one line."""
+    """Run a command: its exit status. Errors are one line on stderr."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.run is None:
         parser.print_help()
         return 2
     try:
-        return args.run(args)
-    except PipelineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        answer = args.run(args)
+        if args.json:
+            print(json.dumps(answer.data))
+        else:
+            for line in answer.lines:
+                print(line)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 2
+    except Exception as error:
+        if args.traceback:
+            traceback.print_exc()
+        print(_line(error), file=sys.stderr)
+        return 2
+    return 0 if answer.ok else 1
+
+
+def _line(error: Exception) -> str:
+    # errors of others, as of a function of the user's, say by notes which stage they came from
+    notes = () if isinstance(error, PipelineError) else getattr(error, "__notes__", ())
+    where = f" ({', '.join(notes)}; --traceback shows the lines)" if notes else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:2000]}{where}"
 
 
 if __name__ == "__main__":

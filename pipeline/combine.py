@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from pipeline.nodes import (
     Zipped,
     check_names,
 )
+from pipeline.nodes.scope import Scope
 from pipeline.sampling.schedule import Schedule
 
 
@@ -56,6 +58,7 @@ def interleave(
     ['a0', 'b0', 'a1', 'c0', 'a2', 'c1']
     """
     parts = _numbered("interleave", datasets)
+    _warn_of_one_order("interleave", parts)
     cycle = len(parts) if cycle is None else whole("interleave cycle", cycle, 1)
     return standing_on(Interleaved(parts, cycle, whole("interleave run", run, 1)), seed)
 
@@ -66,7 +69,9 @@ def zip_datasets(datasets: Mapping[str, Dataset], *, seed: int = 0) -> Dataset:
     >>> zip_datasets({"x": Dataset(["a", "b"]), "y": Dataset([1, 2])})[1]
     {'x': 'b', 'y': 2}
     """
-    return standing_on(Zipped(_named("zip_datasets", datasets)), seed)
+    parts = _named("zip_datasets", datasets)
+    _warn_of_orders_apart(parts)
+    return standing_on(Zipped(parts), seed)
 
 
 def mix(
@@ -108,9 +113,41 @@ def mix(
     if stop not in STOPS:
         raise ChainError(f'mix(stop={stop!r}): choose "first", "all" or "never"')
     check_names(parts)
+    _warn_of_one_order("mix", parts)
     schedule = Schedule.of(list(parts), weights)
     node = Dealt if any(part.streamed for part in parts.values()) else Mixed
     return standing_on(node(parts, schedule, stop), seed)
+
+
+def _warn_of_one_order(kind: str, parts: Mapping[str, Part]) -> None:
+    # drawn from the same names, which the seeds of unpinned orders tell apart
+    known: dict[tuple[object, ...], tuple[str, object]] = {}
+    for name, part in parts.items():
+        for *drawn, order in part.node.orders(Scope(part, (name,), (name,))):
+            other, same = known.setdefault(tuple(drawn), (name, order))
+            if other != name and same is not order:
+                warnings.warn(
+                    f"{kind}: datasets {other!r} and {name!r} are in the same random order: what "
+                    f"is chosen of each was shuffled from seed {drawn[0]} under one name. Give "
+                    "one of them a seed of its own: shuffle(seed=) or Dataset(…, seed=).",
+                    stacklevel=3,
+                )
+                return
+
+
+def _warn_of_orders_apart(parts: Mapping[str, Part]) -> None:
+    found = {
+        name: tuple(tuple(drawn) for *drawn, _ in part.node.orders(Scope(part, (name,), (name,))))
+        for name, part in parts.items()
+    }
+    shuffled = [name for name, orders in found.items() if orders]
+    if len({found[name] for name in shuffled}) > 1:
+        warnings.warn(
+            f"zip_datasets: datasets {shuffled} are each shuffled on their own, so rows that "
+            "belong together stand apart. Shuffle the zip instead, or choose rows of each in one "
+            "order: shuffle(seed=…)[:n].",
+            stacklevel=3,
+        )
 
 
 def _named(kind: str, datasets: Mapping[str, Any]) -> dict[str, Part]:

@@ -15,6 +15,7 @@ from pipeline.checks import flag, function, whole
 from pipeline.errors import ChainError, LengthError, PositionError, ScanError
 from pipeline.nodes import Cached, Leaf, Packed, Part, check_cacheable, lane_blocks
 from pipeline.nodes.node import Node
+from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
 from pipeline.sampling.chunks import RUN, Bounded, Chunks, Even
 from pipeline.sampling.flagged import Flagged
@@ -132,7 +133,7 @@ class Dataset:
             epochs = whole("repeat epochs", epochs, 1)
         repeat = Repeat(epochs)
         self._refuse(repeat)
-        return _of(self.top.repeated(repeat))
+        return of_part(self.top.repeated(repeat))
 
     def limit(self, n: int) -> Dataset:
         """The first n rows, or all if there are fewer: `ds[:n]`, endless datasets included.
@@ -320,7 +321,7 @@ class Dataset:
             return self._transformed(stage)
         self._refuse_counted("pack(lengths=…)")
         top = self.top
-        documents = Part(top.node, top.seed)
+        documents = documents_of(top, stage, lengths)
         return standing_on(Packed(documents, stage, lengths), top.seed, top.on_error)
 
     def lanes(self, n: int) -> Dataset:
@@ -336,7 +337,7 @@ class Dataset:
                 f"lanes({n}): only counted datasets have lanes, any number of hosts can share this "
                 "one by rows. Put .lanes after filter, flat_map or pack."
             )
-        return _of(replace(self.top, lanes=whole("lanes", n, 1, most=MOST_LANES)))
+        return of_part(replace(self.top, lanes=whole("lanes", n, 1, most=MOST_LANES)))
 
     def cache(self, path: str | PathLike[str] | None = None) -> Dataset:
         """The same rows, each made once and then kept; of an indexed dataset whose rows stay.
@@ -363,7 +364,7 @@ class Dataset:
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )
         check_cacheable(top.node, any(part.skips for part in top.parts.values()))
-        return _of(replace(top, node=Cached(top.node, top.seed, folder)))
+        return of_part(replace(top, node=Cached(top.node, top.seed, folder)))
 
     def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
         """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
@@ -380,13 +381,13 @@ class Dataset:
         """
         if action not in ("raise", "skip"):
             raise ChainError(f'on_error({action!r}): choose "raise" or "skip"')
-        return _of(replace(self.top, on_error=action))
+        return of_part(replace(self.top, on_error=action))
 
     def _ordered(self, order: Order) -> Dataset:
         self._refuse_counted(order.kind)
         self._refuse(order)
         self._check_name(order, self.top.stages)
-        return _of(self.top.ordered(order))
+        return of_part(self.top.ordered(order))
 
     def _flagged(self, flags: Scanned, name: str) -> Dataset:
         self._refuse_counted("filter(scanned)")
@@ -401,7 +402,7 @@ class Dataset:
     def _transformed(self, transform: Transform) -> Dataset:
         # rows of parts carry the same provenance, which is all that random values depend on
         self._check_name(transform, (*self.top.stages, *self.top.stages_of_parts()))
-        return _of(self.top.transformed(transform))
+        return of_part(self.top.transformed(transform))
 
     def _refuse(self, order: Order) -> None:
         why = order.refusal(self.top.length)
@@ -582,10 +583,11 @@ class Dataset:
 
 def standing_on(node: Node, seed: int, on_error: str = "raise") -> Dataset:
     """The dataset of a node on which a part begins."""
-    return _of(Part(node, whole("seed", seed, -(1 << 62)), on_error=on_error))
+    return of_part(Part(node, whole("seed", seed, -(1 << 62)), on_error=on_error))
 
 
-def _of(top: Part) -> Dataset:
+def of_part(top: Part) -> Dataset:
+    """The dataset that a part describes."""
     new = object.__new__(Dataset)
     new.top = top
     return new

@@ -36,7 +36,13 @@ class MissingFileError(StorageError, FileNotFoundError):
 
 
 class RecordError(SourceError):
-    """One record cannot be read or decoded: skip, repair or rewrite it."""
+    """One record cannot be read or decoded: skip, repair or rewrite it.
+
+    Attributes:
+        alike: the source's records that fail for the same reason, if that is known.
+    """
+
+    alike: range | None = None
 
 
 class ScanError(PipelineError, ValueError):

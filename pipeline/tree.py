@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CollateError
+from pipeline.errors import ChainError, CollateError
 
 
 def children(tree: Any) -> list[tuple[str, Any]] | None:
@@ -109,12 +109,28 @@ def fresh(value: Any) -> Any:
     if kind is np.ndarray and value.dtype.kind != "O":
         return value.copy()
     if isinstance(value, np.ndarray):
+        refuse_mask(value)
         return fresh_elements(value.copy())
     if kind is list:
         return [v if type(v) in _ATOMS else fresh(v) for v in value]
     if children(value) is not None:
         return map_leaves(fresh, value)
     return value
+
+
+def refuse_mask(value: Any) -> None:
+    """Raise ChainError for a masked array: a batch of it would hold what is masked.
+
+    >>> refuse_mask(np.ma.masked_equal([1, 0], 0))
+    Traceback (most recent call last):
+    pipeline.errors.ChainError: a masked array would lose its mask in a batch. Give two fields, such
+    as {"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ChainError(
+            "a masked array would lose its mask in a batch. Give two fields, such as "
+            '{"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
+        )
 
 
 def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:

@@ -194,15 +194,12 @@ def build(files: Files, recipe: Any, depth: int = 0) -> Dataset:
     beneath = [ds]
     for i, (op, *args) in enumerate(ops):
         name = f"{'d' * depth}s{i}"
-        if op == "interleave" and ds.top.node.seeded:
-            continue
         if op == "packed":
             new = packed(files, beneath, *args)
         else:
             of_files = _OF_FILES.get(op)
             new = of_files(files, ds, *args) if of_files else _OPS[op](ds, name, *args)
-        # a scan of shuffled rows holds only where its shuffles stand
-        ds = ds if depth and new.top.node.seeded else new
+        ds = new
         beneath.append(ds)
     return ds
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import pipeline
 from pipeline.__main__ import COMMANDS, main
 
 
@@ -14,8 +21,71 @@ def test_without_a_command_all_are_told(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_an_error_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "nowhere.parquet"]) == 1
+    assert main(["inspect", "nowhere.parquet"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
     assert "nowhere.parquet" in err
+
+
+def test_every_command_takes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_json.py").write_text(
+        "from pipeline import Dataset\ndata = Dataset(range(600)).shuffle()\n"
+    )
+    Path("a.jsonl").write_text('{"id": 1}\n{"id": 2}\n')
+    asked = {
+        "audit": ["mine_json:data", "--epochs", "23"],
+        "check": ["mine_json:data"],
+        "convert": ["a.jsonl", "b.parquet", "--workers", "0"],
+        "inspect": ["a.jsonl"],
+        "manifest": ["a.jsonl"],
+        "profile": ["mine_json:data", "--seconds", "0.1"],
+        "verify": ["a.jsonl", "--workers", "0"],
+    }
+    assert asked.keys() == set(COMMANDS)
+    for name, args in asked.items():
+        assert main([name, *args, "--json"]) == 0, name
+        assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_errors_of_others_are_one_line_with_their_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_wrong.py").write_text(
+        "from pipeline import Dataset\n"
+        "def wrong(row):\n    return row['x']\n"
+        "data = Dataset([{}] * 9).map(wrong)\n"
+    )
+    assert main(["profile", "mine_wrong:data"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "KeyError: 'x' (in stage 0: map 'wrong'" in err
+    assert main(["profile", "mine_wrong:data", "--traceback"]) == 2
+    assert "return row['x']" in capsys.readouterr().err
+
+
+def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
+    for k in range(300):
+        (tmp_path / f"{k}.txt").write_text("line\n")
+    command = f"{sys.executable} -m pipeline manifest --check '{tmp_path}/*.txt' | head -n 1"
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_module_called_pipeline_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pipeline.py").write_text("data = 1\n")
+    assert main(["check", "pipeline:data"]) == 2
+    assert "Rename the file" in capsys.readouterr().err
+
+
+def test_tab_offers_public_names_alone() -> None:
+    offered = [name for name in dir(pipeline) if not name.startswith("_")]
+    assert offered == sorted(pipeline.__all__)

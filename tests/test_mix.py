@@ -114,6 +114,7 @@ def test_the_past_of_a_schedule_is_not_edited() -> None:
     Loader(dataset([(0, {"a": 2, "b": 1, "c": 1})]), 8).load_state_dict(state, allow={"schedule.0"})
 
 
+@pytest.mark.filterwarnings("ignore:interleave. datasets '0' and '1' are in the same")
 @pytest.mark.parametrize("join", [concatenate, interleave])
 def test_the_drawn_past_of_a_joined_mix_is_not_edited(join: Callable[..., Dataset]) -> None:
     def joined(weight: int, since: int = 0) -> Dataset:

@@ -15,7 +15,7 @@ from pipeline.nodes.joined import relabelled
 from pipeline.nodes.node import Frontiers, Over, numbered
 from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.reader import Ask, Pending, PieceReader, Spot, check_numbers
-from pipeline.nodes.scope import Path, Stage
+from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.nodes.streamed import Here, Streamed
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.lanes import Cut
@@ -52,7 +52,7 @@ class Blocks(Over, Streamed):
 
     @cached_property
     def counter(self) -> str:
-        return self.transforms[0].kind
+        return self.transforms[0].kind if self.transforms else "mix"
 
     def transformed(self, transform: Transform) -> Streamed:
         return replace(self, transforms=(*self.transforms, transform))
@@ -71,7 +71,9 @@ class Blocks(Over, Streamed):
 
     def rows(self, here: Here, lane: int, number: int) -> Block:
         """Block `number` of a lane, as its rows stand in the mixes above."""
-        at, scope = self._at(lane, number, here.lanes), here.scope
+        return here.lift(self._rows(self._at(lane, number, here.lanes), here.scope))
+
+    def _rows(self, at: At, scope: Scope) -> Block:
         if scope.skipping:
             good, bad = good_rows(self.below, at, scope)
             block = in_order(good) if good or bad else self.below.read(at, scope)
@@ -79,7 +81,23 @@ class Blocks(Over, Streamed):
             block = self.below.read(at, scope)
         for i, transform in enumerate(self.transforms, len(self.below.stages)):
             block = applied(transform, i, block, scope)
-        return here.lift(block)
+        return block
+
+    def failure(self, here: Here, lane: int, number: int) -> Exception | None:
+        """The error that rows of a block are left out for, if all of them are (or the first 64)."""
+        scope, error = here.scope, None
+        if not scope.skipping:
+            return None
+        strict = Scope(replace(scope.part, on_error="raise"), scope.path, scope.order)
+        at = self._at(lane, number, here.lanes)
+        for i in range(min(BLOCK, len(at.index))):
+            try:
+                self._rows(at.take([i]), strict)
+            except Exception as e:
+                error = e
+            else:
+                return None
+        return error
 
     def records(self, here: Here, lane: int, number: int) -> Origin:
         """Provenance of the records beneath a block, by arithmetic."""
@@ -119,6 +137,7 @@ class BlockReader(PieceReader):
     arithmetic = True
 
     def __init__(self, node: Blocks, here: Here, ask: Ask) -> None:
+        self._node, self._here = node, here
         self._ask, self._names = ask, here.scope.path
         self._behind = 0 if self._names else 1  # of many components, kept blocks would be many
         self._cut, self._cycle = node.cut(here.lanes), node.cycle
@@ -174,6 +193,19 @@ class BlockReader(PieceReader):
 
     # ---- pieces
 
+    def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
+        found, after = super().pull(lane, place, epoch, want)
+        if self._here.scope.skipping and want and not found and place == self.turn(place, epoch):
+            # nothing in a whole pass: told apart from one that a filter leaves empty
+            failure = self._node.failure(self._here, lane, place[0])
+            if failure is not None:
+                rows = self._node.length
+                raise StreamEndError(
+                    f"lane {lane} of {self._cut.lanes} gave no row of a pass of {rows}: "
+                    + self._why(lane, failure)
+                ) from failure
+        return found, after
+
     def piece(self, lane: int, at: int, epoch: int) -> Block | None:
         end = self._end(epoch)
         if end is not None and at >= end:
@@ -198,9 +230,41 @@ class BlockReader(PieceReader):
             return 64 + 2 * cut.per_epoch
         return 64 + 2 * (self._cycle // (cut.block * cut.lanes))
 
-    def barren(self, lane: int, pieces: int) -> StreamEndError:
-        return StreamEndError(
+    def barren(self, lane: int, pieces: int, number: int) -> StreamEndError:
+        failure = self._node.failure(self._here, lane, max(0, number - 1))
+        error = StreamEndError(
             f"lane {lane} of {self._cut.lanes} gave no row in {pieces} blocks, more than two "
-            f"epochs of them ({self._cycle} rows an epoch beneath): do the stages drop "
-            "everything, or are there more lanes than rows?"
+            f"epochs of them ({self._cycle} rows an epoch beneath): {self._why(lane, failure)}"
         )
+        error.__cause__ = failure
+        return error
+
+    def _why(self, lane: int, failure: Exception | None) -> str:
+        lanes, rows, what = self._cut.lanes, self._cycle, self._node.counter
+        if failure is not None:
+            return (
+                'on_error("skip") leaves out rows that fail, and all of them do: '
+                f"{type(failure).__name__}: {str(failure)[:200]}. Mend what fails."
+            )
+        if lanes == 1:
+            return f"{what} and what stands on it drop all of them. Let some rows stay."
+        if lanes > rows:
+            return f"there are {lanes} lanes and {rows} rows: take fewer lanes."
+        covered = ", ".join(
+            f"{start}..{stop - 1}"
+            for start, stop in (self._cut.bounds(lane, n) for n in range(min(4, self._shown)))
+            if stop > start
+        )
+        held = f"the blocks of lane {lane} (rows {covered}{', …' if self._shown > 4 else ''})"
+        if self._node.below.varies(values=False) is None:
+            return (
+                f"{held} hold none that stays, in any epoch, as rows are not shuffled. Put "
+                f"shuffle() before {what}, so that each lane has its share, or take fewer lanes."
+            )
+        return (
+            f"{held} hold none that stays: {what} keeps too few rows for {lanes} lanes. Take fewer."
+        )
+
+    @property
+    def _shown(self) -> int:
+        return self._cut.per_epoch if self._cut.period < ENDLESS else 1

@@ -54,7 +54,7 @@ class Cached(Over):
         return {}
 
     def read(self, at: At, scope: Scope) -> Block:
-        return METER.timed(scope.metered("cache"), self._read, at, scope)
+        return METER.timed(scope.cache, self._read, at, scope)
 
     def _read(self, at: At, scope: Scope) -> Block:
         store = self._store(scope)
@@ -76,7 +76,8 @@ class Cached(Over):
 
     def _key(self, path: Path) -> str:
         of = {"seed": str(self.seed), **self.below.fingerprint()}
-        text = json.dumps([_FORMAT, path, sorted(of.items())])
+        # before pins held the path, rows beneath one were others in a join
+        text = json.dumps([_FORMAT + self.pinned_orders, path, sorted(of.items())])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
     def lines(self) -> list[str]:

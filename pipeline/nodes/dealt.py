@@ -342,7 +342,8 @@ class DealtReader:
     def _barren(self, lane: int, what: str, passes: int) -> StreamEndError:
         return StreamEndError(
             f"mix: lane {lane} of {self._lanes} got no row of {what} in {passes} passes over it: "
-            "do its stages drop everything, or are there more lanes than rows?"
+            "that lane's blocks hold none that stays. Put shuffle() before what filters it, so "
+            "that each lane has its share, take fewer lanes, or let more rows stay."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,12 +41,6 @@ class Joined(Node):
                     f"{self.kind} needs rows by position, but {part.counting} of "
                     f"dataset {name!r} counts rows as they come. Move it after the {self.kind}."
                 )
-            if part.node.seeded:
-                raise ChainError(
-                    f"{self.kind}: dataset {name!r} uses a scan of shuffled rows, and its shuffles "
-                    f"would differ as a part of the {self.kind}. Scan beneath them, or scan the "
-                    f"{self.kind}."
-                )
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
@@ -62,7 +56,13 @@ class Joined(Node):
 
     def fingerprint(self) -> dict[str, str]:
         parts = {f"{n}.{k}": v for n, p in self.parts.items() for k, v in p.fingerprint().items()}
-        return {"root": f"{self.kind} {' '.join(self.parts)}", **parts}
+        # other rows than before pins held the path: what was saved or scanned then is refused
+        orders = {"orders": "pinned"} if self.pinned_orders else {}
+        return {"root": f"{self.kind} {' '.join(self.parts)}", **orders, **parts}
+
+    def orders(self, scope: Scope) -> Iterator[tuple[object, ...]]:
+        for name, part in self.parts.items():
+            yield from part.node.orders(scope.inside(part, name))
 
     def varies(self, pinned: bool = False, values: bool = True) -> str | None:
         found = (part.node.varies(pinned, values) for part in self.parts.values())
@@ -117,7 +117,7 @@ class Gathered(Joined):
         def read() -> Block:
             return self._gathered(at, scope, lambda part: part.read, Block.concat)
 
-        return METER.timed(scope.metered("source"), read)
+        return METER.timed(scope.source, read)
 
     def origin(self, at: At, scope: Scope) -> Origin:
         return self._gathered(at, scope, lambda part: part.origin, Origin.concat)

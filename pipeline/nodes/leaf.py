@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.block import Block, Columns, Int64s, Origin
+from pipeline.block import Block, Int64s, Origin
 from pipeline.errors import SourceError
 from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
+from pipeline.sources.answers import records_of
 from pipeline.types import At, Component, Source
 
 
@@ -28,6 +29,10 @@ class Leaf(Node):
     def length(self) -> int:
         return len(self.source)
 
+    @cached_property
+    def unchanged(self) -> Source | None:
+        return self.source
+
     def components(self, path: Path) -> tuple[Component, ...]:
         return (Component(path, self.source),)
 
@@ -37,7 +42,7 @@ class Leaf(Node):
         return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
     def read(self, at: At, scope: Scope) -> Block:
-        return METER.timed(scope.metered("source"), self._read, at)
+        return METER.timed(scope.source, self._read, at)
 
     def _read(self, at: At) -> Block:
         try:
@@ -49,12 +54,7 @@ class Leaf(Node):
                 f"in source {type(self.source).__name__}, records {some}, epochs {epochs}"
             )
             raise
-        if len(values) != len(at.index):
-            raise SourceError(
-                f"{type(self.source).__name__}.read gave {len(values)} records for "
-                f"{len(at.index)} indices. A source must return one record an index."
-            )
-        values = values if isinstance(values, Columns) else list(values)
+        values = records_of(values, len(at.index), type(self.source).__name__)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
 
     def origin(self, at: At, scope: Scope) -> Origin:

@@ -20,15 +20,20 @@ class Mapped(Over):
     transform: Transform
 
     @cached_property
+    def _number(self) -> int:
+        return len(self.below.stages)
+
+    @cached_property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.below.stages, self.transform)
 
     def fingerprint(self) -> dict[str, str]:
-        return {**self.below.fingerprint(), **numbered([self.transform], len(self.below.stages))}
+        return {**self.below.fingerprint(), **numbered([self.transform], self._number)}
 
     def read(self, at: At, scope: Scope) -> Block:
         block = self.below.read(at, scope)
-        known, name = scope.site(len(self.below.stages), self.transform)
+        found = scope.sites.get(self._number) or scope.site(self._number, self.transform)
+        known, name = found
         site = Site(known.seed, known.path, known.components, known.stage, at.index)
         return METER.timed(name, patiently, self.transform.apply, block, site)
 

@@ -6,7 +6,7 @@ A node that stands on one other writes only what it changes; `Over` hands on all
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pipeline.errors import ChainError
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.sampling.order import Order
 from pipeline.sampling.schedule import Schedule
-from pipeline.types import ENDLESS, At, Component
+from pipeline.types import ENDLESS, At, Component, Source
 
 if TYPE_CHECKING:
     from pipeline.nodes.part import Part
@@ -78,6 +78,11 @@ class Node:
     def components(self, path: Path) -> tuple[Component, ...]:
         """The sources, with the names that lead to them."""
         raise NotImplementedError
+
+    @cached_property
+    def unchanged(self) -> Source | None:
+        """The source whose records rows are, in any order but as they are; None if they differ."""
+        return None
 
     def fingerprint(self) -> dict[str, str]:
         """What the data depends on, by name."""
@@ -167,10 +172,23 @@ class Node:
             "Chunk-shuffle each of them first; above, use shuffle(window=) or shuffle()."
         )
 
+    def orders(self, scope: Scope) -> Iterator[tuple[object, ...]]:
+        """What each random order beneath is drawn from, and the order itself, from the top down."""
+        return iter(())
+
     @cached_property
-    def seeded(self) -> bool:
-        """Whether a scan of shuffled rows ties it to its place: shuffles differ by path."""
-        return any(part.node.seeded for part in self.parts.values())
+    def random_orders(self) -> bool:
+        """Whether some order beneath is random."""
+        return any(part.node.random_orders for part in self.parts.values())
+
+    @cached_property
+    def pinned_orders(self) -> bool:
+        """Whether random orders beneath are those that their dataset has outside of any join."""
+        return any(part.node.pinned_orders for part in self.parts.values())
+
+    def pin_path(self, over: Node) -> Node:
+        """The tree with the orders from one of its nodes on pinned to those it has alone."""
+        return Pinned(self)
 
     # ---- how far it was drawn
 
@@ -204,6 +222,10 @@ class Over(Node):
     """A node on another one: it answers as that does, but for what the subclass says."""
 
     below: Node
+
+    def under(self, scope: Scope) -> Scope:
+        """The scope of what lies beneath."""
+        return scope
 
     @cached_property
     def length(self) -> int:
@@ -252,13 +274,13 @@ class Over(Node):
         return self.below.counter
 
     def read(self, at: At, scope: Scope) -> Block:
-        return self.below.read(at, scope)
+        return self.below.read(at, self.under(scope))
 
     def origin(self, at: At, scope: Scope) -> Origin:
-        return self.below.origin(at, scope)
+        return self.below.origin(at, self.under(scope))
 
     def descend(self, at: At, scope: Scope, to: Node) -> At:
-        return at if self is to else self.below.descend(at, scope, to)
+        return at if self is to else self.below.descend(at, self.under(scope), to)
 
     def moved(self, over: Node) -> Order | None:
         return None if self is over else self.below.moved(over)
@@ -268,10 +290,10 @@ class Over(Node):
         return self.below.horizon
 
     def ahead(self, at: At, scope: Scope) -> None:
-        self.below.ahead(at, scope)
+        self.below.ahead(at, self.under(scope))
 
     def positions(self, spans: list[Span], order: int, low: int, high: int, scope: Scope) -> Int64s:
-        return self.below.positions(spans, order, low, high, scope)
+        return self.below.positions(spans, order, low, high, self.under(scope))
 
     def varies(self, pinned: bool = False, values: bool = True) -> str | None:
         return self.below.varies(pinned, values)
@@ -279,9 +301,21 @@ class Over(Node):
     def chunks(self, own: bool) -> Int64s | None:
         return self.below.chunks(own)
 
+    def orders(self, scope: Scope) -> Iterator[tuple[object, ...]]:
+        return self.below.orders(self.under(scope))
+
     @cached_property
-    def seeded(self) -> bool:
-        return self.below.seeded
+    def random_orders(self) -> bool:
+        return self.below.random_orders
+
+    @cached_property
+    def pinned_orders(self) -> bool:
+        return self.below.pinned_orders
+
+    def pin_path(self, over: Node) -> Node:
+        if self is over:
+            return Pinned(self)
+        return replace(self, below=self.below.pin_path(over))
 
     def touched(self, rows: int, head: str) -> Frontiers:
         return self.below.touched(rows, head)
@@ -291,6 +325,21 @@ class Over(Node):
 
     def relatives(self, rows: Int64s, seed: int, attempt: int) -> Int64s | None:
         return self.below.relatives(rows, seed, attempt)
+
+
+@dataclass(frozen=True, eq=False)
+class Pinned(Over):
+    """The dataset beneath with the orders that it has alone, whatever joins it is put into.
+
+    What a scan found out of its rows, by position, then stays true.
+    """
+
+    def under(self, scope: Scope) -> Scope:
+        return scope.pinned
+
+    @cached_property
+    def pinned_orders(self) -> bool:
+        return self.below.random_orders
 
 
 def numbered(stages: Sequence[Stage], first: int = 0) -> dict[str, str]:

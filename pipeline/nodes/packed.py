@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +110,8 @@ class Packed(Node):
     def varies(self, pinned: bool = False, values: bool = True) -> str | None:
         return self.documents.node.varies(pinned, values)
 
-    @cached_property
-    def seeded(self) -> bool:
-        # whether the number of rows holds only for the shuffles of this very place
-        above = self.documents.node.stages[len(self._scanned.stages) :]
-        mixed = any(stage.random for stage in above)
-        chosen = any(stage.kind in ("slice", "select") for stage in above)
-        own = mixed and (chosen or not self.pack.end_to_end)
-        return own or self.documents.node.seeded
+    def orders(self, scope: Scope) -> Iterator[tuple[object, ...]]:
+        return self.documents.node.orders(scope.inside(self.documents))
 
     def touched(self, rows: int, head: str) -> Frontiers:
         # the number of rows follows from the lengths of all documents: none may change
@@ -135,7 +129,7 @@ class Packed(Node):
         return self._plan.holding(documents, (order, inside.order), sizes)
 
     def read(self, at: At, scope: Scope) -> Block:
-        return METER.timed(scope.metered("source"), self._read, at, scope)
+        return METER.timed(scope.source, self._read, at, scope)
 
     def _read(self, at: At, scope: Scope) -> Block:
         groups = self._groups(at, scope.inside(self.documents))
@@ -198,6 +192,18 @@ class Packed(Node):
 
     def _own(self, sizes: Int64s) -> Int64s:
         return sizes[:, 0] - (self.pack.with_marks(np.ones_like(sizes)) - 1)[:, 0] * sizes.any(1)
+
+
+def documents_of(part: Part, pack: Pack, lengths: Scanned) -> Part:
+    """A part as the documents of `Packed`: lengths stay those scanned, whatever it is joined to.
+
+    Raises:
+        ScanError: the scan is of another dataset.
+    """
+    _ = _columns(lengths, pack)
+    # laid end to end, all documents fill the same rows in any order; in blocks, in one alone
+    scanned = part.scanned(lengths, "pack") if pack.end_to_end else part.node
+    return replace(part, node=part.node.pin_path(scanned), lanes=1, on_error="raise")
 
 
 def _columns(lengths: Any, pack: Pack) -> list[Scanned]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import LRU
 from pipeline.transforms.packers import Layout
 
 CHUNK = 128  # documents between two sums that are kept: 8 bytes for 128 documents
@@ -77,7 +77,7 @@ class EndToEnd:
 
     def __init__(self, n: int, limit: int, sizes: Sizes) -> None:
         self._n, self._limit, self.counts = n, limit, None
-        self._sums = Latest[Any, Int64s](EPOCHS)
+        self._sums = LRU[Any, Int64s](EPOCHS)
         self._total = int(self._summed(sizes)[-1])
         self.rows = -(-self._total // limit)
 
@@ -146,7 +146,7 @@ class Blocks:
     ) -> None:
         self._n, self._lay = n, lay
         self._blocks = -(-n // block)
-        self._kept = Latest[int, Layout](BLOCKS)
+        self._kept = LRU[int, Layout](BLOCKS)
         if counts is None:
             laid = (self._layout(b, sizes).rows for b in range(self._blocks))
             counts = np.fromiter(laid, np.int64, self._blocks)

@@ -142,8 +142,8 @@ class PieceReader:
         ...
 
     @abstractmethod
-    def barren(self, lane: int, pieces: int) -> StreamEndError:
-        """The error for a lane that gave no row in so many pieces."""
+    def barren(self, lane: int, pieces: int, at: Any) -> StreamEndError:
+        """The error for a lane that gave no row in so many pieces before the one at `at`."""
         ...
 
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
@@ -159,7 +159,7 @@ class PieceReader:
             if offset == len(block):
                 at, offset = self.after(lane, at), 0
             if empty > self.most_empty:
-                raise self.barren(lane, empty)
+                raise self.barren(lane, empty, at)
         return found, (at, offset)
 
     def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:

@@ -161,7 +161,7 @@ class UnitReader(PieceReader):
     def most_empty(self) -> int:
         return 64 + 2 * self.cycle // self._node.block
 
-    def barren(self, lane: int, pieces: int) -> StreamEndError:
+    def barren(self, lane: int, pieces: int, at: Place) -> StreamEndError:
         return StreamEndError(
             f"lane {lane} of {self._here.lanes} gave no row in {pieces} times {self._node.block} "
             "rows of the mix: do the stages above it drop everything?"

@@ -51,7 +51,7 @@ class Zipped(Joined):
         return Origin.side_by_side([self.relabelled(n, origin) for n, origin in origins.items()])
 
     def read(self, at: At, scope: Scope) -> Block:
-        return METER.timed(scope.metered("source"), self._read, at, scope)
+        return METER.timed(scope.source, self._read, at, scope)
 
     def _read(self, at: At, scope: Scope) -> Block:
         blocks = {n: part.read(at, scope.inside(part, n)) for n, part in self.parts.items()}

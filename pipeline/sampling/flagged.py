@@ -39,6 +39,7 @@ class Flagged(Order):
     code: str = field(init=False, repr=False)
     counts: Int64s = field(init=False, repr=False, compare=False)
     kind = "filter"
+    pins_path = True
 
     def __post_init__(self) -> None:
         dtype = self.flags.dtype
@@ -54,11 +55,6 @@ class Flagged(Order):
             per.append(np.add.reduceat(found, np.arange(0, len(found), WIDTH), dtype=np.int64))
         object.__setattr__(self, "code", digest.hexdigest())
         object.__setattr__(self, "counts", np.cumsum(np.concatenate(per)))
-
-    @property
-    def seeded(self) -> bool:
-        """Whether it holds only for the shuffles of this very place: those beneath were scanned."""
-        return any(k.rpartition(".")[2] == "seed" for k in self.flags.fingerprint())
 
     def __reduce__(self) -> Any:
         return Flagged, (self.flags, self.name)

@@ -27,6 +27,8 @@ class Order:
         kind, name: for messages; those of random orders tell their randomness apart.
         random: whether the order is drawn from a seed.
         pins: whether all epochs above have the order of epoch 0 beneath.
+        pins_path: whether orders beneath are those that the dataset beneath has alone, whatever
+            joins it is put into.
         keeps_rows: whether row r of the stream above is row r of the stream beneath.
     """
 
@@ -36,6 +38,7 @@ class Order:
     name: str = ""
     random: bool = False
     pins: bool = False
+    pins_path: bool = False
     keeps_rows: bool = False
 
     @property
@@ -43,10 +46,9 @@ class Order:
         """Whether each epoch has an order of its own."""
         return self.random
 
-    @property
-    def seeded(self) -> bool:
-        """Whether it holds only for the shuffles of this very place."""
-        return False
+    def drawn(self, n: int, site: Site) -> tuple[object, ...] | None:
+        """What a random order of n rows is drawn from; those of equal ones are the same."""
+        return None
 
     def length(self, n: int) -> int:
         """Rows an epoch above n rows an epoch."""

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
+from pipeline.sources.complaints import parsed_json, parsing
+from pipeline.sources.storage.arrays import load_npy
 
 HEADER = "scan.json"
 VERSION = 1
@@ -24,7 +26,7 @@ _AGAIN = "Delete the folder and scan again."
 @final
 @dataclass(frozen=True)
 class Scanned:
-    """One value for each record of the dataset scanned, by position; memory-mapped, pickles small.
+    """One value for each record of the dataset scanned, by position; it pickles small.
 
     `scan` makes it; `Scanned(path)` opens one that it made. `ds.filter(flags)` and
     `ds.pack(…, lengths=…)` take it.
@@ -97,7 +99,7 @@ class Scanned:
         """The column `[records]`, or a dict of columns where the function returned one."""
         if self.is_named:
             return {name: replace(self, column=name).values for name in self._columns}
-        return self.at(np.arange(len(self))) if self.is_flags_of_bounds else self._one("values")
+        return self._tested(np.asarray(self._one("values")))
 
     @property
     def is_named(self) -> bool:
@@ -131,7 +133,8 @@ class Scanned:
         whole = len(column) // width
         found = np.zeros((len(numbers), width), self.dtype)
         inside = numbers < whole
-        found[inside] = self._tested(column[: whole * width].reshape(whole, width)[numbers[inside]])
+        rows = column[: whole * width] if isinstance(column, np.ndarray) else column
+        found[inside] = self._tested(rows.reshape(whole, width)[numbers[inside]])
         rest = column[whole * width :]
         found[~inside, : len(rest)] = self._tested(rest)
         return found
@@ -146,13 +149,13 @@ class Scanned:
             flags &= found <= self.most
         return flags
 
-    def _one(self, what: str) -> NDArray[Any]:
+    def _one(self, what: str) -> Any:
         if self.is_named:
             raise ScanError(
                 f"the scan at {self.path} has the columns {self._columns}, {what} wants one: "
                 f"choose it by scanned[{self._columns[0]!r}]"
             )
-        return self._mapped
+        return self._array
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -169,13 +172,10 @@ class Scanned:
         return header
 
     @cached_property
-    def _mapped(self) -> NDArray[Any]:
+    def _array(self) -> Any:
         i = 0 if self.column is None else self._columns.index(self.column)
         path = column_path(self.path, i)
-        try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as e:
-            raise ScanError(f"the scan's column {path} cannot be read: {e}. {_AGAIN}") from e
+        found = load_npy(path, ScanError, _AGAIN)
         if found.shape != (len(self),):
             raise ScanError(
                 f"the scan's column {path} has shape {found.shape}, not ({len(self)},). {_AGAIN}"
@@ -202,19 +202,30 @@ def read_header(folder: str) -> dict[str, Any] | None:
     """
     path = os.path.join(folder, HEADER)
     try:
-        header = json.loads(Path(path).read_text())
-        version = header["version"]
-        parts = header["rows"], header["named"], header["digest"], header["of"].items()
-        whole = bool(parts) and all("name" in c for c in header["columns"])
+        header = parsed_json(Path(path).read_bytes(), path, ScanError, _AGAIN)
     except FileNotFoundError:
         return None
     except NotADirectoryError as e:
         raise ScanError(f"{folder} is a file, a scan is a folder: give another path=") from e
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ScanError(f"{path} is no header of a scan ({e!r}). {_AGAIN}") from e
+    except OSError as e:
+        raise ScanError(f"{path} cannot be read: {e}. Correct the path or its rights.") from e
+    with parsing(path, error=ScanError, remedy=_AGAIN):
+        version, whole = header["version"], _is_header(header)
     if version != VERSION or not whole:
         raise ScanError(f"{path} has version {version}, this Lockstep reads {VERSION}. {_AGAIN}")
     return header
+
+
+def _is_header(header: Any) -> bool:
+    columns = [(c["name"], np.dtype(c["dtype"])) for c in header["columns"]]
+    texts = [*header["of"].keys(), *header["of"].values(), header["digest"], *dict(columns)]
+    return (
+        bool(columns)
+        and all(isinstance(text, str) for text in texts)
+        and type(header["rows"]) is int
+        and header["rows"] >= 0
+        and type(header["named"]) is bool
+    )
 
 
 def differences(was: Mapping[str, str], now: Mapping[str, str]) -> str:

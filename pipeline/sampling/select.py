@@ -27,6 +27,7 @@ class Select(Order):
     kind = "select"
     name = "select"
     pins = True
+    pins_path = True
 
     def length(self, n: int) -> int:
         return len(self.positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -35,16 +36,21 @@ class Reach(Protocol):
         ...
 
 
+@lru_cache(256)  # the epochs that batches of many datasets are in
+def _everywhere(n: int, names: tuple[Name, ...]) -> Permutation:
+    return Permutation(n, derive_seed(*names))
+
+
 @dataclass(frozen=True, slots=True)
 class Everywhere:
     """Any row may stand anywhere."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        return Permutation(n, derive_seed(*names))(index)
+        return _everywhere(n, names)(index)
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         """At which positions `rows` stand."""
-        return Permutation(n, derive_seed(*names)).inverse(rows)
+        return _everywhere(n, names).inverse(rows)
 
     def __str__(self) -> str:
         return ""
@@ -111,11 +117,19 @@ class Shuffle(Order):
         return not self.reshuffle
 
     @property
+    def pins_path(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.reshuffle
+
+    @property
     def reshuffles(self) -> bool:
         return self.reshuffle
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
+        if len(order) and order[0] == order[-1] and (order == order[0]).all():
+            # nearly always: a batch lies in one epoch
+            names = self._names(int(order[0]), site)
+            return At(at.epoch, order, self.reach.place(at.index, n, names))
         index = np.empty_like(at.index)
         for epoch, here in grouped(order):
             names = self._names(epoch, site)
@@ -125,6 +139,10 @@ class Shuffle(Order):
     def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
         """At which positions the rows `index` beneath stand in one epoch's order."""
         return self.reach.back(index, n, self._names(order if self.reshuffle else 0, site))
+
+    def drawn(self, n: int, site: Site) -> tuple[object, ...] | None:
+        # the first epoch's names, less the epoch: alike in all or in none
+        return *self._names(0, site), n, str(self.reach)
 
     def _names(self, epoch: int, site: Site) -> tuple[Name, ...]:
         seed = site.seed if self.seed is None else self.seed

@@ -28,6 +28,7 @@ class Slice(Order):
     kind = "slice"
     name = "slice"
     pins = True
+    pins_path = True
 
     def length(self, n: int) -> int:
         return self.count

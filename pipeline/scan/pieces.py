@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanError
 from pipeline.sampling.scanned import HEADER, VERSION, column_path
+from pipeline.sources.storage.arrays import load_arrays, save_arrays
 from pipeline.sources.storage.atomic import written_whole
 from pipeline.transforms.measure import BARE, joined
 
@@ -47,21 +47,13 @@ class Pieces:
 
     def read(self, i: int) -> Values | None:
         """Piece i, or None where it is yet to be made."""
-        try:
-            with open(self._path(i), "rb") as f, np.load(f, allow_pickle=False) as found:
-                names = found["names"].tolist()
-                part = {name: found[f"arr_{k}"] for k, name in enumerate(names)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
         n = self.bounds[i + 1] - self.bounds[i]
-        return part if part and all(len(a) == n for a in part.values()) else None
+        part = load_arrays(self._path(i), self._facts(i))
+        return part if part and all(a.shape == (n,) for a in part.values()) else None
 
     def write(self, i: int, part: Values) -> None:
         """Keep piece i, whatever happens from here on."""
-        # columns by position, so that any name will do
-        names = np.array(list(part))
-        with self._written(self._path(i)) as f:
-            np.savez(f, *part.values(), names=names)
+        save_arrays(self._path(i), part, self._facts(i), durable=True)
 
     def finish(self, of: dict[str, str]) -> None:
         """Make the columns, then the header that says that they are whole."""
@@ -96,7 +88,10 @@ class Pieces:
                 f.write(self._again(piece)[name].astype(dtype).tobytes())
 
     def _path(self, i: int) -> str:
-        return os.path.join(self._here, f"{i:04}.npz")
+        return os.path.join(self._here, f"{i:04}.arrays")
+
+    def _facts(self, i: int) -> dict[str, Any]:
+        return {"scan": self._digest, "piece": i, "of": len(self)}
 
     def _written(self, path: str) -> AbstractContextManager[IO[bytes]]:
         # drafts lie among the pieces, which are put away in the end

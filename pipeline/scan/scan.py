@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +23,7 @@ from pipeline.nodes import Part
 from pipeline.sampling.scanned import Scanned, differences, key_digest, read_header
 from pipeline.scan.pieces import Pieces, Values, end_to_end
 from pipeline.scan.progress import progress as shown
+from pipeline.sources import MemorySource, SequenceSource
 from pipeline.transforms import Measure, code_name
 from pipeline.types import ENDLESS, At, where
 from pipeline.workers import Workers, budget, chosen
@@ -48,21 +53,22 @@ def scan(
         f: a pure function of a row that returns a bool, a whole number or a float, or a dict of
             them. Of a row that `on_error("skip")` leaves out, the value is False, 0 or NaN.
         path: the folder to keep it in; by default one named after f and what it is of, beside the
-            files of the dataset. Several processes may make it together.
+            files of the dataset. Several processes may make it together. A scan of rows in memory
+            needs none: it is kept until the process ends.
         workers: who evaluates, as in a Loader.
         progress: show how far it is: a bar on a terminal, else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.
 
     Returns:
-        What was found, memory-mapped: `.values` are `[records]`.
+        What was found: `.values` are `[records]`.
 
     Raises:
-        ChainError: rows of the dataset have no lasting positions, or no files and no path is given.
+        ChainError: rows of the dataset have no lasting positions, or lie in no local files and no
+            path is given.
         ScanError: path holds a scan of another dataset or function, or f returned something else.
 
-    >>> import tempfile
     >>> ds = Dataset(["to", "be", "", "or"], seed=1)
-    >>> full = scan(ds, lambda text: len(text) > 0, path=tempfile.mkdtemp(), workers=0)
+    >>> full = scan(ds, lambda text: len(text) > 0, workers=0)
     >>> kept = ds.filter(full).shuffle()
     >>> len(kept), sorted(kept)
     (3, ['be', 'or', 'to'])
@@ -123,13 +129,23 @@ def _finished(folder: str, of: dict[str, str]) -> bool:
 def _beside(dataset: Dataset, name: str) -> str:
     source = dataset.components[0].source
     file, _ = where(source, 0)
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
+    if isinstance(source, MemorySource | SequenceSource):
+        return os.path.join(_until_exit(os.getpid()), f"{plain}.scan")
     if not os.path.isfile(file):
         raise ChainError(
             f"a scan is kept beside the data, but the records of {type(source).__name__} lie in no "
             "file here: give path="
         )
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
     return os.path.join(os.path.dirname(os.path.abspath(file)), f"{plain}.scan")
+
+
+@lru_cache(1)
+def _until_exit(pid: int) -> str:
+    # a folder of this process; a fork has one of its own, and removes no other's
+    folder = tempfile.mkdtemp(prefix="lockstep-scan-")
+    atexit.register(lambda: os.getpid() == pid and shutil.rmtree(folder, ignore_errors=True))
+    return folder
 
 
 def _make(pieces: Pieces, chain: Part, stage: Measure, who: Workers, show: bool) -> None:

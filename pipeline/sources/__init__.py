@@ -1,4 +1,7 @@
-"""Where records live: one file a format."""
+"""Where records live: one file a format.
+
+Begin with file_source.py (what sources of files share) and formats.py (which source reads what).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.token_documents import TokenDocumentSource
 from pipeline.sources.tokens import TokenSource
 from pipeline.sources.webdataset import WebDatasetSource
+from pipeline.sources.whole_files import FilesSource
 from pipeline.sources.windows import WindowSource
 
 __all__ = [
@@ -24,6 +28,7 @@ __all__ = [
     "ArrayRecordSource",
     "ArrowIpcSource",
     "BagzSource",
+    "FilesSource",
     "JsonLinesSource",
     "LinesSource",
     "MegatronSource",

@@ -1,4 +1,4 @@
-"""Where records live: ArrayRecord files, one or many, at random."""
+"""ArrayRecord files, one or many, read at random."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.riegeli.layout import layouts
 from pipeline.sources.riegeli.reading import Reading
-from pipeline.sources.riegeli.shards import opened
-from pipeline.sources.storage.files import Files, Paths
+from pipeline.sources.riegeli.shards import Verify, opened
+from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.storage import Storage
 
 
-class ArrayRecordSource:
+class ArrayRecordSource(FileSource):
     """Records of ArrayRecord files, as bytes; files end to end in the order given.
 
-    The files' indexes are read at once, their records when asked for: all records of one call are
-    fetched together, from any number of files, and taken apart by arithmetic on arrays, so that
-    `read` of many is far cheaper than many of one. Threads share a source; pickles carry paths and
-    counts. Write files with `group_size:1` for random access: a record costs its whole group. Files
-    written with `transpose` go through the array_record package, remote ones as a local copy.
+    Local files go through the array_record package's reader, which checks every checksum. Of URLs
+    only the bytes of the wanted groups are fetched, all of one call together; their sizes are
+    checked, their checksums are not. Remote files written with `transpose` are copied to the cache
+    and read there. Threads share a source; pickles carry paths and counts. Write files with
+    `group_size:1` for random access, as a record costs its whole group.
 
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         storage: how URLs are reached.
-        verify: check the checksums of what is read, not its sizes only. It finds any flipped bit,
-            and takes about 10 µs a kilobyte where many records are read at once, more where few.
+        verify: check remote files too. Each is copied whole to the cache first.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
@@ -46,19 +46,14 @@ class ArrayRecordSource:
     [b'or', b'to', b'or']
     """
 
+    _identity = ("array_record",)
+
     def __init__(
         self, paths: Paths, *, storage: Storage | None = None, verify: bool = False
     ) -> None:
-        self._verify = verify
-        self._files, shards = opened(paths, storage, verify)
-        self._reading = Reading(self._files, shards, verify)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        files = self._files.paths
-        return f"ArrayRecordSource({len(files)} files from {files[0]!r}, {len(self)} records)"
+        self._verify: Verify = "cache" if verify else ""
+        self._files, shards = opened(paths, storage, self._verify)
+        self._reading = Reading(self._files, shards, self._verify)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self._files, "verify": self._verify}
@@ -82,28 +77,19 @@ class ArrayRecordSource:
         unique, back = np.unique(wanted, return_inverse=True)
         return self._reading.read(unique)[back].tolist()
 
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
     def verifying(self) -> ArrayRecordSource:
-        """The same records, their checksums checked."""
+        """The same records, their checksums checked: remote files as temporary local copies."""
         same = copy(self)
-        same.__setstate__({"files": self._files, "verify": True})
+        same.__setstate__({"files": self._files, "verify": "scratch"})
         return same
 
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._files.where(indices)
-
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends: it survives a move elsewhere."""
-        return self._files.fingerprint("array_record")
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[k + 1]: runs of whole groups in one file, each of at most 256 KiB or one group."""
+        return self._runs
 
     @cached_property
-    def chunk_bounds(self) -> Int64s:
-        """int64[k + 1]: runs of whole groups, at most 256 KiB or one group each, in one file."""
+    def _runs(self) -> Int64s:
         bounds = self._files.bounds
         spans = zip(bounds[:-1].tolist(), bounds[1:].tolist(), self._files.more, strict=True)
         parts = [np.arange(start, stop, run) for start, stop, run in spans]
@@ -127,7 +113,7 @@ class ArrayRecordSource:
         >>> facts["records"], facts["group_size"], facts["codec"], facts["advice"]
         (3, 3, 'snappy', ['3 records a group: a record read alone costs its whole group'])
         """
-        return layouts(self._files, self._verify)
+        return layouts(self._files)
 
     def close(self) -> None:
         """Close all files; reading opens them again."""

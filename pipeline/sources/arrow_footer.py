@@ -1,4 +1,9 @@
-"""What the end of an Arrow IPC file says: where its record batches lie, and their rows."""
+"""Where the record batches of an Arrow IPC file or stream lie, and how many rows each has.
+
+A file says so in its footer. A stream has none: its messages are walked, one after another.
+pyarrow tells neither offsets nor rows without decoding each batch, so a few fields of its
+flatbuffers are read here.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +15,31 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.complaints import unreadable
-from pipeline.sources.storage.ranges import Span
+from pipeline.sources.complaints import parsing, unreadable
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 _MAGIC, _FEATHER_1 = b"ARROW1", b"FEA1"
+_CONTINUED = b"\xff\xff\xff\xff"
+_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _TAIL = 64 << 10
 _BLOCK = np.dtype([("at", "<i8"), ("message", "<i4"), ("padding", "<i4"), ("body", "<i8")])
 Fetch = Callable[[Sequence[tuple[Stat, Span]]], Sequence[bytes]]
 
 
 class Footer(NamedTuple):
-    """Where an IPC file's parts lie.
+    """Where the parts of an IPC file or stream lie.
 
     Attributes:
-        span: the footer itself, to the end of the file.
-        digest: of its bytes.
-        dictionaries: int64[d, 3], of each block that every batch may need: its first byte, bytes of
-            its message, bytes of the buffers which that describes.
+        span: bytes of a file's footer, to the end of the file; of a stream's schema.
+        digest: of these bytes.
+        dictionaries: int64[d, 3], of each dictionary: its first byte, bytes of its message, bytes
+            of the buffers which that describes.
         batches: int64[b, 3], the same of each record batch, in order.
         rows: int64[b], of each batch.
         codecs: what buffers are compressed with; none if nothing is.
+        ids: of a stream's dictionaries, the id of each, and whether it only adds to what is there.
+            None for a file, all of whose dictionaries hold for all of its batches.
     """
 
     span: Span
@@ -39,22 +48,45 @@ class Footer(NamedTuple):
     batches: Int64s
     rows: Int64s
     codecs: tuple[str, ...]
+    ids: tuple[tuple[int, bool], ...] | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        return self.ids is not None
 
     def block(self, batch: int) -> Span:
         """Where a record batch lies."""
-        start, message, body = self.batches[batch].tolist()
-        return start, start + message + body
+        return _block_span(self.batches[batch])
 
     def common(self) -> list[Span]:
-        """What reading any batch takes besides it."""
-        return [(a, a + m + b) for a, m, b in self.dictionaries.tolist()] + [self.span]
+        """What is read once, before any batch."""
+        return sorted([*map(_block_span, self.dictionaries), self.span])
+
+    def before(self, batch: int) -> list[Span]:
+        """The parts of a stream that decoding a batch takes before the batch itself."""
+        start, _ = self.block(batch)
+        spans: list[Span] = []
+        replaced: set[int] = set()
+        for block, (name, adds) in zip(
+            self.dictionaries[::-1], (self.ids or ())[::-1], strict=True
+        ):
+            if block[0] < start and name not in replaced:
+                spans.append(_block_span(block))
+                if not adds:
+                    replaced.add(name)
+        return [self.span, *spans[::-1]]
+
+
+def _block_span(block: Int64s) -> Span:
+    start, message, body = block.tolist()
+    return start, start + message + body
 
 
 def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
     """The footer of each file: reads of all ends, of long footers, and of all batches' metadata.
 
     Raises:
-        SourceError: a file is no Arrow IPC file.
+        SourceError: a file is neither an Arrow IPC file nor a stream.
     """
     spans = [(max(0, stat.size - _TAIL), stat.size) for stat in stats]
     ends = list(fetch(list(zip(stats, spans, strict=True))))
@@ -64,36 +96,105 @@ def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
     for i, end in zip(long, more, strict=True):
         ends[i] = end
     for stat, end, length in zip(stats, ends, lengths, strict=True):
-        yield _footer(stat, end[-length:], fetch)
+        with parsing(stat.path):
+            yield _footer(stat, end[-length:], fetch) if length else _walked(stat, fetch)
 
 
 def _length(stat: Stat, end: bytes) -> int:
-    # of the footer with its length and magic behind it
+    # bytes of the footer with its length and the magic behind it; 0 of what may be a stream
     if end[-4:] == _FEATHER_1:
         raise unreadable(stat.path, "it is Feather version 1; version 2 is Arrow IPC")
-    length = int.from_bytes(end[-10:-6], "little") + 10
-    if end[-6:] != _MAGIC or length > stat.size:
-        raise unreadable(
-            stat.path, "it does not end as an Arrow IPC file does (a stream, or cut short?)"
-        )
+    if end[-6:] != _MAGIC:
+        return 0
+    length = int.from_bytes(end[-10:-6], "little", signed=True) + 10
+    if not 10 < length <= stat.size:
+        raise unreadable(stat.path, f"its footer is said to have {length} bytes")
     return length
 
 
 def _footer(stat: Stat, end: bytes, fetch: Fetch) -> Footer:
     start = stat.size - len(end)
-    try:
-        root = _Table.root(end)
-        dictionaries, batches = (_checked(root.blocks(number), start) for number in (2, 3))
-        messages = fetch([(stat, (at, at + message)) for at, message, _ in batches.tolist()])
-        headers = [_header(message) for message in messages]
-        rows = np.array([header.int64(0) for header in headers], np.int64)
-        if len(rows) and rows.min() < 0:
-            raise ValueError(f"a batch of {rows.min()} rows")
-        codecs = {_codec(header) for header in headers} - {""}
-    except (struct.error, ValueError, IndexError) as e:
-        raise unreadable(stat.path, f"its footer is damaged ({e})") from e
-    span, known = (start, stat.size), digest(end)
-    return Footer(span, known, dictionaries, batches, rows, tuple(sorted(codecs)))
+    root = _Table.root(end)
+    dictionaries, batches = (_checked(root.blocks(number), start) for number in (2, 3))
+    messages = fetch([(stat, (at, at + message)) for at, message, _ in batches.tolist()])
+    headers = [_message(message).part(2) for message in messages]
+    return Footer((start, stat.size), digest(end), dictionaries, batches, *_facts(headers))
+
+
+def _walked(stat: Stat, fetch: Fetch) -> Footer:
+    """The parts of a stream. Each message but those of small batches costs a read."""
+    spans: list[Span] = []
+    blocks: dict[int, list[list[int]]] = {_SCHEMA: [], _DICTIONARY: [], _BATCH: []}
+    headers: list[_Table] = []
+    ids: list[tuple[int, bool]] = []
+    for block, message in _messages(stat, fetch):
+        kind, header = message.int8(1), message.part(2)
+        if (kind == _SCHEMA) == bool(blocks[_SCHEMA]) or kind not in blocks:
+            raise ValueError(f"there is a message of kind {kind} at byte {block[0]}")
+        blocks[kind].append(block)
+        if kind == _SCHEMA:
+            spans = [(block[0], sum(block))]
+        elif kind == _DICTIONARY:
+            ids.append((header.int64(0), bool(header.int8(2))))
+        else:
+            headers.append(header)
+    if not spans:
+        raise ValueError("it is no Arrow IPC file, and no stream: there is no schema")
+    (first,) = fetch([(stat, spans[0])])
+    dictionaries, batches = (
+        np.array(blocks[kind], np.int64).reshape(-1, 3) for kind in (_DICTIONARY, _BATCH)
+    )
+    facts = _facts(headers)
+    return Footer(spans[0], digest(first), dictionaries, batches, *facts, tuple(ids))
+
+
+def _messages(stat: Stat, fetch: Fetch) -> Iterator[tuple[list[int], _Table]]:
+    # of a stream: where each message lies as [first byte, bytes, bytes of its body], and what it is
+    window = _Window(stat, fetch)
+    at = 0
+    while at < stat.size:
+        head = window.read(at, at + 8)
+        skip = 8 if head[:4] == _CONTINUED else 4
+        length = int.from_bytes(head[skip - 4 : skip], "little", signed=True)
+        if length == 0:
+            return
+        end = at + skip + length
+        if len(head) < 8 or not 8 <= length <= stat.size or end > stat.size:
+            cut = "it begins as an Arrow IPC file and does not end as one: it is cut short"
+            kind = "it is no Arrow IPC file, and no stream or a damaged one"
+            whole = window.read(0, 6) == _MAGIC
+            raise ValueError(cut if whole else f"{kind}: no message at byte {at}")
+        message = _message(window.read(at, end))
+        body = message.int64(3)
+        if body < 0 or end + body > stat.size:
+            raise ValueError(
+                f"its message at byte {at} should end at byte {end + body}, but the file ends at "
+                f"byte {stat.size}: it is damaged or cut short"
+            )
+        yield [at, end - at, body], message
+        at = end + body
+
+
+class _Window:
+    """The bytes of a file around where it is being read."""
+
+    def __init__(self, stat: Stat, fetch: Fetch) -> None:
+        self._stat, self._fetch = stat, fetch
+        self._start, self._data = 0, b""
+
+    def read(self, start: int, stop: int) -> bytes:
+        if not self._start <= start <= stop <= self._start + len(self._data):
+            end = min(self._stat.size, max(stop, start + _TAIL))
+            self._start, (self._data,) = start, self._fetch([(self._stat, (start, end))])
+        return self._data[start - self._start : stop - self._start]
+
+
+def _facts(headers: list[_Table]) -> tuple[Int64s, tuple[str, ...]]:
+    # of record batches: rows of each, and their codecs
+    rows = np.array([header.int64(0) for header in headers], np.int64)
+    if len(rows) and rows.min() < 0:
+        raise ValueError(f"a batch of {rows.min()} rows")
+    return rows, tuple(sorted({_codec(header) for header in headers} - {""}))
 
 
 def digest(footer: bytes) -> bytes:
@@ -109,18 +210,19 @@ def _checked(blocks: Int64s, end: int) -> Int64s:
     return blocks
 
 
-def _header(message: bytes) -> _Table:
-    # an encapsulated message: -1, its length, a flatbuffer; before format 5 no -1
-    at = 8 if message[:4] == b"\xff\xff\xff\xff" else 4
-    header = _Table.root(message[at:]).table(2)
-    if header is None:
-        raise ValueError("a message without a header")
-    return header
+def _message(encapsulated: bytes) -> _Table:
+    # -1, its length, a flatbuffer; before format 5 no -1
+    return _Table.root(encapsulated[8 if encapsulated[:4] == _CONTINUED else 4 :])
 
 
 def _codec(header: _Table) -> str:
     compression = header.table(3)
-    return "" if compression is None else ("LZ4", "ZSTD")[compression.int8(0)]
+    if compression is None:
+        return ""
+    names = {0: "LZ4", 1: "ZSTD"}
+    if (number := compression.int8(0)) not in names:
+        raise ValueError(f"codec {number} is unknown")
+    return names[number]
 
 
 class _Table:
@@ -151,6 +253,12 @@ class _Table:
     def table(self, number: int) -> _Table | None:
         at = self._field(number)
         return None if at is None else _Table(self._data, at + _int(self._data, "<I", at))
+
+    def part(self, number: int) -> _Table:
+        """A table that must be there."""
+        if (found := self.table(number)) is None:
+            raise ValueError("a message without a header")
+        return found
 
     def blocks(self, number: int) -> Int64s:
         """A vector of Block structs: int64[n, 3] of offset, metadata length, body length."""

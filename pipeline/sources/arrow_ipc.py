@@ -1,23 +1,28 @@
-"""Where records live: Arrow IPC files (.arrow, .feather, .ipc); rows come as columns."""
+"""Where records live: Arrow IPC files and streams (.arrow, .feather, .ipc); rows are columns."""
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.block import Columns, Int64s
-from pipeline.sources import arrow
+from pipeline.sources.arrow import Fields
+from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.arrow_footer import Footer, digest, footers
-from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
-from pipeline.sources.complaints import changed, unreadable
+from pipeline.sources.chunks import Chunk, is_damage
+from pipeline.sources.complaints import changed, parsing, unreadable
 from pipeline.sources.indices import inside
-from pipeline.sources.projection import check_same, distinct, projected
+from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.files import Files, Paths, expand
-from pipeline.sources.storage.latest import Latest
-from pipeline.sources.storage.ranges import RangeFile, Span, opening
+from pipeline.sources.storage.lru import OpenFiles
+from pipeline.sources.storage.ranges import RangeFile, opening
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 class ArrowIpcSource(TabularSource):
     """Rows of Arrow IPC files (also called Feather version 2) as `Columns`, files end to end.
 
+    Streams, such as the `.arrow` files of Hugging Face, are read as well. They have no footer: at
+    opening their messages are walked, which costs a read for each record batch.
+
     Values are those of `ParquetSource`. Record batches (`chunk_bounds`) are what is read at once:
     compressed ones are decoded, those of URLs fetched whole. Local files are mapped, so that a
     random row of an uncompressed file costs its own bytes; their size is checked before each read,
@@ -37,6 +45,8 @@ class ArrowIpcSource(TabularSource):
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         columns: in order; None for all; "a.b" is field b of the struct a.
+        nulls: what becomes of a null integer or boolean: "raise", "float" or "mask", as of
+            `ParquetSource`.
         memory_map: False where local files may be cut while they are read, or lie on a network
             file system.
         cache_bytes: how much decoded data to keep, for speed only; the batch read last is always
@@ -44,8 +54,8 @@ class ArrowIpcSource(TabularSource):
         storage: how URLs are reached.
 
     Raises:
-        SourceError: a file is missing, empty, truncated or no Arrow IPC file, files differ in
-            their schema, or a column does not exist.
+        SourceError: a file is missing, empty, truncated or not Arrow IPC, files differ in their
+            schema, or a column does not exist or is of a type that cannot be read.
 
     >>> import tempfile, pyarrow as pa, pyarrow.feather
     >>> path = tempfile.mkdtemp() + "/a.feather"
@@ -55,12 +65,14 @@ class ArrowIpcSource(TabularSource):
     """
 
     _format = "arrow"
+    _pickled = ("_files", "_footers", "_fields", "_columns", "_map", "_cache_bytes")
 
     def __init__(
         self,
         paths: Paths,
         columns: Sequence[str] | None = None,
         *,
+        nulls: str = "raise",
         memory_map: bool = True,
         cache_bytes: int = 256 << 20,
         storage: Storage | None = None,
@@ -70,50 +82,34 @@ class ArrowIpcSource(TabularSource):
         storage = storage or Storage()
         found = expand(paths, storage)
         self._footers = tuple(footers(found, partial(_opening, storage)))
-        schemas = _schemas(found, self._footers, storage)
-        self._schema: pa.Schema = projected(found[0].path, schemas[0], self._columns)
-        for stat, schema in zip(found, schemas, strict=True):
-            schema = projected(stat.path, schema, self._columns)
-            check_same(found[0].path, self._schema, stat.path, schema)
+        own = [
+            projected(stat.path, schema, self._columns)
+            for stat, schema in zip(found, _schemas(found, self._footers, storage), strict=True)
+        ]
+        schema: pa.Schema = own[0]
+        for stat, other in zip(found, own, strict=True):
+            schema = joined(found[0].path, schema, stat.path, other)
+        self._fields = Fields(schema, nulls)
         files, sizes, tags = zip(*found, strict=True)
         counts = np.array([footer.rows.sum() for footer in self._footers], np.int64)
         self._files = Files(files, sizes, counts, storage, tags)
         self._begin()
 
     def _begin(self) -> None:
-        self._opened = Latest[int, _Opened]()
-        self._cores = Cores()
+        self._opened = OpenFiles[int, _Opened]()
         self._valid: set[int] = set()  # batches found whole
-        empty = arrow.columns_of(self._schema.empty_table(), self._schema)
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
-        counts = [footer.rows for footer in self._footers]
-        far = any(is_url(path) for path in self._files.paths)
-        decoder = Decoder(self._decode, self._weigh, empty, costly, far)
-        self._chunks = Chunks(self._files, counts, decoder, self._cache_bytes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        names = ("_files", "_footers", "_schema", "_columns", "_map", "_cache_bytes")
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        self._chunked([footer.rows for footer in self._footers], costly=costly)
 
     def read(self, indices: Int64s) -> Columns:
-        """Rows by index, in the order asked, repeats included: `Columns` of n rows, copied.
-
-        Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a row's batch is corrupt, or it holds a null integer or boolean.
-            SourceError: a file was removed or replaced.
-            OSError: storage failed.
-        """
         wanted = inside(indices, len(self))
         for file in np.unique(np.searchsorted(self._files.bounds, wanted, side="right") - 1):
             if self._mapped(int(file)):
                 self._files.check_unchanged(int(file))
-        return self._chunks.read(wanted)
+        return super().read(wanted)
+
+    read.__doc__ = TabularSource.read.__doc__
 
     def _mapped(self, file: int) -> bool:
         return self._map and not is_url(self._files.paths[file])
@@ -123,17 +119,16 @@ class ArrowIpcSource(TabularSource):
         stat, footer = self._files.stat(file), self._footers[file]
         if self._mapped(file):
             opened = _Opened(stat, footer, [(0, stat.size)], [_mapping(stat.path)])
-            end = opened.data[0].slice(footer.span[0]).to_pybytes()
         else:
             spans = footer.common()
             data = _opening(self._files.storage, [(stat, span) for span in spans])
-            opened, end = _Opened(stat, footer, spans, data), data[-1]
-        if digest(end) != footer.digest:
+            opened = _Opened(stat, footer, spans, data)
+        if digest(opened.part(footer.span).to_pybytes()) != footer.digest:
             raise changed(stat.path, f"{footer.rows.sum()} rows", "other batches")
         return opened
 
-    def _decode(self, batches: list[int]) -> list[Chunk]:
-        places = [self._chunks.place(batch) for batch in batches]
+    def _decode(self, chunks: list[int]) -> list[Chunk]:
+        places = [self._chunks.place(batch) for batch in chunks]
         spans = [self._footers[file].block(batch) for file, batch in places]
         remote = [
             self._files.stat(file).range(*span)
@@ -142,7 +137,7 @@ class ArrowIpcSource(TabularSource):
         ]
         found = iter(self._fetched((file for file, _ in places), remote))
         parts: list[tuple[int, _Opened]] = []
-        for number, (file, _), span in zip(batches, places, spans, strict=True):
+        for number, (file, _), span in zip(chunks, places, spans, strict=True):
             opened = self._opened.get(file, self._open)
             parts.append((number, opened if self._mapped(file) else opened.and_(span, next(found))))
         return self._cores.map(self._decoded, parts)
@@ -152,39 +147,30 @@ class ArrowIpcSource(TabularSource):
 
         number, opened = part
         file, inner = self._chunks.place(number)
-        try:
-            batch = opened.reader().get_batch(inner)
-            if number not in self._valid:
-                batch.validate(full=True)
-                self._valid.add(number)
-            table = arrow.plain_table(pa.Table.from_batches([batch]))
-        except MemoryError:
-            raise
-        except (OSError, pa.ArrowException) as e:
-            self._files.check_unchanged(file)
-            return Chunk({}, 0, self._bad(number, e))
-        return Chunk(arrow.columns_of(table, self._schema), table.num_rows)
-
-    def _bad(self, number: int, error: Exception) -> str:
-        file, inner = self._chunks.place(number)
-        first, end = self._chunks.span(number)
         start, stop = self._footers[file].block(inner)
-        why = " ".join(str(error).split()).rstrip(".")
-        return (
-            f"cannot decode rows {first} to {end - 1} (record batch {inner}) of "
-            f"{self._files.paths[file]}: bytes {start} to {stop - 1}: {why}. "
-            'Rewrite the file, or skip such rows with .on_error("skip").'
-        )
+        try:
+            batch = opened.batch(inner)
+            if number not in self._valid:
+                check_batch(batch)
+                self._valid.add(number)
+            columns = self._fields.columns(pa.Table.from_batches([batch]))
+        except (OSError, ValueError, EOFError, pa.ArrowException, MemoryError) as e:
+            if not is_damage(e, stop - start):
+                raise
+            self._files.check_unchanged(file)
+            why = f"bytes {start} to {stop - 1}: {e}"
+            return self._bad(number, f"record batch {inner}", why)
+        return Chunk(columns, batch.num_rows)
 
-    def _weigh(self, number: int) -> int:
-        file, inner = self._chunks.place(number)
+    def _weigh(self, chunk: int) -> int:
+        file, inner = self._chunks.place(chunk)
         start, stop = self._footers[file].block(inner)
         views = self._mapped(file) and not self._footers[file].codecs
         return 0 if views else stop - start
 
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file as plain data: rows, bytes, batches, codecs, columns, advice."""
-        columns = {field.name: str(field.type) for field in self._schema}
+        columns = {field.name: str(field.type) for field in self._fields.schema}
         return [
             _layout(self._files.stat(file), footer, columns)
             for file, footer in enumerate(self._footers)
@@ -193,7 +179,7 @@ class ArrowIpcSource(TabularSource):
     def close(self) -> None:
         """Forget mappings and decoded rows; reading brings them back."""
         self._chunks.close()
-        self._opened.forget()
+        self._opened.clear()
 
 
 class _Opened(NamedTuple):
@@ -218,14 +204,41 @@ class _Opened(NamedTuple):
         )
         return self._replace(spans=[s for s, _ in parts], data=[d for _, d in parts])
 
-    def reader(self) -> pa.RecordBatchFileReader:
-        """A reader that finds these parts alone; one is not for several threads."""
+    def part(self, span: Span) -> pa.Buffer:
+        """The bytes of a span that lies within one of the parts."""
+        import pyarrow as pa
+
+        i = bisect_right(self.spans, (span[0], sys.maxsize)) - 1
+        start = span[0] - self.spans[i][0]
+        return pa.py_buffer(self.data[i]).slice(start, span[1] - span[0])
+
+    def batch(self, number: int) -> pa.RecordBatch:
+        """A record batch; its part must be at hand."""
+        if not self.footer.is_stream:
+            return self._file().get_batch(number)
+        return self._stream(
+            [*self.footer.before(number), self.footer.block(number)]
+        ).read_next_batch()
+
+    def schema(self) -> pa.Schema:
+        return (self._stream([self.footer.span]) if self.footer.is_stream else self._file()).schema
+
+    def _file(self) -> pa.RecordBatchFileReader:
+        # a reader that finds these parts alone; one is not for several threads
         import pyarrow as pa
         from pyarrow import ipc
 
         if len(self.spans) == 1 and self.spans[0] == (0, self.stat.size):
             return ipc.open_file(pa.BufferReader(self.data[0]))
         return ipc.open_file(RangeFile(self.stat.size, self.spans, self.data).opened())
+
+    def _stream(self, wanted: list[Span]) -> pa.RecordBatchStreamReader:
+        # a stream of nothing but the messages wanted
+        from pyarrow import ipc
+
+        ends = np.cumsum([0, *(stop - start for start, stop in wanted)]).tolist()
+        spans, parts = list(pairwise(ends)), [self.part(span) for span in wanted]
+        return ipc.open_stream(RangeFile(ends[-1], spans, parts).opened())
 
 
 def _mapping(path: str) -> pa.Buffer:
@@ -243,15 +256,11 @@ def _opening(storage: Storage, wanted: Sequence[tuple[Stat, Span]]) -> list[byte
 
 
 def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -> list[pa.Schema]:
-    import pyarrow as pa
-
     ends = [(stat, footer.span) for stat, footer in zip(stats, found, strict=True)]
     schemas: list[pa.Schema] = []
     for (stat, span), footer, end in zip(ends, found, _opening(storage, ends), strict=True):
-        try:
-            schemas.append(_Opened(stat, footer, [span], [end]).reader().schema)
-        except (OSError, pa.ArrowException) as e:
-            raise unreadable(stat.path, e) from e
+        with parsing(stat.path):
+            schemas.append(_Opened(stat, footer, [span], [end]).schema())
     return schemas
 
 

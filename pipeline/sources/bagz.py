@@ -1,36 +1,50 @@
-"""Where records live: Bagz files, local or remote, plain or compressed by record."""
+"""Bagz files, local or remote, plain or compressed by record."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+import logging
+import os
+import re
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.checks import byte_count
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
-from pipeline.sources.storage.files import Paths, unreadable
-from pipeline.sources.storage.side_index import Arrays, indexed
-from pipeline.sources.storage.storage import Stat, Storage
+from pipeline.sources.storage.arrays import Arrays
+from pipeline.sources.storage.files import Found, Paths, expand, unreadable
+from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.side_index import indexed
+from pipeline.sources.storage.storage import Range, Stat, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOGGER = logging.getLogger("pipeline")
 _MAGIC = b"\x28\xb5\x2f\xfd"
-_MOST = 1 << 31  # bytes of a record: a damaged header may promise any number
+_LIMITS = re.compile(r"(.*/|)limits\.([^/]*)", re.DOTALL)
+_NO_LIMITS = "no Bagz file with its limits at the end or beside it, or a truncated one"
+_SAMPLE = 16  # records that tell whether a file is compressed
+_PIECE = 1 << 20
 
 
 class BagzSource(FramedSource):
     """Records of Bagz files, as bytes; files end to end in the order given.
 
-    Only the bytes of the records asked for are read, from local files and URLs alike. A file holds
-    where each record ends; the package bagz is not needed.
+    Only the bytes of the records asked for are read, from local files and URLs alike. Where records
+    end stands at the end of a file, or in a file `limits.NAME` beside it; a glob that matches such
+    files leaves them out. The package bagz is not needed.
 
     Args:
         paths: a path, a glob, `name@20.bagz` for 20 shards, or a list of these.
-        compression: of each record: "zstd", "none", or "auto": zstd in files named `.bagz`.
+        compression: of each record: "zstd", "none", or "auto": zstd in files named `.bagz`, unless
+            no record of a sample, of two or more, is a zstd frame.
         storage: how URLs are reached.
+        record_limit: bytes of one decompressed record at most. It guards memory against a damaged
+            or hostile file.
 
     Raises:
         SourceError: a file is missing, truncated or no Bagz file.
@@ -50,11 +64,15 @@ class BagzSource(FramedSource):
         *,
         compression: Literal["auto", "zstd", "none"] = "auto",
         storage: Storage | None = None,
+        record_limit: int | str = "256MiB",
     ) -> None:
         if compression not in ("auto", "zstd", "none"):
             raise SourceError(f'{compression=}: choose "auto", "zstd" or "none"')
         self._compression = compression
-        super().__init__(paths, "bagz 1", _load, storage)
+        self._limit = byte_count("record_limit", record_limit, 1, SourceError)
+        self._packed: dict[int, bool] = {}
+        bags = _without_limits([Found.of(stat) for stat in expand(paths, storage, empty=True)])
+        super().__init__(bags, "bagz 1", _load, storage, ("bagz", compression))
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -66,26 +84,43 @@ class BagzSource(FramedSource):
         """
         at = self._locate(indices)
         records = self._fetch(at)
-        packed = np.array([self._is_packed(path) for path in self._files.paths], bool)
-        for i in np.flatnonzero(packed[at.file]).tolist():
-            try:
-                records[i] = _unpack(records[i])
-            except (OSError, ValueError, MemoryError) as e:
-                raise self._bad(at, i, e) from e
+        for i, (file, record) in enumerate(zip(at.file.tolist(), records, strict=True)):
+            if record and self._is_packed(file, record):  # an empty record is stored as it is
+                try:
+                    records[i] = _unpacked(record, self._limit)
+                except (OSError, ValueError, MemoryError) as e:
+                    raise self._bad(at, i, e) from e
         return records
 
-    def _is_packed(self, path: str) -> bool:
-        named = self._compression == "auto" and path.endswith(".bagz")
-        return named or self._compression == "zstd"
+    def _is_packed(self, file: int, record: bytes = b"") -> bool:
+        if self._compression != "auto":
+            return self._compression == "zstd"
+        if not self._files.paths[file].endswith(".bagz"):
+            return False
+        return record.startswith(_MAGIC) or self._packed.setdefault(file, self._has_frames(file))
 
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._files.fingerprint("bagz", self._compression)
+    def _has_frames(self, file: int) -> bool:
+        """Whether any record of a sample is a zstd frame. One record alone may be a damaged one."""
+        index, path = self._index(file), self._files.paths[file]
+        filled = np.flatnonzero(index["stop"] > index["start"])
+        some = filled[np.linspace(0, len(filled) - 1, min(_SAMPLE, len(filled)), dtype=np.int64)]
+        start, stop = index["start"][some], index["stop"][some]
+        end = np.minimum(stop, start + len(_MAGIC))
+        heads = read_spans(self._files, np.full(len(some), file), start, end)
+        found = len(heads) < 2 or any(head == _MAGIC for head in heads)
+        if not found:
+            LOGGER.warning(f"{path} is named .bagz, but its records are not compressed")
+        return found
 
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest (as they lie), codec."""
-        facts = self._layout("none")
-        return [{**f, "codec": "zstd"} if self._is_packed(f["path"]) else f for f in facts]
+    def _codec_of(self, file: int) -> str:
+        return "zstd" if self._is_packed(file) else "none"
+
+
+def _without_limits(paths: list[Found]) -> list[Found]:
+    """The files that hold records: `limits.a.bagz` beside `a.bagz` tells where its records end."""
+    every = set(map(str, paths))
+    return [path for path in paths if not (found := _LIMITS.fullmatch(path)) or
+            found[1] + found[2] not in every]  # fmt: skip
 
 
 def _load(stat: Stat, storage: Storage) -> Arrays:
@@ -93,20 +128,32 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _limits(stat: Stat, storage: Storage) -> Arrays:
-    """Where records end stands at the end of the file; the last one tells where that begins."""
-    if stat.size == 0:
-        return {"start": np.zeros(0, np.int64), "stop": np.zeros(0, np.int64)}
-    if stat.size < 8:
-        raise unreadable(stat.path, "too short for a Bagz file")
-    (tail,) = storage.read([stat.range(stat.size - 8, stat.size)])
-    first = int.from_bytes(tail, "little")
-    if first > stat.size - 8 or (stat.size - first) % 8:
-        raise unreadable(stat.path, "no Bagz file with its limits at the end, or a truncated one")
-    (data,) = storage.read([stat.range(first, stat.size)])
+    """Where records end: at the end of the file, or else in the file `limits.NAME` beside it."""
+    if stat.size >= 8:
+        (tail,) = storage.read([stat.range(stat.size - 8, stat.size)])
+        first = int.from_bytes(tail, "little")  # the last record ends where the limits begin
+        if first <= stat.size - 8 and (stat.size - first) % 8 == 0:
+            return _spans(stat, stat.range(first, stat.size), first, storage)
+    folder, name = stat.path[: -len(os.path.basename(stat.path))], os.path.basename(stat.path)
+    try:
+        side = storage.stat(f"{folder}limits.{name}")
+    except FileNotFoundError:
+        if stat.size == 0:
+            return {"start": np.zeros(0, np.int64), "stop": np.zeros(0, np.int64)}
+        raise unreadable(stat.path, _NO_LIMITS) from None
+    if side.size % 8 or (not side.size and stat.size):
+        raise unreadable(side.path, f"limits of 8 bytes each do not make up its {side.size} bytes")
+    return _spans(stat, side.range(0, side.size), stat.size, storage)
+
+
+def _spans(stat: Stat, where: Range, end: int, storage: Storage) -> Arrays:
+    (data,) = storage.read([where])
     stop = np.frombuffer(data, "<i8").astype(np.int64)
-    start = np.concatenate([[0], stop[:-1]]).astype(np.int64)
-    if (stop < start).any() or stop[-1] != first:
-        raise unreadable(stat.path, "no Bagz file with its limits at the end, or a truncated one")
+    start = np.concatenate([[0], stop[:-1]])[: len(stop)].astype(np.int64)
+    if (stop < start).any() or (len(stop) and stop[-1] != end):
+        i = int(np.argmax(np.append(stop < start, True)))
+        place = where.start + 8 * min(i, len(stop) - 1)
+        raise unreadable(where.path, f"{_NO_LIMITS}: see the limit at byte {place}")
     return {"start": start, "stop": stop}
 
 
@@ -117,27 +164,43 @@ def _codec() -> pa.Codec:
     return pa.Codec("zstd")
 
 
-def _unpack(data: bytes) -> bytes:
-    if not data:  # so an empty record is stored
-        return data
+def _unpacked(data: bytes, limit: int) -> bytes:
+    """What a zstd frame holds, of `limit` bytes at most."""
     size = _content_size(data)
     if size is None:
-        import pyarrow as pa
-
-        return pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
-    if size > _MOST:
-        raise ValueError(f"it promises {size} bytes")
+        return _streamed(data, limit)
+    if size > limit:
+        raise ValueError(_too_large(f"it promises {size} bytes", limit))
     return _codec().decompress(data, size, asbytes=True) if size else b""
+
+
+def _streamed(data: bytes, limit: int) -> bytes:
+    import pyarrow as pa
+
+    parts, total = [], 0
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+        while part := stream.read(_PIECE):
+            total += len(part)
+            if total > limit:
+                raise ValueError(_too_large(f"it unpacks to more than {limit} bytes", limit))
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(what: str, limit: int) -> str:
+    return f"{what}, over BagzSource(record_limit={limit}); raise that if it is right"
 
 
 def _content_size(data: bytes) -> int | None:
     """Bytes of a zstd frame's content, where it says so (RFC 8878, section 3.1.1.1)."""
     if len(data) < 6 or data[:4] != _MAGIC:
-        raise ValueError("it is no zstd frame")
+        raise ValueError('it is no zstd frame; of a plain file give compression="none"')
     flags = data[4]
     single = flags >> 5 & 1
     start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
     width = (single, 2, 4, 8)[flags >> 6]
+    if len(data) < start + width:
+        raise ValueError("its zstd frame is cut")
     if not width:
         return None
     return int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)

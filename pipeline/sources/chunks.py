@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from pipeline.sources.arrow import Unusable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.ahead import Ahead
 from pipeline.sources.storage.files import Files
-from pipeline.sources.storage.kept import Kept
+from pipeline.sources.storage.lru import LRU
 
 LOGGER = logging.getLogger("pipeline")
 FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that
@@ -34,14 +35,53 @@ class Chunk(NamedTuple):
     """A decoded chunk.
 
     Attributes:
-        columns: as `arrow.columns_of`.
-        rows: how many of its rows can be read: all, or those before what is corrupt.
-        error: why the others cannot; names them, and ends in a remedy.
+        columns: as `arrow.Fields.columns` gives them.
+        rows: how many of its rows can be read: all, or those before the first corrupt one.
+        error: why the others cannot be read. It names them, and ends in a remedy.
+        out_of_range: bool[rows] of each column that holds times out of NumPy's range.
     """
 
     columns: arrow.Tree
     rows: int
     error: str = ""
+    out_of_range: Mapping[str, NDArray[np.bool_]] = {}
+
+    @staticmethod
+    def unreadable(path: str, rows: tuple[int, int], name: str, why: str) -> Chunk:
+        """A chunk that is damaged from its first row on: rows `[start, stop)` of a file."""
+        return Chunk({}, 0, damage(path, rows, name, why))
+
+
+def damage(path: str, rows: tuple[int, int], name: str, why: str) -> str:
+    """What to say of rows `[start, stop)` of a file that cannot be decoded.
+
+    >>> damage("a.parquet", (0, 10), "row group 0", "column 'i': bad page")[:54]
+    'cannot decode rows 0 to 9 (row group 0) of a.parquet: '
+    """
+    return (
+        f"cannot decode rows {rows[0]} to {rows[1] - 1} ({name}) of {path}: {why}. "
+        'Rewrite the file, or skip such rows with .on_error("skip").'
+    )
+
+
+def is_damage(error: Exception, stored: int) -> bool:
+    """Whether decoding failed because of the bytes, and would fail again.
+
+    A damaged length makes a decoder ask for absurd amounts of memory. So running out of memory
+    counts as damage where one allocation is far larger than the stored bytes can expand to.
+
+    Args:
+        error: what the decoder raised.
+        stored: bytes that were decoded.
+    """
+    if isinstance(error, MemoryError):
+        asked = max(map(int, re.findall(r"size (\d+)", str(error))), default=0)
+        return asked > max(_LEAST_ABSURD, _EXPANSION * stored)
+    return True
+
+
+_LEAST_ABSURD = 1 << 30  # bytes
+_EXPANSION = 4096  # more than lz4 and almost all real data reach
 
 
 class Decoder(NamedTuple):
@@ -89,7 +129,8 @@ class Chunks:
     def forget(self) -> None:
         """Keep nothing any more."""
         self._pid = os.getpid()
-        self.kept = Kept[Chunk](self._limit, _weight, self._drop)
+        self.kept = LRU[int, Chunk](self._limit, weigh=_weight, dropped=self._drop)
+        self._damaged: dict[int, tuple[int, str]] = {}  # by chunk: rows that can be read, and why
         self._used: dict[int, int] = {}  # rows read out of each chunk kept
         self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
         self._ahead = Ahead(self._have, self._slab)
@@ -135,7 +176,7 @@ class Chunks:
         return self._weights[chunk]
 
     def _have(self, chunks: list[int]) -> None:
-        self.kept.get(chunks, self._decoder.decode)
+        self.kept.get_many(chunks, self._decoder.decode)
 
     def _slab(self, chunks: list[int]) -> int:
         # how many of them to have at once
@@ -162,12 +203,16 @@ class Chunks:
         chunk_of = np.searchsorted(self.bounds, ascending, side="right") - 1
         needed, firsts = np.unique(chunk_of, return_index=True)
         cuts = dict(zip(needed.tolist(), np.split(np.arange(len(order)), firsts[1:]), strict=False))
+        for number, rows in cuts.items():
+            self._refuse_damaged(number, int(ascending[rows[-1]]))
         out = arrow.room(self._decoder.empty, len(order))
         for slab in self._slabs(needed.tolist()):
             for number in slab:  # before any is dropped
                 self._used[number] = self._used.get(number, 0) + len(cuts[number])
-            chunks = self.kept.get(slab, self._decoder.decode)
+            chunks = self.kept.get_many(slab, self._decoder.decode)
             for number, chunk in zip(slab, chunks, strict=True):
+                if chunk.error:
+                    self._damaged[number] = chunk.rows, chunk.error
                 rows = ascending[cuts[number]] - self.bounds[number]
                 self._put(number, chunk, out, order[cuts[number]], rows)
         return Columns(out)
@@ -189,9 +234,10 @@ class Chunks:
     def _put(
         self, number: int, chunk: Chunk, out: arrow.Tree, at: NDArray[Any], rows: Int64s
     ) -> None:
-        if chunk.rows <= rows[-1]:
-            raise RecordError(chunk.error)
+        self._refuse_damaged(number, int(self.bounds[number] + rows[-1]))
         try:
+            for name, bad in chunk.out_of_range.items():
+                arrow.refuse(bad, rows, name, "is a time that 64-bit nanoseconds cannot hold")
             arrow.put(chunk.columns, out, at, rows)
         except Unusable as e:
             path, row = self._files.where(self.bounds[number] + np.array([e.row]))[0]
@@ -199,6 +245,15 @@ class Chunks:
                 f"column {e.column!r} of row {row} of {path} {e.why}. {e.remedy}, or skip such "
                 'rows with .on_error("skip").'
             ) from None
+
+    def _refuse_damaged(self, number: int, last: int) -> None:
+        # what is known to be damaged is not decoded again
+        rows, why = self._damaged.get(number, (0, ""))
+        first = int(self.bounds[number]) + rows
+        if why and last >= first:
+            error = RecordError(why)
+            error.alike = range(first, int(self.bounds[number + 1]))
+            raise error
 
     def _drop(self, chunk: int) -> None:
         # called as a chunk is dropped, one at a time

@@ -1,16 +1,108 @@
-"""What is said of a file that cannot be used, and what its user can do."""
+"""Errors about files that cannot be used: what is wrong with them, and what the user can do."""
 
 from __future__ import annotations
 
-from pipeline.errors import MissingFileError, SourceError, StorageError
+import json
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import MissingFileError, PipelineError, SourceError, StorageError
+
+LOGGER = logging.getLogger("pipeline")
+_SAID: set[object] = set()
+_REMEDY = "Rewrite it, or remove it from paths."
+_LONGEST = 300  # characters of a parser's own message
+
+
+@contextmanager
+def parsing(
+    path: str,
+    offset: int | None = None,
+    error: type[PipelineError] = SourceError,
+    remedy: str = _REMEDY,
+) -> Generator[None]:
+    """Turn whatever a parser raises about damaged bytes into an error that names file and place.
+
+    Errors of ours pass through, and so do those of the operating system (an OSError with an errno):
+    another try may help them. pyarrow's OSErrors of corrupt data have no errno.
+
+    Args:
+        path: the file.
+        offset: the byte at which the parsed part begins, if that is known.
+        error: the class to raise: RecordError for one record, ScanError for scans.
+        remedy: the last sentence of the message.
+
+    >>> with parsing("a.npy", 10):
+    ...     bytes(-1)
+    Traceback (most recent call last):
+    pipeline.errors.SourceError: cannot read a.npy, at byte 10: ValueError: negative count. Rewrite
+    it, or remove it from paths.
+    """
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as e:  # parsers raise anything: RecursionError, MemoryError, TokenError, ...
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
+        place = path if offset is None else f"{path}, at byte {offset}"
+        name = "" if type(e).__name__ in str(e) else f"{type(e).__name__}: "
+        raise error(_cannot_read(place, f"{name}{e}", remedy)) from e
+
+
+def parsed_json(
+    data: bytes | str,
+    path: str,
+    error: type[PipelineError] = SourceError,
+    remedy: str = _REMEDY,
+) -> Any:
+    """JSON from a file that anybody may have written.
+
+    Raises:
+        SourceError: it is no JSON, nested too deep, or holds a number of more than 64 bits; or the
+            class given.
+
+    >>> parsed_json(b'{"rows": 3}', "scan.json")
+    {'rows': 3}
+    """
+    with parsing(path, error=error, remedy=remedy):
+        return json.loads(data, parse_int=_whole, parse_constant=_refused)
+
+
+def _whole(digits: str) -> int:
+    # larger ones overflow what NumPy and floats hold, somewhere far from here
+    if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
+        raise ValueError(f"the number {digits[:30]} is out of range")
+    return int(digits)
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _cannot_read(place: str, reason: object, remedy: str = _REMEDY) -> str:
+    return f"cannot read {place}: {_words(reason)}. {remedy}"
+
+
+def _words(reason: object) -> str:
+    text = " ".join(str(reason).split()).rstrip(".") or "no reason given"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def warn_once(message: str, about: object = None) -> None:
+    """Log a warning, once for each message, or for each thing that it is about."""
+    if (key := message if about is None else about) not in _SAID:
+        _SAID.add(key)
+        LOGGER.warning(message)
 
 
 def unreadable(path: str, reason: object) -> SourceError:
     """The error for a file that cannot be opened or is not what its source expects."""
     if isinstance(reason, SourceError):  # it names the file and its own remedy
         return type(reason)(str(reason))
-    text = " ".join(str(reason).split()).rstrip(".") or "no reason given"
-    return SourceError(f"cannot read {path}: {text}. Rewrite it, or remove it from paths.")
+    return SourceError(_cannot_read(path, reason))
 
 
 def changed(path: str, was: str, now: str) -> SourceError:

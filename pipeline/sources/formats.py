@@ -16,12 +16,14 @@ from pipeline.sources.lines import JsonLinesSource, LinesSource
 from pipeline.sources.megatron import MegatronSource
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
-from pipeline.sources.sequence import SequenceSource, batched
-from pipeline.sources.storage.files import Found, expand
+from pipeline.sources.saved import open_saved
+from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
+from pipeline.sources.storage.files import Found, Paths, expand
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.tokens import TokenSource
 from pipeline.sources.webdataset import WebDatasetSource
+from pipeline.sources.whole_files import FilesSource
 from pipeline.types import Source
 
 
@@ -47,6 +49,15 @@ def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
         f"{os.path.splitext(paths[0])[0]}.bin."
     )
 
+
+# formats of which each file is a record: images, sound, films, documents
+_WHOLE = re.findall(
+    r"\.\w+",
+    ".jpg .jpeg .png .gif .bmp .webp .tif .tiff .ppm .pgm .jp2 .avif .wav .flac .mp3 .ogg .opus "
+    ".m4a .mp4 .m4v .mov .avi .mkv .webm .pdf",
+)
+
+MOST_RECORDS = 1 << 48  # up to which order arithmetic is exact
 
 SUFFIXES: dict[str, Callable[..., Source]] = {
     ".array_record": ArrayRecordSource,
@@ -74,32 +85,40 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".uint16": TokenSource,
     ".uint32": TokenSource,
     ".zst": _packed,
+    **dict.fromkeys(_WHOLE, FilesSource),
 }
+# a list of names with these suffixes opens files; lists of any other strings are records
+_LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")
 
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-def open_path(path: str | os.PathLike[str], *, storage: Storage | None = None) -> Source:
-    """The source of a path or glob; the files' suffix says which format.
+def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
+    """The source of a path, a glob or a list of these; the files' suffix says which format.
 
-    `train.array_record-00000-of-00008` counts as `.array_record`.
+    `train.array_record-00000-of-00008` counts as `.array_record`. A folder that Hugging Face's
+    `save_to_disk` wrote is opened as a whole.
 
     Raises:
-        SourceError: no such file, an unknown suffix, or files of several formats.
+        SourceError: no such file, an unknown suffix, files of several formats, or a folder of
+            several splits.
 
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     pipeline.errors.SourceError: ...pyproject.toml has the suffix '.toml'; known are .array_record,
     ... Narrow the pattern, or build the source by its class.
     """
+    if (saved := open_saved(path, storage)) is not None:
+        return saved
     files, opened = found(path, storage=storage)
-    return opened(files)
+    # with the pattern, by which a manifest tells what is missing
+    return opened([Found.of(file.stat, os.fspath(path)) for file in files])
 
 
 def found(
-    path: str | os.PathLike[str], *, storage: Storage | None = None
+    path: Paths, *, storage: Storage | None = None
 ) -> tuple[tuple[Found, ...], Callable[[Sequence[Found]], Source]]:
-    """The files of a path or glob, and what makes a source of some of them.
+    """The files of a path, a glob or a list of these, and what makes a source of some of them.
 
     Raises:
         SourceError: no such file, an unknown suffix, or files of several formats.
@@ -108,7 +127,7 @@ def found(
     kinds = {_format(stat.path): os.path.basename(stat.path) for stat in stats}
     if len(kinds) > 1:
         raise SourceError(
-            f"{os.fspath(path)} matches files of several formats, such as "
+            f"{path} matches files of several formats, such as "
             f"{' and '.join(kinds.values())}. Narrow the pattern, and join sources by concatenate "
             "or mix."
         )
@@ -134,24 +153,64 @@ def _known() -> list[str]:
     return [suffix for suffix, kind in SUFFIXES.items() if kind not in (_index, _packed)]
 
 
+def _are_paths(source: Any) -> bool:
+    return (
+        isinstance(source, list | tuple)
+        and len(source) > 0
+        and all(isinstance(name, str) and name.lower().endswith(_LISTED) for name in source)
+    )
+
+
 def source_of(source: Any) -> Source:
-    """The source of a path, columns, records, or of what is one.
+    """The source of a path, a list of paths, a table, columns, records, or of what is one.
+
+    A list is one of paths if every string in it ends in .parquet, .arrow, .array_record, .tfrecord,
+    .bagz or .tar. Any other list of strings holds records, even where files have these names.
 
     Raises:
-        SourceError: the path cannot be opened.
-        ChainError: it is none of these.
+        SourceError: a path cannot be opened, the source's length is none, or a dict holds datasets.
+        ChainError: it is none of these, or a Dataset.
 
-    >>> type(source_of({"x": [1, 2]})).__name__
-    'MemorySource'
+    >>> type(source_of({"x": [1, 2]})).__name__, type(source_of(["a.txt", "b.txt"])).__name__
+    ('MemorySource', 'MemorySource')
     """
-    if isinstance(source, str) or hasattr(source, "__fspath__"):
+    found = _source_of(source)
+    try:
+        n = len(found)
+    except (TypeError, ValueError, OverflowError) as e:  # negative, no whole number, over 2**63
+        raise _no_length(source, str(e)) from e
+    if n > MOST_RECORDS:
+        raise _no_length(source, f"{n} records")
+    return found
+
+
+def _no_length(source: Any, said: str) -> SourceError:
+    return SourceError(
+        f"the length of {type(source).__name__} cannot be used: {said}. A source has a whole "
+        "number of records, from 0 to 2**48."
+    )
+
+
+def _source_of(source: Any) -> Source:
+    if isinstance(source, str) or hasattr(source, "__fspath__") or _are_paths(source):
         return open_path(source)
+    if hasattr(source, "random_map") and hasattr(source, "on_error"):
+        raise ChainError(
+            "this is a Dataset already: chain on it, as in ds.map(f), or join several by "
+            "concatenate, mix, interleave or zip_datasets."
+        )
     if isinstance(source, Columns):
         return MemorySource(source.tree)
     if isinstance(source, Source):
         return source
-    if batched(source):
+    if is_table(source) or batched(source):
         return SequenceSource(source)
+    if isinstance(source, dict) and (several := [k for k, v in source.items() if is_dataset(v)]):
+        raise SourceError(
+            f"this {type(source).__name__} holds the datasets {several}, not columns. Choose one, "
+            f"as in Dataset(values[{several[0]!r}]), or join them by mix, concatenate or "
+            "zip_datasets."
+        )
     if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         return MemorySource(source)
     raise ChainError(

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
+from pipeline.sources.complaints import changed, parsing, unreadable
+from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
-from pipeline.sources.storage.files import Files, Paths, changed
+from pipeline.sources.storage.arrays import Arrays, memory_of
+from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.latest import Latest
-from pipeline.sources.storage.side_index import Arrays
+from pipeline.sources.storage.lru import LRU
 from pipeline.sources.storage.storage import Stat, Storage
 
 _SCANNED = (
     "has no index: each file is read through once, and where records begin kept in the cache "
     "folder. For files far away or many machines, convert to .array_record or .bagz"
 )
-_MOST = 512  # indexes held at once; a mapped one holds a file descriptor
+_MOST = 256 << 20  # bytes of indexes kept in memory
 
 
 class Located(NamedTuple):
@@ -32,10 +34,8 @@ class Located(NamedTuple):
     stop: Int64s
 
 
-class FramedSource:
-    """Files of records that are spans of bytes, and an index of each: what such sources share.
-
-    A format adds `read`, `fingerprint` and `layout`.
+class FramedSource(FileSource):
+    """Files of records that are spans of bytes, with an index of each. A format adds `read`.
 
     Args:
         paths: a path, a glob, or a list of these.
@@ -44,7 +44,12 @@ class FramedSource:
         load: gives a file's index: int64 arrays "start" and "stop", one element a record, and
             whatever else the format wants; a function that pickles.
         storage: how URLs are reached.
+        identity: the format and its options, for the fingerprint.
     """
+
+    _codec: ClassVar[str] = "none"  # of records, for `layout`
+    _scanned: ClassVar[bool] = False  # whether files are read through to find their records
+    _not_pickled = frozenset({"_indexes"})
 
     def __init__(
         self,
@@ -52,46 +57,23 @@ class FramedSource:
         kind: str,
         load: Callable[[Stat, Storage], Arrays],
         storage: Storage | None,
+        identity: tuple[str, ...],
     ) -> None:
-        self._load, storage = load, storage or Storage()
+        self._load, self._identity, storage = load, identity, storage or Storage()
 
         def count(stat: Stat) -> int:
-            return len(load(stat, storage)["start"])
+            return len(_checked(load, stat, storage)["start"])
 
         self._files = Files.counted(paths, count, storage, kind=kind, empty=True)
-        self._indexes = Latest[int, Arrays](_MOST)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        files, name = self._files.paths, type(self).__name__
-        return f"{name}({len(files)} files from {files[0]!r}, {len(self)} records)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_indexes"}
+        self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._indexes = Latest[int, Arrays](_MOST)
-
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._files.bounds
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._files.where(indices)
+        self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
 
     def _open(self, file: int) -> Arrays:
         self._files.check_unchanged(file)
-        arrays = self._load(self._files.stat(file), self._files.storage)
+        arrays = _checked(self._load, self._files.stat(file), self._files.storage)
         was, now = int(self._files.counts[file]), len(arrays["start"])
         if was != now:
             raise changed(self._files.paths[file], f"{was} records", str(now))
@@ -140,18 +122,16 @@ class FramedSource:
             'records with .on_error("skip").'
         )
 
-    def _layout(self, codec: str, *, scanned: bool = False) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, the smallest and largest in bytes, codec.
+    def layout(self) -> list[dict[str, Any]]:
+        """Facts of each file: path, bytes, records, codec, the smallest and largest in bytes.
 
-        Args:
-            codec: of the records.
-            scanned: whether a file must be read through to know where its records are.
+        Sizes of records are those in the file: compressed, and with what a format puts around them.
         """
-        advice = [_SCANNED] if scanned else []
+        advice = [_SCANNED] if self._scanned else []
         facts: list[dict[str, Any]] = []
         for i, path in enumerate(self._files.paths):
             index = self._index(i)
-            sizes = index["stop"] - index["start"]
+            sizes = np.asarray(index["stop"]) - np.asarray(index["start"])
             facts.append(
                 {
                     "path": path,
@@ -159,12 +139,28 @@ class FramedSource:
                     "records": len(sizes),
                     "smallest": int(sizes.min()) if len(sizes) else 0,
                     "largest": int(sizes.max()) if len(sizes) else 0,
-                    "codec": codec,
+                    "codec": self._codec_of(i),
                     "advice": advice,
                 }
             )
         return facts
 
+    def _codec_of(self, file: int) -> str:
+        return self._codec
+
     def close(self) -> None:
         """Forget where records begin; reading brings it back. No file is held open."""
-        self._indexes.forget()
+        self._indexes.clear()
+
+
+def _checked(load: Callable[[Stat, Storage], Arrays], stat: Stat, storage: Storage) -> Arrays:
+    """A file's index. Every record is a span of bytes; one past the file's end is cut."""
+    with parsing(stat.path):
+        arrays = load(stat, storage)
+    start, stop = arrays["start"], arrays["stop"]
+    for i in np.flatnonzero((start < 0) | (stop < start))[:1].tolist():
+        raise unreadable(
+            stat.path,
+            f"record {i} is said to lie at bytes {start[i]} to {stop[i]} of {stat.size}",
+        )
+    return arrays

@@ -1,4 +1,4 @@
-"""Where records live: text files, each line a record, as it stands or as JSON."""
+"""Text files: each line is a record, as a string or as JSON. A JSON array holds a record each."""
 
 from __future__ import annotations
 
@@ -11,21 +11,43 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
+from pipeline.sources.complaints import unreadable
 from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.json_array import element_spans
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces, refuse_packed
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 begins with one of these, or with two zeros
+_INK = np.ones(256, np.bool_)  # bytes that are no white space of JSON
+_INK[[*b" \t\r\n"]] = False
 
 
 class _Lines(FramedSource):
-    """What lines of text and of JSON share."""
+    """What lines of text and of JSON share.
 
-    def __init__(self, paths: Paths, blank: bool, storage: Storage | None) -> None:
-        kind = "lines 1" if blank else "lines not empty 1"
-        super().__init__(paths, kind, functools.partial(_load, blank, kind), storage)
+    Args:
+        paths, storage: as for `LinesSource`.
+        kind: under which indexes are kept.
+        scan: finds the records of a file.
+        identity: the format, for the fingerprint.
+    """
+
+    _scanned = True
+
+    def __init__(
+        self,
+        paths: Paths,
+        kind: str,
+        scan: Callable[[Stat, Storage], Arrays],
+        storage: Storage | None,
+        identity: str,
+    ) -> None:
+        load = functools.partial(indexed, kind=kind, build=scan)
+        super().__init__(paths, kind, load, storage, (identity,))
 
     def _decoded(self, indices: Int64s, decode: Callable[[bytes], Any], remedy: str) -> list[Any]:
         at = self._locate(indices)
@@ -49,7 +71,7 @@ class _Lines(FramedSource):
 class LinesSource(_Lines):
     """Lines of UTF-8 text as strings, without what ends them; files end to end in the order given.
 
-    Lines end with a newline or CR LF, the last one with or without; an empty line is a record. A
+    A line ends with a newline or CR LF, the last one with or without. An empty line is a record. A
     byte order mark at a file's start is left out. Where lines begin is found once, and kept in the
     cache folder.
 
@@ -58,7 +80,7 @@ class LinesSource(_Lines):
         storage: how URLs are reached.
 
     Raises:
-        SourceError: a file is missing or compressed.
+        SourceError: a file is missing, compressed or UTF-16.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
@@ -67,8 +89,10 @@ class LinesSource(_Lines):
     ['or not', 'to', '']
     """
 
+    _codec = "utf-8"
+
     def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
-        super().__init__(paths, True, storage)
+        super().__init__(paths, "lines 1", _every_line, storage, "lines")
 
     def read(self, indices: Int64s) -> list[str]:
         """Lines by index, in the order asked, repeats included.
@@ -80,24 +104,19 @@ class LinesSource(_Lines):
         """
         return self._decoded(indices, _text, "")
 
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._files.fingerprint("lines")
-
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._layout("utf-8", scanned=True)
-
 
 class JsonLinesSource(_Lines):
-    """Lines of JSON, each decoded when read; empty lines are no records.
+    """JSON values, each decoded when read: one a line, or the elements of a `.json` file's array.
+
+    Blank lines are no records. A file named `.json` that is one array, on one line or many, has a
+    record for each element; such a file is read whole once.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
         storage: how URLs are reached.
 
     Raises:
-        SourceError: a file is missing or compressed.
+        SourceError: a file is missing, compressed or UTF-16, or its array is damaged.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.jsonl"
@@ -106,8 +125,10 @@ class JsonLinesSource(_Lines):
     [{'id': 2}, {'id': 1}]
     """
 
+    _codec = "json"
+
     def __init__(self, paths: Paths, *, storage: Storage | None = None) -> None:
-        super().__init__(paths, False, storage)
+        super().__init__(paths, "json records 1", _json_records, storage, "json lines")
 
     def read(self, indices: Int64s) -> list[Any]:
         """Values by index, in the order asked, repeats included.
@@ -120,14 +141,6 @@ class JsonLinesSource(_Lines):
         remedy = " (a value must stand in one line: jq -c . FILE, of an array jq -c '.[]' FILE)"
         return self._decoded(indices, _json, remedy)
 
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._files.fingerprint("json lines")
-
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._layout("json", scanned=True)
-
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8")
@@ -137,30 +150,54 @@ def _json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8"))
 
 
-def _load(blank: bool, kind: str, stat: Stat, storage: Storage) -> Arrays:
-    return indexed(stat, storage, kind, functools.partial(_scan, blank))
+def _every_line(stat: Stat, storage: Storage) -> Arrays:
+    return _lines(stat, storage, blank=True)
 
 
-def _scan(blank: bool, stat: Stat, storage: Storage) -> Arrays:
-    """Start and stop of each line, without newline or CR; its number, if some are left out."""
-    stops, returns, offset, before = [np.zeros(0, np.int64)], [np.zeros(0, bool)], 0, 0
-    first = 0
+def _json_records(stat: Stat, storage: Storage) -> Arrays:
+    if stat.path.lower().endswith(".json") and stat.size:
+        found = element_spans(stat, storage)
+        if found is not None:
+            return found
+    return _lines(stat, storage, blank=False)
+
+
+def _lines(stat: Stat, storage: Storage, *, blank: bool) -> Arrays:
+    """Start and stop of each line, without newline or CR; its number, if some are left out.
+
+    Args:
+        blank: whether lines of white space alone count.
+    """
+    stops, returns, inks = [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
+    offset = before = ink = first = 0
     for piece in pieces(stat, storage):
         data = np.frombuffer(piece, np.uint8)
         if offset == 0:
-            refuse_packed(stat.path, piece[:8])
+            _refuse(stat.path, piece[:8])
             first = len(_BOM) if piece.startswith(_BOM) else 0
         ends = np.flatnonzero(data == ord("\n"))
         previous = np.where(ends > 0, data[ends - 1], before)
         stops.append(ends + offset)
         returns.append(previous == ord("\r"))
+        if not blank:
+            counts = np.cumsum(_INK[data])
+            inks.append(ink + counts[ends])
+            ink += int(counts[-1])
         offset, before = offset + len(data), int(data[-1])
-    stop, cr = np.concatenate(stops), np.concatenate(returns)
+    stop, cr, inked = np.concatenate(stops), np.concatenate(returns), np.concatenate(inks)
     start = np.concatenate([[first], stop + 1])
     if start[-1] < offset:  # no newline at the end
-        stop, cr = np.append(stop, offset), np.append(cr, False)
+        stop, cr, inked = np.append(stop, offset), np.append(cr, False), np.append(inked, ink)
     start = start[: len(stop)]
     stop = stop - cr
-    line = np.arange(len(stop)) if blank else np.flatnonzero(stop > start)
+    if blank:
+        return {"start": start, "stop": stop, "line": stop[:0]}
+    line = np.flatnonzero(np.diff(inked, prepend=first))  # a byte order mark is no ink
     left_out = len(line) < len(stop)
     return {"start": start[line], "stop": stop[line], "line": line if left_out else line[:0]}
+
+
+def _refuse(path: str, head: bytes) -> None:
+    refuse_packed(path, head)
+    if head.startswith((*_UTF_16, b"\0\0\xfe\xff")):
+        raise unreadable(path, "it is UTF-16 or UTF-32. Make it UTF-8: iconv -f UTF-16 -t UTF-8")

@@ -1,4 +1,4 @@
-"""Where records live: Megatron's indexed datasets, tokens in .bin and their bounds in .idx."""
+"""Megatron's indexed datasets: tokens in .bin files, their bounds in .idx files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Files, Found, Paths, expand, unreadable
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
 
 _MAGIC = b"MMIDIDX\0\0"
 _HEAD = 34  # magic, version, dtype code, sequences, document indices
+_FARTHEST = 1 << 60  # a byte offset to which a sequence's length can be added
 _TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 
 
@@ -56,9 +58,10 @@ class MegatronSource(FramedSource):
     ) -> None:
         if records not in ("sequences", "documents"):
             raise SourceError(f'{records=}: choose "sequences" or "documents"')
-        self._records, storage = records, storage or Storage()
+        storage = storage or Storage()
         bins = [Found.of(stat) for stat in expand(paths, storage, empty=True)]
-        super().__init__(bins, "", functools.partial(_load, records == "documents"), storage)
+        load = functools.partial(_load, records == "documents")
+        super().__init__(bins, "", load, storage, ("megatron", records))
         files = self._files
         heads = [_head(side, storage) for side in expand(map(_side, files.paths), storage)]
         self._dtype = heads[0][0]
@@ -86,14 +89,13 @@ class MegatronSource(FramedSource):
         return [as_tokens([span], self._dtype) for span in spans]
 
     def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends of both files, and what a record is."""
+        """32 hex digits from base names, sizes, counts and ends of both files, and `records`."""
         files = self._files
         sides = Files.counted(list(map(_side, files.paths)), lambda _: 0, files.storage)
-        return files.fingerprint("megatron", self._records, sides.fingerprint("idx"))
+        return files.fingerprint(*self._identity, sides.fingerprint("idx"))
 
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest (in bytes), codec."""
-        return self._layout(str(self.dtype))
+    def _codec_of(self, file: int) -> str:
+        return str(self.dtype)
 
 
 def _side(path: str) -> str:
@@ -113,8 +115,12 @@ def _sequences(side: Stat, storage: Storage) -> Arrays:
     (raw,) = storage.read([side.range(parts[0], parts[2])])
     lengths = np.frombuffer(raw, "<i4", sequences).astype(np.int64)
     start = np.frombuffer(raw, "<i8", sequences, parts[1] - parts[0]).astype(np.int64)
-    if len(start) and (start.min() < 0 or lengths.min() < 0):
-        raise unreadable(side.path, "it has sequences of negative length or place")
+    for i in np.flatnonzero((start < 0) | (start > _FARTHEST) | (lengths < 0))[:1].tolist():
+        raise unreadable(
+            side.path,
+            f"a negative or impossible length or place of sequence {i}, {lengths[i]} tokens from "
+            f"byte {start[i]} on: see its bytes {parts[0] + 4 * i} and {parts[1] + 8 * i}",
+        )
     return {"start": start, "stop": start + lengths * np.dtype(dtype).itemsize}
 
 
@@ -124,7 +130,7 @@ def _documents(side: Stat, storage: Storage) -> Arrays:
     _, n, documents = _head(side, storage)
     (raw,) = storage.read([side.range(_HEAD + 12 * n, _HEAD + 12 * n + 8 * documents)])
     first = np.frombuffer(raw, "<i8").astype(np.int64)
-    rises = len(first) and first[0] == 0 and first[-1] == n and (np.diff(first) >= 0).all()
+    rises = len(first) and first[0] == 0 and first[-1] == n and (first[1:] >= first[:-1]).all()
     if not rises or (start[1:] != stop[:-1]).any():
         raise unreadable(
             side.path, f"its documents do not divide {n} sequences that follow each other"

@@ -1,11 +1,12 @@
-"""Where records live: in memory, as a sequence of records or as columns."""
+"""Records in memory, as a sequence of records or as columns."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import struct
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.errors import ChainError
 from pipeline.sources.indices import inside
-from pipeline.tree import children, fresh, fresh_elements, leaves, map_leaves
+from pipeline.sources.memory_maps import MapReference, described, mapping, sample_digest
+from pipeline.tree import children, fresh, fresh_elements, leaves, map_leaves, refuse_mask
 
 
 class MemorySource:
@@ -23,13 +25,14 @@ class MemorySource:
     array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything else with
     a length and `[i]` is a sequence of records: a list, a tuple of records, an object of your own.
     What `read` returns is a copy, so writing into it changes nothing here. Do not change the
-    values afterwards: `fingerprint` hashes them once.
+    values afterwards: `fingerprint` hashes them once. Memory maps stay files: pickles say where
+    they lie, and of large ones the fingerprint reads a sample.
 
     Args:
         values: columns or a sequence.
 
     Raises:
-        ChainError: neither of these, or columns of unequal lengths.
+        ChainError: neither of these, a masked array, or columns of unequal lengths.
 
     >>> MemorySource(["a", "b", "c"]).read(np.array([2, 0, 2]))
     ['c', 'a', 'c']
@@ -40,6 +43,18 @@ class MemorySource:
     def __init__(self, values: Any) -> None:
         self._values = _columns(values) if _is_columns(values) else _sequence(values)
         self._digest: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if isinstance(self._values, Columns):
+            tree = map_leaves(lambda a: described(a) or a, self._values.tree)
+            state["_values"] = _ColumnsState(tree)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._values, _ColumnsState):
+            self._values = Columns(map_leaves(_opened, self._values.tree))
 
     def __len__(self) -> int:
         return len(self._values)
@@ -72,7 +87,19 @@ class MemorySource:
         return self._digest
 
 
+class _ColumnsState(NamedTuple):
+    """Columns on their way to another process: arrays, and `MapReference` for those over files."""
+
+    tree: Any
+
+
+def _opened(leaf: Any) -> Any:
+    return leaf.open() if isinstance(leaf, MapReference) else leaf
+
+
 _SAMPLE = 64
+_PIECE = 16 << 20  # bytes that are hashed at once
+_LARGE = 64 << 20  # bytes of a mapped array from which a sample must do
 
 
 def _is_columns(values: Any) -> bool:
@@ -91,6 +118,7 @@ def _columns(values: Any) -> Columns:
 
 
 def _column(leaf: Any) -> Any:
+    refuse_mask(leaf)
     if not isinstance(leaf, list):
         return leaf
     # NumPy's own strings strip zero bytes, turn [1, "a"] into text, and are as wide as the longest
@@ -182,10 +210,23 @@ def _hash_array(digest: Any, a: NDArray[Any]) -> None:
         for element in a.reshape(-1).tolist():
             _hash(digest, element)
         return
-    described = a.dtype.str if a.dtype.names is None else repr(a.dtype.descr)
-    _tagged(
-        digest, f"array {described} {shape}", np.ascontiguousarray(a).reshape(-1).view(np.uint8)
-    )
+    if a.nbytes > _LARGE and mapping(a) is not None:
+        _tagged(digest, "mapped", sample_digest(a).encode())
+        return
+    kind = a.dtype.str if a.dtype.names is None else repr(a.dtype.descr)
+    digest.update(f"array {kind} {shape} {a.nbytes}:".encode())
+    for piece in _pieces(a):
+        digest.update(piece)
+
+
+def _pieces(a: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """An array's bytes in C order, without a copy of the whole: a view may be far larger."""
+    if a.flags.c_contiguous or a.nbytes <= _PIECE:
+        yield np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+        return
+    rows = _PIECE // a[:1].nbytes
+    for start in range(0, len(a), max(1, rows)):
+        yield from _pieces(a[start : start + rows] if rows else a[start])
 
 
 def _number(value: Any) -> bytes:

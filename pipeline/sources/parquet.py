@@ -9,25 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.block import Columns, Int64s
-from pipeline.sources import arrow
-from pipeline.sources.chunks import Chunk, Chunks, Cores, Decoder
+from pipeline.sources.arrow import Fields
+from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed
-from pipeline.sources.parquet_footer import Footer, footers, leaves
+from pipeline.sources.parquet_footer import Footer, arrow_schema, check_decrypted, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
-from pipeline.sources.projection import check_same, distinct, projected
+from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.files import Files, Paths
-from pipeline.sources.storage.latest import Latest
-from pipeline.sources.storage.storage import Storage, is_url
+from pipeline.sources.storage.lru import LRU
+from pipeline.sources.storage.spans import Span
+from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_FOOTERS = 256  # kept parsed
+_FOOTERS = 256  # kept parsed from counting
+_FOOTER_BYTES = 256 << 20  # of parsed footers kept
+_PARSED = 8  # about how many times as large as its bytes a parsed footer is
 
 
 class ParquetSource(TabularSource):
@@ -35,8 +37,10 @@ class ParquetSource(TabularSource):
 
     Numbers, booleans and times are NumPy arrays (timestamps in UTC), strings and binary object
     arrays, fixed-size lists of numbers arrays `[n, k]`, other lists object arrays of arrays or
-    lists, structs nested dicts; dictionaries are decoded. A null is NaN, NaT or None; in integers
-    and booleans it is an error. Dtypes follow from the schema alone.
+    lists, structs nested dicts; dictionaries, run ends and views are decoded. A null is NaN, NaT
+    or None; in integers and booleans it is an error, unless `nulls` says otherwise. Dtypes follow
+    from the schema alone. Files may differ in what decodes alike: string beside large_string, the
+    order of a struct's fields, a column that is null throughout.
 
     Parquet's smallest read is a row group (`chunk_bounds`). The column chunks of all groups that a
     call needs are fetched at once, each group is decoded once, several on as many cores as there
@@ -46,14 +50,17 @@ class ParquetSource(TabularSource):
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         columns: in order; None for all; "a.b" is field b of the struct a.
+        nulls: what becomes of a null integer or boolean. "raise": its row is a bad record.
+            "float": these columns are float64, null is NaN. "mask": null is 0, and a column "x"
+            has a bool column "x_mask" beside it that is False where "x" is null.
         verify: whether to check page checksums where files have them.
         cache_bytes: how much decoded data to keep, for speed only; the row group read last is
             always kept.
         storage: how URLs are reached.
 
     Raises:
-        SourceError: a file is missing, empty, truncated or no Parquet file, files differ in their
-            schema, or a column does not exist.
+        SourceError: a file is missing, empty, truncated, encrypted or no Parquet file, files differ
+            in their schema, or a column does not exist or is of a type that cannot be read.
 
     >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
     >>> path = tempfile.mkdtemp() + "/a.parquet"
@@ -64,12 +71,14 @@ class ParquetSource(TabularSource):
     """
 
     _format = "parquet"
+    _pickled = ("_files", "_groups", "_fields", "_columns", "_verify", "_cache_bytes")
 
     def __init__(
         self,
         paths: Paths,
         columns: Sequence[str] | None = None,
         *,
+        nulls: str = "raise",
         verify: bool = True,
         cache_bytes: int = 256 << 20,
         storage: Storage | None = None,
@@ -80,9 +89,10 @@ class ParquetSource(TabularSource):
         count = partial(counted, storage or Storage(), parsed, _FOOTERS)
         self._files = Files.counted_together(paths, count, storage, kind=KIND, sane=is_sane)
         self._groups = [groups_of(facts) for facts in self._files.more]
-        self._schema = self._one_schema(parsed)
+        self._fields = Fields(self._one_schema(parsed), nulls)
+        self._begin()
         read = enumerate(map(parsed.get, self._files.paths))
-        self._begin({i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None})
+        self._parsed = {i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None}
 
     def _one_schema(self, parsed: dict[str, pq.FileMetaData]) -> pa.Schema:
         """The schema of all files; those that are noted to have the first one's are not read."""
@@ -90,55 +100,31 @@ class ParquetSource(TabularSource):
         odd = [i for i, schema in enumerate(schemas) if i == 0 or schema != schemas[0]]
         absent = [files.stat(i) for i in odd if files.paths[i] not in parsed]
         found = dict(zip([a.path for a in absent], footers(absent, files.storage), strict=True))
-        first = None
-        for path in (files.paths[i] for i in odd):
+        first, schema = files.paths[0], None
+        for i in odd:
+            path = files.paths[i]
             metadata = parsed.get(path) or found[path]
-            schema = projected(path, metadata.schema.to_arrow_schema(), self._columns)
-            first = first or (path, schema)
-            check_same(*first, path, schema)
-        assert first is not None  # a source has a file
-        return first[1]
+            own = projected(path, arrow_schema(path, metadata), self._columns)
+            check_decrypted(files.stat(i), Footer(metadata, leaves(metadata, self._columns)))
+            schema = own if schema is None else joined(first, schema, path, own)
+        assert schema is not None  # a source has a file
+        return schema
 
-    def _begin(self, parsed: dict[int, Footer]) -> None:
-        self._parsed = parsed  # from counting, each used once
-        self._footers = Latest[int, Footer](_FOOTERS)
-        self._cores = Cores()
-        empty = arrow.columns_of(self._schema.empty_table(), self._schema)
-        far = any(is_url(path) for path in self._files.paths)
-        decoder = Decoder(self._decode, self._weigh, empty, costly=True, far=far)
-        self._chunks = Chunks(self._files, self._groups, decoder, self._cache_bytes)
+    def _begin(self) -> None:
+        self._parsed: dict[int, Footer] = {}  # from counting, each used once
+        self._footers = LRU[int, Footer](_FOOTER_BYTES, weigh=_footer_bytes)
+        self._chunked(self._groups, costly=True)
 
-    def __getstate__(self) -> dict[str, Any]:
-        names = ("_files", "_groups", "_schema", "_columns", "_verify", "_cache_bytes")
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin({})
-
-    def read(self, indices: Int64s) -> Columns:
-        """Rows by index, in the order asked, repeats included: `Columns` of n rows, copied.
-
-        Of a row group with a corrupt page, the rows before it can still be read.
-
-        Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a row is in a corrupt part of its group, or holds a null integer or
-                boolean.
-            SourceError: a file was removed or replaced.
-            OSError: storage failed.
-        """
-        return self._chunks.read(indices)
-
-    def _decode(self, groups: list[int]) -> list[Chunk]:
-        places = [self._chunks.place(group) for group in groups]
-        wanted = [self._footer(f).fetched(g, self._files.sizes[f]) for f, g in places]
+    def _decode(self, chunks: list[int]) -> list[Chunk]:
+        places = [self._chunks.place(chunk) for chunk in chunks]
+        found = [self._located(*place) for place in places]
+        spans = [spans if isinstance(spans, list) else [] for spans in found]
         ranges = [
             self._files.stat(file).range(*span)
-            for (file, _), spans in zip(places, wanted, strict=True)
+            for (file, _), spans in zip(places, spans, strict=True)
             for span in spans
         ]
-        found = iter(self._fetched((file for file, _ in places), ranges))
+        data = iter(self._fetched((file for file, _ in places), ranges))
         parts = [
             Part(
                 self._files.stat(file),
@@ -146,31 +132,45 @@ class ParquetSource(TabularSource):
                 group,
                 self._chunks.span(number)[0],
                 spans,
-                [next(found) for _ in spans],
+                [next(data) for _ in spans],
             )
-            for number, (file, group), spans in zip(groups, places, wanted, strict=True)
+            for number, (file, group), spans in zip(chunks, places, spans, strict=True)
         ]
-        return self._cores.map(partial(self._decoded, len(parts) == 1), parts)
+        wrong = [damage if isinstance(damage, str) else "" for damage in found]
+        alone = len(parts) == 1
+        return self._cores.map(
+            partial(self._decoded, alone), list(zip(chunks, parts, wrong, strict=True))
+        )
 
-    def _decoded(self, alone: bool, part: Part) -> Chunk:
+    def _located(self, file: int, group: int) -> list[Span] | str:
+        # what to fetch of a group; or why nobody can tell
+        footer, size = self._footer(file), self._files.sizes[file]
+        return footer.damage(group, size) or footer.fetched(group, size)
+
+    def _decoded(self, alone: bool, known: tuple[int, Part, str]) -> Chunk:
         import pyarrow as pa
 
-        names = list(self._columns or self._schema.names)
+        number, part, wrong = known
+        names = list(self._columns or self._fields.schema.names)
+        if wrong:
+            return self._bad(number, f"row group {part.group}", wrong)
         try:
-            with part.opened(verify=self._verify) as file:
-                table = file.read_row_group(part.group, columns=names, use_threads=alone)
-            table = arrow.plain_table(table)
-        except MemoryError:
-            raise
-        except (OSError, pa.ArrowException) as e:
+            table = part.table(names, verify=self._verify, threads=alone)
+            first, end = self._chunks.span(number)
+            if table.num_rows != end - first:
+                raise ValueError(f"it holds {table.num_rows} rows, not {end - first}")
+            late = part.out_of_nanoseconds(verify=self._verify)
+            return Chunk(self._fields.columns(table), table.num_rows, out_of_range=late)
+        except (OSError, ValueError, pa.ArrowException, MemoryError) as e:
+            if not is_damage(e, sum(map(len, part.data))):
+                raise
             self._files.check_unchanged(self._files.paths.index(part.stat.path))
-            table, error = salvage(part, names, e, verify=self._verify)
-            return Chunk(arrow.columns_of(table, self._schema), table.num_rows, error)
-        return Chunk(arrow.columns_of(table, self._schema), table.num_rows)
+            table, late, error = salvage(part, names, e, verify=self._verify)
+        return Chunk(self._fields.columns(table), table.num_rows, error, late)
 
-    def _weigh(self, group: int) -> int:
-        file, inner = self._chunks.place(group)
-        return self._footer(file).decoded_bytes(inner)
+    def _weigh(self, chunk: int) -> int:
+        file, group = self._chunks.place(chunk)
+        return self._footer(file).decoded_bytes(group)
 
     def _footer(self, file: int) -> Footer:
         return self._footers.get(file, self._open)
@@ -211,4 +211,8 @@ class ParquetSource(TabularSource):
         """Forget metadata and decoded rows; reading brings them back. No file is held open."""
         self._parsed.clear()
         self._chunks.close()
-        self._footers.forget()
+        self._footers.clear()
+
+
+def _footer_bytes(footer: Footer) -> int:
+    return _PARSED * footer.metadata.serialized_size

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.complaints import unreadable
-from pipeline.sources.storage.ranges import Span, merged, opening
+from pipeline.sources.complaints import parsing, unreadable
+from pipeline.sources.storage.ranges import RangeFile, opening
+from pipeline.sources.storage.spans import Span, merged
 from pipeline.sources.storage.storage import Stat, Storage
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 _TAIL = 64 << 10
@@ -26,6 +28,28 @@ class Footer(NamedTuple):
     metadata: pq.FileMetaData
     leaves: tuple[int, ...]
 
+    def damage(self, group: int, size: int) -> str:
+        """Why the wanted columns of a row group cannot be located; "" if they can.
+
+        pyarrow aborts the process where a column chunk's metadata are damaged or encrypted and
+        Python asks for them. Its reader raises instead. So `spans` and all that calls `column` may
+        be called only where this says "".
+
+        Args:
+            group: the row group's number.
+            size: bytes of the file.
+        """
+        if not (error := _probed(self.metadata, size, group, self._paths(self.leaves))):
+            return ""
+        for leaf in self.leaves:  # the first column that fails alone
+            (path,) = self._paths([leaf])
+            if alone := _probed(self.metadata, size, group, [path]):
+                return f"column {path!r}: {alone}"
+        return error
+
+    def _paths(self, leaves: Sequence[int]) -> list[str]:
+        return [self.metadata.schema.column(leaf).path for leaf in leaves]
+
     def spans(self, group: int) -> list[Span]:
         """Where a row group's wanted column chunks lie."""
         meta = self.metadata.row_group(group)
@@ -37,14 +61,72 @@ class Footer(NamedTuple):
         return merged(spans, gap=0)
 
     def decoded_bytes(self, group: int) -> int:
-        """About what a row group's wanted columns take once they are not compressed any more."""
-        meta = self.metadata.row_group(group)
-        return sum(meta.column(leaf).total_uncompressed_size for leaf in self.leaves)
+        """Approximate decoded bytes of the wanted columns of a row group."""
+        share = len(self.leaves) / max(1, len(self.metadata.schema))
+        return int(max(0, self.metadata.row_group(group).total_byte_size) * share)
 
     def rows(self) -> Int64s:
         """int64[row groups]: rows of each."""
         groups = range(self.metadata.num_row_groups)
         return np.array([self.metadata.row_group(i).num_rows for i in groups], np.int64)
+
+    def codecs(self, size: int) -> list[str]:
+        """What the wanted columns of the first row group are compressed with; "?" if unknown.
+
+        Args:
+            size: bytes of the file.
+        """
+        if not self.metadata.num_row_groups or self.damage(0, size):
+            return []
+        first, names = self.metadata.row_group(0), set[str]()
+        for leaf in self.leaves:  # Python's `compression` aborts where the reader raises
+            error = _error(_Probe(size, zeros=True), self.metadata, 0, self._paths([leaf]))
+            names.add("?" if "codec" in error else first.column(leaf).compression)
+        return sorted(names)
+
+    def int96(self) -> list[str]:
+        """Leaf columns that hold the deprecated 96-bit timestamps."""
+        columns = [self.metadata.schema.column(leaf) for leaf in self.leaves]
+        return [column.path for column in columns if column.physical_type == "INT96"]
+
+
+class _Probe(RangeFile):
+    """A file that notes that it was read. It gives nothing, or zeros."""
+
+    def __init__(self, size: int, *, zeros: bool) -> None:
+        super().__init__(size, [], [])
+        self._zeros, self.reached = zeros, False
+
+    def read_buffer(self, n: int) -> pa.Buffer:
+        import pyarrow as pa
+
+        self.reached = True
+        if not self._zeros:
+            raise OSError("only a probe")
+        self.seek(n, 1)
+        return pa.py_buffer(np.zeros(n, np.uint8))
+
+
+def _probed(metadata: pq.FileMetaData, size: int, group: int, columns: list[str]) -> str:
+    # what pyarrow's reader says of the columns' metadata before it reads the columns' bytes
+    probe = _Probe(size, zeros=False)
+    error = _error(probe, metadata, group, columns)
+    return "" if probe.reached else error
+
+
+def _error(probe: _Probe, metadata: pq.FileMetaData, group: int, columns: list[str]) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # all columns at once: it locates each of them before it reads any
+        with pq.ParquetFile(probe.opened(), metadata=metadata, pre_buffer=True) as file:
+            file.read_row_group(group, columns=columns, use_threads=False)
+    except MemoryError:
+        raise
+    except (OSError, ValueError, IndexError, pa.ArrowException) as e:
+        return " ".join(str(e).split()).rstrip(".")
+    return ""
 
 
 def _span(chunk: pq.ColumnChunkMetaData) -> Span:
@@ -83,10 +165,36 @@ def _parsed(path: str, end: bytes) -> pq.FileMetaData:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        return pq.read_metadata(pa.BufferReader(end))
-    except (OSError, pa.ArrowException) as e:
-        raise unreadable(path, e) from e
+    with parsing(path):
+        metadata = pq.read_metadata(pa.BufferReader(end))
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        if min(groups, default=0) < 0:
+            raise ValueError(f"its footer is damaged: a row group of {min(groups)} rows")
+        if metadata.num_rows not in (0, sum(groups)):  # some writers leave it out
+            said = f"{metadata.num_rows} rows, and row groups of {sum(groups)} together"
+            raise ValueError(f"its footer is damaged: it speaks of {said}")
+        return metadata
+
+
+def arrow_schema(path: str, metadata: pq.FileMetaData) -> pa.Schema:
+    """The Arrow schema of a file.
+
+    Raises:
+        SourceError: a type is unknown, or a name no UTF-8.
+    """
+    with parsing(path):
+        return metadata.schema.to_arrow_schema()
+
+
+def check_decrypted(stat: Stat, footer: Footer) -> None:
+    """Refuse a file whose footer can be read, but whose wanted columns are encrypted.
+
+    Raises:
+        SourceError: it names the column.
+    """
+    rows = footer.rows()
+    if rows.any() and "crypt" in (why := footer.damage(int(np.argmax(rows > 0)), stat.size)):
+        raise unreadable(stat.path, f"it is encrypted: {why}")
 
 
 def leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.parquet_footer import Footer
+from pipeline.sources.parquet_footer import Footer, arrow_schema
 from pipeline.sources.storage.storage import Stat
 
 _SMALL, _LARGE = 64 << 10, 64 << 20  # bytes of a row group
@@ -19,30 +19,36 @@ def layout(stat: Stat, footer: Footer) -> dict[str, Any]:
         {
             "rows": metadata.row_group(i).num_rows,
             "bytes": metadata.row_group(i).total_byte_size,
-            "stored_bytes": sum(stop - start for start, stop in footer.spans(i)),
+            "stored_bytes": _stored(footer, i, stat.size),
         }
         for i in range(metadata.num_row_groups)
     ]
-    schema = metadata.schema.to_arrow_schema()
+    schema = arrow_schema(stat.path, metadata)
     return {
         "path": stat.path,
         "format": "parquet",
         "bytes": stat.size,
         "rows": metadata.num_rows,
         "groups": groups,
-        "codecs": _codecs(footer),
+        "codecs": footer.codecs(stat.size),
         "columns": {field.name: str(field.type) for field in schema},
-        "written_by": metadata.created_by,
+        "written_by": _written_by(footer),
         "advice": _advice(groups),
     }
 
 
-def _codecs(footer: Footer) -> list[str]:
-    metadata = footer.metadata
-    if not metadata.num_row_groups:
-        return []
-    first = metadata.row_group(0)
-    return sorted({first.column(leaf).compression for leaf in footer.leaves})
+def _written_by(footer: Footer) -> str:
+    try:
+        return footer.metadata.created_by
+    except UnicodeDecodeError:  # damaged, and nothing depends on it
+        return "?"
+
+
+def _stored(footer: Footer, group: int, size: int) -> int:
+    # 0 where the column chunks' metadata are damaged
+    if footer.damage(group, size):
+        return 0
+    return sum(stop - start for start, stop in footer.spans(group))
 
 
 def _advice(groups: list[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a manifest keeps of Parquet files: rows of row groups, and who shares a schema."""
+"""What a manifest keeps about Parquet files: rows of each row group, and a digest of the schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.sources.parquet_footer import Footer, footers
+from pipeline.sources.parquet_footer import Footer, arrow_schema, footers
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 KIND = "parquet 1"
+_MOST_GROUPS = 1 << 22  # of a file; a manifest that says more is damaged
 
 
 def counted(
     storage: Storage, parsed: dict[str, pq.FileMetaData], most: int, stats: Sequence[Stat]
 ) -> Iterator[Facts]:
-    """Rows of each file; besides, runs of equal row groups as [rows, groups], and a schema's mark.
+    """Facts of each file: its rows, runs of equal row groups as [rows, groups], a schema's digest.
 
     Args:
         storage: how files are reached.
-        parsed: takes the metadata of up to `most` files, by path.
-        most: of these.
+        parsed: filled with the metadata of the first `most` files, by path.
+        most: how many of them.
         stats: the files.
 
     Raises:
@@ -37,7 +38,7 @@ def counted(
     for stat, metadata in zip(stats, footers(stats, storage), strict=True):
         rows = Footer(metadata, ()).rows().tolist()
         runs = [[n, len(list(same))] for n, same in groupby(rows)]
-        schema = metadata.schema.to_arrow_schema().remove_metadata().serialize()
+        schema = arrow_schema(stat.path, metadata).remove_metadata().serialize()
         if len(parsed) < most:
             parsed[stat.path] = metadata
         mark = hashlib.blake2b(schema, digest_size=8).hexdigest()
@@ -51,7 +52,7 @@ def groups_of(more: Any) -> Int64s:
 
 
 def is_sane(facts: Facts) -> bool:
-    """Whether noted facts have the form that `counted` gives them.
+    """Whether facts from a manifest have the form that `counted` gives them.
 
     >>> is_sane(Facts(5, [[[2, 2], [1, 1]], "00"])), is_sane(Facts(5, [[[2, 2]], "00"]))
     (True, False)
@@ -59,6 +60,8 @@ def is_sane(facts: Facts) -> bool:
     try:
         runs, mark = facts.more
         counts = [n * k for n, k in runs if type(n) is type(k) is int and n >= 0 and k > 0]
-        return isinstance(mark, str) and len(counts) == len(runs) and sum(counts) == facts.records
+        few = sum(k for _, k in runs) <= _MOST_GROUPS
+        whole = len(counts) == len(runs) and sum(counts) == facts.records
+        return isinstance(mark, str) and whole and few
     except (TypeError, ValueError):
         return False

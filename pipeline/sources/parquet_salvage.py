@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.sources.arrow import plain_table
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sources.chunks import damage
 from pipeline.sources.parquet_footer import Footer
-from pipeline.sources.storage.ranges import RangeFile, Span
+from pipeline.sources.parquet_int96 import out_of_nanoseconds
+from pipeline.sources.storage.ranges import RangeFile
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Stat
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_2_GIB = 1 << 31
 _PIECES = 256  # a corrupt group is read in so many: at most one of them is lost before the page
 
 
@@ -36,8 +43,50 @@ class Part(NamedTuple):
     spans: Sequence[Span]
     data: Sequence[Any]
 
-    def opened(self, *, verify: bool) -> pq.ParquetFile:
-        """A reader that finds this group alone."""
+    def table(self, columns: Sequence[str], *, verify: bool, threads: bool) -> pa.Table:
+        """The group's columns.
+
+        Raises:
+            OSError, ArrowException, ValueError: a page cannot be decoded.
+        """
+        import pyarrow as pa
+
+        if self.footer.metadata.row_group(self.group).total_byte_size < _2_GIB:
+            try:
+                with self.opened(verify=verify) as file:
+                    return file.read_row_group(
+                        self.group, columns=list(columns), use_threads=threads
+                    )
+            except pa.ArrowNotImplementedError as e:
+                if "chunked" not in str(e):
+                    raise
+        # nested text of more than 2 GiB can only be read in pieces
+        with self.opened(verify=verify) as file:
+            batches = list(self.pieces(file, columns))
+            return pa.Table.from_batches(batches, None if batches else self.schema(file, columns))
+
+    def pieces(self, file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The group's columns, a 256th of its rows at a time."""
+        rows = self.footer.metadata.row_group(self.group).num_rows
+        size = max(1, -(-rows // _PIECES))
+        return file.iter_batches(size, [self.group], list(columns), use_threads=False)
+
+    def schema(self, file: pq.ParquetFile, columns: Sequence[str]) -> pa.Schema:
+        """The file's schema of the top-level columns that hold `columns`."""
+        import pyarrow as pa
+
+        tops = [c for c in file.schema_arrow if any(_within(column, c.name) for column in columns)]
+        return pa.schema(tops)
+
+    def out_of_nanoseconds(self, *, verify: bool) -> dict[str, NDArray[np.bool_]]:
+        """bool[rows] of each column that has INT96 timestamps out of the range of nanoseconds."""
+        if not (columns := self.footer.int96()):
+            return {}
+        with self.opened(verify=verify, coerce_int96_timestamp_unit="s") as file:
+            return out_of_nanoseconds(file.read_row_group(self.group, columns=columns))
+
+    def opened(self, *, verify: bool, **options: Any) -> pq.ParquetFile:
+        """A reader that finds this group alone; `options` are pyarrow's."""
         import pyarrow.parquet as pq
 
         # one reader is not for several threads, and making one takes 30 µs once metadata is known
@@ -48,23 +97,29 @@ class Part(NamedTuple):
             metadata=metadata,
             pre_buffer=False,  # it would read what lies between the columns wanted
             page_checksum_verification=verify,
+            **options,
         )
 
 
 def salvage(
     part: Part, columns: Sequence[str], error: Exception, *, verify: bool
-) -> tuple[pa.Table, str]:
-    """The rows before the first corrupt page, as a plain table, and why there are no more."""
+) -> tuple[pa.Table, dict[str, NDArray[np.bool_]], str]:
+    """The rows before the first corrupt page, and why there are no more.
+
+    Returns:
+        The rows; what `out_of_nanoseconds` says of them; and the error.
+    """
     column, (start, stop) = _culprit(part, verify)
     table = _before(part, columns, verify)
     why = " ".join(str(error).split()).rstrip(".")
-    last = part.first + part.footer.metadata.row_group(part.group).num_rows - 1
-    first = part.first + table.num_rows
-    return table, (
-        f"cannot decode rows {first} to {last} (row group {part.group}) of {part.stat.path}: "
-        f"column {column!r}, bytes {start} to {stop - 1}: {why}. "
-        'Rewrite the file, or skip such rows with .on_error("skip").'
-    )
+    end = part.first + part.footer.metadata.row_group(part.group).num_rows
+    why = f"column {column!r}, bytes {start} to {stop - 1}: {why}"
+    rows = part.first + table.num_rows, end
+    late: dict[str, NDArray[np.bool_]] = {}
+    if old := part.footer.int96():
+        late = out_of_nanoseconds(_before(part, old, verify, coerce_int96_timestamp_unit="s"))
+        late = {name: bad[: table.num_rows] for name, bad in late.items()}
+    return table, late, damage(part.stat.path, rows, f"row group {part.group}", why)
 
 
 def _culprit(part: Part, verify: bool) -> tuple[str, Span]:
@@ -82,32 +137,22 @@ def _fails(part: Part, columns: list[str], verify: bool) -> bool:
     import pyarrow as pa
 
     try:
-        with part.opened(verify=verify) as file:
-            file.read_row_group(part.group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException):
+        part.table(columns, verify=verify, threads=False)
+    except (OSError, ValueError, pa.ArrowException, MemoryError):
         return True
     return False
 
 
-def _before(part: Part, columns: Sequence[str], verify: bool) -> pa.Table:
+def _before(part: Part, columns: Sequence[str], verify: bool, **options: Any) -> pa.Table:
     import pyarrow as pa
 
-    rows = part.footer.metadata.row_group(part.group).num_rows
     batches: list[pa.RecordBatch] = []
-    with part.opened(verify=verify) as file:
-        try:
-            pieces = file.iter_batches(
-                -(-rows // _PIECES), [part.group], list(columns), use_threads=False
-            )
-            batches.extend(pieces)
-        except (OSError, pa.ArrowException):
-            pass  # what came before it is what can be read
-        empty = file.schema_arrow.empty_table()
-    if not batches:
-        top = {column for column in empty.column_names if _wanted(column, columns)}
-        return plain_table(empty.select(sorted(top)))
-    return plain_table(pa.Table.from_batches(batches))
+    with part.opened(verify=verify, **options) as file:
+        schema = part.schema(file, columns)
+        with suppress(OSError, ValueError, pa.ArrowException, MemoryError):
+            batches.extend(part.pieces(file, columns))
+    return pa.Table.from_batches(batches) if batches else schema.empty_table()
 
 
-def _wanted(top: str, columns: Sequence[str]) -> bool:
-    return any(column == top or column.startswith(top + ".") for column in columns)
+def _within(column: str, top: str) -> bool:
+    return column == top or column.startswith(top + ".")

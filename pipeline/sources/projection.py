@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import SourceError
-from pipeline.sources.arrow import plain_schema
-from pipeline.sources.complaints import unreadable
+from pipeline.sources.arrow_types import fault, merged, plain_schema
+from pipeline.sources.complaints import parsing, unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,8 +39,15 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
     """
     import pyarrow as pa
 
-    if len(set(schema.names)) != len(schema.names) or not schema.names:
-        raise unreadable(path, f"its columns {schema.names} need names, each its own")
+    with parsing(path):  # a name may be no UTF-8
+        names = schema.names
+        faults = {field.name: fault(field.type) for field in schema}
+    if len(set(names)) != len(names) or not names:
+        raise unreadable(path, f"its columns {names} need names, each its own")
+    for name, why in faults.items():
+        wanted = columns is None or any(_in(column, name) for column in columns)
+        if wanted and why is not None:
+            raise unreadable(path, f"column {name!r} {why}")
     if columns is None:
         return plain_schema(schema)
     fields: dict[str, pa.Field] = {}
@@ -55,6 +62,10 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
     if missing:
         raise SourceError(f"{path} has no column {missing}. Choose among {schema.names}.")
     return plain_schema(pa.schema(list(fields.values())))
+
+
+def _in(column: str, top: str) -> bool:
+    return column == top or column.startswith(top + ".")
 
 
 def _found(fields: Sequence[pa.Field], column: str) -> pa.Field | None:
@@ -83,16 +94,22 @@ def _joined(a: pa.Field, b: pa.Field) -> pa.Field:
     return pa.field(a.name, pa.struct(list(fields.values())))
 
 
-def check_same(first: str, expected: pa.Schema, path: str, schema: pa.Schema) -> None:
-    """Refuse a file whose columns are not those of the first.
+def joined(first: str, expected: pa.Schema, path: str, schema: pa.Schema) -> pa.Schema:
+    """The plain schema of files that have `expected` and of one more file.
+
+    Types need not be equal; they need to decode to the same values (`arrow_types.merged`).
 
     Raises:
-        SourceError: it names the column and both types.
+        SourceError: columns differ; it names the column, both types and both files.
     """
-    a, b = ({field.name: str(field.type) for field in s} for s in (expected, schema))
+    import pyarrow as pa
+
+    a, b = ({field.name: field.type for field in s} for s in (expected, schema))
+    both = {name: merged(a[name], b[name]) for name in a if name in b}
     for name in sorted(a.keys() | b.keys()):
-        if a.get(name) != b.get(name):
+        if both.get(name) is None:
             raise SourceError(
                 f"column {name!r} is {b.get(name, 'absent')} in {path} but "
                 f"{a.get(name, 'absent')} in {first}. Rewrite one, or leave it out with columns=."
             )
+    return pa.schema([(name, kind) for name, kind in both.items() if kind is not None])

@@ -1,36 +1,49 @@
-"""Where records live: in another library's dataset, read many at a time where it can."""
+"""Where records live: in a table, or in another library's dataset."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources import arrow
+from pipeline.sources.arrow import Fields
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
+from pipeline.sources.projection import projected
 from pipeline.tree import fresh
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _SAMPLE = 64
+_PIECE = 1 << 16  # rows hashed at once
 _PLAIN = {"Value", "ClassLabel", "List", "LargeList", "Sequence"}  # stored as they are read
 
 
 class SequenceSource:
-    """Records of an object with a length and `__getitems__` (many at once) or `[i]`.
+    """Records of a table, or of an object with a length and `__getitems__` or `[i]`.
 
-    A Hugging Face dataset of numbers, strings, lists and dicts, without a format or with "numpy",
-    is read through Arrow: `Columns` of the types that `ParquetSource` gives. Another format, a
-    transform and features that decode (images, audio) are kept: its rows come as a list. So do
-    those of TFDS data sources and map-style PyTorch datasets.
+    A table (`pyarrow.Table`, a frame of pandas or Polars) is read by its columns' names; a frame's
+    index is no column. A Hugging Face dataset of numbers, strings, lists and dicts, without a
+    format or with "numpy", is read through Arrow as well. Both give `Columns` of the types that
+    `ParquetSource` gives. Of a Hugging Face dataset another format, a transform and features that
+    decode (images, audio) are kept: its rows come as a list. So do those of TFDS data sources and
+    map-style PyTorch datasets.
 
     Args:
-        values: the object. It pickles as it pickles itself; reading it must not change it, and
-            must be right in threads if you use them.
+        values: the table or object. It pickles as it pickles itself; reading it must not change it,
+            and must be right in threads if you use them.
+        nulls: of tables: what becomes of a null integer or boolean: "raise", "float" or "mask", as
+            of `ParquetSource`.
 
     Raises:
-        SourceError: it has no length or no `[i]`.
+        SourceError: it has no length or no `[i]`, or is a table with a column that cannot be read.
 
     >>> class Squares:
     ...     def __len__(self):
@@ -39,34 +52,45 @@ class SequenceSource:
     ...         return [i * i for i in indices]
     >>> SequenceSource(Squares()).read(np.array([3, 0, 3]))
     [9, 0, 9]
+    >>> import pyarrow as pa
+    >>> SequenceSource(pa.table({"id": [7, 8], "word": ["to", "be"]})).read(np.array([1]))
+    Columns(id: int64[1], word: object[1])
     """
 
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Any, *, nulls: str = "raise") -> None:
         readable = hasattr(values, "__getitems__") or hasattr(values, "__getitem__")
         if not (hasattr(values, "__len__") and readable):
             raise SourceError(
                 f"a {type(values).__name__} has no length and no [i]. Is it a stream? Write it to "
                 "files first, or give a list."
             )
-        self._values = values
+        self._values = arrow_table(values) if is_table(values) else values
+        self._name = type(values).__name__
+        self._nulls = nulls
         self._open()
 
     def _open(self) -> None:
-        self._table = _as_arrow(self._values)
+        self._taken = _as_arrow(self._values)
+        self._fields: Fields | None = None
         self._digest: str | None = None
+        if self._taken is not None:
+            schema = self._taken(np.zeros(0, np.int64)).schema
+            self._fields = Fields(projected(f"this {self._name}", schema, None), self._nulls)
+            self._fields.check(f"this {self._name}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"values": self._values}
+        return {"values": self._values, "name": self._name, "nulls": self._nulls}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._values = state["values"]
+        self._values, self._name = state["values"], state["name"]
+        self._nulls = state["nulls"]
         self._open()
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"SequenceSource({type(self._values).__name__}, {len(self)} records)"
+        return f"SequenceSource({self._name}, {len(self)} records)"
 
     def read(self, indices: Int64s) -> list[Any] | Columns:
         """Records by index, in the order asked, repeats included: `Columns`, or a list.
@@ -77,45 +101,103 @@ class SequenceSource:
             SourceError: the object gave another number of records.
         """
         wanted = inside(indices, len(self))
-        if self._table is not None:
-            return self._columns(wanted)
+        if self._taken is not None and self._fields is not None:
+            return self._columns(self._fields, self._taken(wanted), wanted)
         some = wanted.tolist()
         if not some or not hasattr(self._values, "__getitems__"):
             return [fresh(self._values[i]) for i in some]
         rows = self._values.__getitems__(some)
         if len(rows) != len(some):
             raise SourceError(
-                f"{type(self._values).__name__}.__getitems__ gave {len(rows)} records for "
+                f"{self._name}.__getitems__ gave {len(rows)} records for "
                 f"{len(some)} indices. It must return a list of one record an index."
             )
         return [fresh(row) for row in rows]
 
-    def _columns(self, wanted: Int64s) -> Columns:
-        table = arrow.plain_table(self._table[wanted])
-        tree, rows = arrow.columns_of(table, table.schema), np.arange(len(wanted))
+    def _columns(self, fields: Fields, table: Any, wanted: Int64s) -> Columns:
+        tree, rows = fields.columns(table), np.arange(len(wanted))
         found = arrow.room(tree, len(wanted))
         try:
             arrow.put(tree, found, rows, rows)
         except arrow.Unusable as e:
             raise RecordError(
                 f"column {e.column!r} of record {int(wanted[e.row])} of this "
-                f"{type(self._values).__name__} {e.why}. {e.remedy}, or skip such records with "
+                f"{self._name} {e.why}. {e.remedy}, or skip such records with "
                 '.on_error("skip").'
             ) from None
         return Columns(found)
 
     def fingerprint(self) -> str:
-        """What Hugging Face says of its dataset; else the object's own, or 64 records' digest."""
+        """What tells the records from others.
+
+        That is what Hugging Face says of its dataset; a table's contents, whole; what the object's
+        own `fingerprint()` says; or else a digest of 64 records.
+        """
         if self._digest is None:
             known = getattr(self._values, "_fingerprint", None)
             own = getattr(self._values, "fingerprint", None)
-            own = own() if callable(own) else known if isinstance(known, str) else self._sample()
+            if is_table(self._values) and self._fields is not None:
+                own = self._contents(self._fields.schema)
+            else:
+                own = (
+                    own() if callable(own) else known if isinstance(known, str) else self._sample()
+                )
             self._digest = f"sequence {len(self)} {own}"
+            if self._nulls != "raise":
+                self._digest += f" nulls: {self._nulls}"
         return self._digest
+
+    def _contents(self, schema: pa.Schema) -> str:
+        # piece by piece, so that no copy of a large table is made; a null counts as one
+        fields, digest = Fields(schema, "mask"), hashlib.blake2b(digest_size=16)
+        for start in range(0, max(1, len(self)), _PIECE):
+            rows = np.arange(start, min(start + _PIECE, len(self)))
+            piece = self._columns(fields, self._values.take(rows), rows)
+            digest.update(MemorySource(piece).fingerprint().encode())
+        return digest.hexdigest()
 
     def _sample(self) -> str:
         some = np.linspace(0, len(self) - 1, min(len(self), _SAMPLE)).astype(np.int64)
         return MemorySource(self.read(some)).fingerprint()
+
+
+def is_dataset(values: Any) -> bool:
+    """Whether a value within a dict is a dataset of its own, and no column."""
+    shown = hasattr(values, "features") and hasattr(values, "column_names")
+    return is_table(values) or batched(values) or shown or hasattr(values, "random_map")
+
+
+def is_table(values: Any) -> bool:
+    """Whether an object is a table: named columns that Arrow can take over.
+
+    >>> import pyarrow as pa
+    >>> is_table(pa.table({"x": [1]})), is_table(pa.chunked_array([[1]])), is_table({"x": [1]})
+    (True, False, False)
+    """
+    named = hasattr(values, "column_names") or hasattr(values, "columns")
+    return named and hasattr(values, "__arrow_c_stream__")
+
+
+def arrow_table(values: Any) -> pa.Table:
+    """The columns of a table or frame, by name.
+
+    Raises:
+        SourceError: a column has no type of Arrow.
+    """
+    import pyarrow as pa
+
+    try:
+        table = pa.table(values)
+    except (pa.ArrowException, TypeError, ValueError) as e:
+        why = " ".join(str(e).split()).rstrip(".")
+        raise SourceError(
+            f"this {type(values).__name__} has a column that Arrow cannot hold: {why}. Give each "
+            "column values of one type, or a dict of arrays."
+        ) from e
+    # pandas adds its index and says so
+    said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    index = [name for name in said.get("index_columns", ()) if isinstance(name, str)]
+    return table.drop_columns([name for name in index if name in table.column_names])
 
 
 def batched(values: Any) -> bool:
@@ -127,8 +209,10 @@ def batched(values: Any) -> bool:
     return hasattr(values, "__len__") and hasattr(values, "__getitems__")
 
 
-def _as_arrow(values: Any) -> Any:
-    """A Hugging Face dataset that gives Arrow tables, where that keeps its records' meaning."""
+def _as_arrow(values: Any) -> Callable[[Int64s], pa.Table] | None:
+    """What gives rows as Arrow tables, where that keeps the records' meaning."""
+    if is_table(values):
+        return values.take
     said, features = getattr(values, "format", None), getattr(values, "features", None)
     if not isinstance(said, dict) or features is None or not hasattr(values, "with_format"):
         return None
@@ -136,7 +220,7 @@ def _as_arrow(values: Any) -> Any:
     columns = said.get("columns") or []
     if not plain or not columns or not all(_is_plain(features[name]) for name in columns):
         return None
-    return values.with_format("arrow", columns=columns)
+    return values.with_format("arrow", columns=columns).__getitem__
 
 
 def _is_plain(feature: Any) -> bool:

@@ -13,6 +13,7 @@ from pipeline.sources.storage.storage import Stat, Storage
 _BLOCK = 512
 _REGULAR = b"0\x007"
 _NAMELESS = b""
+_EXTENSION = 16 << 20  # bytes of a header's extension at most: names and attributes
 
 
 class Member(NamedTuple):
@@ -31,12 +32,12 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
     """The regular files of a tar file, in order: ustar, GNU and PAX, with their long names.
 
     Raises:
-        SourceError: the file is compressed or no tar file, or a header is corrupt.
+        SourceError: the file is compressed or no tar file, a header is corrupt, or a member sparse.
     """
     window, at, begun = Window(stat, storage), 0, 0
     refuse_packed(stat.path, window.at(0, 8))
-    said: dict[bytes, bytes] = {}  # by the headers before the one it is about
-    always: dict[bytes, bytes] = {}
+    own: dict[bytes, bytes] = {}  # extensions of the next member's header
+    shared: dict[bytes, bytes] = {}  # of all headers that follow
     while at < stat.size:
         head = window.at(at, _BLOCK)
         if len(head) < _BLOCK:
@@ -45,24 +46,38 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
         if not any(head):  # the end, filled up with zeros
             return
         _check(stat, head, at)
-        kind, size = head[156:157], _size(stat, head, said, at)
+        kind, size = head[156:157], _size(stat, head, own, at)
         start, stop = at + _BLOCK, at + _BLOCK + size
         at = start + -(-size // _BLOCK) * _BLOCK
         if kind in b"xgLK":
-            said, always = _extended(kind, window.at(start, size), said, always)
+            if size > _EXTENSION:
+                raise unreadable(
+                    stat.path, f"the header at byte {start - _BLOCK} has {size} bytes of extensions"
+                )
+            _extend(kind, window.at(start, size), own, shared)
             continue
+        if kind == b"S" or any(map(_is_sparse, own)):
+            raise unreadable(
+                stat.path,
+                f"the member at byte {start - _BLOCK} is sparse: write the file without holes, "
+                "as GNU tar does without -S and bsdtar with --no-read-sparse",
+            )
         if kind in _REGULAR:
-            yield Member({**always, **said}.get(b"path") or _name(head), begun, start, stop)
-        elif kind == b"S":
-            raise unreadable(stat.path, f"a sparse member at byte {start - _BLOCK}")
+            name = own.get(b"path") or shared.get(b"path") or _name(head)
+            yield Member(name, begun, start, min(stop, stat.size + 1))
         if stop <= stat.size < at:  # cut in what fills up a block: who knows what followed
             yield Member(_NAMELESS, at, at, at + 1)
-        begun, said = at, {}
+        begun, own = at, {}
 
 
-def _size(stat: Stat, head: bytes, said: dict[bytes, bytes], at: int) -> int:
+def _is_sparse(key: bytes) -> bool:
+    return key.startswith(b"GNU.sparse.") or key == b"SCHILY.realsize"
+
+
+def _size(stat: Stat, head: bytes, own: dict[bytes, bytes], at: int) -> int:
+    said = own.get(b"size")
     try:
-        size = int(said[b"size"]) if b"size" in said else _number(head[124:136])
+        size = _number(head[124:136]) if said is None else int(said) if said.isdigit() else -1
     except ValueError:
         size = -1
     if size < 0:
@@ -70,26 +85,23 @@ def _size(stat: Stat, head: bytes, said: dict[bytes, bytes], at: int) -> int:
     return size
 
 
-def _extended(
-    kind: bytes, data: bytes, said: dict[bytes, bytes], always: dict[bytes, bytes]
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    if kind == b"g":
-        return said, {**always, **_pax(data)}
-    if kind == b"x":
-        return {**said, **_pax(data)}, always
+def _extend(kind: bytes, data: bytes, own: dict[bytes, bytes], shared: dict[bytes, bytes]) -> None:
     if kind == b"L":
-        return {**said, b"path": data.rstrip(b"\0")}, always
-    return said, always  # a long link's target
+        own[b"path"] = data.rstrip(b"\0")
+    elif kind != b"K":  # the target of a long link
+        (shared if kind == b"g" else own).update(_pax(data))
 
 
-def _pax(data: bytes) -> dict[bytes, bytes]:
+def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Records "length key=value newline", the length that of the whole record."""
-    found: dict[bytes, bytes] = {}
-    while (size := data.partition(b" ")[0]).isdigit() and int(size):
-        record, data = data[: int(size)], data[int(size) :]
-        key, _, value = record[len(size) + 1 : -1].partition(b"=")
-        found[key] = value
-    return found
+    at = 0
+    while (space := data.find(b" ", at, at + 20)) > at and data[at:space].isdigit():
+        stop = at + int(data[at:space])
+        if stop <= space:
+            return
+        key, _, value = data[space + 1 : stop - 1].partition(b"=")
+        yield key, value
+        at = stop
 
 
 def _check(stat: Stat, head: bytes, at: int) -> None:
@@ -107,7 +119,8 @@ def _check(stat: Stat, head: bytes, at: int) -> None:
 
 def _number(field: bytes) -> int:
     if field[0] & 0x80:  # GNU: base 256, for what eleven octal digits cannot say
-        return int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
+        value = int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
+        return -1 if field[0] & 0x40 else value  # the sign
     return int(field.strip(b" \0") or b"0", 8)
 
 

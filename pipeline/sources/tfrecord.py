@@ -1,4 +1,4 @@
-"""Where records live: TFRecord files, which hold no index: it is built once."""
+"""TFRecord files. They hold no index, so each is read through once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pipeline.block import Int64s
 from pipeline.errors import MissingExtraError, SourceError
 from pipeline.sources.crc32c import masked, masked_columns
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import Window, refuse_packed
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _HEAD, _FOOT = 12, 4  # bytes around a record: its length and the checksum of that; its checksum
@@ -23,9 +24,9 @@ _LAYOUT = np.dtype([("length", "<u8"), ("crc", "<u4")])
 class TFRecordSource(FramedSource):
     """Records of TFRecord files, as bytes; files end to end in the order given.
 
-    Where records begin is found once by going through each file, and kept in the cache folder.
-    Lengths are checked by their checksums then, records when they are read. `parse_example` makes
-    a dict of a record that is a `tf.train.Example`.
+    Each file is read through once to find where its records begin, and that is kept in the cache
+    folder. The checksums of lengths are checked then, those of records when they are read.
+    `parse_example` makes a dict of a record that is a `tf.train.Example`.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
@@ -46,13 +47,15 @@ class TFRecordSource(FramedSource):
     [b'or', b'to', b'or']
     """
 
+    _scanned = True
+
     def __init__(
         self, paths: Paths, *, verify: bool = True, storage: Storage | None = None
     ) -> None:
         self._verify = verify
         if verify:
             _check_can_verify()
-        super().__init__(paths, "tfrecord 1", _load, storage)
+        super().__init__(paths, "tfrecord 1", _load, storage, ("tfrecord",))
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -82,15 +85,6 @@ class TFRecordSource(FramedSource):
         same._verify = True
         return same
 
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts and ends; directories do not enter."""
-        return self._files.fingerprint("tfrecord")
-
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest (with 16 bytes each around
-        them), codec."""
-        return self._layout("none", scanned=True)
-
 
 def _check_can_verify() -> None:
     try:
@@ -105,7 +99,7 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:
-    """Follow the lengths from record to record; what the file's end cuts is a record past it."""
+    """Follow the lengths from record to record. A record that is cut stops past the file's end."""
     window, offset, heads = Window(stat, storage), 0, bytearray()
     starts: list[int] = []
     refuse_packed(stat.path, window.at(0, _HEAD))
@@ -118,7 +112,9 @@ def _scan(stat: Stat, storage: Storage) -> Arrays:
     left = len(heads) % _HEAD  # of a head that the end of the file cuts
     whole = np.frombuffer(heads, _LAYOUT, len(heads) // _HEAD)
     _check_lengths(stat, start, whole)
-    stop = start[: len(whole)] + whole["length"].astype(np.int64) + _HEAD + _FOOT
+    # a length may be up to 2**64 - 1: what passes the end of the file need not be told apart
+    length = np.minimum(whole["length"], np.uint64(stat.size)).astype(np.int64)
+    stop = start[: len(whole)] + length + _HEAD + _FOOT
     return {"start": start, "stop": np.append(stop, stat.size + _FOOT) if left else stop}
 
 

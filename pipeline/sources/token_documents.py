@@ -1,4 +1,4 @@
-"""Where records live: documents in token files, found by the token that ends each."""
+"""Documents in token files, found by the token that ends each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pipeline.block import Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
 
@@ -39,6 +40,8 @@ class TokenDocumentSource(FramedSource):
     [[8], [5, 6, 0]]
     """
 
+    _scanned = True
+
     def __init__(
         self,
         paths: Paths,
@@ -49,13 +52,14 @@ class TokenDocumentSource(FramedSource):
     ) -> None:
         self._eos = whole("eos", eos, 0, SourceError)
         kind, storage = None if dtype is None else stored(dtype), storage or Storage()
-        # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
+        # Without a dtype the count may depend on a sidecar, which manifests know nothing of.
         counted = f"documents of {kind} to {self._eos} 1" if kind else ""
         load = functools.partial(_documents, kind, self._eos)
-        super().__init__(paths, counted, load, storage)
+        super().__init__(paths, counted, load, storage, ())
         files = self._files
         stats = [files.stat(i) for i in range(len(files.paths))]
         self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])
+        self._identity = ("token documents", f"{self._dtype} {self._eos}")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -72,13 +76,8 @@ class TokenDocumentSource(FramedSource):
         spans = self._fetch(self._locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]
 
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts, ends, dtype and eos."""
-        return self._files.fingerprint("token documents", f"{self._dtype} {self._eos}")
-
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest, codec."""
-        return self._layout(str(self.dtype), scanned=True)
+    def _codec_of(self, file: int) -> str:
+        return str(self.dtype)
 
 
 def _documents(dtype: str | None, eos: int, stat: Stat, storage: Storage) -> Arrays:

@@ -1,10 +1,11 @@
-"""What a token file holds: of which type its tokens are, where they begin and how many they are."""
+"""What a token file holds: the type of its tokens, where they begin and how many they are."""
 
 from __future__ import annotations
 
 import io
-import json
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.errors import SourceError
-from pipeline.sources.storage.files import unreadable
+from pipeline.sources.complaints import parsed_json, parsing, unreadable
 from pipeline.sources.storage.gather import refuse_packed
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -22,6 +23,7 @@ _SUFFIXES = {
     for written, name in (("uint", "uint"), ("u", "uint"), ("int", "int"), ("i", "int"))
 }
 _NPY = b"\x93NUMPY"
+_SIDECAR = 1 << 20  # bytes of a sidecar at most
 _LLM_C = {20240520: "<u2", 20240801: "<u4"}  # llm.c: 256 int32, of them magic, version, tokens
 
 
@@ -34,7 +36,7 @@ class TokenFile(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)  # NumPy's product would wrap
 
 
 def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
@@ -110,12 +112,13 @@ def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
 
 def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
     f, header = io.BytesIO(head), np.lib.format
-    try:
+    with parsing(stat.path, 0), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of headers that only Python 2 wrote
         new = header.read_magic(f) != (1, 0)
         read: Any = header.read_array_header_2_0 if new else header.read_array_header_1_0
         shape, by_columns, kind = read(f)
-    except ValueError as e:
-        raise unreadable(stat.path, e) from e
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"its shape is {shape}")
     if kind.kind not in "iu" or len(shape) not in (1, 2) or (by_columns and len(shape) == 2):
         order = "column by column" if by_columns and len(shape) == 2 else "row by row"
         raise unreadable(
@@ -124,6 +127,29 @@ def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
             "dimensions, row by row",
         )
     return _checked(stat, TokenFile(kind.str, f.tell(), shape), dtype)
+
+
+def from_manifest(stat: Stat, tokens: int, facts: Any) -> TokenFile:
+    """What a manifest says of a file, held against the file's size.
+
+    Raises:
+        SourceError: it cannot be.
+    """
+    with parsing(f"the manifest of {stat.path}"):
+        dtype, offset, shape = facts
+        found = TokenFile(_known(dtype) if tokens else str(dtype), offset, tuple(shape))
+        sizes = [tokens, found.offset, *found.shape]
+        if not all(type(n) is int and n >= 0 for n in sizes) or found.tokens != tokens:
+            raise ValueError(f"{tokens} tokens, {facts}")
+    return _checked(stat, found, None) if found.dtype else found
+
+
+def _known(dtype: Any) -> str:
+    """The code of a type that a file gives by name."""
+    try:
+        return stored(dtype)
+    except SourceError as e:  # it does not name the file
+        raise ValueError(str(e)) from e
 
 
 def _checked(stat: Stat, found: TokenFile, dtype: str | None) -> TokenFile:
@@ -153,8 +179,8 @@ def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
         side = storage.stat(os.path.splitext(stat.path)[0] + ".json")
     except FileNotFoundError:
         return None
-    try:
-        said = json.loads(storage.read([side.range(0, side.size)])[0])
-        return stored(said["dtype"])
-    except (ValueError, KeyError, TypeError) as e:
-        raise unreadable(side.path, f'it must be JSON such as {{"dtype": "uint16"}}: {e!r}') from e
+    with parsing(f'{side.path} as JSON such as {{"dtype": "uint16"}}'):
+        if side.size > _SIDECAR:
+            raise ValueError(f"it has {side.size} bytes")
+        said = parsed_json(storage.read([side.range(0, side.size)])[0], side.path)
+        return _known(said["dtype"])

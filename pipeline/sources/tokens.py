@@ -1,4 +1,4 @@
-"""Where records live: token files, as one by one or as rows of one length."""
+"""Token files: their tokens one by one, or as rows of one length."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
+from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.latest import Latest
+from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
-from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
+from pipeline.sources.token_files import (
+    TokenFile,
+    as_tokens,
+    from_manifest,
+    one_type,
+    stored,
+    token_file,
+)
 
 
-class TokenSource:
+class TokenSource(FileSource):
     """Tokens of raw files as `Columns` of one array: each token a record, or rows of one length.
 
     Plain files are known (`.bin`, as nanoGPT and others write them), `.npy` arrays, and llm.c's
@@ -49,6 +57,8 @@ class TokenSource:
     array([3, 4], dtype=uint16)
     """
 
+    _not_pickled = frozenset({"_maps", "_remote"})
+
     def __init__(
         self,
         paths: Paths,
@@ -67,10 +77,13 @@ class TokenSource:
             held = token_file(stat, storage, kind)
             return held.tokens, held
 
-        # without a dtype the count hangs on another file, perhaps: no manifest can vouch for it
+        # Without a dtype the count may depend on a sidecar, which manifests know nothing of.
         counted = f"tokens of {kind} 1" if kind else ""
         tokens = Files.counted(paths, count, storage, kind=counted, empty=True)
-        found = [TokenFile(dtype, offset, tuple(shape)) for dtype, offset, shape in tokens.more]
+        found = [
+            from_manifest(tokens.stat(i), n, facts)
+            for i, (n, facts) in enumerate(zip(tokens.counts.tolist(), tokens.more, strict=True))
+        ]
         self._dtype = one_type(tokens.paths, found)
         self._offsets = np.array([f.offset for f in found], np.int64)
         if length is None:
@@ -78,21 +91,17 @@ class TokenSource:
         self._stride = whole("stride", stride or self._length or 1, 1, SourceError)
         rows = np.maximum(0, (tokens.counts - (self._length or 1)) // self._stride + 1)
         self._files = Files(tokens.paths, tokens.sizes, rows, storage, tokens.tags)
+        what = f"{self._dtype} {self._length} {self._stride}"
+        self._identity = ("tokens", what, str(self._offsets.tolist()))
         self._open_nothing()
 
     def _open_nothing(self) -> None:
         self._remote = any(map(is_url, self._files.paths))
-        self._maps = Latest[int, NDArray[Any]]()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_remote")}
+        self._maps = OpenFiles[int, NDArray[Any]]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open_nothing()
-
-    def __len__(self) -> int:
-        return len(self._files)
 
     def __repr__(self) -> str:
         files = self._files.paths
@@ -165,25 +174,6 @@ class TokenSource:
         spans = read_spans(self._files, file[first], start[first], start[last] + size)
         return as_tokens(spans, self._dtype)
 
-    @property
-    def files(self) -> Files:
-        """Which files these are, as they were counted."""
-        return self._files
-
-    def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file."""
-        return self._files.where(indices)
-
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, ends and what a record is; directories do not enter."""
-        what = f"{self._dtype} {self._length} {self._stride}"
-        return self._files.fingerprint("tokens", what, str(self._offsets.tolist()))
-
-    @property
-    def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: the first record of each file, and the end."""
-        return self._files.bounds
-
     def layout(self) -> list[dict[str, Any]]:
         """Facts of each file: path, bytes, records, dtype, tokens a record."""
         files = self._files
@@ -195,7 +185,7 @@ class TokenSource:
 
     def close(self) -> None:
         """Let go of all mappings; reading brings them back."""
-        self._maps.forget()
+        self._maps.clear()
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:

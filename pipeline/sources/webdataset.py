@@ -1,4 +1,4 @@
-"""Where records live: WebDataset shards, tar files whose members of one key are a record."""
+"""WebDataset shards: tar files whose neighbouring members of one key are a record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.side_index import Arrays, indexed
+from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.tar import Member, members
 
@@ -25,10 +26,10 @@ _META = re.compile(rb"__[^/]*__(?:$|/)")
 class WebDatasetSource(FramedSource):
     """Records of WebDataset shards: `{"__key__": "a/0001", "jpg": bytes, "json": bytes}`.
 
-    Neighbouring members with one key are a record; the key is a member's name up to the first dot
-    of its base name, the field what follows, in lower case. Directories, links, hidden files,
-    names without a dot and names that begin with `__meta__/` are left out. Nothing is extracted or
-    unpickled. Where members begin is found once, and kept in the cache folder.
+    Neighbouring members with one key are a record. The key is a member's name up to the first dot
+    of its base name, and the field is what follows, in lower case. Directories, links, hidden
+    files, names without a dot and names that begin with `__meta__/` are left out. Nothing is
+    extracted or unpickled. Where members begin is found once, and kept in the cache folder.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
@@ -49,6 +50,8 @@ class WebDatasetSource(FramedSource):
     [{'__key__': '2', 'txt': b'be'}, {'__key__': '1', 'txt': b'to', 'cls': b'7'}]
     """
 
+    _codec, _scanned = "tar", True
+
     def __init__(
         self,
         paths: Paths,
@@ -59,14 +62,16 @@ class WebDatasetSource(FramedSource):
         if isinstance(fields, str):
             raise SourceError(f'{fields=}: give a list of names, such as ["{fields}"]')
         self._fields = None if fields is None else frozenset(fields)
-        super().__init__(paths, "webdataset 1", _load, storage)
+        names = ["all"] if self._fields is None else sorted(self._fields)
+        super().__init__(paths, "webdataset 1", _load, storage, ("webdataset", *names))
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:
         """Records by index, in the order asked, repeats included: `__key__`, and bytes by field.
 
         Raises:
             PositionError: an index below 0 or past the end.
-            RecordError: a record is cut, or has a field twice; the others stay readable.
+            RecordError: a record is cut, has a field twice, or one named `__key__`; the others stay
+                readable.
             SourceError: a file was removed, cut or replaced.
         """
         at = self._locate(indices)
@@ -94,6 +99,8 @@ class WebDatasetSource(FramedSource):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise self._bad_key(at, i, key, f"the field {twice!r} is there twice")
+        if "__key__" in names and self._wants("__key__"):
+            raise self._bad_key(at, i, key, "a member is named __key__, the name of the key itself")
         for name, _, stop in found:
             if stop > size:
                 what = f"the field {name!r}" if name else "a header"
@@ -101,15 +108,6 @@ class WebDatasetSource(FramedSource):
 
     def _bad_key(self, at: Located, i: int, key: str, why: str) -> RecordError:
         return self._bad(at, i, f"its key is {key!r}, and {why}")
-
-    def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts, ends and fields; directories do not enter."""
-        fields = ["all"] if self._fields is None else sorted(self._fields)
-        return self._files.fingerprint("webdataset", *fields)
-
-    def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, smallest, largest (with headers), codec."""
-        return self._layout("tar", scanned=True)
 
 
 def _members(index: Arrays, local: int) -> tuple[str, list[tuple[str, int, int]]]:
@@ -134,7 +132,7 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:
-    """Of each member name, length of the key in it, and span; of each record its first member."""
+    """The name, the key's length in it and the span of each member; each record's first member."""
     found: list[Member] = []
     keys: list[int] = []
     first: list[int] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -15,10 +14,9 @@ from pipeline.checks import whole
 from pipeline.errors import ChainError
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
+from pipeline.sources.memory_maps import MapReference, described, sample_digest
 from pipeline.tree import fresh_elements, map_leaves
 from pipeline.types import Source
-
-_SAMPLE, _PAGE = 64, 4096  # of a mapped file: places looked at, and how much there
 
 
 class _Stream(Protocol):
@@ -36,7 +34,7 @@ class _Stream(Protocol):
 
 
 class _Array:
-    """An array, in memory or mapped from a file; a mapped one pickles as its path."""
+    """An array, in memory or mapped from a file. Pickles of a mapped one say where it lies."""
 
     def __init__(self, tokens: NDArray[Any]) -> None:
         self._tokens, self._digest = tokens, ""
@@ -48,19 +46,16 @@ class _Array:
         views = np.lib.stride_tricks.sliding_window_view(self._tokens, length, 0)
         return fresh_elements(np.moveaxis(views, -1, 1)[starts])
 
-    def _file(self) -> str | None:
+    def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
         a = self._tokens  # a part of a mapped array does not know where it begins
         known = isinstance(a, np.memmap) and isinstance(a.base, mmap.mmap)
-        return str(a.filename) if known and a.filename else None  # pyright: ignore[reportAttributeAccessIssue]
-
-    def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
-        file = self._file()
-        return None if file is None else [(file, start) for start in starts.tolist()]
+        file = described(a) if known else None
+        return None if file is None else [(file.path, start) for start in starts.tolist()]
 
     def fingerprint(self) -> str:
         if not self._digest:
             mapped = isinstance(self._tokens, np.memmap)
-            self._digest = _sampled(self._tokens) if mapped else _hashed(self._tokens)
+            self._digest = sample_digest(self._tokens) if mapped else _hashed(self._tokens)
         return self._digest
 
     def chunk_bounds(self) -> Int64s | None:
@@ -70,15 +65,12 @@ class _Array:
         pass
 
     def __getstate__(self) -> dict[str, Any]:
-        a: Any = self._tokens
-        if self._file() is None:
-            return self.__dict__
-        shown = (a.filename, a.dtype, "r", a.offset, a.shape, "C" if a.flags.c_contiguous else "F")
-        return {"_mapped": shown, "_digest": self._digest}
+        return {"tokens": described(self._tokens) or self._tokens, "digest": self._digest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._digest = state["_digest"]
-        self._tokens = np.memmap(*state["_mapped"]) if "_mapped" in state else state["_tokens"]
+        tokens = state["tokens"]
+        self._digest = state["digest"]
+        self._tokens = tokens.open() if isinstance(tokens, MapReference) else tokens
 
 
 class _Records:
@@ -113,9 +105,9 @@ class _Records:
 class WindowSource:
     """Windows of one length over a stream; or over sequences that lie in it end to end.
 
-    Record i is tokens `[start, start + length)`, start rising by `stride`. Windows never cross the
-    border of a sequence. Tokens are what the stream holds: numbers, frames `[height, width]`, or
-    rows with fields, whose structure stays: `{"x": [...]}` gives `{"x": [length, ...]}`.
+    Record i is tokens `[start, start + length)`, where start rises by `stride`. Windows never cross
+    the border of a sequence. Tokens are what the stream holds: numbers, frames `[height, width]`,
+    or rows with fields, which stay: `{"x": [...]}` gives `{"x": [length, ...]}`.
 
     Args:
         tokens: an array `[n, ...]`, in memory or a `np.memmap` (looked up by its path in other
@@ -264,13 +256,3 @@ def _sizes(lengths: Any, n: int) -> Int64s:
 
 def _hashed(a: NDArray[Any]) -> str:
     return MemorySource(a).fingerprint()
-
-
-def _sampled(a: NDArray[Any]) -> str:
-    # a file may be larger than one cares to read: its size, and pages spread over it
-    digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=16)
-    page = max(1, _PAGE // max(1, a[:1].nbytes))
-    for k in range(_SAMPLE):
-        at = k * max(0, len(a) - page) // (_SAMPLE - 1)
-        digest.update(np.ascontiguousarray(a[at : at + page]).tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
 """What the command line does with files: convert, inspect, verify, manifest.
 
-Begin with commands/.
+Begin with commands/, one file each. convert/ writes files; inspection/ looks at them.
 """

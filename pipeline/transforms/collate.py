@@ -22,6 +22,7 @@ _DTYPES: dict[type, Any] = {
     float: np.float64,
     complex: np.complex128,
 }
+_TEXT = {str, bytes, type(None)}  # always objects
 _REMEDY = {
     "shape": "Pack, pad in .map, or pass collate=.",
     "dtype": "Give every row one dtype in .map, or pass collate=.",
@@ -59,15 +60,28 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
 def collate_block(block: Block, describe: Describe | None = None) -> Any:
     """A block's rows as a pytree of arrays `[n, ...]`.
 
-    Columns are handed through as they are: copying them, so that a batch never shares the memory of
-    a block or source, is the caller's business.
+    Columns give the batch that their rows would give: objects, such as lists of numbers, are
+    stacked. Other columns are handed through as they are: copying them, so that a batch never
+    shares the memory of a block or source, is the caller's business.
 
     Raises:
         CollateError: see `collate`.
     """
     if isinstance(block.values, Columns):
-        return block.values.tree
+        if not len(block.values):
+            return block.values.tree
+        return _settled(block.values.tree, "", describe or (lambda i: f"row {i}"))
     return collate(block.values, describe)
+
+
+def _settled(tree: Any, name: str, describe: Describe) -> Any:
+    parts = children(tree)
+    if parts is None:
+        if tree.dtype != object or tree.ndim > 1 or set(map(type, tree)) <= _TEXT:
+            return tree
+        return _stack(list(tree), name, describe, np.empty)
+    prefix = f"{name}." if name else ""
+    return rebuild(tree, [_settled(part, prefix + field, describe) for field, part in parts])
 
 
 def _called(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,8 @@ class QueueStats:
 class Stats:
     """What a loader's data has cost since it was made; cheap, and true across processes.
 
+    It prints as a table of its stages.
+
     Attributes:
         stages: from the source up, then "collate".
         batches: handed out.
@@ -100,6 +102,31 @@ class Stats:
         if self.workers and self.wait - self.first < 0.1 * (self.seconds - self.first):
             return "the loop"
         return max(self.stages, key=lambda s: s.seconds).name if self.stages else "nothing yet"
+
+    def __repr__(self) -> str:
+        return "\n".join(_table(self))
+
+
+def _table(stats: Stats) -> Iterator[str]:
+    # a line a stage, and what limits the rate
+    total = sum(stage.seconds for stage in stats.stages) or 1.0
+    names = [s.name + ("  <- the limit" if s.name == stats.limit else "") for s in stats.stages]
+    width = max(map(len, [*names, "stage"]))
+    yield f"{'stage':{width}} {'rows':>12} {'MB':>10} {'seconds':>9} {'share':>6} {'µs a row':>9}"
+    for name, stage in zip(names, stats.stages, strict=True):
+        size = f"{stage.bytes / 1e6:,.1f}" if stage.bytes else ""
+        each = f"{stage.seconds / stage.rows * 1e6:.1f}" if stage.rows else ""
+        spent = f"{stage.seconds:>9.3f} {stage.seconds / total:>6.0%}"
+        yield f"{name:{width}} {stage.rows:>12,} {size:>10} {spent} {each:>9}"
+    rate = stats.rows / stats.seconds if stats.seconds else 0.0
+    yield (
+        f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {stats.limit}."
+    )
+    if stats.workers:
+        yield (
+            f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
+            f"{stats.ready} results ({stats.ready_bytes / 1e6:.1f} MB) ready."
+        )
 
 
 class Account:

@@ -107,7 +107,7 @@ def test_the_table_has_a_line_for_each_figure():
     report = small(ours(5000))
     lines = str(report).splitlines()
     assert len(lines) == 2 + len(report.figures)
-    assert lines[0].startswith("23 orders of n=5000, batches of 256: ok")
+    assert lines[0].startswith("23 orders of 5,000 rows, batches of 256: ok")
     assert "FAILED" in str(small(weak.rotation(5000)))
 
 

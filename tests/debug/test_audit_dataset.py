@@ -152,9 +152,9 @@ def test_the_command_takes_files_and_how_to_shuffle_them(tmp_path: Path, capsys)
     ):
         assert main(["audit", path, "--epochs", "30", *flags]) == code
     capsys.readouterr()
-    assert main(["audit", path, "--window", "0"]) == 1
+    assert main(["audit", path, "--window", "0"]) == 2
     assert "shuffle window=0" in capsys.readouterr().err
-    assert main(["audit", "nowhere_at_all:ds"]) == 1
+    assert main(["audit", "nowhere_at_all:ds"]) == 2
     assert "Run it from the folder" in capsys.readouterr().err
-    assert main(["audit", str(tmp_path / "b.parquet")]) == 1
+    assert main(["audit", str(tmp_path / "b.parquet")]) == 2
     assert "does not exist" in capsys.readouterr().err

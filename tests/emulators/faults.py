@@ -8,6 +8,8 @@ import threading
 from typing import Any
 
 KINDS = ("status", "drop", "truncate", "short", "corrupt", "slow", "hang")
+# answers about a range that are not what was asked for
+KINDS += ("elsewhere", "unsaid", "grown", "retagged", "whole")
 
 
 class Faults:

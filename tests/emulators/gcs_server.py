@@ -105,7 +105,7 @@ class Handler(RequestHandler):
         if self.command == "PUT":  # tests' own uploads are spared
             return True
         self.weather.delay()
-        self.fault = self.weather.faults.decide(f"{self.command} {self.path}")
+        self.fault = self.weather.faults.decide(f"{self.command} {unquote(self.path)}")
         return self._spared()
 
     def _spared(self) -> bool:
@@ -166,6 +166,15 @@ class Handler(RequestHandler):
         made = objects._checksums(data, made)
         self.storage.create_file(found[1], found[2], data, made)
         return self._answer(200, b"", ETag=_etag(made))
+
+    def do_DELETE(self) -> None:
+        found = _XML.match(unquote(urlsplit(self.path).path))
+        if self.path.startswith(("/storage/", "/b/")) or not found:
+            return super().do_DELETE()
+        if self.storage.objects.get(found[1], {}).get(found[2]) is None:
+            return self._missing()
+        self.storage.delete_file(found[1], found[2])
+        return self._answer(204, b"")
 
     def do_POST(self) -> None:
         if self.path != "/_control":
@@ -249,8 +258,17 @@ class Handler(RequestHandler):
             if bounds is None:
                 return self._answer(416, b"", Content_Range=f"bytes */{len(data)}")
             start, stop = bounds
-            headers["Content_Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-            status, data = 206, data[start:stop]
+            kind = (self.fault or {"kind": ""})["kind"]
+            if kind == "whole":
+                return self._body(200, data, headers)
+            if kind == "retagged":
+                headers["ETag"] = '"another"'
+            shift = 1 if kind == "elsewhere" else 0
+            size = len(data) + (kind == "grown")
+            headers["Content_Range"] = f"bytes {start + shift}-{stop - 1 + shift}/{size}"
+            if kind == "unsaid":
+                del headers["Content_Range"]
+            status, data = 206, data[start + shift : stop + shift]
         return self._body(status, data, headers)
 
     def _body(self, status: int, data: bytes, headers: dict[str, Any]) -> None:

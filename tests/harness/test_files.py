@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,40 @@ def test_damage_inside_is_named(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n{"a":\n{"a": 3}\n')
     with pytest.raises(DamageError, match=r"line 2 of .*log"):
         read_lines(path)
+
+
+@pytest.mark.parametrize("line", [b'{"a": 1, "b{"a": 2}', b"3", b"[" * 10**5, b"\xff", b"\0" * 20])
+def test_a_torn_line_in_the_middle_is_named_with_the_remedy(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
+    with pytest.raises(DamageError, match=r"line 2 of .*log is torn .*sed -i 2d"):
+        read_lines(path)
+
+
+def test_a_short_write_is_an_error_and_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, {"a": 1})
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from harness.files import LineLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "log = LineLog(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))\n"
+        "log.append({'a': 'x' * 100})\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "only 21 of 110 bytes could be added" in done.stderr
+    assert path.read_bytes() == b'{"a": 1}\n'
+    append(path, {"a": 2})
+    assert read_lines(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_json_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"{")
+    with pytest.raises(DamageError, match=r"x\.json is not JSON"):
+        read_json(tmp_path / "x.json")
 
 
 def test_no_log(tmp_path: Path) -> None:

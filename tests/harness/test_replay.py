@@ -84,7 +84,8 @@ def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplac
     command = [sys.executable, "-m", "harness", "replay", "--run", str(run), "--steps", "20:21"]
     done = subprocess.run(command, env=workplace.environment(), capture_output=True, text=True)
     assert done.returncode == 2
-    assert "checkpoints/20 is damaged: NOT_FOUND" in done.stderr
+    assert "checkpoints/20 is damaged: leaf " in done.stderr
+    assert "NOT_FOUND" in done.stderr
 
 
 def test_show(uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def final_state(run: Path) -> TrainState:
     with closing(
         Checkpoints(run / "checkpoints", keep=1, keep_every=1, clean=False)
     ) as checkpoints:
-        return checkpoints.restore(cfg.steps, functions.abstract)
+        return checkpoints.restore(cfg.steps, functions)
 
 
 def assert_same_run(run: Path, whole: Path) -> None:

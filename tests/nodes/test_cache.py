@@ -355,16 +355,57 @@ def test_a_full_disk_costs_time_alone(tmp_path: Path, caplog: pytest.LogCaptureF
     os.close(store._own[1])
 
 
-def test_many_files_are_open_a_few_at_a_time(tmp_path: Path) -> None:
-    from pipeline.nodes.cache import Disk, disk
+def test_many_files_are_open_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.nodes.cache import Disk
+    from pipeline.sources.storage import lru
 
-    for i in range(disk._MOST_OPEN + 9):
-        Disk(str(tmp_path), "k", 200).put(np.array([i]), [i])
-    store = Disk(str(tmp_path), "k", 200)
+    monkeypatch.setattr(lru, "most_open", lambda: 20)
+    for i in range(60):
+        Disk(str(tmp_path), "k", 100).put(np.array([i]), [i])
+    store = Disk(str(tmp_path), "k", 100)
+    before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
-        pieces, missing = store.get(np.arange(200))
-        assert listed(pieces) == list(range(200 - len(missing)))
-    assert len(store._files) <= disk._MOST_OPEN
+        pieces, missing = store.get(np.arange(100))
+        assert listed(pieces) == list(range(100 - len(missing))) == list(range(60))
+    assert len(os.listdir("/proc/self/fd")) <= before + 20
+
+
+def test_a_folder_that_others_cut_costs_rows_not_the_process(tmp_path: Path) -> None:
+    ds = numbers().cache(tmp_path)
+    want = rows(numbers())
+    assert rows(ds) == want
+    (index,) = tmp_path.rglob("index")
+    for size in (index.stat().st_size // 2 + 3, 8, 0):
+        os.truncate(index, size)
+        assert rows(ds) == want
+    for path in tmp_path.rglob("rows.*"):
+        os.truncate(path, path.stat().st_size // 2)
+    assert rows(ds) == want
+
+
+@pytest.mark.parametrize("how", ["link", "folder", "fifo"])
+def test_what_lies_in_place_of_rows_is_not_followed(tmp_path: Path, how: str) -> None:
+    ds, want = numbers().cache(tmp_path), rows(numbers())
+    assert rows(ds) == want
+    (tmp_path / "other").write_bytes(b"somebody else's")
+    for path in tmp_path.rglob("rows.*"):
+        path.unlink()
+        if how == "link":
+            path.symlink_to(tmp_path / "other")
+        elif how == "folder":
+            path.mkdir()
+        else:
+            os.mkfifo(path)
+    fresh = pickle.dumps(ds)
+    assert rows(pickle.loads(fresh)) == want
+    (index,) = tmp_path.rglob("index")
+    index.unlink()
+    index.symlink_to(tmp_path / "other")
+    with pytest.raises(ChainError, match="can be written to"):
+        rows(pickle.loads(fresh))
+    assert (tmp_path / "other").read_bytes() == b"somebody else's"
 
 
 def test_places_that_cannot_hold_a_cache_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,14 @@ def test_a_scan_is_made_once(tmp_path: Path) -> None:
     assert len(calls) == 10
 
 
-def test_pickles_are_small_and_values_are_mapped(tmp_path: Path) -> None:
+def test_pickles_are_small_and_values_cannot_be_changed(tmp_path: Path) -> None:
     made = scan(Dataset(range(5_000)), measured, path=tmp_path, workers=0)
     for one in (made["length"], made["length"].within(3, 9)):
         again = pickle.loads(pickle.dumps(one))
         assert len(pickle.dumps(one)) < 500
         assert again == one
         assert np.array_equal(again.values, one.values)
-    assert isinstance(made["length"].values, np.memmap)
+    assert not made["length"].values.flags.writeable
     assert np.flatnonzero(made["length"].within(3, 9).values).tolist() == [1, 2, 3]
     assert np.flatnonzero(made["length"].within(most=3).values).tolist() == [0, 1]
     assert Scanned(str(tmp_path)) == made
@@ -124,7 +125,7 @@ def test_pieces_of_another_function_are_not_mixed_in(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         scan(ds, breaks, path=tmp_path, workers=0)
     assert any("record 2000" in note for note in caught.value.__notes__)
-    assert list(tmp_path.glob("pieces-*/0000.npz"))
+    assert list(tmp_path.glob("pieces-*/0000.arrays"))
     found = scan(ds, third, path=tmp_path, workers=0)
     assert np.array_equal(found.values, np.arange(3_000) % 3 == 0)
 
@@ -139,7 +140,7 @@ def test_a_damaged_piece_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "trap").touch()
     with pytest.raises(ValueError, match="trapped"):
         scan(ds, breaks, path=folder, workers=0)
-    piece = next(folder.glob("pieces-*/0001.npz"))
+    piece = next(folder.glob("pieces-*/0001.arrays"))
     piece.write_bytes(piece.read_bytes()[:-20])
     (tmp_path / "trap").unlink()
     found = scan(ds, breaks, path=folder, workers=0)
@@ -189,6 +190,37 @@ def test_rows_left_out_by_errors_are_flagged_false(tmp_path: Path) -> None:
 # ---- what cannot be scanned, and stale scans
 
 
+class Elsewhere:
+    """A source whose records are neither files here nor in memory."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def read(self, indices: Any) -> list[int]:
+        return [int(i) for i in indices]
+
+
+def test_rows_in_memory_need_no_path() -> None:
+    ds = Dataset([{"n": i} for i in range(9)], seed=1)
+    odd = scan(ds, lambda row: row["n"] % 2 == 1, workers=0, name="odd")
+    assert sorted(row["n"] for row in ds.filter(odd)) == [1, 3, 5, 7]
+    again = scan(ds, lambda row: row["n"] % 2 == 1, workers=0, name="odd")
+    assert np.array_equal(again.values, odd.values)
+    code = (
+        "from pipeline import Dataset, scan\n"
+        "import glob, os, tempfile\n"
+        "scan(Dataset([1, 0]), bool, workers=0)\n"
+        "assert glob.glob(tempfile.gettempdir() + '/lockstep-scan-*')\n"
+        "if os.fork() == 0: raise SystemExit\n"
+        "os.wait()\n"
+        "assert glob.glob(tempfile.gettempdir() + '/lockstep-scan-*')\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {"TMPDIR": folder}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True)
+        assert os.listdir(folder) == []
+
+
 def test_rows_without_lasting_places_are_refused(tmp_path: Path) -> None:
     base = Dataset(range(8))
     for ds, why in [
@@ -202,8 +234,8 @@ def test_rows_without_lasting_places_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ChainError, match=why):
             scan(ds, bool, path=tmp_path / "s", workers=0)
-    with pytest.raises(ChainError, match=r"MemorySource lie in no file here: give path="):
-        scan(base, bool)
+    with pytest.raises(ChainError, match=r"Elsewhere lie in no file here: give path="):
+        scan(Dataset(Elsewhere()), bool)
     with pytest.raises(ChainError, match="give a function"):
         scan(base, 3, path=tmp_path / "s")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ChainError, match="wants a Dataset, not list"):
@@ -273,10 +305,10 @@ def test_damaged_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match=r"has shape \(3,\), not \(10,\)"):
         _ = Scanned(str(tmp_path)).values
     np.save(column, np.array([None]), allow_pickle=True)
-    with pytest.raises(ScanError, match="cannot be read"):
+    with pytest.raises(ScanError, match=r"cannot read .*column-0.* Delete the folder"):
         _ = Scanned(str(tmp_path)).values
     column.unlink()
-    with pytest.raises(ScanError, match="cannot be read"):
+    with pytest.raises(ScanError, match=r"cannot read .*column-0.* Delete the folder"):
         _ = Scanned(str(tmp_path)).values
 
 
@@ -324,3 +356,31 @@ def test_a_cache_beneath_changes_no_scan(tmp_path: Path) -> None:
     flags = scan(ds, third, path=tmp_path / "scan", workers=0)
     assert list(ds.cache().filter(flags)) == list(ds.filter(flags))
     assert len(scan(ds.cache(), third, path=tmp_path / "scan", workers=0)) == 12
+
+
+HEADER = {"version": 1, "rows": 10, "named": False, "digest": "00", "of": {"a": "b"}}
+COLUMNS = [{"name": "", "dtype": "<i8"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "7",
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": 10**30}),
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": -1}),
+        json.dumps(HEADER | {"columns": COLUMNS, "rows": "10"}),
+        json.dumps(HEADER | {"columns": COLUMNS, "of": [1]}),
+        json.dumps(HEADER | {"columns": COLUMNS, "of": {"a": {}}}),
+        json.dumps(HEADER | {"columns": COLUMNS, "digest": None}),
+        json.dumps(HEADER | {"columns": [{"name": "", "dtype": "no such"}]}),
+        json.dumps(HEADER | {"columns": [7]}),
+        json.dumps(HEADER | {"columns": []}),
+        json.dumps(HEADER | {"columns": COLUMNS, "version": {}}),
+    ],
+    ids=lambda text: text[-40:],
+)
+def test_a_header_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scan.json").write_text(text)
+    with pytest.raises(ScanError, match=r"scan\.json.*Delete the folder and scan again"):
+        Scanned(str(tmp_path))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,11 +17,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from pipeline import Dataset, Loader
 from pipeline.debug.conformance import check_source
-from pipeline.errors import PositionError, RecordError, SourceError
+from pipeline.errors import PositionError, RecordError, SourceError, StorageError
 from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.riegeli.index import Index, read_indexes
-from pipeline.sources.riegeli.shards import Shard
 from pipeline.sources.storage.storage import Storage
+from pipeline.tools.inspection import verify
 
 
 def record(i):
@@ -111,33 +113,49 @@ def damage(path, at, data=b"\xa5" * 8):
 
 def chunk_of(path, i):
     """Where the chunk with record i begins and ends."""
-    index = read_indexes([Storage().stat(path)], Storage(), verify=True)[0]
+    index = read_indexes([Storage().stat(path)], Storage())[0]
     assert isinstance(index, Index)
     chunk = i // index.group
     return int(index.offsets[chunk]), int(index.offsets[chunk + 1])
 
 
-# which bytes of a chunk are overwritten, and what is said of it; only checksums find the last two
+# which bytes of a chunk are overwritten, and what is said of it without looking at checksums
 DAMAGE = {
-    "another count of records": (25, b"\x07", "another number of records", False),
-    "a wrong size": (8, b"\xff\xff", "its size is wrong", False),
-    "a wrong size of records": (32, b"\x77", "size of its records is wrong", False),
-    "what does not unpack": ("magic", b"\xa5" * 4, "it does not unpack", False),
-    "a flipped bit of data": (-5, b"\xa5", "checksum of its data is wrong", True),
-    "a flipped bit of the header's hash": (0, b"\xa5", "checksum of its header is wrong", True),
+    "another count of records": (25, b"\x07", "another number of records"),
+    "a wrong size": (8, b"\xff\xff", "its size is wrong"),
+    "a wrong size of records": (32, b"\x77", "size of its records is wrong"),
+    "what does not unpack": ("magic", b"\xa5" * 4, "it does not unpack"),
+    "a flipped bit of data": (-5, b"\xa5", None),
+    "a flipped bit of the header's hash": (0, b"\xa5", None),
 }
 
 
+def named(path, url):
+    """A path, or its contents under a URL."""
+    if not url:
+        return path
+    place = f"memory://{os.path.basename(os.path.dirname(path))}/a.array_record"
+    Storage().write(place, Path(path).read_bytes())
+    return place
+
+
 @pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("url", [False, True])
 @pytest.mark.parametrize("how", list(DAMAGE))
-def test_a_corrupt_record_is_named_and_spoils_no_other(tmp_path, how, group):
+def test_a_corrupt_record_is_named_and_spoils_no_other(tmp_path, how, group, url):
     path = write(tmp_path / "a", [record(i) * 40 for i in range(999)], f"group_size:{group}")
     start, stop = chunk_of(path, 501)
-    place, data, reason, verify = DAMAGE[how]
+    place, data, reason = DAMAGE[how]
     if place == "magic":  # of the frame that holds the values
         place = Path(path).read_bytes().rfind(b"\x28\xb5\x2f\xfd", start, stop) - start
     damage(path, stop + place if place < 0 else start + place, data)
-    source = ArrayRecordSource(path, verify=verify)
+    path = named(path, url)
+    source = ArrayRecordSource(path)
+    if url and reason is None:
+        with pytest.raises(StorageError, match="no cache"):
+            ArrayRecordSource(path, verify=True).read(np.arange(9))
+        source = source.verifying()
+    reason = reason if url and reason else ""
     lost = np.arange(501, 501 + group)
     good = np.setdiff1d(np.arange(999), lost)
     for wanted in (np.arange(999), np.array([0, 501, 998]), np.arange(501, 999, 3)):
@@ -149,6 +167,30 @@ def test_a_corrupt_record_is_named_and_spoils_no_other(tmp_path, how, group):
     skipping = Loader(Dataset(source).on_error("skip"), 9, collate=list)
     rows = [row for batch in skipping for row in batch]
     assert set(rows) == {record(i) * 40 for i in good}
+
+
+def test_any_flipped_bit_of_a_local_file_is_noticed(tmp_path):
+    n = 300
+    rows = [record(i) for i in range(n)]
+    path = write(tmp_path / "a", rows, "group_size:2,uncompressed")
+    whole, end = Path(path).read_bytes(), chunk_of(path, n - 1)[1]
+    silent = 0
+    for at in np.random.default_rng(0).integers(0, end, 40).tolist():
+        Path(path).write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with contextlib.suppress(SourceError):
+            silent += ArrayRecordSource(path).read(np.arange(n)) != rows
+    assert not silent
+
+
+def test_verify_copies_remote_files_and_leaves_nothing(tmp_path):
+    path = named(write(tmp_path / "a.array_record", [record(i) for i in range(50)]), True)
+    before = open_files(tempfile.gettempdir())
+    assert verify(path).ok
+    data = bytearray(Storage().contents(path))
+    data[data.find(record(20)[:4])] ^= 1
+    Storage().write(path, bytes(data))
+    assert [(bad.file, bad.first) for bad in verify(path).bad] == [(path, 20)]
+    assert not set(open_files(tempfile.gettempdir())) - set(before)
 
 
 def test_an_unknown_codec_is_left_to_the_native_reader(tmp_path):
@@ -172,15 +214,16 @@ def test_an_undecodable_record_of_a_group_leaves_its_neighbours(tmp_path):
 
 
 def test_what_is_bad_once_is_read_again(tmp_path, monkeypatch):
-    path = write(tmp_path / "a", [record(i) * 40 for i in range(10)])
+    path = named(write(tmp_path / "a", [record(i) * 40 for i in range(10)]), True)
     source, calls = ArrayRecordSource(path), []
 
-    def spoilt(self, start, stop, read=Shard.read):
-        calls.append(start)
-        data = read(self, start, stop)
-        return data if len(calls) > 1 else bytes(len(data))
+    def spoilt(self, ranges, read=Storage.read):
+        calls.append(ranges)
+        data = read(self, ranges)
+        return data if len(calls) > 1 else [bytes(len(part)) for part in data]
 
-    monkeypatch.setattr(Shard, "read", spoilt)
+    source.read(np.array([0]))
+    monkeypatch.setattr(Storage, "read", spoilt)
     assert source.read(np.array([3])) == [record(3) * 40]
     assert len(calls) == 2
 
@@ -243,8 +286,8 @@ import os, signal, sys, numpy as np
 from pipeline.sources.array_record import ArrayRecordSource
 s = ArrayRecordSource({paths!r}); want = s.read(np.arange(0, 2000, 2))
 # as if threads held them at the fork
-s._reading._shards._handles._lock.acquire()
-s._reading._recent._lock.acquire()
+s._reading._shards._handles._lru._lock.acquire()
+s._reading._recent._groups._lock.acquire()
 for _ in range(60):
     pid = os.fork()
     if not pid:
@@ -277,15 +320,15 @@ def test_threads_share_one_source(tmp_path):
 
 def open_files(folder):
     links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
-    return sum(os.path.islink(f) and os.readlink(f).startswith(str(folder)) for f in links)
+    return [f for f in links if os.path.islink(f) and os.readlink(f).startswith(str(folder))]
 
 
 def test_files_open_when_read_and_close_on_close(tmp_path):
     source = ArrayRecordSource(shards(tmp_path, [5] * 4))
-    assert open_files(tmp_path) == 0
+    assert len(open_files(tmp_path)) == 0
     for _ in range(2):
         source.read(np.arange(20))
-        assert open_files(tmp_path) == 4
+        assert len(open_files(tmp_path)) == 4
         source.close()
         source.close()
-        assert open_files(tmp_path) == 0
+        assert len(open_files(tmp_path)) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import bagz
 import numpy as np
 import pyarrow as pa
@@ -40,6 +42,50 @@ def test_compression_by_name_or_by_argument(tmp_path):
         BagzSource(plain).read(np.array([0]))
     with pytest.raises(SourceError, match='choose "auto", "zstd" or "none"'):
         BagzSource(plain, compression="lz4")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["a.bagz", "a.bag"])
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("records", [[], [b"", b""], [b"", b"to", b"", b"be" * 400, b""]])
+def test_every_way_to_write_is_read(tmp_path, name, plain, separate, records):
+    place = bagz.LimitsPlacement.SEPARATE if separate else bagz.LimitsPlacement.TAIL
+    options = bagz.Writer.Options(limits_placement=place)
+    if plain or name == "a.bag":
+        options = bagz.Writer.Options(limits_placement=place, compression=bagz.CompressionNone())
+    with bagz.Writer(str(tmp_path / name), options) as writer:
+        for record in records:
+            writer.write(record)
+    assert list(Dataset(tmp_path / name)) == records
+    assert list(Dataset(str(tmp_path / f"*{name}"))) == records  # less limits.a.bagz
+    again = pickle.loads(pickle.dumps(BagzSource(tmp_path / name)))
+    assert again.read(np.arange(len(records))) == records
+
+
+def test_limits_that_do_not_fit_are_named(tmp_path):
+    (tmp_path / "a.bagz").write_bytes(b"some bytes")
+    side = tmp_path / "limits.a.bagz"
+    for data in (b"", b"1234567", (3).to_bytes(8, "little"), b"\xff" * 8):
+        side.write_bytes(data)
+        with pytest.raises(SourceError, match=r"cannot read .*a\.bagz: "):
+            BagzSource(tmp_path / "a.bagz")
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_bomb_is_refused_at_a_limit_that_can_be_raised(tmp_path, sized):
+    data = bytes(3_000_000)
+    frame = pa.Codec("zstd").compress(data, asbytes=True)
+    if not sized:
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        frame = sink.getvalue().to_pybytes()
+    path = write(tmp_path / "a.bag", [frame, pa.Codec("zstd").compress(b"a", asbytes=True)])
+    source = BagzSource(path, compression="zstd", record_limit="1MiB")
+    with pytest.raises(RecordError, match=rf"record 0 of {path}.*record_limit=1048576.*raise that"):
+        source.read(np.array([0]))
+    assert source.read(np.array([1])) == [b"a"]
+    assert BagzSource(path, compression="zstd").read(np.array([0])) == [data]
 
 
 def test_frames_that_do_not_tell_their_size(tmp_path):

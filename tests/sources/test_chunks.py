@@ -13,98 +13,6 @@ import pytest
 from pipeline.sources import chunks
 from pipeline.sources.chunks import Cores
 from pipeline.sources.parquet import ParquetSource
-from pipeline.sources.storage.kept import Kept
-
-
-def kept(limit=10, dropped=lambda key: None):
-    return Kept[int](limit, lambda value: 1, dropped)
-
-
-def test_the_least_recently_used_goes_first_and_the_last_one_stays():
-    gone: list[int] = []
-    cache = kept(2, gone.append)
-    cache.get([1, 2], lambda keys: keys)
-    cache.get([1, 3], lambda keys: keys)
-    assert gone == [2]
-    none = kept(0)
-    none.get([1], lambda keys: keys)
-    assert 1 in none
-    assert none.bytes == 1
-
-
-def test_who_waits_is_served_though_the_value_is_dropped_at_once():
-    cache = kept(0)
-    making, go = threading.Event(), threading.Event()
-
-    def slowly(keys):
-        making.set()
-        go.wait()
-        return [key * 10 for key in keys]
-
-    def never(keys):
-        raise AssertionError(f"{keys} are being made already")
-
-    results: list[list[int]] = []
-    first = threading.Thread(target=lambda: results.append(cache.get([1, 2, 3], slowly)))
-    first.start()
-    making.wait()
-    second = threading.Thread(target=lambda: results.append(cache.get([3, 1], never)))
-    second.start()
-    go.set()
-    first.join()
-    second.join()
-    assert sorted(results) == [[10, 20, 30], [30, 10]]
-
-
-def test_after_a_failure_another_thread_tries_itself():
-    cache = kept()
-    making, go = threading.Event(), threading.Event()
-
-    def fails(keys):
-        making.set()
-        go.wait()
-        raise OSError("no network")
-
-    errors: list[Exception] = []
-
-    def first():
-        try:
-            cache.get([1], fails)
-        except OSError as e:
-            errors.append(e)
-
-    results: list[list[int]] = []
-    threads = [threading.Thread(target=first)]
-    threads[0].start()
-    making.wait()
-    threads.append(threading.Thread(target=lambda: results.append(cache.get([1], lambda k: k))))
-    threads[1].start()
-    go.set()
-    for thread in threads:
-        thread.join()
-    assert len(errors) == 1
-    assert results == [[1]]
-
-
-def test_threads_that_want_each_others_chunks_do_not_lock():
-    cache = kept(0)
-    orders = [np.random.default_rng(i).permutation(12).tolist() for i in range(8)]
-    go = threading.Barrier(len(orders))
-    wrong: list[object] = []
-
-    def work(order):
-        go.wait()
-        for _ in range(200):
-            if cache.get(order, lambda keys: [k * 2 for k in keys]) != [k * 2 for k in order]:
-                wrong.append(order)
-
-    threads = [threading.Thread(target=work, args=[order]) for order in orders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not wrong
-    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_cores_are_bounded_over_all_callers(monkeypatch):
@@ -137,9 +45,9 @@ def test_a_call_holds_no_more_of_the_files_than_it_should(tmp_path, monkeypatch)
     asked: list[int] = []
 
     class Counting(ParquetSource):
-        def _decode(self, groups):
-            asked.append(len(groups))
-            return super()._decode(groups)
+        def _decode(self, chunks):
+            asked.append(len(chunks))
+            return super()._decode(chunks)
 
     source = Counting(tmp_path / "a.parquet")
     monkeypatch.setattr(chunks, "FETCH", 3 * source._weigh(0))

@@ -88,3 +88,48 @@ def test_compressed_files_are_refused(tmp_path, name):
     path.write_bytes(gzip.compress(b"{}\n"))
     with pytest.raises(SourceError, match=r"compressed as a whole.*Decompress it"):
         open_path(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("a.json", b'[{"a": 1}, {"a": 2}]', [{"a": 1}, {"a": 2}]),
+        ("a.JSON", b'\xef\xbb\xbf\r\n [\n {"a": "\xc3\xa9]"},\n 2\n]\n', [{"a": "é]"}, 2]),
+        ("a.json", b"[]", []),
+        ("a.json", b" [ ] ", []),
+        ("a.json", b'[[1], [], "x"]', [[1], [], "x"]),
+        ("a.json", b"[1, 2]\n[3, 4]\n", [[1, 2], [3, 4]]),  # lines of arrays
+        ("a.jsonl", b"[1, 2]\n", [[1, 2]]),
+        ("a.json", b'{"a": 1}\n{"a": 2}', [{"a": 1}, {"a": 2}]),
+        ("a.json", b"", []),
+    ],
+)
+def test_a_json_array_holds_a_record_each(tmp_path, name, data, expected):
+    (tmp_path / name).write_bytes(data)
+    assert list(Dataset(tmp_path / name)) == expected
+
+
+@pytest.mark.parametrize("data", [b"[\n1,\n2\n", b"[1, 2,]", b"[1 2]", b"[" * 100_000, b'["\xff"]'])
+def test_a_damaged_array_is_no_lines(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(SourceError, match=r"cannot read .*a\.json: its JSON array is"):
+        open_path(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"  \n", b"\t \r\n", b" " * 100 + b"\n"])
+@pytest.mark.parametrize("piece", [1, 3, 1 << 20])
+def test_lines_of_spaces_are_no_json_records(tmp_path, monkeypatch, blank, piece):
+    monkeypatch.setattr(gather, "_PIECE", piece)
+    data = blank + b'{"a": 1}\n' + blank * 3 + b' {"a": 2} \n' + blank + b"  "
+    assert lines(tmp_path, data, JsonLinesSource) == [{"a": 1}, {"a": 2}]
+    source = JsonLinesSource(tmp_path / "a")
+    assert source._index(0)["line"].tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("kind", [LinesSource, JsonLinesSource])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_utf_16_is_refused_by_its_mark(tmp_path, kind, encoding):
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "a.txt").write_bytes(mark + '["a"]'.encode(encoding))
+    with pytest.raises(SourceError, match=r"a\.txt: it is UTF-16 or UTF-32.*iconv"):
+        kind(tmp_path / "a.txt")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline import Dataset, Loader
 from pipeline.block import Columns
 from pipeline.debug.conformance import check_source, same
 from pipeline.errors import ChainError, PositionError
+from pipeline.sources import memory
 from pipeline.sources.memory import MemorySource
 
 Pair = namedtuple("Pair", "x y")
@@ -174,3 +178,48 @@ def test_what_a_record_holds_is_copied():
     got["b"][0][:] = 1
     got["b"][1]["c"].append(4)
     assert same(rows_of(source), [{"a": [1, [2]], "b": (np.zeros(2), {"c": []})}])
+
+
+def test_pieces_hash_as_the_whole(monkeypatch):
+    a = np.arange(60_000).reshape(300, 20, 10)
+    views = [a.T, a[::2, :, 3], a[:, ::-1], a[:0], np.asfortranarray(a), a.astype(">i4").T]
+    for view in views:
+        whole = MemorySource({"x": np.ascontiguousarray(view)[None]}).fingerprint()
+        with monkeypatch.context() as context:
+            context.setattr(memory, "_PIECE", 1 << 10)
+            assert MemorySource({"x": view[None]}).fingerprint() == whole
+
+
+def test_a_view_of_a_map_is_neither_copied_nor_pickled(tmp_path):
+    n = 40_000_000
+    values = np.memmap(tmp_path / "a", np.uint16, "w+", shape=(n,))
+    values[:] = np.arange(n) % 65_521
+    values.flush()
+    view = np.lib.stride_tricks.sliding_window_view(np.memmap(tmp_path / "a", np.uint16, "r"), 256)
+    columns = {"x": view[3::16], "y": np.arange(len(view[3::16]))}
+    ds = Dataset(columns)
+    tracemalloc.start()
+    state = Loader(ds, 2).state_dict()
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20  # the view has 1.3 GB
+    tracemalloc.stop()
+    source = MemorySource({"x": view[3::16]})
+    data = pickle.dumps(source)
+    assert len(data) < 1000
+    again: Any = pickle.loads(data)
+    wanted = np.array([9, 0, len(source) - 1])
+    assert same(again.read(wanted), source.read(wanted))
+    assert again.read(wanted).tree["x"][:, 0].tolist() == view[3::16][wanted, 0].tolist()
+    assert again.fingerprint() == source.fingerprint()
+    with Loader(ds.shuffle(), 3, workers=1) as there, Loader(ds.shuffle(), 3) as here:
+        assert same(next(there), next(here))
+    values[:5_000] = 7
+    values.flush()
+    assert Loader(Dataset(columns), 2).state_dict() != state
+
+
+def test_a_private_map_goes_with_its_changes(tmp_path):
+    np.arange(100, dtype=np.uint8).tofile(tmp_path / "a")
+    values = np.memmap(tmp_path / "a", np.uint8, "c")
+    values[:] = 7
+    again: Any = pickle.loads(pickle.dumps(MemorySource({"x": values})))
+    assert again.read(np.array([0, 99])).tree["x"].tolist() == [7, 7]

@@ -135,7 +135,7 @@ def test_columns_project_in_the_order_asked(tmp_path):
     whole, narrow = ParquetSource(paths), ParquetSource(paths, columns=["id"])
     for s in (whole, narrow):
         s.read(np.array([1]))
-    assert narrow._chunks.kept.bytes < whole._chunks.kept.bytes / 4  # nothing else was decoded
+    assert narrow._chunks.kept.weight < whole._chunks.kept.weight / 4  # nothing else was decoded
     with pytest.raises(SourceError, match=r"no column \['nope'\]. Choose among \['id', 'x'"):
         ParquetSource(paths, columns=["id", "nope"])
     with pytest.raises(SourceError, match="each once"):
@@ -174,9 +174,9 @@ def test_what_a_file_calls_the_values_of_a_list_is_no_difference(tmp_path):
 class Counting(ParquetSource):
     decoded: list[int]
 
-    def _decode(self, groups):
-        self.decoded += groups
-        return super()._decode(groups)
+    def _decode(self, chunks):
+        self.decoded += chunks
+        return super()._decode(chunks)
 
 
 def counting(paths, **options):
@@ -203,13 +203,12 @@ def test_the_cache_is_bounded_and_no_part_of_the_fingerprint(tmp_path):
     paths = shards(tmp_path, [640])
     one = counting(paths)
     one.read(np.array([0]))
-    limit = 3 * one._chunks.kept.bytes
+    limit = 3 * one._chunks.kept.weight
     source = counting(paths, cache_bytes=limit)
     for i in range(0, 640, 64):
         source.read(np.array([i]))
         kept = source._chunks.kept
-        held = sum(size for _, size in kept._held.values())
-        assert 0 < held == kept.bytes <= limit
+        assert 0 < kept.weight <= limit
     assert source.fingerprint() == ParquetSource(paths).fingerprint()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline import Dataset, MemorySource, SequenceSource
+from pipeline import Dataset, Loader, MemorySource, SequenceSource
 from pipeline.debug.conformance import check_source
 from pipeline.errors import RecordError, SourceError
 
@@ -131,3 +132,64 @@ def test_what_is_no_sequence():
 
     with pytest.raises(SourceError, match="gave 1 records for 2 indices"):
         read(SequenceSource(Columns()), [0, 1])
+
+
+FRAME = {"id": [2**53 + 1, 7], "w": [0.5, 1.5], "s": ["a", None]}
+
+
+def tables() -> dict[str, Any]:
+    made = {"arrow": pa.table(FRAME), "batch": pa.RecordBatch.from_pydict(FRAME)}
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(FRAME)
+    return {
+        **made,
+        "pandas": frame,
+        "pandas with an index": frame.set_index(pandas.Index([5, 6], name="place")),
+        "pandas, rows left out": pandas.concat([frame, frame])[2:],
+    }
+
+
+@pytest.mark.parametrize("name", list(tables()))
+def test_a_table_is_its_columns_by_name(name):
+    ds = Dataset(tables()[name])
+    assert [(int(row["id"]), float(row["w"]), row["s"]) for row in ds] == [
+        (2**53 + 1, 0.5, "a"),
+        (7, 1.5, None),
+    ]
+    assert list(ds[0]) == ["id", "w", "s"]
+    assert next(Loader(ds, 2))["id"].dtype == np.int64
+    check_source(SequenceSource(tables()[name]), samples=2, most_pickled=None)
+
+
+def test_a_tables_fingerprint_is_that_of_its_contents():
+    whole = pa.table({"a": range(10), "n": [None, *range(9)]})
+    pieces = pa.concat_tables([whole[:3], whole[3:]])
+    known = SequenceSource(whole).fingerprint()
+    assert SequenceSource(pieces).fingerprint() == known
+    assert SequenceSource(whole.to_pandas(types_mapper=None)).fingerprint() != known  # floats
+    other = whole.set_column(1, "n", pa.array([0, *range(9)]))
+    assert SequenceSource(other).fingerprint() != known
+    assert SequenceSource(whole.rename_columns(["a", "b"])).fingerprint() != known
+
+
+def test_nulls_of_tables():
+    made = pa.table({"n": [None, 2]})
+    with pytest.raises(RecordError, match="'n' of record 0 of this Table is null"):
+        Dataset(made)[0]
+    assert read(SequenceSource(made, nulls="mask"), [0, 1]).tree["n_mask"].tolist() == [False, True]
+    assert np.isnan(read(SequenceSource(made, nulls="float"), [0]).tree["n"][0])
+
+
+def test_a_frame_that_arrow_cannot_hold_says_which_column():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(SourceError, match=r"this DataFrame .*column a.*values of one type"):
+        Dataset(pandas.DataFrame({"a": [1, "x"]}))
+
+
+def test_a_dict_of_datasets_is_refused_naming_them():
+    made = table()
+    splits = datasets.DatasetDict({"train": made, "test": made})
+    for several in (splits, {"train": made, "test": made}, {"train": Dataset([1]), "test": Many()}):
+        with pytest.raises(SourceError, match=r"\['train', 'test'\], not columns"):
+            Dataset(several)
+    assert Dataset({"id": made["id"]})[3] == {"id": 3}

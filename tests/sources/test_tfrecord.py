@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pipeline import Dataset, TFRecordSource, parse_example
 from pipeline.errors import MissingExtraError, RecordError, SourceError
 from pipeline.sources import crc32c
+from pipeline.sources.crc32c import masked
 from tests.writers import payload, tf_frame, tfrecord
 
 N = 20
@@ -142,3 +144,27 @@ def test_what_is_no_example_says_so():
     for data in (endless, whole[:-1], whole[:5], b"\xff" * 30, b"\x0b", whole + b"\x0a\x7f"):
         with pytest.raises(ValueError, match=r"these \d+ bytes are no tf.train.Example"):
             parse_example(data)
+
+
+@pytest.mark.parametrize("length", [2**62, 2**63 - 1, 2**63, 2**64 - 17, 2**64 - 16, 2**64 - 1])
+@pytest.mark.parametrize("verify", [True, False])
+def test_lengths_that_wrap_are_records_that_are_cut(tmp_path, length, verify):
+    size = struct.pack("<Q", length)
+    bad = size + struct.pack("<I", masked(size)) + b"data" + bytes(4)
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(tf_frame(b"good") + bad)
+    source = TFRecordSource(path, verify=verify)
+    assert source.read(np.array([0])) == [b"good"]
+    with pytest.raises(RecordError, match=r"record 1 of .*a\.tfrecord, bytes 20 .*it is cut"):
+        source.read(np.arange(2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 300_000, b"\x0a" + b"\xff" * 300_000, b"\x80" * 300_000, b"\x0a\x7f" * 100_000],
+)
+def test_examples_take_time_in_proportion(data):
+    start = time.process_time()
+    with pytest.raises(ValueError, match=rf"these {len(data)} bytes are no"):
+        parse_example(data)
+    assert time.process_time() - start < 2

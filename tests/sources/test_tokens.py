@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from pipeline import MegatronSource, TokenDocumentSource, TokenSource
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources import open_path
 from pipeline.sources.storage import gather
+from pipeline.sources.storage.storage import Storage
+from pipeline.sources.token_files import from_manifest
 from tests.writers import document, megatron, token_documents
 
 
@@ -42,7 +46,7 @@ def test_what_says_the_type(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"dtype": "uint16"}))
     assert every(open_path(tmp_path / "b.bin")) == a.tolist()
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(SourceError, match=r"b\.json: it must be JSON such as"):
+    with pytest.raises(SourceError, match=r"b\.json as JSON such as.*dtype"):
         TokenSource(tmp_path / "b.bin")
     for bad in ("float32", "no type", object):
         with pytest.raises(SourceError, match="give"):
@@ -191,3 +195,69 @@ def test_what_is_no_megatron_dataset(tmp_path):
         MegatronSource(path)
     with pytest.raises(SourceError, match='choose "sequences" or "documents"'):
         MegatronSource(path, records="tokens")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"}", b"]"),
+        (b"}", b"{"),
+        (b"(6,)", b"(10**30,)"),
+        (b"(6,), } " + b" " * 30, b"(1000000000000000000000000000000,), }"),
+        (b"(6,), } " + b" " * 30, b"(4294967296, 4294967296), }           "),
+        (b"(6,), }", b"(-6,), }"),
+        (b"(6,), } ", b"(-2, -3), }"),
+        (b"(6,), }", b"(True, 6), }"),
+        (b"(6,), } " + b" " * 30, b"(" * 38),
+        (b"'<u2'", b"'<U2'"),
+        (b"\x93NUMPY\x01", b"\x93NUMPY\x09"),
+    ],
+)
+@pytest.mark.parametrize("kind", [TokenSource, functools.partial(TokenDocumentSource, eos=3)])
+def test_npy_headers_that_cannot_be(tmp_path, kind, old, new):
+    np.save(tmp_path / "a.npy", np.arange(6, dtype=np.uint16))
+    data = (tmp_path / "a.npy").read_bytes()
+    assert data.count(old) == 1
+    (tmp_path / "a.npy").write_bytes(data.replace(old, new.ljust(len(old))))
+    with pytest.raises(SourceError, match=r"a\.npy"):
+        kind(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"dtype": 10000000000000000000000000000000}',
+        '{"dtype": "uint17"}',
+        '{"dtype": null}',
+        "\x00",
+    ],
+)
+def test_sidecars_of_another_shape(tmp_path, text):
+    np.arange(6, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(SourceError, match=r"a\.json"):
+        TokenSource(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("facts", [
+    ["<u2", -5, [9]], ["<u2", 0, [10**30]], ["O", 0, [6]], ["<u2", 0, [3, 3]], ["<u2", 0], 7, None,
+    [[], 0, [6]], ["<u2", 0.0, [6]],
+])  # fmt: skip
+def test_manifests_are_held_against_the_file(tmp_path, facts):
+    np.arange(6, dtype=np.uint16).tofile(tmp_path / "a.u16")
+    stat = Storage().stat(str(tmp_path / "a.u16"))
+    with pytest.raises(SourceError, match=r"a\.u16"):
+        from_manifest(stat, 6, facts)
+    assert from_manifest(stat, 6, ["<u2", 0, [6]]).tokens == 6
+
+
+@pytest.mark.parametrize("records", ["sequences", "documents"])
+@pytest.mark.parametrize("start", [2**63 - 1, 2**63 - 9, 2**62, -1, -(2**63)])
+def test_megatron_offsets_that_wrap(tmp_path, records, start):
+    np.arange(9, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    head = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, 1, 2)
+    (tmp_path / "a.idx").write_bytes(head + struct.pack("<iqqq", 9, start, 0, 1))
+    with pytest.raises(SourceError, match=r"a\.idx.*sequence 0, 9 tokens.*bytes 34 and 38"):
+        MegatronSource(tmp_path / "a.bin", records=records)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import subprocess
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -158,3 +160,74 @@ def test_nothing_is_unpickled(tmp_path):
     data = pickle.dumps([1, 2])
     tar_of(path, [("0.pkl", data), ("0.pyd", data)])
     assert records(path) == [{"__key__": "0", "pkl": data, "pyd": data}]
+
+
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
+def test_sparse_members_of_pax_are_refused(tmp_path, version):
+    with (tmp_path / "a.bin").open("wb") as f:
+        f.write(b"head")
+        f.seek(1 << 20)
+        f.write(b"tail")
+    command = ["tar", "-S", "--format=posix", f"--sparse-version={version}", "-cf", "s.tar"]
+    subprocess.run([*command, "a.bin"], cwd=tmp_path, check=True)
+    with pytest.raises(SourceError, match=r"s\.tar: the member at byte \d+ is sparse.*without -S"):
+        WebDatasetSource(tmp_path / "s.tar")
+
+
+def with_size(path, field):
+    tar_of(path, [("a.txt", b"abc"), ("b.txt", b"de")])
+    data = bytearray(path.read_bytes())
+    data[124:136] = field
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "field", [b"\x80" + b"\xff" * 11, b"\x80" + bytes(4) + b"\x7f" + b"\xff" * 6, b"77777777777\0"]
+)
+def test_sizes_past_the_end_are_records_that_are_cut(tmp_path, field):
+    with_size(tmp_path / "a.tar", field)
+    with pytest.raises(RecordError, match=r"record 0 of .*a\.tar, bytes 0 .*'txt' is cut"):
+        records(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("field", [b"\xff" * 12, b"-0000000001\0", b"999999999xx\0"])
+def test_sizes_that_are_none(tmp_path, field):
+    with_size(tmp_path / "a.tar", field)
+    with pytest.raises(
+        SourceError, match=r"a\.tar: the member whose header is at byte 0 has no va"
+    ):
+        records(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("size", ["1" + "0" * 29, "9" * 5000, "-1", "x", "1_0"])
+def test_sizes_in_pax_headers(tmp_path, size):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.txt")
+        info.size, info.pax_headers = 3, {"size": size}
+        archive.addfile(info, io.BytesIO(b"abc"))
+    with pytest.raises((SourceError, RecordError), match=r"a\.tar.*byte"):
+        records(tmp_path / "a.tar")
+
+
+def test_pax_headers_take_time_in_proportion(tmp_path):
+    times = []
+    for n in (20_000, 160_000):
+        with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+            info = tarfile.TarInfo("a.txt")
+            info.pax_headers = {f"k{i}": "v" for i in range(n)}
+            archive.addfile(info, io.BytesIO())
+        start = time.process_time()
+        assert len(records(tmp_path / "a.tar")) == 1
+        times.append(time.process_time() - start)
+    assert times[1] < 24 * max(times[0], 0.01)
+
+
+def test_a_member_named_as_the_key_is_an_error(tmp_path):
+    tar_of(tmp_path / "a.tar", [("a.__key__", b"x"), ("a.txt", b"y"), ("b.txt", b"z")])
+    with pytest.raises(RecordError, match=r"record 0 of .*a\.tar.*a member is named __key__"):
+        records(tmp_path / "a.tar")
+    assert records(tmp_path / "a.tar", fields=["txt"])[0] == {"__key__": "a", "txt": b"y"}
+    rows = list(Dataset(tmp_path / "a.tar").on_error("skip"))
+    assert {row["__key__"] for row in rows} == {"b"}

@@ -99,11 +99,11 @@ def test_profile_names_the_limiting_stage(tmp_path: Path) -> None:
     assert "the limit" in table.stdout
     assert "2 workers" in table.stdout
     wrong = subprocess.run([*command[:4], "mine"], cwd=tmp_path, capture_output=True, text=True)
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
 
 
 def test_profile_of_a_module_that_is_not_there_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.__main__ import main
 
-    assert main(["profile", "nothing_here:dataset"]) == 1
+    assert main(["profile", "nothing_here:dataset"]) == 2
     assert "Run it from the folder that holds the module" in capsys.readouterr().err

@@ -6,7 +6,7 @@ yardstick: the verdict needs no theory of how a statistic is distributed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -22,6 +22,24 @@ Permute = Callable[[int, int], Callable[[Int64s], Int64s]]
 
 Z_LIMIT: Final = 5.0  # 100 Gaussian figures pass it by chance once in 17,000 audits
 WORST_LIMIT: Final = 12.0  # squared ones have long tails
+
+_MAIN = (  # of a hundred, one or two of each family
+    "bits: linear",
+    "bits: avalanche",
+    "bits: shared by orders",
+    "residues: mod 16",
+    "residues: mod 61",
+    "residues: 16 parts of n",
+    "strides: 2^0, parts",
+    "neighbours: correlation",
+    "mixing: way from its place",
+    "mixing: gaps in a batch (log2)",
+    "balance: sources in a batch",
+    "seeds: correlation",
+    "epochs: correlation",
+    "epochs: matches (count)",
+    "epochs: overlap (count)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,7 @@ class Figure:
     def __str__(self) -> str:
         return (
             f"{self.name:<32} {self.value:>10.4f} {self.expected:>10.4f} {self.z:>8.1f} "
-            f"{self.worst:>8.1f} {self.usual:>8.1f}  {'ok' if self.ok else 'FAILED'}"
+            f"{self.worst:>8.1f} {self.usual:>8.1f}  {'ok' if self.ok else 'WEAK'}"
         )
 
 
@@ -101,12 +119,22 @@ class Report:
         figures = [{**asdict(figure), "ok": figure.ok} for figure in self.figures]
         return {**asdict(self), "figures": figures, "ok": self.ok, "verdict": self.verdict}
 
+    def lines(self, *, every: bool = False) -> Iterator[str]:
+        """For people: the main figures and the weakest, or every one."""
+        yield f"{self.orders} orders of {self.n:,} rows, batches of {self.batch}: {self.verdict}"
+        weakest = {figure.name for figure in self.weakest[:3]}
+        shown = [f for f in self.figures if every or f.name in _MAIN or f.name in weakest]
+        if not shown:
+            return
+        titles = [f"{title:>8}" for title in ("z", "worst", "usual")]
+        yield f"{'statistic':<32} {'value':>10} {'random':>10} {' '.join(titles)}"
+        yield from map(str, shown)
+        more = len(self.figures) - len(shown)
+        if more:
+            yield f"{more} more figures: --all, or --json"
+
     def __str__(self) -> str:
-        title = f"{self.orders} orders of n={self.n}, batches of {self.batch}: {self.verdict}"
-        if not self.bijective:
-            return title
-        head = f"{'statistic':<32} {'value':>10} {'random':>10} {'z':>8} {'worst':>8} {'usual':>8}"
-        return "\n".join([title, head, *map(str, self.figures)])
+        return "\n".join(self.lines(every=True))
 
 
 def audit(

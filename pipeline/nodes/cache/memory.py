@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s, Values
 from pipeline.tree import fresh, fresh_elements, leaves, map_leaves
 
-_MOST_SHEETS = 100
+_MOST_LAYOUTS = 100
 
 
 class Memory:
-    """Up to n rows. Columns stay columns; what comes in and goes out is copied.
+    """Up to n rows. Columns stay columns; rows are copied on their way in and out.
 
     Args:
         n: how many positions there are.
@@ -23,40 +23,40 @@ class Memory:
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._sheet = np.full(n, -1, np.int8)  # which of the layouts holds a position
+        self._number = np.full(n, -1, np.int8)  # of the layout that holds a position, or -1
         self._layouts: list[Any] = []
         self._kept: list[Columns | NDArray[Any]] = []
         self._lock = threading.Lock()
 
     def get(self, positions: Int64s) -> tuple[list[tuple[Int64s, Values]], Int64s]:
-        sheet = self._sheet[positions]
+        number = self._number[positions]
         pieces: list[tuple[Int64s, Values]] = []
-        for s in np.unique(sheet[sheet >= 0]).tolist():
-            here = np.flatnonzero(sheet == s)
+        for s in np.unique(number[number >= 0]).tolist():
+            here = np.flatnonzero(number == s)
             pieces.append((here, _taken(self._kept[s], positions[here])))
-        return pieces, np.flatnonzero(sheet < 0)
+        return pieces, np.flatnonzero(number < 0)
 
     def put(self, positions: Int64s, values: Values) -> Values:
         if not len(positions):
             return values
         with self._lock:
-            s = self._sheet_of(values)
+            s = self._layout_number(values)
             if s is None:
                 return values
             kept = self._kept[s]
             if isinstance(kept, Columns) and isinstance(values, Columns):
-                for (_, held), (_, new) in zip(leaves(kept.tree), leaves(values.tree), strict=True):
-                    held[positions] = fresh_elements(new)
+                for (_, old), (_, new) in zip(leaves(kept.tree), leaves(values.tree), strict=True):
+                    old[positions] = fresh_elements(new)
             elif isinstance(kept, np.ndarray) and isinstance(values, list):
                 for position, row in zip(positions.tolist(), values, strict=True):
                     kept[position] = fresh(row)
-            self._sheet[positions] = s  # last, as other threads read without the lock
+            self._number[positions] = s  # last, as other threads read without the lock
         return values
 
-    def _sheet_of(self, values: Values) -> int | None:
+    def _layout_number(self, values: Values) -> int | None:
         layout = _layout(values)
         if layout not in self._layouts:
-            if len(self._layouts) == _MOST_SHEETS:
+            if len(self._layouts) == _MOST_LAYOUTS:
                 return None
             self._kept.append(_empty(self._n, values))
             self._layouts.append(layout)

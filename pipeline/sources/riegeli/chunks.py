@@ -9,7 +9,6 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.sources.riegeli import varints
 from pipeline.sources.riegeli.codecs import NAMES, unpack
-from pipeline.sources.riegeli.highway import hashes
 from pipeline.sources.riegeli.varints import Bytes
 
 BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk or no chunk
@@ -81,13 +80,12 @@ def _stripped(span: bytes, first: int) -> bytes:
     return b"".join([view[:first], *rest])
 
 
-def decode(chunks: Chunks, counts: Int64s | None, *, verify: bool) -> Records:
-    """The records of simple chunks.
+def decode(chunks: Chunks, counts: Int64s | None) -> Records:
+    """The records of simple chunks. Sizes are checked, hashes are not.
 
     Args:
         chunks: each begins with its header; what comes after its data is ignored.
         counts: how many records each must hold; None where nobody knows.
-        verify: check the hashes of headers and data too, not sizes only.
 
     Raises:
         DamagedError: a chunk contradicts itself or `counts`.
@@ -99,12 +97,7 @@ def decode(chunks: Chunks, counts: Int64s | None, *, verify: bool) -> Records:
     kinds, numbers = heads[:, 3] & np.uint64(0xFF), (heads[:, 3] >> np.uint64(8)).astype(np.int64)
     sizes, decoded = heads[:, 1].astype(np.int64), heads[:, 4].astype(np.int64)
     begins = chunks.starts + HEADER
-    if verify:
-        found = hashes(data, chunks.starts + 8, np.full(len(sizes), HEADER - 8))
-        _need(found == heads[:, 0], "the checksum of its header is wrong")
     _need((sizes > 0) & (sizes <= chunks.stops - begins), "its size is wrong")
-    if verify:
-        _need(hashes(data, begins, sizes) == heads[:, 2], "the checksum of its data is wrong")
     _familiar(kinds == SIMPLE, kinds, _TRANSPOSED, "chunk")
     if counts is not None:
         _need(numbers == counts, "it holds another number of records")

@@ -10,10 +10,10 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.sources.riegeli.chunks import Records, cut, decode
 from pipeline.sources.riegeli.index import Index
-from pipeline.sources.riegeli.shards import Shard, read_spans
-from pipeline.sources.storage.storage import Storage
+from pipeline.sources.storage.spans import merge
+from pipeline.sources.storage.storage import Stat, Storage
 
-_NEAR, _FAR = 4 << 20, 64 << 20  # packed bytes taken apart at once: local ones fit a cache
+_AT_ONCE = 64 << 20  # packed bytes that are taken apart together
 
 
 class Wanted(NamedTuple):
@@ -69,44 +69,26 @@ def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[Wanted, Pla
     )
 
 
-def windows(wanted: Wanted, *, local: bool) -> Iterator[slice]:
+def windows(wanted: Wanted) -> Iterator[slice]:
     """Runs of wanted chunks that are small enough to be held at once; one chunk at least."""
-    room = _NEAR if local else _FAR
     ends = np.cumsum(wanted.stops - wanted.starts)
     start = 0
     while start < len(ends):
-        most = ends[start] - (wanted.stops[start] - wanted.starts[start]) + room
+        most = ends[start] - (wanted.stops[start] - wanted.starts[start]) + _AT_ONCE
         stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))
         yield slice(start, stop)
         start = stop
 
 
-def fetch(shards: Sequence[Shard], wanted: Wanted, storage: Storage, *, verify: bool) -> Records:
+def fetch(stats: Sequence[Stat], wanted: Wanted, storage: Storage) -> Records:
     """The records of chunks, all fetched together.
 
     Raises:
-        CutError: a file ended early.
         DamagedError, UnfamiliarError: by number among those wanted.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is shorter than it was.
     """
-    # neighbours are one span
-    near = (wanted.file[1:] == wanted.file[:-1]) & (wanted.starts[1:] == wanted.stops[:-1])
-    first = np.flatnonzero(np.concatenate([[True], ~near]))
-    last = np.concatenate([first[1:], [len(wanted.file)]]) - 1
-    begins, ends = wanted.starts[first], wanted.stops[last]
-    owners = [shards[f] for f in wanted.file[first].tolist()]
-    data = read_spans(owners, begins.tolist(), ends.tolist(), storage)
-    short = np.flatnonzero(np.array([len(part) for part in data]) != ends - begins)
-    if len(short):
-        raise CutError(int(wanted.file[first[short[0]]]))
-    which = np.repeat(np.arange(len(first)), last - first + 1)
-    chunks = cut(data, begins, which, wanted.starts, wanted.stops)
-    return decode(chunks, wanted.counts, verify=verify)
-
-
-class CutError(Exception):
-    """File number `file` of those given ended before its index said."""
-
-    def __init__(self, file: int) -> None:
-        super().__init__(file)
-        self.file = file
+    runs = merge(wanted.file, wanted.starts, wanted.stops, gap=0)
+    spans = zip(runs.file.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
+    data = storage.read([stats[file].range(start, stop) for file, start, stop in spans])
+    chunks = cut(data, runs.start, runs.run, wanted.starts, wanted.stops)
+    return decode(chunks, wanted.counts)

@@ -55,6 +55,14 @@ class Index(NamedTuple):
         each = max(1, int(self.offsets[-1] - self.offsets[0]) // chunks)
         return self.group * (1 << max(0, (_RUN // each).bit_length() - 1))
 
+    def place(self, record: int) -> str:
+        """Which bytes of the file hold a record, in words."""
+        chunk = record // self.group
+        start, stop = self.offsets[chunk : chunk + 2].tolist()
+        count = min(self.group, self.records - chunk * self.group)
+        group = "" if self.group == 1 else f"its group of {count} records, "
+        return f"{group}bytes {start} to {stop}"
+
     def to_bytes(self) -> bytes:
         """For a file of its own."""
         facts = np.array([self.records, self.group, self.decoded], np.int64)
@@ -87,7 +95,7 @@ class UnknownIndexError(Exception):
 Found = Index | NoIndexError | UnknownIndexError
 
 
-def read_indexes(stats: Sequence[Stat], storage: Storage, *, verify: bool) -> list[Found]:
+def read_indexes(stats: Sequence[Stat], storage: Storage) -> list[Found]:
     """The index of each file, or why there is none; all ends are in flight together.
 
     Raises:
@@ -106,7 +114,7 @@ def read_indexes(stats: Sequence[Stat], storage: Storage, *, verify: bool) -> li
     for i, offset in enumerate(footers):
         if isinstance(offset, int):
             rest = ends[i][max(0, offset - begins[i]) : len(ends[i]) - BLOCK]
-            offset = _or_why(_index, offset, heads.get(i, b"") + rest, verify)
+            offset = _or_why(_index, offset, heads.get(i, b"") + rest)
         found.append(offset)
     return found
 
@@ -129,7 +137,7 @@ def _footer_offset(size: int, end: bytes) -> int:
     if size % BLOCK or size < 2 * BLOCK:
         raise NoIndexError("no valid end of an ArrayRecord file, whose size is a multiple of 65536")
     try:
-        fields = varints.fields(_first(_decode(end[-BLOCK:], size - BLOCK, False)))
+        fields = varints.fields(_first(_decode(end[-BLOCK:], size - BLOCK)))
     except (DamagedError, UnfamiliarError, ValueError) as e:
         raise NoIndexError("no valid end of an ArrayRecord file") from e
     offset = fields.get(1)
@@ -138,8 +146,8 @@ def _footer_offset(size: int, end: bytes) -> int:
     return offset
 
 
-def _index(offset: int, footer: bytes, verify: bool) -> Index:
-    found = _decode(footer, offset, verify)
+def _index(offset: int, footer: bytes) -> Index:
+    found = _decode(footer, offset)
     about = varints.fields(_first(found)).get(1)
     facts = varints.fields(about) if isinstance(about, bytes) else {}
     if facts.get(1) != 1:
@@ -172,10 +180,10 @@ def _rows(found: Records) -> Int64s:
     return rows
 
 
-def _decode(data: bytes, begin: int, verify: bool) -> Records:
+def _decode(data: bytes, begin: int) -> Records:
     where = np.array([begin], np.int64)
     chunks = cut([data], where, np.zeros(1, np.int64), where, where + len(data))
-    return decode(chunks, None, verify=verify)
+    return decode(chunks, None)
 
 
 def _first(found: Records) -> bytes:

@@ -17,10 +17,10 @@ _HEAD = 128  # bytes of a chunk that surely hold its header and codec, a block's
 _LARGE = 500_000  # chunks of a file from which opening it takes long
 
 
-def layouts(files: Files, verify: bool) -> list[dict[str, Any]]:
+def layouts(files: Files) -> list[dict[str, Any]]:
     """Plain facts of each file."""
     stats = [files.stat(i) for i in range(len(files.paths))]
-    found = list(indexes_of(stats, files.storage, verify))
+    found = list(indexes_of(stats, files.storage))
     return [
         _layout(stat, index, int(n), files.storage)
         for stat, index, n in zip(stats, found, files.counts, strict=True)

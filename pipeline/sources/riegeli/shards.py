@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import SourceError
 from pipeline.sources.riegeli.index import (
@@ -16,46 +16,40 @@ from pipeline.sources.riegeli.index import (
 )
 from pipeline.sources.riegeli.native import Native, native_count
 from pipeline.sources.storage.files import Files, Paths, changed, unreadable
-from pipeline.sources.storage.latest import Latest
-from pipeline.sources.storage.local import pread
+from pipeline.sources.storage.lru import LRU, OpenFiles
+from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
 _AT_ONCE = 256  # files whose ends are read together: 64 MiB
+_SCRATCH = 4  # temporary copies at once
+
+Verify = Literal["", "cache", "scratch"]  # check remote files, as copies in the cache or elsewhere
 
 
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """One file: its index, and a descriptor if it is local; or the native reader of it."""
+    """One open file: by its index, or by the native reader."""
 
-    def __init__(self, stat: Stat, index: Index | None, native: Native | None) -> None:
-        self.stat, self.index, self.native = stat, index, native
-        self.local = False
-        if native is None and not is_url(stat.path):
-            self.local = True
-            self._fd = os.open(stat.path, os.O_RDONLY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._fd)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes of a local file; fewer if it was cut."""
-        return pread(self._fd, start, stop)
-
-
-def read_spans(
-    shards: Sequence[Shard], starts: Sequence[int], stops: Sequence[int], storage: Storage
-) -> list[bytes]:
-    """Bytes `[starts[i], stops[i])` of `shards[i]`; all remote ones are in flight together."""
-    spans = list(zip(shards, starts, stops, strict=True))
-    remote = [shard.stat.range(a, b) for shard, a, b in spans if not shard.local]
-    fetched = iter(storage.read(remote) if remote else ())
-    return [shard.read(a, b) if shard.local else next(fetched) for shard, a, b in spans]
+    stat: Stat
+    index: Index | None
+    native: Native | None
 
 
 class Shards:
-    """The files of a source, opened when first read; right in threads and forks."""
+    """The files of a source, opened when first read; right in threads and forks.
 
-    def __init__(self, files: Files, verify: bool, known: dict[int, Found]) -> None:
+    Local files go through the native reader, which checks every checksum. Remote ones are read by
+    ranges, and go through it as local copies where they are verified or written in a layout that
+    only it knows.
+    """
+
+    def __init__(self, files: Files, verify: Verify, known: dict[int, Found]) -> None:
         self._files, self._verify = files, verify
-        self._handles = Latest[int, Shard]()
+        # scratch copies take disk space while they are open
+        self._handles = (
+            LRU[int, Shard](_SCRATCH) if verify == "scratch" else OpenFiles[int, Shard]()
+        )
         self._known: dict[int, Found] = known
         self._native: set[int] = set()
 
@@ -65,8 +59,8 @@ class Shards:
         Raises:
             SourceError: one was removed or replaced.
         """
-        urls = [f for f in numbers if is_url(self._files.paths[f]) and not self._handles.holds(f)]
-        self._learn([f for f in urls if f not in self._known])
+        fresh = [f for f in numbers if not self._is_native(f) and f not in self._handles]
+        self._learn([f for f in fresh if f not in self._known])
         return [self._handles.get(f, self._open) for f in numbers]
 
     def use_native(self, number: int) -> None:
@@ -75,7 +69,15 @@ class Shards:
         self._handles.drop(number)
 
     def close(self) -> None:
-        self._handles.forget()
+        self._handles.clear()
+
+    def place(self, number: int, record: int) -> str:
+        """Which bytes hold a record, in words; "" where only the native reader knows."""
+        index = self._known.get(number) or self._indexes([number])[0]
+        return index.place(record) if isinstance(index, Index) else ""
+
+    def _is_native(self, number: int) -> bool:
+        return bool(self._verify or number in self._native or not is_url(self._files.paths[number]))
 
     def _learn(self, numbers: Sequence[int]) -> None:
         """Read the indexes of remote files, all at once; a range with a tag checks that itself."""
@@ -87,25 +89,29 @@ class Shards:
 
     def _indexes(self, numbers: Sequence[int]) -> list[Found]:
         stats = [self._files.stat(f) for f in numbers]
-        return list(indexes_of(stats, self._files.storage, self._verify))
+        return list(indexes_of(stats, self._files.storage))
 
     def _open(self, number: int) -> Shard:
         stat = self._files.stat(number)
-        index = self._known.pop(number, None)
-        if index is None:
-            self._files.check_unchanged(number)
-            index = self._indexes([number])[0]
         expected = int(self._files.counts[number])
+        if self._is_native(number):
+            self._files.check_unchanged(number)
+            return Shard(stat, None, self._reader(stat, expected))
+        index = self._known.pop(number, None) or self._indexes([number])[0]
         if isinstance(index, NoIndexError):
             raise unreadable(stat.path, index)
-        if isinstance(index, Index) and index.records != expected:
+        if isinstance(index, UnknownIndexError) or index.transposed:
+            return Shard(stat, None, self._reader(stat, expected))
+        if index.records != expected:
             raise changed(stat.path, f"{expected} records", f"{index.records}")
-        if isinstance(index, Index) and number not in self._native and not index.transposed:
-            return Shard(stat, index, None)
-        return Shard(stat, None, Native(stat, self._files.storage, expected))
+        return Shard(stat, index, None)
+
+    def _reader(self, stat: Stat, expected: int) -> Native:
+        scratch = self._verify == "scratch"
+        return Native(stat, self._files.storage, expected, scratch=scratch)
 
 
-def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, Shards]:
+def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files, Shards]:
     """Files, counted all at once where no manifest knows them, and what opens them.
 
     Raises:
@@ -117,7 +123,7 @@ def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, 
 
     def count(stat: Stat) -> tuple[int, int]:
         nonlocal room
-        found = next(indexes_of([stat], storage, verify))
+        found = next(indexes_of([stat], storage))
         if isinstance(found, NoIndexError):
             raise unreadable(stat.path, found)
         if isinstance(found, UnknownIndexError):
@@ -128,20 +134,25 @@ def opened(paths: Paths, storage: Storage | None, verify: bool) -> tuple[Files, 
             room -= found.offsets.nbytes
         return found.records, found.run
 
-    files = Files.counted(paths, count, storage, kind="array_record")
+    files = Files.counted(paths, count, storage, kind="array_record", sane=_is_sane)
     stats = [files.stat(i) for i in range(len(files.paths))]
     known = {i: read[stat] for i, stat in enumerate(stats) if stat in read}
     return files, Shards(files, verify, known)
 
 
-def indexes_of(stats: Sequence[Stat], storage: Storage, verify: bool) -> Iterator[Found]:
+def _is_sane(facts: Facts) -> bool:
+    """Whether facts from a manifest are those of an ArrayRecord file: records, and a whole run."""
+    return type(facts.more) is int and 0 < facts.more < 1 << 48
+
+
+def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[Found]:
     """The index of each file, from the cache or from its end; many ends in flight together."""
     for start in range(0, len(stats), _AT_ONCE):
         some = stats[start : start + _AT_ONCE]
         kept = [_kept(stat, storage) for stat in some]
         missing = [stat for stat, index in zip(some, kept, strict=True) if index is None]
         try:
-            read = iter(read_indexes(missing, storage, verify=verify))
+            read = iter(read_indexes(missing, storage))
         except OSError as e:
             if isinstance(e, SourceError):
                 raise

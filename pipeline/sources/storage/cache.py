@@ -1,73 +1,48 @@
-"""Which remote bytes lie on the local disk: whole files or blocks, found again by URL and tag.
+"""The cache on the local disk: blocks and whole files from URLs, found again by URL and tag.
 
-Any process may be killed at any point. Bytes get their name by a rename, once they are whole; locks
-are flocks, which end with their process; a temporary file whose lock is free was left by the dead,
-and is removed. Nothing is synced to the disk: what a power failure cuts or empties is found by size
-and checksum when it is first read again, and fetched anew.
+Any process may be killed at any point. An entry gets its name by a rename, once it is whole. Locks
+are flocks, which end with their process; a temporary file that nobody locks was left by a killed
+process and is removed. Nothing is synced to the disk: what a power failure cuts is found by size
+and checksum when it is next read, and fetched anew.
+
+Other users and programs may write to the folder too. An entry that is no regular file, or that may
+not be read, counts as missing, and one warning says so.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
+import stat as modes
 import threading
 import time
 import uuid
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import StorageError
+from pipeline.sources.complaints import parsed_json, warn_once
+from pipeline.sources.storage.local import LocalFile, open_regular
 from pipeline.sources.storage.location import Stat
+from pipeline.sources.storage.lru import LRU
 
-LOGGER = logging.getLogger("pipeline")
 BLOCK = 256 << 10  # bytes of a file that are cached together
+INDEX = "index"  # beside v1: indexes of local files, see side_index.py
 _STRIPES = 1024  # lock files; two shards that share one wait for each other
-_PINS = 64  # local copies that stay while they are among the last that this process asked for
-_TRUSTED = 100_000  # entries whose checksum this process need not compare again
 _SUM = ".sum"  # beside a shard: its size and checksum
 _FETCHES = 4
 _MINUTE = 60.0
 _ROOMS = ("blocks", "shards", "notes")
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-
-class Pins:
-    """Open local copies, whose shared locks keep them: the last ones that this process used."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._held: OrderedDict[str, int] = OrderedDict()
-
-    def add(self, path: str, fd: int) -> None:
-        """Hold an open file in place of an older one of that path."""
-        if self._pid != os.getpid():  # a forked child: its copy of the lock may be held for ever
-            self._begin()
-        with self._lock:
-            dropped = [self._held.pop(path)] if path in self._held else []
-            self._held[path] = fd
-            if len(self._held) > _PINS:
-                dropped.append(self._held.popitem(last=False)[1])
-        for old in dropped:
-            os.close(old)
-
-    def release(self) -> None:
-        """Let go of all."""
-        with self._lock:
-            while self._held:
-                os.close(self._held.popitem()[1])
-
-
-PINS = Pins()
+PINS = LRU[str, LocalFile](64)
+"""Open local copies; their shared locks keep the last 64 that this process used from eviction."""
 
 
 class Cache:
@@ -75,21 +50,27 @@ class Cache:
 
     The least recently used entries are removed first. The limit may be passed by what is being
     written, by the copies in use, and by a sixteenth of it for each writing process.
+
+    Raises:
+        StorageError: the folder cannot be made. One that may only be read is used as it is.
     """
 
     def __init__(self, folder: str, limit: int) -> None:
         self._root = Path(folder).expanduser().absolute() / "v1"
         self._limit = limit
         self._lock = threading.Lock()
-        self._trusted: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        # entries whose checksum this process need not compare again
+        self._trusted = LRU[str, tuple[int, int, int]](100_000)
         self._unseen: int | None = None  # bytes written since the folder was last measured
         try:
             for room in (*_ROOMS, "tmp", "locks"):
                 (self._root / room).mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise StorageError(
-                f"cache {folder} cannot be used: {e}. Choose another folder, or cache=''."
-            ) from e
+            if e.errno not in _NO_RIGHT:
+                raise StorageError(
+                    f"cache {folder} cannot be used: {e}. Choose another folder, or cache=''."
+                ) from e
+            self._complain(e)
         self._sweep()
 
     # ---- blocks, and other small things
@@ -115,16 +96,17 @@ class Cache:
         return self._root / "blocks" / key[:2] / f"{key[2:]}-{number}"
 
     def _get(self, path: Path) -> bytes | None:
-        try:
-            with open(path, "rb") as f:
-                data = f.read()
-                if not self._is_sound(str(path), f, lambda: _opened(data) is not None):
-                    path.unlink(missing_ok=True)
-                    return None
-                _touch(f)
-        except FileNotFoundError:
+        file = self._entry(path)
+        if file is None:
             return None
-        return _opened(data, check=False)
+        data = file.read(0, file.size)
+        body = data[4:]
+        if not self._is_sound(file, lambda: data[:4] == zlib.crc32(body).to_bytes(4, "little")):
+            with suppress(OSError):
+                path.unlink()
+            return None
+        file.touch()
+        return body
 
     def _put(self, path: Path, data: bytes) -> None:
         try:
@@ -134,9 +116,9 @@ class Cache:
                 f.flush()
                 self._publish(f, path)
         except OSError as e:
-            LOGGER.warning("the cache %s keeps nothing new: %s", self._root, e)
+            self._complain(e)
             return
-        self._count(len(data))
+        self.count(len(data))
 
     # ---- whole files
 
@@ -149,13 +131,13 @@ class Cache:
         key = _hash(f"{stat.path}\n{stat.tag}\n{stat.size}")
         name = os.path.basename(stat.path.split("?")[0])[-100:]
         path = self._root / "shards" / key[:2] / f"{key[2:]}-{name}"
-        with self._only_one(key):
+        with self._locked(f"{int(key, 16) % _STRIPES:03x}"):
             if self._pin(path, stat):
                 return str(path)
             for _ in range(_FETCHES):  # another process may evict it before it is pinned
                 self._fetch(path, stat, fetch)
                 if self._pin(path, stat):
-                    self._count(stat.size)
+                    self.count(stat.size)
                     return str(path)
         raise StorageError(
             f"{stat.path} does not stay in the cache {self._root}. Raise Storage(cache_size=), or "
@@ -185,31 +167,60 @@ class Cache:
 
     def _pin(self, path: Path, stat: Stat) -> bool:
         """Whether a sound copy is here; a shared lock then keeps it from being evicted."""
-        with suppress(FileNotFoundError), open(path, "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_SH)
-            if not os.fstat(f.fileno()).st_nlink:  # evicted while we waited
-                return False
-            if self._is_sound(str(path), f, lambda: _matches(f, path, stat.size)):
-                _touch(f)
-                PINS.add(str(path), os.dup(f.fileno()))  # a duplicate holds the lock on
-                return True
-        return False  # a damaged copy stays until it is replaced: another may be opening it
+        file = self._entry(path)
+        if file is None:
+            return False
+        fcntl.flock(file.fd, fcntl.LOCK_SH)
+        if not os.fstat(file.fd).st_nlink:  # evicted while we waited
+            return False
+        if not self._is_sound(file, lambda: self._matches(file, path, stat.size)):
+            return False  # a damaged copy stays until it is replaced: another may be opening it
+        file.touch()
+        PINS.put(str(path), file)
+        return True
+
+    def _matches(self, file: LocalFile, path: Path, size: int) -> bool:
+        """Whether an open copy has the size and checksum noted beside it."""
+        note = self._entry(_sum_of(path))
+        if note is None or file.size != size:
+            return False
+        try:
+            noted = parsed_json(note.read(0, 1000), note.path, StorageError)
+        except StorageError:
+            return False
+        crc = 0
+        for start in range(0, size, 1 << 20):
+            crc = zlib.crc32(file.read(start, min(start + (1 << 20), size)), crc)
+        return noted == {"size": size, "crc32": crc}
 
     # ---- files
 
-    def _is_sound(self, name: str, f: IO[bytes], check: Callable[[], bool]) -> bool:
+    def _entry(self, path: Path) -> LocalFile | None:
+        try:
+            return LocalFile(path)
+        except FileNotFoundError:
+            return None
+        except OSError as e:  # of another umask, a folder, a link, a FIFO: a miss
+            self._complain(e)
+            return None
+
+    def _complain(self, error: OSError) -> None:
+        warn_once(
+            f"the cache {self._root} keeps nothing new, or cannot read some entries: {error}. Give "
+            "another folder, or its files to this user.",
+            (str(self._root), error.errno),
+        )
+
+    def _is_sound(self, file: LocalFile, check: Callable[[], bool]) -> bool:
         """Whether an open entry passed its check, now or before in this process."""
-        info = os.fstat(f.fileno())
+        info = os.fstat(file.fd)
         identity = (info.st_ino, info.st_size, info.st_mtime_ns)
-        if self._trusted.get(name) == identity:
+        if self._trusted.peek(file.path) == identity:
             return True
-        if not check():
-            LOGGER.warning("cache: %s is damaged and will be fetched anew", name)
+        if not info.st_size or not check():
+            warn_once(f"cache: {file.path} is damaged and will be fetched anew")
             return False
-        with self._lock:
-            self._trusted[name] = identity
-            if len(self._trusted) > _TRUSTED:
-                self._trusted.popitem(last=False)
+        self._trusted.put(file.path, identity)
         return True
 
     @contextmanager
@@ -233,17 +244,34 @@ class Cache:
         os.replace(f.name, path)
 
     @contextmanager
-    def _only_one(self, key: str) -> Generator[None]:
-        with open(self._root / "locks" / f"{int(key, 16) % _STRIPES:03x}", "wb") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:  # said aloud: a process forked meanwhile shares the lock, and may live on
-                fcntl.flock(f, fcntl.LOCK_UN)
+    def _locked(self, name: str, *, wait: bool = True) -> Generator[bool]:
+        """Hold a lock, or go on without it where the folder may only be read.
+
+        Gives whether it is held: not if another process holds it and we need not wait.
+        """
+        path = self._root / "locks" / name
+        try:
+            fd = open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as e:
+            self._complain(e)
+            yield wait
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        try:
+            yield held
+        finally:
+            if held:  # said aloud: a process forked meanwhile shares the lock, and may live on
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
     # ---- the limit
 
-    def _count(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """Note that some bytes were written, and see to the limit from time to time."""
         with self._lock:
             first = self._unseen is None
             self._unseen = size if self._unseen is None else self._unseen + size
@@ -256,22 +284,23 @@ class Cache:
 
     def _measured(self) -> float:
         try:
-            return os.stat(self._root / "locks" / "evict").st_mtime
-        except FileNotFoundError:
+            return os.lstat(self._root / "locks" / "evict").st_mtime
+        except OSError:
             return 0.0
 
     def _sweep(self) -> None:
-        """Remove the temporary files of the dead."""
-        for left in os.scandir(self._root / "tmp"):
-            _remove_unlocked(left.path)
+        """Remove the temporary files of killed processes."""
+        with suppress(OSError):
+            for left in os.scandir(self._root / "tmp"):
+                _remove_unlocked(left.path)
 
     def _evict(self) -> None:
         """Remove the least recently used until nine tenths of the limit hold."""
-        with open(self._root / "locks" / "evict", "wb") as lock:  # which sets its time
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with self._locked("evict", wait=False) as held:
+            if not held:
                 return  # another process is at it
+            with suppress(OSError):
+                os.utime(self._root / "locks" / "evict", follow_symlinks=False)
             self._sweep()
             entries = sorted(self._entries())
             size = sum(entry[1] for entry in entries)
@@ -284,62 +313,32 @@ class Cache:
 
     def _entries(self) -> Iterator[tuple[int, int, str]]:
         """(last used, bytes, path) of all; the sum of a shard goes with it."""
-        for room in _ROOMS:
-            for folder, _, names in os.walk(self._root / room):
+        for room in (*(self._root / room for room in _ROOMS), self._root.parent / INDEX):
+            for folder, _, names in os.walk(room):
                 for name in names:
                     path = os.path.join(folder, name)
                     if name.endswith(_SUM) and os.path.exists(path.removesuffix(_SUM)):
                         continue
-                    with suppress(FileNotFoundError):
-                        info = os.stat(path)
-                        yield info.st_atime_ns, info.st_size, path
+                    with suppress(OSError):
+                        info = os.lstat(path)
+                        if modes.S_ISREG(info.st_mode):
+                            yield info.st_atime_ns, info.st_size, path
 
 
 def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _opened(data: bytes, *, check: bool = True) -> bytes | None:
-    """What stands behind a checksum, if that matches."""
-    body = data[4:]
-    if check and (len(data) < 4 or zlib.crc32(body).to_bytes(4, "little") != data[:4]):
-        return None
-    return body
-
-
 def _sum_of(path: Path) -> Path:
     return path.with_name(path.name + _SUM)
 
 
-def _matches(f: IO[bytes], path: Path, size: int) -> bool:
-    """Whether an open copy has the size and checksum noted beside it."""
-    try:
-        noted = json.loads(_sum_of(path).read_bytes())
-        if os.fstat(f.fileno()).st_size != size or noted["size"] != size:
-            return False
-        crc = 0
-        while part := f.read(1 << 20):
-            crc = zlib.crc32(part, crc)
-        return noted["crc32"] == crc
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _touch(f: IO[bytes]) -> None:
-    """Note the time of use, which file systems mounted noatime do not."""
-    info = os.fstat(f.fileno())
-    with suppress(OSError):
-        os.utime(f.fileno(), ns=(time.time_ns(), info.st_mtime_ns))
-
-
 def _remove_unlocked(path: str) -> bool:
     """Remove a file that no process holds a lock on."""
-    try:
-        with open(path, "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.stat(path).st_ino != os.fstat(f.fileno()).st_ino:
-                return False  # replaced meanwhile
+    with suppress(OSError):
+        file = LocalFile(path)
+        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(file.fd).st_ino:  # else it was replaced meanwhile
             os.unlink(path)
             return True
-    except OSError:
-        return False
+    return False

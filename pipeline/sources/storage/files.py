@@ -1,11 +1,9 @@
-"""Which files a source has, and which of them holds a record."""
+"""The files of a source: which records each of them holds, and what they were like."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -15,135 +13,21 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.block import Int64s
-from pipeline.errors import SourceError, StorageError
+from pipeline.errors import SourceError
 from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage import manifest
-from pipeline.sources.storage.location import has_magic, is_url
+from pipeline.sources.storage.location import is_url
 from pipeline.sources.storage.manifest import Facts
+from pipeline.sources.storage.paths import Found, Paths, expand, patterns, stats_of
 from pipeline.sources.storage.storage import Stat, Storage
 
 __all__ = ["Files", "Found", "Paths", "changed", "expand", "unreadable"]
 
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
 T = TypeVar("T")
-
 _END = 64 << 10
-_NOTE = re.compile(r"\.\w+\.manifest\.json$")  # what a conversion leaves beside x.parquet
-_SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _AT_ONCE = 32  # remote files counted, or looked at for a fingerprint, at a time
-
-
-class Found(str):
-    """A path that carries what a listing said of it, so that nobody asks the store again."""
-
-    stat: Stat
-
-    @classmethod
-    def of(cls, stat: Stat) -> Found:
-        """The path of a file just found."""
-        path = cls(stat.path)
-        path.stat = stat
-        return path
-
-
-def expand(
-    paths: Paths, storage: Storage | None = None, *, empty: bool = False
-) -> tuple[Stat, ...]:
-    """The files that paths, URLs and globs name: globs sorted, explicit order kept.
-
-    A glob of URLs costs one listing; single URLs are asked for together.
-
-    Args:
-        paths: `name@3.bagz` stands for `name-00000-of-00003.bagz` and its fellows.
-        storage: how URLs are reached.
-        empty: whether a file of 0 bytes is a valid file without records.
-
-    Raises:
-        SourceError: nothing matches, a directory, or a missing or empty file.
-    """
-    storage = storage or Storage()
-    given = (
-        list(paths)
-        if isinstance(paths, Iterable) and not isinstance(paths, str | bytes)
-        else [paths]
-    )
-    try:
-        named = [_plain(path) for path in given]
-    except TypeError as e:
-        raise SourceError(f"paths={paths!r}: give a path, a glob or a list of them") from e
-    found = [
-        stat for path in named for shard in _shards(path) for stat in _expand_one(shard, storage)
-    ]
-    if not found:
-        raise SourceError(f"paths={paths!r} names no file. Give at least one path or glob.")
-    unknown = [path for path in found if isinstance(path, str)]
-    known = dict(zip(unknown, _stats(unknown, storage), strict=True))
-    files = tuple(known[f] if isinstance(f, str) else f for f in found)
-    for stat in files:
-        if stat.size == 0 and not empty:
-            raise SourceError(
-                f"{stat.path} is empty (0 bytes). Rewrite it, or remove it from paths."
-            )
-    return files
-
-
-def _shards(path: str) -> list[str]:
-    found = None if isinstance(path, Found) else _SHARDS.search(path)
-    if found is None or (not is_url(path) and os.path.exists(path)):
-        return [path]
-    n, head, tail = int(found[1]), path[: found.start()], path[found.end() :]
-    return [f"{head}-{i:05d}-of-{n:05d}{tail}" for i in range(n)]
-
-
-def _plain(path: str | os.PathLike[str]) -> str:
-    name = path if isinstance(path, Found) else os.path.expanduser(os.fsdecode(path))
-    return name.removeprefix("file://") if name.startswith("file:///") else name
-
-
-def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
-    """What a listing says of files; or their paths, where nothing was listed."""
-    if isinstance(path, Found):
-        return [path.stat]
-    if is_url(path):
-        return _expand_url(path, storage)
-    if os.path.isdir(path):
-        raise _is_folder(path)
-    if os.path.exists(path):  # before globs: a name may hold brackets
-        return [os.path.abspath(path)]  # so that a later chdir does not lose it
-    if not glob.has_magic(path):
-        raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
-    found = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
-    found = [f for f in found if not _NOTE.search(f)]
-    if not found:
-        raise SourceError(
-            f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
-        )
-    return [os.path.abspath(f) for f in found]
-
-
-def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
-    if url.endswith("/"):
-        raise _is_folder(url)
-    if not has_magic(url):
-        return [url]
-    try:
-        found = [f for f in storage.glob(url) if not f.path.endswith(f"/{manifest.NAME}")]
-        found = [f for f in found if not _NOTE.search(f.path)]
-    except StorageError:
-        raise
-    except OSError as e:
-        raise unreadable(url, e) from e
-    if not found:
-        raise SourceError(f"no file matches the pattern {url!r}. Correct the pattern.")
-    return found
-
-
-def _is_folder(path: str) -> SourceError:
-    return SourceError(
-        f"{path} is a directory. Name its files with a glob: {os.path.join(path, '*')!r}."
-    )
+_MOST = 1 << 62  # records
 
 
 @dataclass(frozen=True)
@@ -178,6 +62,7 @@ class Files:
         *,
         kind: str = "",
         empty: bool = False,
+        sane: Callable[[Facts], bool] = lambda _: True,
     ) -> Files:
         """Expand paths, and ask `count` for the records of each file.
 
@@ -190,12 +75,13 @@ class Files:
                 manifest knows is not counted again, and remote files are counted in threads, in
                 any order: `count` must be a pure function.
             empty: whether a file of 0 bytes is a valid file without records.
+            sane: whether what a manifest says of a file can be; if not, it is counted.
         """
 
         def all_of(files: Sequence[Stat]) -> list[Facts]:
             return _counted(count, files, threads=bool(kind))
 
-        return cls.counted_together(paths, all_of, storage, kind=kind, empty=empty)
+        return cls.counted_together(paths, all_of, storage, kind=kind, empty=empty, sane=sane)
 
     @classmethod
     def counted_together(
@@ -211,13 +97,14 @@ class Files:
         """As `counted`, with a function that counts many files at once.
 
         Args:
-            paths, storage, kind, empty: as of `counted`.
+            paths, storage, kind, empty, sane: as of `counted`.
             count: the facts of each of some files, in order.
-            sane: whether what a manifest says of a file can be; if not, it is counted.
         """
         storage = storage or Storage()
+        paths = paths if isinstance(paths, str | os.PathLike) else list(paths)
+        globs = patterns(paths)
         found = expand(paths, storage, empty=empty)
-        noted = manifest.known(kind, found, storage) if kind else [None] * len(found)
+        noted = manifest.known(kind, found, storage, globs) if kind else [None] * len(found)
         known = [facts if facts is not None and sane(facts) else None for facts in noted]
         absent = [stat for stat, facts in zip(found, known, strict=True) if facts is None]
         new = iter(count(absent))
@@ -226,6 +113,8 @@ class Files:
             manifest.keep(kind, found, facts, storage)
         files, sizes, tags = zip(*found, strict=True)
         counts, more, ends = zip(*facts, strict=True)
+        if sum(counts) >= _MOST:
+            raise SourceError(f"{files[0]} and its like hold {sum(counts)} records: no order does.")
         return cls(files, sizes, np.array(counts, np.int64), storage, tags, kind, more, ends)
 
     @cached_property
@@ -254,7 +143,7 @@ class Files:
 
     def check_unchanged(self, file: int) -> None:
         """Raise SourceError if a file was replaced, cut or removed since it was counted."""
-        now = _stats([self.paths[file]], self.storage)[0]
+        now = stats_of([self.paths[file]], self.storage)[0]
         was = self.stat(file)
         if now.size != was.size:
             raise changed(was.path, f"{was.size} bytes", f"{now.size}")
@@ -344,12 +233,3 @@ def _counted(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _stats(paths: Sequence[str], storage: Storage) -> list[Stat]:
-    try:
-        return storage.stats(paths)
-    except StorageError:
-        raise
-    except OSError as e:
-        raise unreadable(e.filename or paths[0], e) from e

@@ -12,6 +12,7 @@ from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.storage.files import Files, changed
 from pipeline.sources.storage.local import pread
+from pipeline.sources.storage.spans import Runs, merge
 from pipeline.sources.storage.storage import Range, Stat, Storage, is_url
 
 _GAP = 4096  # bytes between two spans that are cheaper to read than to leave out
@@ -29,48 +30,24 @@ def read_spans(files: Files, file: Int64s, start: Int64s, stop: Int64s) -> list[
         SourceError: a file was removed, cut or replaced.
         OSError: storage failed.
     """
-    if not len(file):
-        return []
-    # all files as one line of addresses, further apart than what is joined
-    sizes = np.array(files.sizes, np.int64) + _GAP + 1
-    base = np.cumsum(sizes)[file] - sizes[file]
-    order = np.argsort(base + start, kind="stable")
-    first, last = (base + start)[order], (base + stop)[order]
-    apart = first[1:] > np.maximum.accumulate(last)[:-1] + _GAP
-    cuts = np.concatenate([[0], np.flatnonzero(apart) + 1])
-    run = np.concatenate([[0], np.cumsum(apart)])
-    origin = first[cuts]
-    began = start[order][cuts]
-    ended = began + np.maximum.reduceat(last, cuts) - origin
-    data = _read_runs(files, file[order][cuts], began, ended)
-    found: list[bytes] = [b""] * len(file)
-    inner = zip(
-        order.tolist(),
-        run.tolist(),
-        (first - origin[run]).tolist(),
-        (last - origin[run]).tolist(),
-        strict=True,
-    )
-    for i, r, a, b in inner:
-        found[i] = data[r][a:b]
-    return found
+    runs = merge(file, start, stop, gap=_GAP)
+    return runs.parts(start, stop, _read_runs(files, runs))
 
 
-def _read_runs(files: Files, file: Int64s, start: Int64s, stop: Int64s) -> list[bytes]:
-    # runs come in the order of files, and within one in the order of bytes
+def _read_runs(files: Files, runs: Runs) -> list[bytes]:
     data: list[bytes] = []
     remote: list[tuple[int, Range]] = []
-    cuts = np.concatenate([[0], np.flatnonzero(np.diff(file)) + 1, [len(file)]]).tolist()
+    cuts = np.flatnonzero(np.diff(runs.file, prepend=-1, append=-1)).tolist()
     for a, b in pairwise(cuts):
-        number = int(file[a])
+        number = int(runs.file[a])
         stat = files.stat(number)
-        runs = list(zip(start[a:b].tolist(), stop[a:b].tolist(), strict=True))
+        spans = list(zip(runs.start[a:b].tolist(), runs.stop[a:b].tolist(), strict=True))
         if is_url(stat.path):
-            some = ((k, run) for k, run in enumerate(runs, len(data)) if run[0] < run[1])
-            remote += [(k, stat.range(*run)) for k, run in some]
-            data += [b""] * len(runs)
+            some = ((k, span) for k, span in enumerate(spans, len(data)) if span[0] < span[1])
+            remote += [(k, stat.range(*span)) for k, span in some]
+            data += [b""] * len(spans)
         else:
-            data += _read_local(files, number, runs)
+            data += _read_local(files, number, spans)
     for (place, _), part in zip(remote, files.storage.read([r for _, r in remote]), strict=True):
         data[place] = part
     return data

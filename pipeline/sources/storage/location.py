@@ -49,6 +49,22 @@ class Stat(NamedTuple):
         return Range(self.path, start, stop, self.tag, self.size)
 
 
+class Answer(NamedTuple):
+    """What a server sent for a range, and what it says about it.
+
+    Attributes:
+        data: the bytes.
+        start: the first byte's place in the file; None if the server does not say.
+        size: bytes of the whole file; None if it is not known.
+        tag: of the file; "" if it is not known.
+    """
+
+    data: bytes
+    start: int | None
+    size: int | None = None
+    tag: str = ""
+
+
 def is_url(path: str) -> bool:
     """Whether a path is a URL like gs://bucket/name, which local calls do not understand."""
     return bool(_URL.match(path))

@@ -7,20 +7,21 @@ writing) are those noted. JSON, never a pickle; a damaged manifest is as good as
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from pipeline.errors import StorageError
+from pipeline.errors import SourceError, StorageError
+from pipeline.sources.complaints import parsed_json, parsing, warn_once
 from pipeline.sources.storage.location import Stat, is_url
+from pipeline.sources.storage.paths import MANIFEST as NAME
 from pipeline.sources.storage.storage import Storage
 
 LOGGER = logging.getLogger("pipeline")
-NAME = ".lockstep-manifest.json"
 _VERSION = 2
 
 
@@ -38,13 +39,19 @@ class Facts(NamedTuple):
     ends: str = ""
 
 
-def known(kind: str, files: Sequence[Stat], storage: Storage) -> list[Facts | None]:
+def known(
+    kind: str, files: Sequence[Stat], storage: Storage, patterns: Sequence[str] = ()
+) -> list[Facts | None]:
     """What the cache, or else a manifest beside the data, says of each file.
 
     Args:
         kind: the format, and what else decides on the facts.
         files: as they are found now.
         storage: how they and the cache are reached.
+        patterns: the globs that found them.
+
+    Raises:
+        SourceError: a manifest lists a file that a pattern matches, and it is not there.
     """
     tags = _tags(files)
     noted = storage.note(_key(kind, files, tags))
@@ -54,10 +61,25 @@ def known(kind: str, files: Sequence[Stat], storage: Storage) -> list[Facts | No
         if all(facts):
             return facts
     beside = {folder: _beside(kind, folder, storage) for folder in {_split(f)[0] for f in files}}
+    _check_all_there(beside, files, patterns)
     return [
         _match(beside[_split(f)[0]].get(_split(f)[1]), f, tag)
         for f, tag in zip(files, tags, strict=True)
     ]
+
+
+def _check_all_there(
+    beside: dict[str, dict[str, Any]], files: Sequence[Stat], patterns: Sequence[str]
+) -> None:
+    there = {_split(file) for file in files}
+    for folder, rows in beside.items():
+        for name in rows:
+            matches = any(fnmatchcase(name, os.path.basename(pattern)) for pattern in patterns)
+            if matches and (folder, name) not in there:
+                raise SourceError(
+                    f"{folder}/{name} is not there, though {folder}/{NAME} lists it. Restore it; "
+                    "or, to do without, write the manifest anew: python -m pipeline manifest."
+                )
 
 
 def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage) -> None:
@@ -70,7 +92,7 @@ def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Stor
 def keep_beside(
     kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage
 ) -> list[str]:
-    """Write a manifest into each folder of these files, keeping what it says of others.
+    """Write a manifest into each folder of these files, keeping what it says of others there.
 
     Returns:
         The manifests' paths.
@@ -85,7 +107,9 @@ def keep_beside(
         names = [_split(file)[1] for file in mine]
         rows = _rows(names, mine, _tags(mine), [facts[i] for i in which])
         kinds = _kinds_beside(folder, storage)
-        kinds[kind] = _of_kind(kinds, kind) | rows
+        others = _of_kind(kinds, kind)
+        gone = {path.rpartition("/")[2] for path in _gone(folder, others.keys() - rows, storage)}
+        kinds[kind] = {name: row for name, row in others.items() if name not in gone} | rows
         written.append(f"{folder}/{NAME}")
         storage.write(written[-1], _written(kinds))
     return written
@@ -124,12 +148,12 @@ def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Compared:
         lot = "unknown" if row is None else "known" if _match(row, file, tag) else "stale"
         lots[lot].append(file.path)
     there = [f"{folder}/{NAME}" for folder in folders if noted[folder]]
-    gone = [path for folder in folders for path in _gone(folder, noted[folder], storage)]
+    gone = [path for folder in folders for path in _gone(folder, noted[folder].keys(), storage)]
     known, stale, unknown = map(tuple, lots.values())
     return Compared(tuple(there), known, stale, unknown, tuple(gone))
 
 
-def _gone(folder: str, noted: dict[str, Any], storage: Storage) -> list[str]:
+def _gone(folder: str, noted: Set[str], storage: Storage) -> list[str]:
     if not noted:
         return []
     if is_url(folder):
@@ -185,10 +209,11 @@ def _kinds_beside(folder: str, storage: Storage) -> dict[str, Any]:
 def _kinds(data: bytes, where: str) -> dict[str, Any]:
     """Rows by file name, by kind: files of several formats may lie in one folder."""
     try:
-        found = json.loads(data)
-        return dict(found["kinds"]) if found["version"] == _VERSION else {}
-    except (ValueError, KeyError, TypeError) as e:
-        _say_once(f"the manifest {where} is damaged and left out: {e!r}. Write it anew.")
+        found = parsed_json(data, where)
+        with parsing(where):
+            return dict(found["kinds"]) if found["version"] == _VERSION else {}
+    except SourceError as e:
+        warn_once(f"the manifest {where} is damaged and left out: {e}")
         return {}
 
 
@@ -197,16 +222,11 @@ def _of_kind(kinds: dict[str, Any], kind: str) -> dict[str, Any]:
     return rows if isinstance(rows, dict) else {}
 
 
-@functools.lru_cache(1000)
-def _say_once(message: str) -> None:
-    LOGGER.warning(message)
-
-
 def _match(row: Any, file: Stat, tag: str) -> Facts | None:
     """The facts of a row, if it is of this file as it is now."""
     if not isinstance(row, list) or len(row) != 5 or not tag:
         return None
     size, noted, records, more, ends = row
     same = (size, noted) == (file.size, tag)
-    sane = type(records) is int and records >= 0 and isinstance(ends, str)
+    sane = type(records) is int and 0 <= records < 1 << 48 and isinstance(ends, str)
     return Facts(records, more, ends) if same and sane else None

@@ -8,27 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 from pipeline.sources.complaints import unreadable
+from pipeline.sources.storage.spans import Span
 from pipeline.sources.storage.storage import Range, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Span = tuple[int, int]
-
-
-def merged(spans: Sequence[Span], gap: int) -> list[Span]:
-    """Spans in order, those that overlap or lie at most `gap` bytes apart as one.
-
-    >>> merged([(10, 20), (0, 9), (30, 31)], gap=1)
-    [(0, 20), (30, 31)]
-    """
-    out: list[Span] = []
-    for start, stop in sorted(spans):
-        if out and start - out[-1][1] <= gap:
-            out[-1] = out[-1][0], max(stop, out[-1][1])
-        else:
-            out.append((start, stop))
-    return out
 
 
 def opening(storage: Storage, ranges: Sequence[Range]) -> list[bytes]:

@@ -1,27 +1,33 @@
-"""How many requests are made at once, how often each is tried, and until when."""
+"""Requests for URLs: how many at once, how often each is tried, and until when."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from pipeline.errors import PipelineError, StorageError
 from pipeline.sources.complaints import changed, forbidden, missing, out_of_reach, refused
-from pipeline.sources.storage.location import Range, Stat, protocol
-from pipeline.sources.storage.spans import plan
+from pipeline.sources.storage.location import Answer, Range, Stat, protocol
+from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.through_fsspec import open_fsspec
-from pipeline.sources.storage.through_obstore import open_obstore, split
-from pipeline.sources.storage.verdict import TruncatedError, judge
+from pipeline.sources.storage.through_obstore import open_obstore, serves, split
+from pipeline.sources.storage.verdict import TruncatedError, WrongRangeError, judge
 
 T = TypeVar("T")
 
 _BIG = 1 << 20  # requests above it are few at a time: a slow line must serve them in time
 _BIG_FLIGHT = 8
+_SLOWEST = 1 << 20  # bytes a second of an upload, beyond the deadline
 _PAUSE, _MOST_PAUSE = 0.1, 8.0  # seconds after the first failure, and at most
 _JITTER = random.Random()  # never the global one, which users draw from
 
@@ -31,15 +37,17 @@ class Engine(Protocol):
 
     async def info(self, url: str) -> Stat: ...
     async def list(self, pattern: str) -> list[Stat]: ...
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes: ...
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer: ...
     async def put(self, url: str, data: bytes) -> None: ...
+    async def upload(self, url: str, path: str) -> None: ...
+    async def remove(self, url: str) -> None: ...
 
 
 class Remote:
     """All URLs, as one process reaches them; right in threads, which share its connections.
 
     Args:
-        engine: "fsspec" or "obstore".
+        engine: "fsspec", "obstore", or "auto": obstore where it serves the URL and is installed.
         options: for the engine.
         deadline: seconds for a request with all its tries, from when it is sent first.
         gap: bytes between ranges that are fetched rather than left out.
@@ -83,30 +91,53 @@ class Remote:
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of ranges, none of them empty, in the order asked."""
-        p = plan(ranges, gap=self._gap, largest=self._largest)
-        engines = [self._engine(span.path) for span in p.requests]
-        answers = self._run(
-            self._all(
-                self._get(engine, span) for engine, span in zip(engines, p.requests, strict=True)
-            )
-        )
-        return p.parts(ranges, answers)
+        files: dict[Range, int] = {}
+        file = [files.setdefault(span._replace(start=0, stop=0), len(files)) for span in ranges]
+        start, stop = np.array([span[1:3] for span in ranges], np.int64).T
+        runs = merge(np.array(file, np.int64), start, stop, gap=self._gap)
+        names, requests, first = list(files), list[Range](), list[int]()
+        for number, a, b in zip(*(part.tolist() for part in runs[:3]), strict=True):
+            first.append(len(requests))
+            requests += [
+                names[number]._replace(start=at, stop=min(at + self._largest, b))
+                for at in range(a, b, self._largest)
+            ]
+        engines = [self._engine(span.path) for span in requests]
+        works = [self._get(engine, span) for engine, span in zip(engines, requests, strict=True)]
+        answers = self._run(self._all(works))
+        data = [b"".join(answers[a:b]) for a, b in pairwise([*first, len(requests)])]
+        return runs.parts(start, stop, data)
 
     def contents(self, url: str, most: int) -> bytes:
         """A whole file, or its first `most` bytes: a range may end past the end."""
         engine = self._engine(url)
-        return self._run(self._try(url, lambda: engine.get(url, 0, most, "")))
+        return self._run(self._try(url, lambda: engine.get(url, 0, most, ""))).data
 
     def write(self, url: str, data: bytes) -> None:
         """Write a whole small file."""
         engine = self._engine(url)
         self._run(self._try(url, lambda: engine.put(url, data), len(data)))
 
+    def upload(self, url: str, path: str) -> None:
+        """Write a whole file from a local one; a large one may take longer than the deadline."""
+        engine, size = self._engine(url), os.path.getsize(path)
+        deadline = self._deadline + size / _SLOWEST
+        self._run(self._try(url, lambda: engine.upload(url, path), size, deadline))
+
+    def remove(self, urls: Sequence[str]) -> None:
+        """Remove files; one that is gone already is no error."""
+        self._run(self._all(self._remove(self._engine(url), url) for url in urls))
+
+    async def _remove(self, engine: Engine, url: str) -> None:
+        with suppress(FileNotFoundError):
+            await self._try(url, lambda: engine.remove(url))
+
     # ---- how it is done
 
     def _engine(self, url: str) -> Engine:
         """Opened in a thread: looking for credentials blocks, and may outlast the deadline."""
-        obstore = self._engine_name == "obstore"
+        name = self._engine_name
+        obstore = name == "obstore" or (name == "auto" and serves(url, self._options))
         key = split(url)[0] if obstore else protocol(url)
         found = self._engines.get(key)
         if found is None:
@@ -129,16 +160,23 @@ class Remote:
 
         def work() -> None:
             try:
-                if obstore:
-                    found.set_result(open_obstore(url, self._options))
-                else:
-                    found.set_result(open_fsspec(url, self._options, self._flight))
+                found.set_result(self._open(url, obstore))
             except BaseException as e:
                 found.set_exception(e)
 
         self._engines[key] = found
         threading.Thread(target=work, name="lockstep-open", daemon=True).start()
         return found
+
+    def _open(self, url: str, obstore: bool) -> Engine:
+        if obstore:
+            try:
+                return open_obstore(url, self._options, self._deadline)
+            except PipelineError:
+                # not installed, forked, or options that only fsspec knows
+                if self._engine_name == "obstore":
+                    raise
+        return open_fsspec(url, self._options, self._flight)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         from fsspec.asyn import get_loop  # one a process, in a thread of its own
@@ -162,8 +200,10 @@ class Remote:
         path, start, stop, tag, size = span
 
         async def get() -> bytes:
-            data = await engine.get(path, start, stop, tag)
+            answer = await engine.get(path, start, stop, tag)
+            data = answer.data
             if len(data) == stop - start:
+                check_answer(answer, span)
                 return data
             what = f"bytes {start} to {stop} gave {len(data)} of {stop - start} bytes"
             end = size or (await engine.info(path)).size
@@ -183,12 +223,15 @@ class Remote:
         if now.tag != tag:
             raise changed(path, f"tag {tag}", f"tag {now.tag}, {now.size} bytes")
 
-    async def _try(self, path: str, work: Callable[[], Awaitable[T]], size: int = 0) -> T:
+    async def _try(
+        self, path: str, work: Callable[[], Awaitable[T]], size: int = 0, deadline: float = 0
+    ) -> T:
+        deadline = deadline or self._deadline
         async with self._big if size > _BIG else self._small:
             start, tries, reason = time.monotonic(), 0, ""
             while True:
                 tries += 1
-                left = start + self._deadline - time.monotonic()
+                left = start + deadline - time.monotonic()
                 try:  # one try may take half of what is left: a lost answer leaves time for more
                     async with asyncio.timeout(max(left / 2, min(left, 2.0))):
                         return await work()
@@ -200,9 +243,29 @@ class Remote:
                     reason = reason if reason and isinstance(e, TimeoutError) else why
                     pause = min(_MOST_PAUSE, _PAUSE * 2 ** (tries - 1)) * _JITTER.uniform(0.5, 1)
                     spent = time.monotonic() - start
-                    if spent + pause >= self._deadline:
+                    if spent + pause >= deadline:
                         raise out_of_reach(path, reason, tries, spent, self._deadline) from e
                 await asyncio.sleep(pause)
+
+
+def check_answer(answer: Answer, span: Range) -> None:
+    """Hold what a server says of the bytes that it sent against the range that was asked for.
+
+    Raises:
+        SourceError: they are of another file.
+        WrongRangeError: they are other bytes of the file, or the server does not say which.
+    """
+    whole = not span.start and len(answer.data) == span.size
+    if answer.start != span.start and not (answer.start is None and whole):
+        said = "no place" if answer.start is None else f"byte {answer.start}"
+        raise WrongRangeError(
+            f"bytes {span.start} to {span.stop} were asked for; the server says that it sent "
+            f"bytes from {said} on"
+        )
+    if span.size and answer.size not in (None, span.size):
+        raise changed(span.path, f"{span.size} bytes", f"{answer.size}")
+    if span.tag and answer.tag and answer.tag != span.tag:
+        raise changed(span.path, f"tag {span.tag}", f"tag {answer.tag}")
 
 
 def _refusal(path: str, error: Exception) -> PipelineError:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
-import json
 import logging
-import mmap
 import os
-import struct
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.sources.storage.atomic import written_whole
+from pipeline.checks import byte_count
+from pipeline.sources.storage.arrays import Arrays, load_arrays, save_arrays
+from pipeline.sources.storage.cache import Cache
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 LOGGER = logging.getLogger("pipeline")
-Arrays = dict[str, NDArray[Any]]
 
-_MAGIC = b"LOCKSTEP INDEX 1\n"
-_FRAME = struct.Struct(f"<{len(_MAGIC)}sQI")  # magic, bytes and checksum of the head
-_ALIGN = 64
 _SMALL = 1 << 20  # bytes of a local file that is read again as fast as its index would be
 _STALE = 3600  # seconds after which the temporary file of a killed writer is swept away
 
@@ -70,11 +64,11 @@ def indexed(
     facts = _facts(stat, kind)
     name = hashlib.blake2b(f"{kind}\0{stat.path}".encode("utf-8", "surrogateescape"))
     path = os.path.join(cache_folder(storage), "index", f"{name.hexdigest()[:32]}.idx")
-    found = _load(path, facts)
+    found = load_arrays(path, facts)
     if found is None:
         found = _plain(build(stat, storage))
         if _facts(stat, kind) == facts:  # else it changed meanwhile: the caller will see it
-            _keep(path, facts, found)
+            _keep(path, facts, found, storage)
     return found
 
 
@@ -93,44 +87,14 @@ def _facts(stat: Stat, kind: str) -> dict[str, Any]:
     return facts
 
 
-def _load(path: str, facts: dict[str, Any]) -> Arrays | None:
-    """The arrays of a side file, or None if it is missing, damaged or of another file."""
-    try:
-        with open(path, "rb") as f:
-            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # ValueError: it is empty
-        return None
-    try:
-        magic, size, crc = _FRAME.unpack(data[: _FRAME.size])
-        end = _FRAME.size + size
-        if magic != _MAGIC or zlib.crc32(data[_FRAME.size : end]) != crc:
-            return None
-        head = json.loads(data[_FRAME.size : end])
-        body = memoryview(data)[_aligned(end) :]
-        if (
-            head["facts"] != facts
-            or len(body) != head["bytes"]
-            or zlib.crc32(body) != head["crc32"]
-        ):
-            return None
-        return {name: _view(body, *rest) for name, *rest in head["arrays"]}
-    except (struct.error, ValueError):
-        return None
-
-
-def _view(body: memoryview, dtype: str, shape: list[int], offset: int) -> NDArray[Any]:
-    kind = np.dtype(dtype)
-    count = int(np.prod(shape, dtype=np.int64))
-    return np.frombuffer(body, kind, count, offset).reshape(shape)
-
-
-def _keep(path: str, facts: dict[str, Any], arrays: Arrays) -> None:
-    """Write a side file whole or not at all; a failure costs the next process some time only."""
+def _keep(path: str, facts: dict[str, Any], arrays: Arrays, storage: Storage) -> None:
+    """Write an index; a failure costs the next process some time only."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _sweep(path)
-        with written_whole(path) as f:
-            _write(f, facts, arrays)
+        save_arrays(path, arrays, facts)
+        limit = byte_count("cache_size", storage.cache_size)
+        _cache(cache_folder(storage), limit, os.getpid()).count(os.stat(path).st_size)
     except OSError as e:
         LOGGER.warning(
             f"the index of {facts['path']} cannot be kept ({e}), so each process builds it anew. "
@@ -138,30 +102,14 @@ def _keep(path: str, facts: dict[str, Any], arrays: Arrays) -> None:
         )
 
 
-def _write(f: Any, facts: dict[str, Any], arrays: Arrays) -> None:
-    offset, crc, table = 0, 0, []
-    parts: list[memoryview | bytes] = []
-    for name, a in arrays.items():
-        table.append([name, a.dtype.str, list(a.shape), offset])
-        raw = a.reshape(-1).view(np.uint8).data if a.size else b""
-        padding = bytes(_aligned(len(raw)) - len(raw))
-        offset += len(raw) + len(padding)
-        parts += [raw, padding]
-    for part in parts:
-        crc = zlib.crc32(part, crc)
-    head = json.dumps({"facts": facts, "bytes": offset, "crc32": crc, "arrays": table}).encode()
-    end = _FRAME.size + len(head)
-    f.write(_FRAME.pack(_MAGIC, len(head), zlib.crc32(head)) + head + bytes(_aligned(end) - end))
-    for part in parts:
-        f.write(part)
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // _ALIGN) * _ALIGN
+@functools.lru_cache(16)
+def _cache(folder: str, limit: int, process: int) -> Cache:
+    return Cache(folder, limit)
 
 
 def _sweep(path: str) -> None:
+    # drafts of this index that killed writers left
     for part in glob.glob(f"{glob.escape(path)}.*.part"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.stat(part).st_mtime > _STALE:
+            if time.time() - os.lstat(part).st_mtime > _STALE:
                 os.unlink(part)

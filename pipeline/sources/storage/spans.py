@@ -1,89 +1,74 @@
-"""Which requests fetch many ranges: near ones in one, huge ones in several, equal ones once."""
+"""Which spans of bytes are read together: those that overlap or lie near each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.sources.storage.location import Range
+import numpy as np
+
+from pipeline.block import Int64s
+
+Span = tuple[int, int]
 
 
-class Plan(NamedTuple):
-    """Requests, and where each range lies in their answers.
+class Runs(NamedTuple):
+    """Spans merged into runs.
 
     Attributes:
-        requests: what to fetch.
-        runs: for each run of neighbouring ranges, its first request, the end of its requests, and
-            where in the file it starts.
-        places: the run of each range, in the order asked.
+        file: int64[runs], the file of each; runs rise by file, and in a file by bytes.
+        start, stop: int64[runs], where each lies in its file.
+        run: int64[n], the run that holds each span, in the order of the spans.
     """
 
-    requests: list[Range]
-    runs: list[tuple[int, int, int]]
-    places: list[int]
+    file: Int64s
+    start: Int64s
+    stop: Int64s
+    run: Int64s
 
-    def parts(self, ranges: Sequence[Range], answers: Sequence[bytes]) -> list[bytes]:
-        """The bytes of each range, given those of each request."""
-        joined = [
-            answers[first] if end == first + 1 else b"".join(answers[first:end])
-            for first, end, _ in self.runs
-        ]
-        found: list[bytes] = []
-        for span, run in zip(ranges, self.places, strict=True):
-            data, offset = joined[run], self.runs[run][2]
-            found.append(data[span.start - offset : span.stop - offset])
-        return found
+    def parts(self, start: Int64s, stop: Int64s, data: Sequence[bytes]) -> list[bytes]:
+        """The bytes of each span, given those of each run."""
+        origin = self.start[self.run]
+        places = zip((start - origin).tolist(), (stop - origin).tolist(), strict=True)
+        return [data[run][a:b] for run, (a, b) in zip(self.run.tolist(), places, strict=True)]
 
 
-def plan(ranges: Sequence[Range], *, gap: int, largest: int) -> Plan:
-    """Requests for ranges (none of them empty) of any files.
+def merge(file: Int64s, start: Int64s, stop: Int64s, *, gap: int) -> Runs:
+    """Merge the spans `[start[i], stop[i])` of files `file[i]`, int64[n] each, in any order.
 
     Args:
-        ranges: in any order, overlaps and repeats included.
-        gap: unwanted bytes between two ranges that are fetched rather than asked around.
-        largest: bytes of a request at most: ranges are merged up to it, and split beyond.
+        file, start, stop: the spans; they may overlap, repeat, and be empty.
+        gap: unwanted bytes between two spans that are read rather than left out.
 
-    >>> near = [Range("a", 30, 40), Range("a", 0, 10), Range("a", 12, 20), Range("a", 0, 10)]
-    >>> p = plan(near, gap=4, largest=15)
-    >>> [(r.start, r.stop) for r in p.requests]
-    [(0, 10), (12, 20), (30, 40)]
-    >>> [(r.start, r.stop) for r in plan(near, gap=4, largest=99).requests]
-    [(0, 20), (30, 40)]
+    >>> start, stop = np.array([30, 0, 8, 5]), np.array([40, 9, 9, 20])
+    >>> runs = merge(np.array([0, 0, 1, 0]), start, stop, gap=4)
+    >>> runs.start.tolist(), runs.stop.tolist(), runs.run.tolist()
+    ([0, 30, 8], [20, 40, 9], [1, 0, 2, 0])
     """
-    order = sorted(range(len(ranges)), key=lambda i: _key(ranges[i]))
-    requests: list[Range] = []
-    runs: list[tuple[int, int, int]] = []
-    places = [0] * len(ranges)
-    run: Range | None = None
-    for i in order:
-        span = ranges[i]
-        if run is not None and _joins(run, span, gap, largest):
-            run = run._replace(stop=max(run.stop, span.stop))
-        else:
-            _close(run, requests, runs, largest)
-            run = span
-        places[i] = len(runs)
-    _close(run, requests, runs, largest)
-    return Plan(requests, runs, places)
+    if not len(file):
+        return Runs(file, start, stop, file)
+    # all files on one line of addresses, further apart than the gap
+    names, dense = np.unique(file, return_inverse=True)
+    sizes = np.zeros(len(names), np.int64)
+    np.maximum.at(sizes, dense, stop)
+    sizes += gap + 1
+    base = (np.cumsum(sizes) - sizes)[dense]
+    order = np.argsort(base + start, kind="stable")
+    first, last = (base + start)[order], (base + stop)[order]
+    apart = first[1:] > np.maximum.accumulate(last)[:-1] + gap
+    cuts = np.concatenate([[0], np.flatnonzero(apart) + 1])
+    run = np.empty(len(file), np.int64)
+    run[order] = np.concatenate([[0], np.cumsum(apart)])
+    ends = np.maximum.reduceat(last, cuts) - base[order][cuts]
+    return Runs(file[order][cuts], start[order][cuts], ends, run)
 
 
-def _key(span: Range) -> tuple[str, str, int, int]:
-    return span.path, span.tag, span.start, -span.stop
+def merged(spans: Sequence[Span], gap: int) -> list[Span]:
+    """The spans of one file in order, those that lie at most `gap` bytes apart merged.
 
-
-def _joins(run: Range, span: Range, gap: int, largest: int) -> bool:
-    if (span.path, span.tag) != (run.path, run.tag):
-        return False
-    near = span.start <= run.stop + gap and span.stop - run.start <= largest
-    return near or span.stop <= run.stop
-
-
-def _close(
-    run: Range | None, requests: list[Range], runs: list[tuple[int, int, int]], largest: int
-) -> None:
-    if run is None:
-        return
-    first = len(requests)
-    for start in range(run.start, run.stop, largest):
-        requests.append(run._replace(start=start, stop=min(start + largest, run.stop)))
-    runs.append((first, len(requests), run.start))
+    >>> merged([(10, 20), (0, 9), (30, 31)], gap=1)
+    [(0, 20), (30, 31)]
+    """
+    start, stop = np.array(spans, np.int64).reshape(-1, 2).T
+    runs = merge(np.zeros(len(spans), np.int64), start, stop, gap=gap)
+    return list(zip(runs.start.tolist(), runs.stop.tolist(), strict=True))

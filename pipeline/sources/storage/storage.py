@@ -1,4 +1,4 @@
-"""Where bytes are: local files and any fsspec URL, read by ranges, many at a time."""
+"""Storage: local files and URLs, read by ranges, many at a time."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ class Storage:
     the object (its generation or etag) where a range carries a tag.
 
     Args:
-        options: for the filesystem of a URL, as `fsspec.filesystem(protocol, **options)`; or, with
-            engine="obstore", for `obstore.store.from_url(bucket, **options)`. That one also takes
-            endpoint_url, token="anon", anon, key and secret in gcsfs' and s3fs' meaning.
-        deadline: seconds for one request with all its tries.
+        options: for the filesystem of a URL, as `fsspec.filesystem(protocol, **options)`, or for
+            `obstore.store.from_url(bucket, **options)`. obstore also takes endpoint_url, token,
+            anon, key and secret in gcsfs' and s3fs' meaning.
+        deadline: seconds for one request with all its tries; an upload gets a second a MiB more.
         cache: a folder for what is read from URLs, shared by any number of processes; "" for none.
             By default the environment variable LOCKSTEP_CACHE names it, if set.
         cache_size: about how much it holds, bytes or "20GiB"; the least recently used goes first.
         cache_what: "ranges" keeps the blocks of 256 KiB that are read, "shards" whole files.
-        engine: "fsspec", or "obstore", which takes less time a request.
+        engine: "obstore" takes less time a request and serves gs, s3, az and http; "fsspec" knows
+            many more protocols. "auto" is obstore where it is installed and serves the URL with
+            these options, else fsspec.
         gap: unwanted bytes between two ranges that are fetched rather than left out.
         largest: bytes of one request at most; larger ranges are split.
         flight: requests at once, in each process.
@@ -63,7 +65,7 @@ class Storage:
     cache: str | os.PathLike[str] | None = None
     cache_size: int | str = "20GiB"
     cache_what: Literal["ranges", "shards"] = "ranges"
-    engine: Literal["fsspec", "obstore"] = "fsspec"
+    engine: Literal["auto", "fsspec", "obstore"] = "auto"
     gap: int | str = "64KiB"
     largest: int | str = "8MiB"
     flight: int = 64
@@ -221,6 +223,22 @@ class Storage:
         with written_whole(path) as f:
             f.write(data)
 
+    def upload(self, path: str, url: str) -> None:
+        """Copy a local file of any size to a URL.
+
+        Raises:
+            StorageError: it cannot be written; an OSError.
+        """
+        self._remote.upload(url, path)
+
+    def remove(self, pattern: str) -> None:
+        """Remove the files that a URL or a pattern matches; none is no error.
+
+        Raises:
+            StorageError: one cannot be removed; an OSError.
+        """
+        self._remote.remove([stat.path for stat in self.glob(pattern)])
+
     # ---- small things between runs
 
     def note(self, key: str) -> bytes | None:
@@ -273,7 +291,7 @@ class Storage:
         return self.__dict__[key]
 
 
-_ENGINES = ("fsspec", "obstore")
+_ENGINES = ("auto", "fsspec", "obstore")
 _BORN = os.urandom(8).hex()  # sets this process apart from one of the same number
 
 

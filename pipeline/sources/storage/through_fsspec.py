@@ -1,4 +1,4 @@
-"""How one request is made through fsspec: gs, s3 and http by their own coroutines, else threads.
+"""One request through fsspec: gs, s3 and http by their own coroutines, others in threads.
 
 No library's own retries and no listing caches: tries and deadlines are decided in `remote`.
 """
@@ -6,16 +6,20 @@ No library's own retries and no listing caches: tries and deadlines are decided 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.errors import SourceError, need
 from pipeline.sources.complaints import unreadable
-from pipeline.sources.storage.location import Stat, protocol
+from pipeline.sources.storage.location import Answer, Stat, protocol
 from pipeline.sources.storage.verdict import RangesIgnoredError
 
 _TAGS = ("generation", "ETag", "etag", "Last-Modified", "LastModified", "mtime", "created")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)$")
 _EXTRAS = {
     "gs": ("gcs", "gcsfs"),
     "gcs": ("gcs", "gcsfs"),
@@ -67,13 +71,21 @@ class Plain:
         found = await asyncio.to_thread(self.fs.glob, pattern, detail=True)
         return self._as_stats(pattern, found)
 
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         """The bytes [start, stop), or fewer if the body was cut; a tag is checked where it can."""
-        return await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop)
+        return Answer(await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop), start)
 
     async def put(self, url: str, data: bytes) -> None:
         """Write a whole file."""
         await asyncio.to_thread(self.fs.pipe_file, url, data)
+
+    async def upload(self, url: str, path: str) -> None:
+        """Write a whole file from a local one."""
+        await asyncio.to_thread(self.fs.put_file, path, url)
+
+    async def remove(self, url: str) -> None:
+        """Remove a file."""
+        await asyncio.to_thread(self.fs.rm_file, url)
 
     def _as_stats(self, pattern: str, found: Mapping[str, Any]) -> list[Stat]:
         # names come without the protocol, and for some without the host
@@ -84,7 +96,7 @@ class Plain:
 
 
 class _Gcs(Plain):
-    """gs://: one request each; a tag is the object's generation."""
+    """gs://: one request each; a tag is the etag that obstore sees, else the generation."""
 
     async def info(self, url: str) -> Stat:
         path = self.fs._strip_protocol(url)
@@ -93,14 +105,14 @@ class _Gcs(Plain):
     async def list(self, pattern: str) -> list[Stat]:
         return self._as_stats(pattern, await self.fs._glob(pattern, detail=True))
 
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
-        path = self.fs._strip_protocol(url)
-        _, data = await self.fs._call(
-            "GET",
-            self.fs.url(path, generation=tag or None),
-            headers={"Range": f"bytes={start}-{stop - 1}"},
-        )
-        return data
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
+        path, asked = self.fs._strip_protocol(url), {"Range": f"bytes={start}-{stop - 1}"}
+        where = self.fs.url(path, generation=tag or None)
+        if tag.startswith('"'):  # the XML API's etag: the JSON API has another one
+            bucket, key, _ = self.fs.split_path(path)
+            where, asked["If-Match"] = f"{self.fs._location}/{bucket}/{quote(key)}", tag
+        headers, data = await self.fs._call("GET", where, headers=asked)
+        return _answer(data, headers, headers.get("ETag", "") if tag.startswith('"') else "")
 
     async def put(self, url: str, data: bytes) -> None:
         await self.fs._pipe_file(url, data)
@@ -115,12 +127,13 @@ class _S3(Plain):
     async def list(self, pattern: str) -> list[Stat]:
         return self._as_stats(pattern, await self.fs._glob(pattern, detail=True))
 
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         bucket, key, _ = self.fs.split_path(url)
         wanted = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
         answer = await self.fs._call_s3("get_object", **wanted, **({"IfMatch": tag} if tag else {}))
         async with answer["Body"] as body:
-            return await body.read()
+            headers = {"Content-Range": answer.get("ContentRange", "")}
+            return _answer(await body.read(), headers, answer.get("ETag", ""))
 
     async def put(self, url: str, data: bytes) -> None:
         await self.fs._pipe_file(url, data)
@@ -147,7 +160,7 @@ class _Http(Plain):
         found = sorted(await self.fs._glob(pattern))  # the links of a page: names alone
         return list(await asyncio.gather(*(self.info(url) for url in found)))
 
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         session = await self.fs.set_session()
         asked = {**self.fs.kwargs.get("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
         asked |= {"If-Match": tag} if tag.startswith('"') else {}
@@ -156,9 +169,16 @@ class _Http(Plain):
             self.fs.encode_url(url), **self.fs.kwargs | {"headers": asked}
         ) as answer:
             answer.raise_for_status()
-            if answer.status == 200 and answer.content_length != stop - start:
+            if answer.status == 200 and (start or answer.content_length != stop - start):
                 raise RangesIgnoredError("the server sends whole files, no ranges of them")
-            return await answer.read()
+            return _answer(await answer.read(), answer.headers, _http_tag(answer.headers))
+
+
+def _answer(data: bytes, headers: Mapping[str, str], tag: str) -> Answer:
+    said = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    if said is None:
+        return Answer(data, None, tag=tag)
+    return Answer(data, int(said[1]), int(said[2]) if said[2].isdecimal() else None, tag)
 
 
 def _http_tag(headers: Mapping[str, str]) -> str:
@@ -200,4 +220,6 @@ def _as_stat(url: str, info: Mapping[str, Any]) -> Stat:
     if info.get("size") is None:
         raise unreadable(url, "the store does not tell its size")
     tag = next((info[name] for name in _TAGS if info.get(name)), "")
+    if info.get("md5Hash") and "generation" in info:  # so the XML API makes an object's etag of it
+        tag = f'"{base64.b64decode(info["md5Hash"]).hex()}"'
     return Stat(url, int(info["size"]), str(tag))

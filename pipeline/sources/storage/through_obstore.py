@@ -1,26 +1,62 @@
-"""How one request is made through obstore: gs, s3, az and http, in Rust, beside the GIL."""
+"""One request through obstore: gs, s3, az and http, in Rust, without the GIL."""
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import json
 import os
 import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError, need
-from pipeline.sources.storage.location import Stat
+from pipeline.sources.storage.location import Answer, Stat, protocol
 
 _BUCKET = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^/]+)/(.*)", re.DOTALL)
+_SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "azure", "abfs", "abfss", "adl")
+_WEB = ("http", "https")
 _ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(0)}  # `remote` decides on tries
+_CHUNK = 8 << 20  # bytes of one part of an upload
+_PARTS = 9000  # of 10,000 that S3 allows
 _MOMENT = 0.1  # seconds
 _FIRST: list[int] = []  # the process in which obstore's threads were started
+_GOOGLE_TOKENS = (None, "google_default")  # which obstore looks for itself
 
 
-def open_obstore(url: str, options: Mapping[str, Any]) -> Bucket:
+def serves(url: str, options: Mapping[str, Any]) -> bool:
+    """Whether obstore can be the engine of a URL without being asked for by name.
+
+    Web addresses with a query, an escape or options of fsspec's own are left to fsspec; so is S3
+    where only boto knows the credentials, from its files.
+    """
+    scheme = protocol(url)
+    if scheme in _WEB:
+        return not options and not re.search(r"[?%#]", url)
+    if scheme in ("s3", "s3a"):
+        stated = options.keys() & {"key", "anon", "access_key_id", "aws_access_key_id"}
+        return bool(stated) or "AWS_ACCESS_KEY_ID" in os.environ or not _has_boto_files()
+    return scheme in _SCHEMES
+
+
+def _has_boto_files() -> bool:
+    names = (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config"))
+    return any(
+        os.path.exists(os.path.expanduser(os.environ.get(variable) or f"~/.aws/{name}"))
+        for variable, name in names
+    )
+
+
+def open_obstore(url: str, options: Mapping[str, Any], deadline: float = 60.0) -> Bucket:
     """The bucket of a URL.
+
+    Args:
+        url: of a file, or a pattern.
+        options: as `Storage.options`.
+        deadline: seconds that one of its own requests may take.
 
     Raises:
         MissingExtraError: obstore is not installed.
@@ -42,14 +78,16 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> Bucket:
         )
     head, _ = split(url)
     try:
-        store = from_url(head, retry_config=_ONCE, **_translated(head, options))
+        store = from_url(
+            re.sub("^gcs:", "gs:", head), retry_config=_ONCE, **_translated(head, options, deadline)
+        )
     except (BaseError, ValueError, TypeError) as e:
         reason = " ".join(str(e).split())
         raise SourceError(
             f"{url} cannot be read through obstore: {reason}. See Storage(options=), "
             'or use engine="fsspec".'
         ) from e
-    return Bucket(head, store)
+    return (Web if protocol(url) in _WEB else Bucket)(head, store)
 
 
 def _settle() -> None:
@@ -94,13 +132,16 @@ class Bucket:
         files = sorted((f for f in found if wanted.match(f["path"])), key=lambda f: f["path"])
         return [self._as_stat(f) for f in files]
 
-    async def get(self, url: str, start: int, stop: int, tag: str) -> bytes:
+    async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         """The bytes [start, stop) of the file that has this tag, or fewer if it is shorter."""
         import obstore
 
-        asked: Any = {"range": (start, stop)} | ({"if_match": tag} if tag else {})
+        asked: Any = {"range": (start, stop)}
+        if tag.startswith('"'):  # weak ones and times are only compared with the answer's
+            asked["if_match"] = tag
         answer = await obstore.get_async(self.store, split(url)[1], options=asked)
-        return bytes(await answer.bytes_async())
+        data = bytes(await answer.bytes_async())
+        return Answer(data, answer.range[0], answer.meta["size"], _tag(answer.meta))
 
     async def put(self, url: str, data: bytes) -> None:
         """Write a whole file."""
@@ -108,27 +149,93 @@ class Bucket:
 
         await obstore.put_async(self.store, split(url)[1], data)
 
+    async def upload(self, url: str, path: str) -> None:
+        """Write a whole file from a local one, in parts."""
+        import obstore
+
+        chunk = max(_CHUNK, os.path.getsize(path) // _PARTS)
+        await obstore.put_async(self.store, split(url)[1], Path(path), chunk_size=chunk)
+
+    async def remove(self, url: str) -> None:
+        """Remove a file."""
+        import obstore
+
+        await obstore.delete_async(self.store, split(url)[1])
+
     def _as_stat(self, found: Mapping[str, Any]) -> Stat:
-        tag = found["e_tag"] or str(found["last_modified"])
-        return Stat(f"{self.head}/{found['path']}", found["size"], tag)
+        return Stat(f"{self.head}/{found['path']}", found["size"], _tag(found))
 
 
-def _translated(head: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that gcsfs and s3fs know, as obstore's; others are obstore's own."""
+class Web(Bucket):
+    """http(s)://: size and tag come from a request for one byte, as servers may know no HEAD."""
+
+    async def info(self, url: str) -> Stat:
+        import obstore
+
+        try:
+            asked: Any = {"range": (0, 1)}
+            answer = await obstore.get_async(self.store, split(url)[1], options=asked)
+        except Exception as e:
+            if "416" in str(e):  # no first byte
+                return Stat(url, 0)
+            raise
+        return Stat(url, answer.meta["size"], _tag(answer.meta))
+
+    async def list(self, pattern: str) -> list[Stat]:
+        from pipeline.sources.storage.through_fsspec import open_fsspec
+
+        # the links of a page, which obstore does not look for
+        return await (await asyncio.to_thread(open_fsspec, pattern, {}, 1)).list(pattern)
+
+
+def _tag(meta: Mapping[str, Any]) -> str:
+    etag = meta["e_tag"] or ""
+    return etag if etag and not etag.startswith("W/") else str(meta["last_modified"])
+
+
+def _translated(head: str, options: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    """Options by the names that gcsfs and s3fs know, as obstore's; others are obstore's own.
+
+    Raises:
+        ValueError: one has no counterpart.
+    """
     more = dict(options)
-    google = head.startswith(("gs://", "gcs://"))
+    google = protocol(head) in ("gs", "gcs")
     url = more.pop("endpoint_url", None)
     if google:
         url = url or os.environ.get("STORAGE_EMULATOR_HOST")
         url = url if not url or "://" in url else f"http://{url}"
+    client: dict[str, Any] = {"timeout": timedelta(seconds=deadline)}
     if url:
         more["base_url" if google else "endpoint"] = url
-        client = {"allow_http": url.startswith("http://")}
-        more["client_options"] = client | more.get("client_options", {})
+    if (url or head).startswith("http://"):
+        client["allow_http"] = True
+    more["client_options"] = client | more.get("client_options", {})
     emulated = google and os.environ.get("STORAGE_EMULATOR_HOST")
-    if more.pop("token", "anon" if emulated else None) == "anon" or more.pop("anon", False):
+    token = more.pop("token", "anon" if emulated else None)
+    if token == "anon" or more.pop("anon", False):
         more["skip_signature"] = True
+        if google:  # what writes would look for, though nothing is signed
+            more["credential_provider"] = _nobody
+    elif google:
+        more |= _google_credentials(token)
+    elif token:
+        more["session_token"] = token
     for theirs, ours in (("key", "access_key_id"), ("secret", "secret_access_key")):
         if theirs in more:
             more[ours] = more.pop(theirs)
     return more
+
+
+def _nobody() -> dict[str, Any]:
+    return {"token": "anonymous", "expires_at": None}
+
+
+def _google_credentials(token: Any) -> dict[str, Any]:
+    if token in _GOOGLE_TOKENS:
+        return {}
+    if isinstance(token, dict):
+        return {"service_account_key": json.dumps(token)}
+    if isinstance(token, str) and os.path.isfile(token):
+        return {"service_account": token}
+    raise ValueError(f"token of type {type(token).__name__} is one that only gcsfs knows")

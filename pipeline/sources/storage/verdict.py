@@ -28,6 +28,10 @@ class TruncatedError(OSError):
     """A body that is shorter than its range."""
 
 
+class WrongRangeError(OSError):
+    """A body of other bytes than those asked for, by what the server says of it."""
+
+
 class RangesIgnoredError(OSError):
     """A server that sends the whole file where a range was asked for."""
 
@@ -55,7 +59,7 @@ def judge(error: BaseException) -> Verdict:
         return Verdict("told", str(error))
     if isinstance(error, TimeoutError) and not str(error):
         return Verdict("passing", "no answer in time")
-    if isinstance(error, RangesIgnoredError):
+    if isinstance(error, RangesIgnoredError) or "non-partial response" in str(error):
         return Verdict("refused", str(error))
     status = _status(error)
     reason = _words(error, status)
@@ -73,6 +77,8 @@ def _status(error: BaseException) -> int | None:
     """The HTTP status that an error stands for, as far as it says so."""
     if isinstance(error, FileNotFoundError):
         return 404
+    if isinstance(error, FileExistsError):  # how gcsfs says that a precondition does not hold
+        return 412
     if type(error).__name__ in _BY_NAME:
         return _BY_NAME[type(error).__name__]
     told = _OBSTORE.search(str(error))

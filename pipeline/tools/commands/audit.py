@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from pipeline.debug import audit
-from pipeline.debug.audit.show import show
+from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import dataset
 
 NAME, HELP = "audit", "does a dataset's order look random?"
@@ -21,16 +20,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--batch", type=int, default=256, help="rows of a batch")
     p.add_argument("--epochs", type=int, default=40, help="orders to look at")
     p.add_argument("--all", action="store_true", help="show every figure")
-    p.add_argument("--json", action="store_true", help="for programs")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     ds = dataset(args.data)
     if args.shuffle or args.window is not None or args.chunks is not None:
         ds = ds.shuffle(window=args.window, chunks=args.chunks, run=args.run_rows)
     report = audit.audit_dataset(ds, batch=args.batch, epochs=args.epochs)
-    if args.json:
-        print(json.dumps(report.as_json()))
-    else:
-        show(report, every=args.all)
-    return 0 if report.ok else 1
+    return Answer(report.as_json(), report.lines(every=args.all), report.ok)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
+from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import dataset, imported, storage, storage_arguments, workers
 from pipeline.tools.convert import WRITERS, Tokenize, convert
 from pipeline.workers import Ray
@@ -31,7 +31,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     storage_arguments(p)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     done = convert(
         _dataset(args),
         args.out,
@@ -40,14 +40,12 @@ def run(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
         options=storage(args).options,
     )
-    first, *more = done.files
-    print(
-        f"{done.records:,} records, {done.bytes / 1e6:,.1f} MB: {first}"
-        + (f" and {len(more)} more" if more else "")
-    )
+    first, *others = done.files
+    more = f" and {len(others)} more" if others else ""
+    lines = [f"{done.records:,} records, {done.bytes / 1e6:,.1f} MB: {first}{more}"]
     if done.skipped:
-        print(f"{done.skipped:,} records could not be read and were left out", file=sys.stderr)
-    return 0
+        lines.append(f"{done.skipped:,} records could not be read and were left out")
+    return Answer(done.as_json(), lines)
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
-from pipeline.errors import SourceError
+from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import path_or_dataset, storage, storage_arguments
 from pipeline.tools.inspection import inspect
-from pipeline.tools.inspection.show import inspected
 
-NAME, HELP = "inspect", "what files hold: records, fields, layout, advice"
+NAME, HELP = "inspect", "what files hold: records, fields, layout, advice; 1 if some do not open"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -20,20 +18,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="PATH[:N]",
         help="a path, URL or glob, or module:name of a Dataset; and how many first records to show",
     )
-    p.add_argument("--json", action="store_true", help="for programs")
     storage_arguments(p)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     name, first = _counted(args.data)
     found = inspect(path_or_dataset(name), first=first, storage=storage(args))
-    if not found.sources:
-        raise SourceError(found.broken[0].error)
-    if args.json:
-        print(json.dumps(found.as_json()))
-    else:
-        print(*inspected(found), sep="\n")
-    return 1 if found.broken else 0
+    return Answer(found.as_json(), found.lines(), found.ok)
 
 
 def _counted(text: str) -> tuple[str, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import path_or_dataset, storage, storage_arguments
 from pipeline.tools.inspection import check_manifest, write_manifest
-from pipeline.tools.inspection.show import noted
 
 NAME, HELP = "manifest", "note record counts beside files: thousands start from one listing"
 
@@ -15,15 +14,10 @@ NAME, HELP = "manifest", "note record counts beside files: thousands start from 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("data", metavar="PATH", help="a path, URL or glob, or module:name of a Dataset")
     p.add_argument("--check", action="store_true", help="write nothing; exit 1 if it is not whole")
-    p.add_argument("--json", action="store_true", help="for programs")
     storage_arguments(p)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     act = check_manifest if args.check else write_manifest
     found = act(path_or_dataset(args.data), storage=storage(args))
-    if args.json:
-        print(json.dumps(found.as_json()))
-    else:
-        print(*noted(found), sep="\n")
-    return 0 if found.ok else 1
+    return Answer(found.as_json(), found.lines(), found.ok)

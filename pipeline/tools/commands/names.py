@@ -33,6 +33,11 @@ def imported(name: str) -> Any:
     except ModuleNotFoundError as e:
         raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
     if not hasattr(found, attribute):
+        if module == "pipeline" and os.path.exists("pipeline.py"):
+            raise ChainError(
+                f"{name!r}: your pipeline.py and Lockstep's package have one name, and the package "
+                "is found. Rename the file."
+            )
         raise ChainError(f"{name!r}: the module {module} has no {attribute!r}")
     return getattr(found, attribute)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import asdict
 
-from pipeline.debug import profile
+from pipeline.debug.profile import profile
+from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import loadable, workers
 
 NAME, HELP = "profile", "run a dataset for some seconds: which stage is slow?"
@@ -16,14 +17,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seconds", type=float, default=5.0)
     p.add_argument("--batch", type=int, default=128, help="batch size, for a Dataset")
     p.add_argument("--workers", type=workers, default=0, help="for a Dataset: 0, n or auto")
-    p.add_argument("--json", action="store_true", help="for programs")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Answer:
     data = loadable(args.data)
-    stats = profile.profile(data, seconds=args.seconds, batch=args.batch, workers=args.workers)
-    if args.json:
-        print(json.dumps(profile.as_json(stats)))
-    else:
-        profile.show(stats)
-    return 0
+    stats = profile(data, seconds=args.seconds, batch=args.batch, workers=args.workers)
+    return Answer({**asdict(stats), "limit": stats.limit}, [str(stats)])

@@ -1,7 +1,7 @@
 """How records of one format become files of another: in shards, in parallel, safe to kill."""
 
-from pipeline.tools.convert.conversion import Converted, convert
+from pipeline.tools.convert.conversion import Conversion, convert
 from pipeline.tools.convert.tokenize import Tokenize
 from pipeline.tools.convert.writers import WRITERS, Writer
 
-__all__ = ["WRITERS", "Converted", "Tokenize", "Writer", "convert"]
+__all__ = ["WRITERS", "Conversion", "Tokenize", "Writer", "convert"]

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ import numpy as np
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError, SourceError
-from pipeline.loader import Loader
 from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources.storage.storage import is_url
+from pipeline.tools.convert.columns import schema_of
+from pipeline.tools.convert.opening import check_opens
 from pipeline.tools.convert.place import NOTES, Place
 from pipeline.tools.convert.shards import Names, WriteShard, bounds
-from pipeline.tools.convert.writers import WRITERS
+from pipeline.tools.convert.writers import COLUMNS, WRITERS
+from pipeline.tools.pieces import done_by
 from pipeline.workers.tickets import weight
 
 SHARD = 256 << 20  # bytes of a shard, about, where their number is not given
@@ -28,7 +30,7 @@ _LOOK = 0.2  # seconds between two looks at how far the shards are
 
 
 @dataclass(frozen=True)
-class Converted:
+class Conversion:
     """What a conversion wrote.
 
     Attributes:
@@ -43,21 +45,29 @@ class Converted:
     skipped: int
     bytes: int
 
+    def as_json(self) -> dict[str, Any]:
+        """All as plain data."""
+        return asdict(self)
+
 
 def convert(
     data: Any,
-    out: str,
+    out: str | os.PathLike[str],
     *,
     shards: int | None = None,
     workers: Any = 0,
     skip_bad: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Converted:
+) -> Conversion:
     """Write a dataset's rows, in order, as files of the format that `out`'s suffix names.
 
     The same dataset gives the same bytes, whoever writes them. Each file appears whole or not at
-    all; killed and called again, it goes on with the shards that are missing. `OUT.manifest.json`
-    beside the files says what they hold; while it holds true, another call has nothing to do.
+    all; killed and called again, it goes on with the shards that are missing. The files are opened
+    before it returns. `OUT.manifest.json` beside them says what they hold; while it holds true,
+    another call has nothing to do.
+
+    Parquet and Arrow files have one schema. It is that of the source, if rows are those of Parquet
+    or Arrow files. Otherwise all rows are evaluated twice: for their types, and to be written.
 
     Args:
         data: an indexed dataset, or what `Dataset` takes: a path or glob, a source, columns.
@@ -69,7 +79,8 @@ def convert(
         options: of the filesystem, where `out` is a URL.
 
     Raises:
-        SourceError: `out` has an unknown suffix, or holds something else; more shards than rows.
+        SourceError: `out` has an unknown suffix, or holds something else; more shards than rows;
+            what was written does not open.
         ChainError: the dataset is counted or endless, or rows do not fit the format.
 
     >>> import tempfile
@@ -85,6 +96,7 @@ def convert(
     ds = data if isinstance(data, Dataset) else Dataset(data)
     if ds.counted or ds.endless:
         raise ChainError("convert wants a dataset with a length: each of its rows is written once")
+    out = os.fspath(out)
     root, name = os.path.split(out if is_url(out) else os.path.abspath(os.path.expanduser(out)))
     stem, suffix = os.path.splitext(name)
     if suffix not in WRITERS or not stem:
@@ -105,7 +117,7 @@ def convert(
     if known is None or known.get("plan") != plan or not _all_there(place, known["shards"]):
         known = _run(ds, place, names, plan, manifest, workers)
     files = [file for shard in known["shards"] for file in shard["files"]]
-    return Converted(
+    return Conversion(
         tuple(place.path(file["name"]) for file in files),
         sum(shard["records"] for shard in known["shards"]),
         sum(shard["skipped"] for shard in known["shards"]),
@@ -116,20 +128,33 @@ def convert(
 def _run(
     ds: Dataset, place: Place, names: Names, plan: dict[str, Any], manifest: str, workers: Any
 ) -> dict[str, Any]:
-    # the missing shards are a dataset, mapped by what writes them: so any workers can
     with place.alone():
         done = _begun(place, names, plan, manifest)
         todo = [i for i in range(names.shards) if i not in done]
+        schema = _schema(ds, place, names, plan, workers) if todo else ""
         with _watched(ds, place, names, done) as counts:
-            write = WriteShard(ds, place, names, plan["skip_bad"], counts)
-            rows = Dataset(todo).map(write, name="write")
-            # ahead=1: each shard by itself, however quick
-            with Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader:
-                done |= {facts["shard"]: facts for batch in loader for facts in batch}
-        known = {"plan": plan, "shards": [done[i] for i in range(names.shards)]}
+            write = WriteShard(ds, place, names, plan["skip_bad"], counts, schema)
+            for facts in done_by(workers, write, todo, name="write"):
+                done[facts["shard"]] = facts
+        shards = [done[i] for i in range(names.shards)]
+        check_opens(place, names.suffix, shards)
+        known = {"plan": plan, "shards": shards}
         place.note(manifest, known)
         place.clear()
     return known
+
+
+def _schema(ds: Dataset, place: Place, names: Names, plan: dict[str, Any], workers: Any) -> str:
+    # found out once: a conversion that goes on keeps the schema of the shards that it has
+    if names.suffix not in COLUMNS:
+        return ""
+    note = f"{NOTES}/{names.stem}{names.suffix}.schema.json"
+    before = place.noted(note)
+    if before is not None and before.get("plan") == plan and isinstance(before.get("schema"), str):
+        return before["schema"]
+    schema = schema_of(ds, workers=workers, skip_bad=plan["skip_bad"])
+    place.note(note, {"plan": plan, "schema": schema})
+    return schema
 
 
 def _begun(

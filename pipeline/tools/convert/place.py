@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
+from pipeline.sources.complaints import parsed_json, parsing
 from pipeline.sources.storage.atomic import written_whole
-from pipeline.sources.storage.storage import is_url
+from pipeline.sources.storage.local import open_regular
+from pipeline.sources.storage.storage import Storage, is_url
 
+LOGGER = logging.getLogger("pipeline")
 NOTES = ".lockstep-convert"  # what is known of a conversion under way; gone when it is whole
 _DRAFT = "writing-"
 
 
 class Place:
-    """A folder, or a URL that fsspec understands.
+    """A folder, or a URL.
 
     Args:
         root: the folder.
-        options: of the URL's filesystem.
+        options: of the URL's filesystem, as `Storage(options=)`.
     """
 
     def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
-        self.root, self._options = root.rstrip("/") or "/", dict(options or {})
+        self.root, self._storage = root.rstrip("/") or "/", Storage(options=dict(options or {}))
         self._remote = is_url(root)
+
+    @property
+    def storage(self) -> Storage | None:
+        """How sources reach the files."""
+        return self._storage if self._remote else None
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -41,23 +50,22 @@ class Place:
         beside = self._drafts()
         while True:
             folder = tempfile.mkdtemp(prefix=_DRAFT, dir=beside)
-            held = os.open(folder, os.O_RDONLY)
-            fcntl.flock(held, fcntl.LOCK_EX)
-            if os.path.isdir(folder):  # nobody took it for a dead writer's before it was held
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.isdir(folder):  # nobody took it for a killed writer's before it was locked
                 break
-            os.close(held)
+            os.close(lock)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
+            os.close(lock)
 
     def deliver(self, path: str, name: str) -> int:
         """Move a finished local file to its name, replacing what is there; its size in bytes."""
         size = os.path.getsize(path)
         if self._remote:
-            self._filesystem().put_file(path, self.path(name))
-            self._filesystem().invalidate_cache()
+            self._storage.upload(path, self.path(name))
         else:
             with open(path, "rb") as f:
                 os.fsync(f.fileno())  # a name that is there after a power cut has its bytes
@@ -68,9 +76,7 @@ class Place:
     def size(self, name: str) -> int | None:
         """Bytes of a file that is there, else None."""
         try:
-            if self._remote:
-                return int(self._filesystem().info(self.path(name))["size"])
-            return os.path.getsize(self.path(name))
+            return self._storage.stat(self.path(name)).size
         except FileNotFoundError:
             return None
 
@@ -78,45 +84,59 @@ class Place:
 
     def note(self, name: str, facts: Mapping[str, Any]) -> None:
         """Keep some facts under a name."""
-        text = json.dumps(facts, indent=1) + "\n"
+        text = json.dumps(facts, indent=1).encode() + b"\n"
         if self._remote:
-            self._filesystem().pipe_file(self.path(name), text.encode())
+            self._storage.write(self.path(name), text)
             return
         self._folder(os.path.dirname(name))
         drafts = self._folder(NOTES)
         with written_whole(self.path(name), drafts=drafts, durable=True) as f:
-            f.write(text.encode())
+            f.write(text)
 
     def noted(self, name: str) -> dict[str, Any] | None:
         """The facts kept under a name, None if there are none that can be read."""
+        path = self.path(name)
         try:
-            if self._remote:
-                return json.loads(self._filesystem().cat_file(self.path(name)))
-            with open(self.path(name)) as f:
-                return json.load(f)
-        except (FileNotFoundError, ValueError):
+            found = parsed_json(self._storage.contents(path), path)
+            with parsing(path):
+                shards = found.get("shards")  # a list in a manifest, a number in a plan
+                shards = shards if isinstance(shards, list) else [found] if "files" in found else []
+                sound = all(map(_is_shard, shards)) and ("plan" not in found or shards)
+            return found if sound else None
+        except FileNotFoundError:
+            return None
+        except StorageError:
+            raise
+        except SourceError:  # damaged
             return None
 
     def clear(self) -> None:
         """Remove all notes, and what killed writers left."""
-        if self._remote:
-            with contextlib.suppress(FileNotFoundError):
-                self._filesystem().rm(self.path(NOTES), recursive=True)
-        else:
+        if not self._remote:
             shutil.rmtree(self.path(NOTES), ignore_errors=True)
+            return
+        try:
+            self._storage.remove(f"{self.path(NOTES)}/**")
+        except StorageError as e:  # everything is written; this user may be allowed no more
+            LOGGER.warning("the notes of a finished conversion stay, remove them: %s", e)
 
     @contextmanager
     def alone(self) -> Generator[None]:
         """Hold the folder; a second conversion into it is refused. A bucket cannot be held.
 
         Raises:
-            SourceError: another process holds it.
+            SourceError: another process holds it, or it cannot be held.
         """
         if self._remote:
             self._sweep()
             yield
             return
-        with open(os.path.join(self._folder(NOTES), "lock"), "w") as lock:
+        path = os.path.join(self._folder(NOTES), "lock")
+        try:
+            lock = open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as e:
+            raise SourceError(f"{path} cannot be locked: {e}. Remove it.") from e
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
@@ -126,42 +146,53 @@ class Place:
                 ) from e
             self._sweep()
             yield
+        finally:
+            os.close(lock)
 
     def _sweep(self) -> None:
-        # remove what killed writers left: the living hold their folders
+        # remove what our own killed writers left: living ones hold a lock
         beside = self._drafts()
         for name in os.listdir(beside):
             path = os.path.join(beside, name)
-            if name.startswith(_DRAFT) and not _held(path):
+            if name.startswith(_DRAFT) and _is_left(path):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _drafts(self) -> str:
         if not self._remote:
             return self._folder(NOTES)
         folder = os.path.join(tempfile.gettempdir(), f"lockstep-convert-{os.getuid()}")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+        private = stat.S_IMODE(found.st_mode) & 0o077 == 0 and found.st_uid == os.getuid()
+        if not stat.S_ISDIR(found.st_mode) or not private:
+            raise SourceError(
+                f"{folder} is no folder that only this user can change, so another may have laid "
+                "it there. Remove it, or set TMPDIR to a folder of your own."
+            )
         return folder
 
     def _folder(self, name: str) -> str:
         path = os.path.join(self.root, name) if name else self.root
         os.makedirs(path, exist_ok=True)
+        if name and os.path.islink(path):
+            raise SourceError(f"{path} is a link: what it leads to is left alone. Remove it.")
         return path
 
-    def _filesystem(self) -> Any:
-        import fsspec
 
-        return fsspec.filesystem(self.root.split("://", 1)[0], **self._options)
+def _is_shard(facts: Any) -> bool:
+    files = [(file["name"], file["bytes"]) for file in facts["files"]]
+    numbers = [facts["records"], facts["skipped"], *(size for _, size in files)]
+    return all(isinstance(name, str) for name, _ in files) and all(type(n) is int for n in numbers)
 
 
-def _held(folder: str) -> bool:
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
+def _is_left(folder: str) -> bool:
+    """Whether a folder is ours, and no living process holds it."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(fd).st_uid == os.getuid()
+        finally:
+            os.close(fd)
     return False

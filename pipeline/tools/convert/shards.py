@@ -13,11 +13,11 @@ import numpy as np
 from pipeline.block import Int64s, Origin
 from pipeline.dataset import Dataset
 from pipeline.nodes.faults import Skips, survivors
+from pipeline.tools.convert.columns import GROUP, schema_from
 from pipeline.tools.convert.place import NOTES, Place
-from pipeline.tools.convert.writers import WRITERS, Writer
+from pipeline.tools.convert.tables import Tables, tabular
+from pipeline.tools.convert.writers import ColumnFile, Writer, new_writer
 from pipeline.types import At
-
-PIECE = 1024  # rows read at a time
 
 
 class Names(NamedTuple):
@@ -49,6 +49,7 @@ class WriteShard:
         place, names: where the files go.
         skip: leave out rows that cannot be read.
         counts: of a file of int64[shards]: rows done, for whoever watches; "" for none.
+        schema: of the columns, as text of `schema_of`; "" for other formats.
     """
 
     dataset: Dataset
@@ -56,12 +57,14 @@ class WriteShard:
     names: Names
     skip: bool
     counts: str
+    schema: str
 
     def __call__(self, shard: int) -> dict[str, Any]:
         shard = int(shard)
         with self.place.workspace() as folder:
             path = os.path.join(folder, self.names.of(shard))
-            writer = WRITERS[self.names.suffix](path)
+            schema = schema_from(self.schema) if self.schema else None
+            writer = new_writer(self.names.suffix, path, schema)
             try:
                 records, skipped = self._write(writer, shard)
             except BaseException:
@@ -76,13 +79,31 @@ class WriteShard:
     def _write(self, writer: Writer, shard: int) -> tuple[int, int]:
         records = skipped = 0
         start, stop = bounds(len(self.dataset), self.names.shards, shard)
-        for first in range(start, stop, PIECE):
-            positions = np.arange(first, min(first + PIECE, stop))
-            rows = self._rows(positions)
-            writer.write(rows)
-            records, skipped = records + len(rows), skipped + len(positions) - len(rows)
+        source = tabular(self.dataset) if isinstance(writer, ColumnFile) else None
+        tables = Tables(source) if source is not None else None
+        for first in range(start, stop, GROUP):
+            positions = np.arange(first, min(first + GROUP, stop))
+            n = self._copied(writer, tables, positions)
+            if n is None:
+                rows = self._rows(positions)
+                writer.write(rows)
+                n = len(rows)
+            records, skipped = records + n, skipped + len(positions) - n
             self._tell(shard, records + skipped)
         return records, skipped
+
+    def _copied(self, writer: Writer, tables: Tables | None, positions: Int64s) -> int | None:
+        # columns to columns, types kept; None where rows must go through the dataset
+        import pyarrow as pa
+
+        if tables is None or not isinstance(writer, ColumnFile):
+            return None
+        try:
+            table = tables.rows(self.dataset, positions)
+        except (OSError, pa.ArrowException):
+            return None  # the dataset tells which rows are bad, and reads the others
+        writer.write_table(table)
+        return len(table)
 
     def _rows(self, positions: Int64s) -> list[Any]:
         if not self.skip:

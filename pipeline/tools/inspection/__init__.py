@@ -1,17 +1,17 @@
 """What files hold, which records in them are bad, and what is noted of them for a fast start."""
 
-from pipeline.tools.inspection.contents import Held, Inspected, inspect
+from pipeline.tools.inspection.contents import Contents, SourceContents, inspect
 from pipeline.tools.inspection.fields import Field
-from pipeline.tools.inspection.manifests import Noted, check_manifest, write_manifest
-from pipeline.tools.inspection.verification import Bad, Verified, verify
+from pipeline.tools.inspection.manifests import ManifestReport, check_manifest, write_manifest
+from pipeline.tools.inspection.verification import Bad, Verification, verify
 
 __all__ = [
     "Bad",
+    "Contents",
     "Field",
-    "Held",
-    "Inspected",
-    "Noted",
-    "Verified",
+    "ManifestReport",
+    "SourceContents",
+    "Verification",
     "check_manifest",
     "inspect",
     "verify",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,17 +16,19 @@ from pipeline.nodes.faults import survivors
 from pipeline.sources import Storage
 from pipeline.sources.storage.files import Found
 from pipeline.tools.inspection.fields import Field, fields_of
-from pipeline.tools.inspection.layout import advice, summary
-from pipeline.tools.inspection.opening import Broken, Opened, files_of, format_of, opened
+from pipeline.tools.inspection.layout import advice, layout_lines, summary
+from pipeline.tools.inspection.opening import Broken, Sources, files_of, format_of, opened
 from pipeline.tools.inspection.preview import preview
+from pipeline.tools.inspection.words import listed, many, size
 from pipeline.types import Component, Source
 
 _LOOK = 16  # first records, whose fields are told
 _LAID = 16  # files whose layout is looked at
+_SHOWN = 100  # fields
 
 
 @dataclass(frozen=True)
-class Held:
+class SourceContents:
     """What one source holds.
 
     Attributes:
@@ -35,7 +38,8 @@ class Held:
         files: how many; 0 for a source that has none.
         bytes: of all files.
         paths: of the first and last file.
-        fields: of the first records.
+        looked: how many first records the fields are taken from.
+        fields: of these.
         layout: figures of chunks, codecs and sizes, as far as the format has them; plain data.
         laid: how many files the layout was taken from.
         advice: what follows for random access.
@@ -48,15 +52,43 @@ class Held:
     files: int
     bytes: int
     paths: tuple[str, ...]
+    looked: int
     fields: dict[str, Field]
     layout: dict[str, Any]
     laid: int
     advice: tuple[str, ...]
     bad: tuple[str, ...]
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        files = f", {many(self.files, 'file')}, {size(self.bytes)}" if self.files else ""
+        name = f"{self.name}: " if self.name else ""
+        yield f"{name}{self.format}: {many(self.records, 'record')}{files}"
+        for i, path in enumerate(self.paths):
+            if i and self.files > 2:
+                yield f"         … {many(self.files - 2, 'file')} more, and"
+            yield f"         {path}"
+        for label, text in zip(("fields", *[""] * _SHOWN), self._field_lines(), strict=False):
+            yield f"{label:8} {text}"
+        if self.fields and self.looked < self.records:
+            yield f"         (of the first {self.looked} of {self.records:,} records)"
+        for label, text in layout_lines(self.layout):
+            yield f"{label:8} {text}"
+        if 0 < self.laid < self.files:
+            yield f"         (layout of {self.laid} of {self.files:,} files)"
+        yield from listed("advice  ", self.advice)
+        yield from listed("BAD     ", self.bad)
+
+    def _field_lines(self) -> Iterator[str]:
+        width = min(24, max(map(len, self.fields), default=0))
+        for name, field in list(self.fields.items())[:_SHOWN]:
+            yield f"{name[:200]:{width}}  {field}" if name else str(field)
+        if len(self.fields) > _SHOWN:
+            yield f"… and {len(self.fields) - _SHOWN:,} more: --json lists all"
+
 
 @dataclass(frozen=True)
-class Inspected:
+class Contents:
     """What a path, a dataset or a source holds.
 
     Attributes:
@@ -69,24 +101,45 @@ class Inspected:
 
     rows: int | None
     dataset: str
-    sources: tuple[Held, ...]
+    sources: tuple[SourceContents, ...]
     first: tuple[Any, ...]
     broken: tuple[Broken, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all files open."""
+        return not self.broken
 
     def as_json(self) -> dict[str, Any]:
         """All as plain data; of rows what `preview` shows."""
         found = asdict(self)
-        fields = [{k: f._asdict() for k, f in held.fields.items()} for held in self.sources]
-        for held, named in zip(found["sources"], fields, strict=True):
-            held["fields"] = named
+        fields = [{k: f._asdict() for k, f in one.fields.items()} for one in self.sources]
+        for one, named in zip(found["sources"], fields, strict=True):
+            one["fields"] = named
         return {
             **found,
             "first": [preview(row) for row in self.first],
             "broken": [b._asdict() for b in self.broken],
+            "ok": self.ok,
         }
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        if self.dataset:
+            rows = "counted as they come, or endless" if self.rows is None else f"{self.rows:,}"
+            yield from (self.dataset, f"rows     {rows}", "")
+        for source in self.sources:
+            yield from source.lines()
+        yield from listed("BAD     ", [b.error for b in self.broken])
+        if self.first:
+            yield ""
+        for i, row in enumerate(self.first):
+            yield f"[{i}] {json.dumps(preview(row), ensure_ascii=False)}"
+        if self.first and self.rows is not None and len(self.first) < self.rows:
+            yield f"… the first {len(self.first):,} of {self.rows:,}"
 
-def inspect(data: Any, *, first: int = 0, storage: Storage | None = None) -> Inspected:
+
+def inspect(data: Any, *, first: int = 0, storage: Storage | None = None) -> Contents:
     """What a path, URL, glob, dataset or source holds; little of it is read.
 
     Args:
@@ -95,8 +148,7 @@ def inspect(data: Any, *, first: int = 0, storage: Storage | None = None) -> Ins
         storage: how URLs are reached.
 
     Raises:
-        SourceError: no such file, a suffix that no format has, files that disagree, or a single
-            file that cannot be opened.
+        SourceError: no such file, a suffix that no format has, or files that disagree.
 
     >>> found = inspect({"id": np.arange(5), "text": list("abcde")}, first=1)
     >>> found.rows, {name: str(f) for name, f in found.sources[0].fields.items()}
@@ -104,12 +156,14 @@ def inspect(data: Any, *, first: int = 0, storage: Storage | None = None) -> Ins
     """
     whole("first", first, 0)
     what = opened(data, storage)
-    sources = tuple(_held(component, what) for component in what.components)
+    sources = tuple(_contents(component, what) for component in what.components)
     if isinstance(data, Dataset):
-        return Inspected(_length(data), repr(data), sources, tuple(data.head(first)), ())
-    rows = [Dataset(c.source) for c in what.components]
-    some = tuple(rows[0].head(first)) if rows and first else ()
-    return Inspected(sum(held.records for held in sources), "", sources, some, what.broken)
+        return Contents(_length(data), repr(data), sources, tuple(data.head(first)), ())
+    rows = sum(source.records for source in sources)
+    if not what.components or not first:
+        return Contents(rows, "", sources, (), what.broken)
+    good, _ = _first(what.components[0].source, first)
+    return Contents(rows, "", sources, tuple(good), what.broken)
 
 
 def _length(ds: Dataset) -> int | None:
@@ -119,30 +173,39 @@ def _length(ds: Dataset) -> int | None:
         return None
 
 
-def _held(component: Component, what: Opened) -> Held:
+def _first(source: Source, n: int) -> tuple[list[Any], list[str]]:
+    # the first rows, and the errors of those among them that cannot be read
+    try:
+        good, bad = survivors(Dataset(source).read, np.arange(min(n, len(source))))
+    except (OSError, MemoryError) as e:
+        return [], [f"{type(e).__name__}: {e}"]
+    rows = [row for _, block in sorted(good, key=lambda part: part[0][0]) for row in block.rows()]
+    return rows, [str(error) for error in bad.values()]
+
+
+def _contents(component: Component, what: Sources) -> SourceContents:
     source, n = component.source, len(component.source)
     files = files_of(source)
-    read = Dataset(source).read
-    good, bad = survivors(read, np.arange(min(n, _LOOK)))
-    rows = [row for _, block in sorted(good, key=lambda part: part[0][0]) for row in block.rows()]
+    rows, bad = _first(source, _LOOK)
     layouts = _layouts(source, what)
     paths = () if files is None else files.paths
-    return Held(
+    return SourceContents(
         "/".join(component.path),
         format_of(source),
         n,
         len(paths),
         0 if files is None else sum(files.sizes),
         tuple(dict.fromkeys([*paths[:1], *paths[-1:]])),
+        len(rows),
         fields_of(rows),
         summary(layouts),
         len(layouts),
         tuple(advice(layouts, files)),
-        tuple(str(error) for error in bad.values()),
+        tuple(bad),
     )
 
 
-def _layouts(source: Source, what: Opened) -> Sequence[dict[str, Any]]:
+def _layouts(source: Source, what: Sources) -> Sequence[dict[str, Any]]:
     files = files_of(source)
     if what.reopen is not None and files is not None and len(files.paths) > _LAID:
         # each may cost a request: a sample of them tells as much

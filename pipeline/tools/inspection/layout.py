@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.sources.storage import manifest
 from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.storage import is_url
+from pipeline.tools.inspection.words import many, span
 
 _MANY = 100  # files from which a manifest is worth its while
 _SMALL = 1 << 20  # bytes of a file
@@ -75,7 +76,7 @@ def _spread(values: Sequence[int]) -> list[int]:
 
 def advice(layouts: Sequence[dict[str, Any]], files: Files | None) -> Iterator[str]:
     """What follows from the layouts for random access, and from how many files there are."""
-    # sentences that differ in their figures alone are one
+    # sentences that differ only in their figures are given once
     said = [sentence for facts in layouts for sentence in facts.get("advice", ())]
     alike = Counter(_FIGURES.sub("", sentence) for sentence in said)
     for form, n in alike.most_common():
@@ -100,3 +101,23 @@ def advice(layouts: Sequence[dict[str, Any]], files: Files | None) -> Iterator[s
 def _noted(files: Files) -> bool:
     stats = [files.stat(i) for i in range(len(files.paths))]
     return not manifest.compare(files.kind, stats, files.storage).unknown
+
+
+def layout_lines(layout: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A summary for people: labels and texts."""
+    if "codecs" in layout:
+        turned = {0: ", not transposed"}.get(layout.get("transposed", -1), "")
+        yield "codec", ", ".join(layout["codecs"]) + turned
+    if "groups" in layout:
+        sizes = span(layout["group_bytes"], "bytes")
+        rows = layout["group_records"]
+        each = span(rows, "records") if isinstance(rows, list) else f"about {rows:g} records"
+        yield "groups", f"{layout['groups']:,} of {each}, {sizes} stored"
+    if "record_bytes" in layout:
+        yield "records", f"{span(layout['record_bytes'], 'bytes')} each, as stored"
+    if "dtype" in layout:
+        yield "tokens", f"{layout['dtype']}, {layout.get('tokens', 1):,} a record"
+    if "options" in layout or "written_by" in layout:
+        yield "written", str(layout.get("options") or layout.get("written_by"))
+    if layout.get("transposed"):
+        yield "", f"transposed: {many(layout['transposed'], 'file')}"

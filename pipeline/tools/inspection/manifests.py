@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ from pipeline.sources import Storage
 from pipeline.sources.storage import manifest
 from pipeline.sources.storage.files import Files
 from pipeline.tools.inspection.opening import files_of, format_of, opened
+from pipeline.tools.inspection.words import listed, many
 
 
 @dataclass(frozen=True)
-class Noted:
+class ManifestReport:
     """How manifests stand to the files beside them.
 
     Attributes:
@@ -41,8 +43,20 @@ class Noted:
         """All as plain data."""
         return {**asdict(self), "ok": self.ok}
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield from self.manifests
+        yield from listed("STALE", self.stale)
+        yield from listed("UNKNOWN", self.unknown)
+        yield from listed("gone", self.gone)
+        known = self.files - len(self.stale) - len(self.unknown)
+        yield (
+            f"{many(self.records, 'record')} in {many(self.files, 'file')}: {known:,} known"
+            + ("" if self.ok else ". Write it anew: python -m pipeline manifest …")
+        )
 
-def write_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
+
+def write_manifest(data: Any, *, storage: Storage | None = None) -> ManifestReport:
     """Write what is known of files beside them: record counts, and what else opening them asks for.
 
     A start then costs one listing and one small file, for whoever reads them. A manifest holds
@@ -61,8 +75,8 @@ def write_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> for i in range(3):
     ...     _ = (folder / f"{i}.txt").write_text("to be\\nor not\\n")
-    >>> noted = write_manifest(str(folder / "*.txt"))
-    >>> noted.files, noted.records, noted.ok, check_manifest(str(folder / "*.txt")).ok
+    >>> report = write_manifest(str(folder / "*.txt"))
+    >>> report.files, report.records, report.ok, check_manifest(str(folder / "*.txt")).ok
     (3, 6, True, True)
     >>> _ = (folder / "1.txt").write_text("to be")
     >>> [pathlib.Path(f).name for f in check_manifest(str(folder / "*.txt")).stale]
@@ -70,10 +84,10 @@ def write_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
     """
     for files in (every := _files(data, storage)):
         files.write_manifest()
-    return _noted(every)
+    return _report(every)
 
 
-def check_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
+def check_manifest(data: Any, *, storage: Storage | None = None) -> ManifestReport:
     """Hold the manifests beside files against the files as they are now.
 
     Args:
@@ -83,7 +97,7 @@ def check_manifest(data: Any, *, storage: Storage | None = None) -> Noted:
     Raises:
         SourceError: a file cannot be opened, or the format keeps no manifest.
     """
-    return _noted(_files(data, storage))
+    return _report(_files(data, storage))
 
 
 def _files(data: Any, storage: Storage | None) -> list[Files]:
@@ -104,11 +118,11 @@ def _files(data: Any, storage: Storage | None) -> list[Files]:
     return found
 
 
-def _noted(every: list[Files]) -> Noted:
+def _report(every: list[Files]) -> ManifestReport:
     compared = [
         manifest.compare(f.kind, [f.stat(i) for i in range(len(f.paths))], f.storage) for f in every
     ]
-    return Noted(
+    return ManifestReport(
         tuple(dict.fromkeys(path for c in compared for path in c.manifests)),
         sum(len(files.paths) for files in every),
         sum(len(files) for files in every),

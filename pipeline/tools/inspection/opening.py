@@ -23,7 +23,7 @@ class Broken(NamedTuple):
     error: str
 
 
-class Opened(NamedTuple):
+class Sources(NamedTuple):
     """What was named.
 
     Attributes:
@@ -37,7 +37,7 @@ class Opened(NamedTuple):
     reopen: Callable[[Sequence[Found]], Source] | None = None
 
 
-def opened(data: Any, storage: Storage | None = None) -> Opened:
+def opened(data: Any, storage: Storage | None = None) -> Sources:
     """The sources of a path or glob, of a dataset, or of what else `Dataset` takes.
 
     Raises:
@@ -45,10 +45,10 @@ def opened(data: Any, storage: Storage | None = None) -> Opened:
         StorageError: a file cannot be reached.
     """
     if not isinstance(data, str | os.PathLike):
-        return Opened((data if isinstance(data, Dataset) else Dataset(data)).components)
+        return Sources((data if isinstance(data, Dataset) else Dataset(data)).components)
     files, reopen = found(data, storage=storage)
     source, broken = _whole(files, reopen)
-    return Opened(() if source is None else (Component((), source),), broken, reopen)
+    return Sources(() if source is None else (Component((), source),), broken, reopen)
 
 
 def _whole(
@@ -58,9 +58,9 @@ def _whole(
         return reopen(files), ()
     except StorageError:
         raise
-    except SourceError as e:
+    except Exception as e:  # whatever a parser raises, the file is at fault
         if len(files) == 1:
-            return None, (Broken(files[0], str(e)),)
+            return None, (Broken(files[0], _told(files[0], e)),)
     # which of them it is: each is opened alone, and the good ones together
     with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-open") as pool:
         errors = list(pool.map(lambda file: _error(file, reopen), files))
@@ -74,9 +74,16 @@ def _error(file: Found, reopen: Callable[[Sequence[Found]], Source]) -> str:
         close(reopen([file]))
     except StorageError:
         raise
-    except SourceError as e:
-        return str(e)
+    except Exception as e:
+        return _told(file, e)
     return ""
+
+
+def _told(file: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, SourceError) and file in text:
+        return text
+    return f"cannot open {file}: {type(error).__name__}: {text[:500]}. Replace it."
 
 
 def close(source: Source) -> None:

@@ -11,23 +11,26 @@ from pipeline.tree import children
 
 LONGEST = 200  # characters of a text, and of bytes that are text
 MOST = 16  # elements of an array or list
+DEEPEST = 16  # levels of containers
 _SPACE = str.maketrans("\n\r\t", "   ")
 
 
-def preview(value: Any) -> Any:
+def preview(value: Any, depth: int = DEEPEST) -> Any:
     """A row or value as plain data for JSON, its long parts cut.
 
     >>> preview({"id": np.int64(7), "raw": b"\\xff\\x00", "x": np.arange(100)})["raw"]
     'ff00 (2 bytes)'
     """
     parts = children(value)
+    if depth == 0 and (parts is not None or isinstance(value, list)):
+        return f"… a {type(value).__name__}"
     if parts is not None:
-        return {name: preview(part) for name, part in parts}
+        return {name: preview(part, depth - 1) for name, part in parts}
     if isinstance(value, np.ndarray) and value.size > MOST:
         cut = preview(value.reshape(-1)[:MOST])
         return [*cut, f"… {value.dtype}{list(value.shape)}"]
     if isinstance(value, list):
-        cut = [preview(v) for v in value[:MOST]]
+        cut = [preview(v, depth - 1) for v in value[:MOST]]
         return cut if len(value) <= MOST else [*cut, f"… {len(value):,} in all"]
     if isinstance(value, bytes):
         return _bytes(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.errors import SourceError, StorageError
-from pipeline.loader import Loader
 from pipeline.nodes.faults import survivors
 from pipeline.scan.progress import progress
 from pipeline.sources import Storage
 from pipeline.tools.inspection.opening import close, files_of, opened
+from pipeline.tools.inspection.words import listed, many, size
+from pipeline.tools.pieces import done_by
 from pipeline.types import Source, where
 from pipeline.workers.tickets import weight
 
@@ -45,9 +46,14 @@ class Bad:
         """How many; 0 where nobody knows."""
         return 0 if self.first is None or self.last is None else self.last - self.first + 1
 
+    def __str__(self) -> str:
+        inner = f", record {self.first}" if self.records == 1 else ""
+        inner = f", records {self.first} to {self.last}" if self.records > 1 else inner
+        return f"{self.file}{inner}: {self.error.removeprefix(f'cannot read {self.file}: ')}"
+
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """What a verification found.
 
     Attributes:
@@ -73,8 +79,21 @@ class Verified:
         """All as plain data."""
         return {**asdict(self), "ok": self.ok}
 
+    def lines(self) -> Iterator[str]:
+        """For people: bad records, and a last line that sums up."""
+        yield from listed("BAD", self.bad)
+        records = sum(bad.records for bad in self.bad)
+        whole = sum(not bad.records for bad in self.bad)
+        rate = self.records / max(self.seconds, 1e-9)
+        of_bad = [many(n, what) for n, what in ((records, "record"), (whole, "whole file")) if n]
+        yield (
+            f"{many(self.records, 'record')} in {many(self.files, 'file')}, {size(self.bytes)}, "
+            f"{self.seconds:.1f} s ({rate:,.0f}/s): "
+            + (f"{' and '.join(of_bad)} cannot be read" if of_bad else "all can be read")
+        )
 
-def verify(data: Any, *, workers: Any = 0, storage: Storage | None = None) -> Verified:
+
+def verify(data: Any, *, workers: Any = 0, storage: Storage | None = None) -> Verification:
     """Read every record, check checksums where the format has any, and name what is bad.
 
     Of a dataset the sources' records are read; what its stages do with them is not tried. What
@@ -106,7 +125,7 @@ def verify(data: Any, *, workers: Any = 0, storage: Storage | None = None) -> Ve
         for source in sources:
             close(source)
     every = [files for files in map(files_of, sources) if files is not None]
-    return Verified(
+    return Verification(
         sum(len(files.paths) for files in every) + len(what.broken),
         sum(map(len, sources)),
         sum(sum(files.sizes) for files in every),
@@ -128,14 +147,13 @@ def _read(sources: Sequence[Source], workers: Any) -> list[Bad]:
         return []
     check = CheckPiece(tuple(map(Dataset, sources)), tuple(map(_at_once, sources)), pieces)
     bad: list[Bad] = []
-    rows = Dataset(range(len(pieces))).map(check, name="verify")
-    with (
-        progress("verify", sum(map(len, sources)), "records") as show,
-        Loader(rows, 1, workers=workers, collate=lambda rows: rows, ahead=1) as loader,
-    ):
-        for number, batch in enumerate(loader):
-            bad += [one for found in batch for one in found]
-            show(int((pieces[: number + 1, 2] - pieces[: number + 1, 1]).sum()))
+    with progress("verify", sum(map(len, sources)), "records") as show:
+        tried = 0
+        found = done_by(workers, check, range(len(pieces)), name="verify")
+        for (_, start, stop), some in zip(pieces.tolist(), found, strict=True):
+            bad += some
+            tried += stop - start
+            show(tried)
     return bad
 
 
@@ -196,13 +214,14 @@ def _tried(ds: Dataset, records: Int64s) -> tuple[int, list[Bad]]:
         good, errors = survivors(ds.read, records)
     except StorageError:
         raise
-    except SourceError as error:  # a whole file is at fault: the others are read without it
+    # a whole file is at fault, or asks for more memory than there is: others are read without it
+    except (SourceError, OSError, MemoryError) as error:
         return _apart(ds, records, error)
     held = sum(weight(block) for _, block in good)
     return held, [_bad(source, record, error) for record, error in sorted(errors.items())]
 
 
-def _apart(ds: Dataset, records: Int64s, error: SourceError) -> tuple[int, list[Bad]]:
+def _apart(ds: Dataset, records: Int64s, error: Exception) -> tuple[int, list[Bad]]:
     source = ds.components[0].source
     files = files_of(source)
     if files is None:
@@ -210,16 +229,19 @@ def _apart(ds: Dataset, records: Int64s, error: SourceError) -> tuple[int, list[
     cuts = np.unique(np.searchsorted(records, files.bounds))
     parts = [p for p in np.split(records, cuts) if len(p)]
     if len(parts) == 1:
-        return 0, [Bad(where(source, int(records[0]))[0], None, None, str(error))]
+        return 0, [Bad(where(source, int(records[0]))[0], None, None, _why(error))]
     tried = [_tried(ds, part) for part in parts]
     return sum(held for held, _ in tried), [one for _, some in tried for one in some]
 
 
 def _bad(source: Source, record: int, error: Exception) -> Bad:
     file, inner = where(source, record)
+    return Bad(file, inner, inner, _why(error))
+
+
+def _why(error: Exception) -> str:
     known = isinstance(error, SourceError)
-    text = str(error) if known else f"{type(error).__name__}: {error}"
-    return Bad(file, inner, inner, text)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def _joined(bad: Sequence[Bad]) -> list[Bad]:

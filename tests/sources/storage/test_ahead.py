@@ -91,10 +91,10 @@ class Watched(ParquetSource):
 
     log: list[tuple[str, int]]
 
-    def _decode(self, groups):
+    def _decode(self, chunks):
         name = threading.current_thread().name
-        self.log.extend((name, group) for group in groups)
-        return super()._decode(groups)
+        self.log.extend((name, group) for group in chunks)
+        return super()._decode(chunks)
 
 
 @pytest.fixture

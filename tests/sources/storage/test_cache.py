@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +36,7 @@ def what(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def _no_pins() -> Iterator[None]:
     yield
-    PINS.release()
+    PINS.clear()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -104,7 +107,7 @@ def test_local_gives_a_path_that_stays(gcs: Gcs, tmp_path: Path) -> None:
     assert [Path(path).read_bytes() for path in paths] == [DATA] * 4
     assert paths[0].endswith("-0.bin")
     assert storage.local(Stat(paths[0], 1)) == paths[0]
-    PINS.release()
+    PINS.clear()
     Cache(os.fspath(tmp_path), len(DATA)).keep_note("a", DATA)
     assert size_of(tmp_path) <= 2 * len(DATA) + 200
 
@@ -207,6 +210,107 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert 13 in here
     assert 0 in here or 8 in here
     assert 1 not in here
+
+
+# ---- what others do to a shared folder
+
+
+def spoiled(path: Path, how: str, other: Path) -> None:
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "link":
+        path.symlink_to(other)
+    elif how == "loop":
+        path.symlink_to(path)
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("how", ["folder", "link", "loop", "fifo"])
+def test_an_entry_that_is_no_file_is_a_miss_with_one_warning(
+    gcs: Gcs, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody else's")
+    folder = tmp_path / "cache"
+    stat = gcs.storage().stat(gcs.put("a.bin", DATA))
+    check(gcs.storage(cache=folder), stat)
+    gcs.storage(cache=folder).keep_note("k", b"v")
+    found = entries(folder)
+    assert len(found) > 3
+    for path in found:
+        spoiled(path, how, other)
+    storage = gcs.storage(cache=folder)
+    check(storage, stat)
+    storage.note("k")
+    warned = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert 1 <= len(warned) <= 2  # one for what cannot be read, one for what cannot be replaced
+    assert other.read_bytes() == b"somebody else's"
+
+
+@pytest.mark.parametrize("how", ["folder", "link", "loop", "fifo"])
+def test_a_lock_is_never_followed_nor_cut(gcs: Gcs, tmp_path: Path, how: str) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody else's")
+    folder = tmp_path / "cache"
+    stat = gcs.storage().stat(gcs.put("a.bin", DATA))
+    gcs.storage(cache=folder).local(stat)
+    locks = folder / "v1" / "locks"
+    (locks / "evict").touch()
+    for path in locks.iterdir():
+        spoiled(path, how, other)
+    PINS.clear()
+    for path in entries(folder):
+        path.unlink()
+    storage = gcs.storage(cache=folder, cache_size=1000)  # evicts at once
+    assert Path(storage.local(stat)).read_bytes() == DATA
+    storage.keep_note("k", DATA)
+    assert other.read_bytes() == b"somebody else's"
+
+
+AS_NOBODY = """
+import os, sys, logging, pickle
+plain, storage, stat, want = pickle.load(sys.stdin.buffer)
+plain.read([stat.range(0, 1)])  # imports what this other user may not read
+import pipeline.sources.storage.cache
+os.setgid(65534); os.setuid(65534)
+logging.basicConfig(format="%(levelname)s")
+assert storage.read([stat.range(5, 9), stat.range(300_000, 300_004)]) == want
+if sys.argv[1] == "local":
+    assert open(storage.local(stat), "rb").read(9)[5:] == want[0]
+storage.keep_note("k", b"v")
+assert storage.note("k") is None
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("what", ["open", "closed"])
+def test_a_cache_of_another_user_is_read_as_far_as_it_may_be(
+    gcs: Gcs, tmp_path: Path, what: str
+) -> None:
+    """Entries of another umask, in folders that may only be read: misses, with one warning."""
+    for parent in [tmp_path, *tmp_path.parents][:3]:
+        parent.chmod(0o755)
+    folder = tmp_path / "cache"
+    stat = gcs.storage().stat(gcs.put("a.bin", DATA))
+    check(gcs.storage(cache=folder), stat)
+    gcs.storage(cache=folder).local(stat)
+    if what == "closed":
+        for path in entries(folder):
+            path.chmod(0o600)
+    plain, want = gcs.storage(cache=""), [DATA[5:9], DATA[300_000:300_004]]
+    gcs.forget()
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, "local" if what == "open" else "blocks"],
+        input=pickle.dumps((plain, gcs.storage(cache=folder), stat, want)),
+        capture_output=True,
+        env=os.environ | {"HOME": "/nonexistent", "PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode().split() == ["WARNING"]
+    assert (len(gcs.log()) > 1) == (what == "closed")
 
 
 # ---- whoever is killed

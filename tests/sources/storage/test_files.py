@@ -11,9 +11,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pipeline.errors import SourceError
-from pipeline.sources import ArrayRecordSource, ParquetSource, open_path
+from pipeline.sources import ArrayRecordSource, LinesSource, ParquetSource, open_path
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.files import expand as found
+from pipeline.tools.inspection import write_manifest
 
 
 def expand(paths: Paths) -> tuple[str, ...]:
@@ -81,3 +82,78 @@ def test_importing_sources_opens_no_format():
         "assert not {'pyarrow', 'array_record', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- sets of shards
+
+
+def shards(folder, n, missing=(), head="x", tail=".txt"):
+    return touch(
+        folder, *(f"{head}-{i:05d}-of-{n:05d}{tail}" for i in range(n) if i not in missing)
+    )
+
+
+def test_two_generations_of_shards_are_refused_by_name(tmp_path):
+    shards(tmp_path, 4)
+    shards(tmp_path, 5)
+    with pytest.raises(SourceError, match=r"two generations.*x-0000.-of-0000[45].*and .*x-0000"):
+        expand(str(tmp_path / "*.txt"))
+    assert len(expand(str(tmp_path / "x-*-of-00004.txt"))) == 4
+    assert (
+        len(expand(sorted(str(p) for p in tmp_path.iterdir()))) == 9
+    )  # a list is one's own choice
+
+
+def test_a_missing_shard_is_refused_by_name(tmp_path):
+    paths = shards(tmp_path, 12, missing=(3, 11))
+    with pytest.raises(
+        SourceError, match=r"10 of 12 shards: x-00003-of-00012\.txt, x-00011-of-00012\.txt are not"
+    ):
+        expand(str(tmp_path / "*.txt"))
+    assert expand(paths) == tuple(paths)
+    assert len(expand(str(tmp_path / "x-0000[0-2]-of-*"))) == 3  # these were asked for
+    with pytest.raises(SourceError, match=r"x-00003-of-00012\.txt is not there"):
+        expand(str(tmp_path / "x-0000?-of-*"))
+
+
+def test_sets_beside_each_other_are_told_apart(tmp_path):
+    shards(tmp_path, 2, head="train")
+    shards(tmp_path, 1, head="test")
+    (tmp_path / "deep").mkdir()
+    shards(tmp_path / "deep", 3, head="train")
+    touch(tmp_path, "plain.txt", "a-3-of-hearts.txt")
+    assert len(expand(str(tmp_path / "**" / "*.txt"))) == 8
+
+
+def test_shards_of_the_hugging_face_hub_have_a_hash_each(tmp_path):
+    for i in range(3):
+        touch(tmp_path, f"train-{i:05d}-of-00003-{i * 7919:016x}.parquet")
+    assert len(expand(str(tmp_path / "*.parquet"))) == 3
+    touch(tmp_path, "train-00001-of-00003-00000000deadbeef.parquet")
+    with pytest.raises(SourceError, match="two generations"):
+        expand(str(tmp_path / "*.parquet"))
+    for path in tmp_path.glob("*-00001-of-*"):
+        path.unlink()
+    with pytest.raises(SourceError, match="train-00001-of-00003"):
+        expand(str(tmp_path / "*.parquet"))
+
+
+def test_shards_of_a_bucket(gcs):
+    for i in (0, 2):
+        gcs.put(f"x-{i}-of-3.txt", b"a")
+    with pytest.raises(SourceError, match=r"2 of 3 shards: x-1-of-3\.txt is not there"):
+        found(gcs.bucket + "/*.txt", gcs.storage())
+
+
+@pytest.mark.parametrize("opened", [LinesSource, open_path])
+def test_what_a_manifest_lists_and_is_not_there_is_refused_by_name(tmp_path, opened):
+    touch(tmp_path, "a.txt", "b.txt", "c.log")
+    LinesSource(str(tmp_path / "*")).files.write_manifest()
+    (tmp_path / "b.txt").unlink()
+    glob = str(tmp_path / "*.txt")
+    with pytest.raises(SourceError, match=r"/b\.txt is not there, though .*json lists it"):
+        opened(glob)
+    assert len(LinesSource([str(tmp_path / "a.txt")])) == 1  # nobody asked for the other
+    assert len(LinesSource(str(tmp_path / "*.log"))) == 1
+    write_manifest(glob)  # says what is there now
+    assert len(opened(glob)) == 1

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ import pytest
 from pipeline import Dataset, Loader
 from pipeline.errors import MissingExtraError, MissingFileError, SourceError, StorageError
 from pipeline.sources import Storage
+from pipeline.sources.storage.location import Answer
+from pipeline.sources.storage.remote import check_answer
 from pipeline.sources.storage.storage import Range, Stat
+from pipeline.sources.storage.through_obstore import serves
 from tests.emulators.fixtures import S3, Gcs
 
-ENGINES = ("fsspec", "obstore")
+ENGINES = ("fsspec", "obstore", "auto")
 DATA = random.Random(1).randbytes(300_000)
 
 
@@ -74,10 +78,10 @@ def test_files_of_s3(s3: S3, engine: Any) -> None:
         storage.stat(s3.bucket + "/none")
 
 
-def test_web_addresses(gcs: Gcs) -> None:
+def test_web_addresses(gcs: Gcs, engine: Any) -> None:
     gcs.put("a", DATA)
-    url = f"{gcs.url}/bucket/{gcs.folder}/a"
-    storage = Storage(deadline=5)
+    url = web(gcs, "a")
+    storage = Storage(deadline=5, engine=engine)
     stat = storage.stat(url)
     assert stat.size == len(DATA)
     ranges = some_ranges(stat)
@@ -195,6 +199,54 @@ def test_what_stays_is_said_in_time(
     assert len(gcs.log()) <= 6 if final else len(gcs.log()) >= 3  # a stat, then one try each
 
 
+def web(gcs: Gcs, name: str) -> str:
+    return f"{gcs.url}/bucket/{gcs.folder}/{name}"
+
+
+@pytest.mark.parametrize("kind", ["elsewhere", "unsaid", "grown", "retagged", "whole"])
+@pytest.mark.parametrize("scheme", ["gs", "http"])
+def test_an_answer_of_other_bytes_is_never_taken(
+    gcs: Gcs, engine: Any, scheme: str, kind: str
+) -> None:
+    """What a server says of a range is held against what was asked: once, it is asked again."""
+    url = gcs.put("a", DATA)
+    url = url if scheme == "gs" else web(gcs, "a")
+    more: Any = {"options": gcs.options} if scheme == "gs" else {}
+    storage = Storage(engine=engine, deadline=1, **more)
+    stat = storage.stat(url)
+    ranges = [stat.range(1000, 2000), stat.range(250_000, 251_000)]
+    gcs.faults({"kind": kind})
+    with pytest.raises(SourceError, match=re.escape(url)):
+        storage.read(ranges)
+    if kind in ("elsewhere", "unsaid"):  # a proxy may be at fault, so another try may help
+        gcs.faults({"kind": kind, "times": 2})
+        assert storage.read(ranges) == expected(ranges)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(b"12345", 3, 100, "a"), ""),
+        (Answer(b"12345", 3), ""),
+        (Answer(b"12345", 0, 100, "a"), "from byte 0 on"),
+        (Answer(b"12345", None), "from no place on"),
+        (Answer(b"12345", 3, 99), "has changed.* 100 bytes, now 99"),
+        (Answer(b"12345", 3, 100, "b"), "has changed.* tag a, now tag b"),
+    ],
+)
+def test_what_is_said_of_a_range(answer: Answer, message: str) -> None:
+    span = Range("gs://b/a", 3, 8, "a", 100)
+    if not message:
+        check_answer(answer, span)
+        return
+    with pytest.raises((SourceError, OSError), match=message):
+        check_answer(answer, span)
+
+
+def test_a_whole_file_may_come_without_a_place() -> None:
+    check_answer(Answer(b"12345", None), Range("http://h/a", 0, 5, "", 5))
+
+
 def test_a_missing_bucket(gcs: Gcs, engine: Any) -> None:
     storage = gcs.storage(engine=engine, deadline=20)
     for ask in (storage.stat, storage.glob):
@@ -244,6 +296,55 @@ def test_a_lasting_fault_is_tried_until_one_deadline_not_three(gcs: Gcs) -> None
     with pytest.raises(StorageError):
         storage.read([Range(url, 0, 10)])
     assert tries <= 2 * len(gcs.log())
+
+
+def test_files_are_written_and_removed(gcs: Gcs, engine: Any, tmp_path: Path) -> None:
+    storage = gcs.storage(engine=engine)
+    (tmp_path / "a").write_bytes(DATA)
+    for name in ("a", "deep/b", "deep/c"):
+        storage.upload(str(tmp_path / "a"), f"{gcs.bucket}/{name}")
+    storage.write(f"{gcs.bucket}/deep/d", b"small")
+    assert storage.contents(f"{gcs.bucket}/deep/b") == DATA
+    storage.remove(f"{gcs.bucket}/deep/**")
+    storage.remove(f"{gcs.bucket}/none/**")
+    assert [stat.path for stat in storage.glob(f"{gcs.bucket}/**")] == [f"{gcs.bucket}/a"]
+
+
+def test_obstore_is_the_engine_where_it_serves_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    for url in ("gs://b/a", "s3://b/a", "az://b/a", "abfs://b/a", "https://h/a"):
+        assert serves(url, {}), url
+    for url in (
+        "memory://a",
+        "hf://datasets/a",
+        "https://h/a?sign=1",
+        "https://h/a%20b",
+        "file:///a",
+    ):
+        assert not serves(url, {}), url
+    assert not serves("https://h/a", {"client_kwargs": {}})
+    monkeypatch.setenv("AWS_CONFIG_FILE", __file__)  # profiles, which only boto knows
+    assert not serves("s3://b/a", {})
+    assert serves("s3://b/a", {"anon": True})
+
+
+def test_where_obstore_is_missing_or_has_no_such_option_fsspec_is_the_engine(
+    gcs: Gcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = gcs.put("a", DATA)
+    patient = Storage(options=gcs.options | {"consistency": "none"})  # an option of gcsfs
+    assert patient.contents(url) == DATA
+    stat = gcs.storage().stat(url)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    storage = gcs.storage()
+    assert storage.stat(url) == stat  # one tag, through whatever engine
+    assert storage.glob(url[:-1] + "*") == [stat]
+    assert storage.read([stat.range(5, 9)]) == [DATA[5:9]]
+    gcs.put("a", DATA[::-1])
+    with pytest.raises(SourceError, match="has changed"):
+        storage.read([stat.range(5, 9)])
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,3 +131,36 @@ def test_where_side_files_are_kept(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert cache_folder(Storage()) == "/h/.cache/lockstep"
+
+
+def test_indexes_stay_within_the_size_of_the_cache(tmp_path, cache, monkeypatch):
+    storage = Storage(cache_size=20_000)
+    for i in range(60):
+        path = tmp_path / f"file-{i}"
+        path.write_bytes(b"x" * 500)
+        build = Builder()
+        indexed(Stat(str(path), 500), storage, "k", build)
+        # the last one is there, whatever went
+        indexed(Stat(str(path), 500), storage, "k", build)
+        assert build.calls == 1
+    sizes = [path.stat().st_size for path in (cache / "index").iterdir()]
+    assert 3 < len(sizes) < 50
+    assert sum(sizes) <= 20_000 * 17 / 16 + max(sizes)
+
+
+def test_an_index_that_is_cut_while_in_use_never_kills_the_process(tmp_path, cache, monkeypatch):
+    from pipeline.errors import SourceError
+    from pipeline.sources.storage import arrays
+
+    monkeypatch.setattr(arrays, "_IN_MEMORY", 100)
+    monkeypatch.setattr(arrays, "_SMALL", 100)
+    stat = write(tmp_path, bytes(range(250)) * 40)
+    indexed(stat, Storage(), "k", Builder())
+    found = indexed(stat, Storage(), "k", Builder())["values"]
+    assert found[np.array([9999])].tolist() == [249]
+    os.truncate(kept(cache), 1000)
+    with pytest.raises(SourceError, match="was cut while it was in use"):
+        found[np.array([9999])]
+    build = Builder()
+    assert indexed(stat, Storage(), "k", build)["values"][:3].tolist() == [0, 1, 2]
+    assert build.calls == 1

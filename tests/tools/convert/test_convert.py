@@ -109,8 +109,11 @@ def test_what_a_format_cannot_hold_is_shown(tmp_path: Path) -> None:
     with pytest.raises(ChainError, match=r"--tokenizer, or --map"):
         convert(["a"], str(tmp_path / "x.bin"))
     mixed = Dataset(range(2000)).map(lambda i: {"v": i if i < 1500 else "x"})
-    with pytest.raises(ChainError, match=r"do not fit the columns.*The columns are v: int64"):
+    with pytest.raises(ChainError, match=r"among rows 1000 to 1999, .*do not fit the columns"):
         convert(mixed, str(tmp_path / "x.parquet"))
+    later = Dataset(range(2000)).map(lambda i: {"v": i if i < 1000 else "x"})
+    with pytest.raises(ChainError, match=r"rows from 1000 on do not fit.*The columns are v: int64"):
+        convert(later, str(tmp_path / "x.parquet"))
     with pytest.raises(SourceError, match=r"name a file with one of the suffixes .array_record"):
         convert([1], str(tmp_path / "x.zip"))
     with pytest.raises(ChainError, match="a dataset with a length"):
@@ -245,6 +248,67 @@ def test_what_a_killed_writer_of_a_bucket_left_is_swept(
     assert list(drafts.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", ["link", "open"])
+def test_a_folder_of_drafts_that_another_laid_out_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The folder for temporary files is shared: whoever is first may lay a link there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    other = tmp_path / "other"
+    (other / "writing-old").mkdir(parents=True)
+    (other / "writing-old" / "file").write_text("somebody else's")
+    (tmp_path / "tmp").mkdir()
+    drafts = tmp_path / "tmp" / f"lockstep-convert-{os.getuid()}"
+    if how == "link":
+        drafts.symlink_to(other)
+    else:
+        drafts.mkdir(mode=0o777)
+        drafts.chmod(0o777)
+    with pytest.raises(SourceError, match=r"lockstep-convert.*only this user can change.*TMPDIR"):
+        convert(["a"], "memory://drafts/x.txt")
+    assert (other / "writing-old" / "file").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("what", ["notes", "lock", "draft"])
+def test_links_in_the_folder_of_a_conversion_are_not_followed(tmp_path: Path, what: str) -> None:
+    other = tmp_path / "other"
+    (other / "writing-old").mkdir(parents=True)
+    (other / "file").write_text("somebody else's")
+    notes = tmp_path / "out" / ".lockstep-convert"
+    notes.parent.mkdir()
+    if what == "notes":
+        notes.symlink_to(other)
+        with pytest.raises(SourceError, match="is a link"):
+            convert(["a"], str(tmp_path / "out" / "x.txt"))
+    else:
+        notes.mkdir()
+        if what == "lock":
+            (notes / "lock").symlink_to(other / "file")
+            with pytest.raises(SourceError, match="lock cannot be locked"):
+                convert(["a"], str(tmp_path / "out" / "x.txt"))
+        else:
+            (notes / "writing-1").symlink_to(other)
+            convert(["a"], str(tmp_path / "out" / "x.txt"))
+    assert (other / "file").read_text() == "somebody else's"
+    assert (other / "writing-old").is_dir()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[7]", "7", '{"shards": [{"files": 3}]}', "{}", '{"plan": PLAN}']
+)
+def test_notes_of_another_shape_count_as_none(tmp_path: Path, text: str) -> None:
+    rows = Dataset(["a", "b"])
+    convert(rows, str(tmp_path / "x.txt"))
+    note = tmp_path / "x.txt.manifest.json"
+    plan = json.loads(note.read_text())["plan"]
+    note.write_text(text.replace("PLAN", json.dumps(plan)))
+    if text == "{}":
+        convert(rows, str(tmp_path / "x.txt"))
+    else:
+        with pytest.raises(SourceError, match=r"x\.txt exists, and no conversion"):
+            convert(rows, str(tmp_path / "x.txt"))
+
+
 def test_two_conversions_do_not_meet(tmp_path: Path) -> None:
     def nested(i: int) -> str:
         with pytest.raises(SourceError, match="another process converts into"):
@@ -293,7 +357,7 @@ def test_the_command_says_what_it_did_and_what_is_wrong(
         (["in.parquet", "y.bin", "--tokenizer", "bytes", "--text", "t"], "has ['id', 'text']"),
         (["in.parquet", "y.txt", "--address", "auto"], "give --engine ray"),
     ]:
-        assert main(["convert", *wrong, "--workers", "0"]) == 1
+        assert main(["convert", *wrong, "--workers", "0"]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1

@@ -1,23 +1,24 @@
-"""How records are written: one file a format, each taking rows as they come from a dataset."""
+"""How records are written: each format takes rows as they come from a dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.tools.convert.writers.array_record import ArrayRecords
-from pipeline.tools.convert.writers.arrow import arrow_ipc, parquet
-from pipeline.tools.convert.writers.bagz import Bagz
+from pipeline.tools.convert.writers.arrow import ArrowFile, ColumnFile, ParquetFile
 from pipeline.tools.convert.writers.lines import JsonLines, TextLines
-from pipeline.tools.convert.writers.tfrecord import TFRecords
+from pipeline.tools.convert.writers.records import array_records, bagz, tf_records
 from pipeline.tools.convert.writers.tokens import MegatronTokens, NumpyTokens, Tokens
 from pipeline.tools.convert.writers.webdataset import WebDataset
 
-__all__ = ["WRITERS", "Writer"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["COLUMNS", "TOKENS", "WRITERS", "ColumnFile", "Writer", "new_writer"]
 
 
 class Writer(Protocol):
-    """One file being written; the same rows give the same bytes."""
+    """One file being written; the same calls give the same bytes."""
 
     def write(self, rows: list[Any]) -> None:
         """Some more rows, each a record as a source gives it.
@@ -32,18 +33,27 @@ class Writer(Protocol):
         ...
 
 
-WRITERS: dict[str, Callable[[str], Writer]] = {
-    ".array_record": ArrayRecords,
-    ".arrayrecord": ArrayRecords,
-    ".arrow": arrow_ipc,
-    ".feather": arrow_ipc,
-    ".bagz": Bagz,
-    ".bin": Tokens,
-    ".idx": MegatronTokens,
+COLUMNS = {".arrow": ArrowFile, ".feather": ArrowFile, ".parquet": ParquetFile}
+TOKENS = {".bin": Tokens, ".idx": MegatronTokens, ".npy": NumpyTokens}
+_OTHERS: dict[str, Callable[[str], Writer]] = {
+    ".array_record": array_records,
+    ".arrayrecord": array_records,
+    ".bagz": bagz,
     ".jsonl": JsonLines,
-    ".npy": NumpyTokens,
-    ".parquet": parquet,
     ".tar": WebDataset,
-    ".tfrecord": TFRecords,
+    ".tfrecord": tf_records,
     ".txt": TextLines,
 }
+WRITERS = sorted({*COLUMNS, *TOKENS, *_OTHERS})  # suffixes
+
+
+def new_writer(suffix: str, path: str, schema: pa.Schema | None) -> Writer:
+    """The writer of a file; the schema is for formats of columns.
+
+    Raises:
+        MissingExtraError: the format's package is not installed.
+    """
+    if suffix in COLUMNS:
+        assert schema is not None  # found out before any shard is written
+        return COLUMNS[suffix](path, schema)
+    return (TOKENS | _OTHERS)[suffix](path)

@@ -2,98 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.errors import ChainError
+from pipeline.sources.arrow_types import plain_schema
+from pipeline.tools.convert.columns import table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP = 1000  # rows a row group: the smallest read
+_LARGE = 1 << 30  # bytes of a group whose pieces are not joined: text past 2 GiB overflows
 
 
 class ColumnFile:
-    """Writes rows as columns, in groups of 1,000; the first group's types hold for the file.
+    """Writes rows as columns of a schema, those of each call as one group.
 
     Args:
         path: of the file.
-        begin: opens what writes tables of a schema to a path; it has write_table and close.
+        schema: of its columns; types that the format cannot hold are stored plainly.
+
+    Raises:
+        ChainError: the format holds no such column.
     """
 
-    def __init__(self, path: str, begin: Callable[[str, pa.Schema], Any]) -> None:
-        self._path, self._begin = path, begin
-        self._rows: list[Any] = []
-        self._schema: pa.Schema | None = None
-        self._writer: Any = None
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._path = path
+        self._schema = self._storable(schema)
+        self._writer = self._begin(path, self._schema)
 
     def write(self, rows: list[Any]) -> None:
-        self._rows += rows
-        while len(self._rows) >= GROUP:
-            self._group(self._rows[:GROUP])
-            del self._rows[:GROUP]
+        self.write_table(table_of(rows, self._schema))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Some rows, as a table of the schema that was given."""
+        if not table.schema.equals(self._schema):
+            table = table.cast(self._schema)
+        if table.nbytes < _LARGE:
+            table = table.combine_chunks()
+        if len(table):
+            self._writer.write_table(table)
 
     def close(self) -> list[str]:
-        if self._rows or self._schema is None:
-            self._group(self._rows)
         self._writer.close()
         return [self._path]
 
-    def _group(self, rows: list[Any]) -> None:
+    def _storable(self, schema: pa.Schema) -> pa.Schema:
+        import pyarrow as pa
+
+        fields: list[pa.Field] = []
+        for field in schema:
+            plain = plain_schema(pa.schema([field])).field(0)
+            storable = next((f for f in (field, plain) if self._holds(f)), None)
+            if storable is None:
+                raise ChainError(
+                    f"{self._path} cannot hold column {field.name!r} of type {field.type}. Give "
+                    "--map module:function to leave it out, or write .arrow."
+                )
+            fields.append(storable)
+        return pa.schema(fields, metadata=schema.metadata)
+
+    def _holds(self, field: pa.Field) -> bool:
         import pyarrow as pa
 
         try:
-            table = pa.Table.from_pylist([_fields(row) for row in rows], schema=self._schema)
-        except (pa.ArrowException, TypeError) as e:
-            before = "" if self._schema is None else f" The columns are {_named(self._schema)}."
-            raise ChainError(
-                f"rows do not fit the columns of {self._path}: {' '.join(str(e).split())}.{before} "
-                "Give --map module:function, which returns rows of one type."
-            ) from e
-        if self._schema is None:
-            self._schema = table.schema
-            self._writer = self._begin(self._path, table.schema)
-        self._writer.write_table(table)
+            self._begin(io.BytesIO(), pa.schema([field])).close()
+        except (pa.ArrowException, NotImplementedError):
+            return False
+        return True
+
+    def _begin(self, path: Any, schema: pa.Schema) -> Any:
+        raise NotImplementedError
 
 
-def parquet(path: str) -> ColumnFile:
-    """Writes rows as Parquet columns, with page checksums."""
-    return ColumnFile(path, _parquet)
+class ParquetFile(ColumnFile):
+    """Writes Parquet, with page checksums."""
+
+    def _begin(self, path: Any, schema: pa.Schema) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
-def arrow_ipc(path: str) -> ColumnFile:
-    """Writes rows as an Arrow IPC file, a record batch a group."""
-    return ColumnFile(path, _arrow_ipc)
+class ArrowFile(ColumnFile):
+    """Writes Arrow IPC, a record batch a group. Dictionaries are decoded: they may differ."""
 
+    def _holds(self, field: pa.Field) -> bool:
+        return "dictionary<" not in str(field.type) and super()._holds(field)
 
-def _parquet(path: str, schema: pa.Schema) -> Any:
-    import pyarrow.parquet as pq
+    def _begin(self, path: Any, schema: pa.Schema) -> Any:
+        import pyarrow as pa
 
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-
-
-def _arrow_ipc(path: str, schema: pa.Schema) -> Any:
-    import pyarrow as pa
-
-    return pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
-
-
-def _fields(row: Any) -> dict[str, Any]:
-    if isinstance(row, dict):
-        return {str(k): _arrow(v) for k, v in row.items()}
-    if isinstance(row, str):
-        return {"text": row}
-    return {"tokens" if isinstance(row, np.ndarray) else "record": _arrow(row)}
-
-
-def _arrow(value: Any) -> Any:
-    # Arrow keeps the dtype of an array with one axis, also inside of lists
-    if isinstance(value, np.ndarray) and value.ndim > 1:
-        return [_arrow(v) for v in value]
-    return value
-
-
-def _named(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        return pa.ipc.new_file(path, schema, options=options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ def as_json(row: Any, what: str) -> str:
     """
     try:
         return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    except RecursionError as e:
+        raise _cannot(row, what, "it is nested too deeply") from e
     except (TypeError, ValueError) as e:
         raise _cannot(row, what, f"{e}") from e
 
@@ -58,17 +62,40 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, np.datetime64 | np.timedelta64 | np.ndarray) and value.dtype.kind in "mM":
+        return _moments(value)
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
     return value
 
 
+def _moments(value: Any) -> Any:
+    # dates and times as ISO 8601 writes them, durations in their own unit
+    if value.dtype.kind == "M":
+        text = np.array(np.datetime_as_string(value), object)
+    else:
+        text = np.array(value, "m8").astype(np.int64).astype(object)
+    text[np.isnat(value)] = None
+    return text.tolist()
+
+
 def _cannot(row: Any, what: str, why: str, remedy: str = "") -> ChainError:
-    shown = repr(row)
-    shown = f"{shown[:80]}…" if len(shown) > 80 else shown
+    shown = _shown(row)
     return ChainError(
         f"{what} cannot hold the row {shown}: {why}. Give {remedy}--map module:function, which "
         "returns rows that it can hold."
     )
+
+
+def _shown(row: Any) -> str:
+    try:
+        shown = repr(row)
+    except RecursionError:
+        shown = f"a {type(row).__name__} of many levels"
+    return f"{shown[:80]}…" if len(shown) > 80 else shown

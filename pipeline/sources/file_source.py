@@ -1,0 +1,55 @@
+"""What all sources of files share: which files they have, and where each record lies."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pipeline.block import Int64s
+from pipeline.sources.storage.files import Files
+
+
+class FileSource:
+    """A source of files that lie end to end. A format sets both attributes and adds `read`.
+
+    Attributes:
+        _files: the files, their records counted.
+        _identity: what the fingerprint depends on besides the files: the format and its options.
+    """
+
+    _files: Files
+    _identity: tuple[str, ...]
+    _unit: ClassVar[str] = "records"
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        paths, name = self._files.paths, type(self).__name__
+        return f"{name}({len(paths)} files from {paths[0]!r}, {len(self)} {self._unit})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in self._not_pickled}
+
+    _not_pickled: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def files(self) -> Files:
+        """Which files these are, as they were counted."""
+        return self._files
+
+    @property
+    def chunk_bounds(self) -> Int64s:
+        """int64[files + 1]: the first record of each file, and the end."""
+        return self._files.bounds
+
+    def where(self, indices: Int64s) -> list[tuple[str, int]]:
+        """Each record's file, and its index in that file.
+
+        Raises:
+            PositionError: an index below 0 or past the end.
+        """
+        return self._files.where(indices)
+
+    def fingerprint(self) -> str:
+        """32 hex digits from base names, sizes, counts, ends and options, not from directories."""
+        return self._files.fingerprint(*self._identity)

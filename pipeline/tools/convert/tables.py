@@ -1,0 +1,191 @@
+"""Rows of Parquet and Arrow files as tables, with the types that the files give them."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline.block import Int64s
+from pipeline.dataset import Dataset
+from pipeline.sources import ParquetSource
+from pipeline.sources.arrow_types import plain_schema
+from pipeline.sources.storage.location import Range, Stat, is_url
+from pipeline.sources.storage.storage import Storage
+from pipeline.sources.tabular import TabularSource
+from pipeline.types import At
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_KEPT = 256 << 20  # bytes of row groups kept decoded
+
+
+def tabular(ds: Dataset) -> TabularSource | None:
+    """The Parquet or Arrow source whose rows a dataset has, in any order but as they are."""
+    source = None if ds.top.skips else ds.top.node.unchanged
+    if not isinstance(source, TabularSource) or source.fields.nulls != "raise":
+        return None
+    # columns= may cut structs apart: such rows are written as what they became
+    whole = plain_schema(Tables(source).schema)
+    fits = all(whole.field(field.name).type == field.type for field in source.fields.schema)
+    return source if fits else None
+
+
+class _Reader(NamedTuple):
+    """One open file.
+
+    Attributes:
+        schema: as the file has it.
+        bounds: int64[groups + 1], the rows at which its groups begin.
+        group: reads one of them.
+    """
+
+    schema: pa.Schema
+    bounds: Int64s
+    group: Any
+
+
+class Tables:
+    """Rows of a source's files as tables of one schema.
+
+    Args:
+        source: of Parquet or Arrow files.
+    """
+
+    def __init__(self, source: TabularSource) -> None:
+        self._source, self._files = source, source.files
+        self._readers: dict[int, _Reader] = {}
+        self._kept: dict[tuple[int, int], pa.Table] = {}
+        self.schema = self._unified()
+
+    def _unified(self) -> pa.Schema:
+        import pyarrow as pa
+
+        schemas = [self._reader(i).schema for i in range(len(self._files.paths))]
+        distinct = [s for i, s in enumerate(schemas) if i == 0 or not s.equals(schemas[0])]
+        whole = pa.unify_schemas(distinct, promote_options="permissive")
+        names = [field.name for field in self._source.fields.schema]
+        return pa.schema([whole.field(name) for name in names], metadata=schemas[0].metadata)
+
+    def rows(self, ds: Dataset, positions: Int64s) -> pa.Table:
+        """Rows of the dataset over this source, in order.
+
+        Raises:
+            OSError, pa.ArrowException: some cannot be read.
+        """
+        import pyarrow as pa
+
+        at = At.of_rows(positions, max(1, len(ds)))
+        records = ds.top.origin(at).record
+        files = np.searchsorted(self._files.bounds, records, side="right") - 1
+        cuts = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), len(records)]
+        parts = [self.schema.empty_table()]
+        for start, stop in pairwise(cuts):
+            if start < stop:
+                file = int(files[start])
+                local = records[start:stop] - self._files.bounds[file]
+                parts += self._of_file(file, local)
+        return pa.concat_tables(parts)
+
+    def _of_file(self, file: int, rows: Int64s) -> list[pa.Table]:
+        bounds = self._reader(file).bounds
+        groups = np.searchsorted(bounds, rows, side="right") - 1
+        cuts = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(rows)]
+        found: list[pa.Table] = []
+        for start, stop in pairwise(cuts):
+            group = int(groups[start])
+            table, local = self._group(file, group), rows[start:stop] - bounds[group]
+            if (np.diff(local) == 1).all():
+                found.append(table.slice(int(local[0]), len(local)))
+            else:  # not `take`, which views have no kernel for
+                found += [table.slice(row, 1) for row in local.tolist()]
+        return found
+
+    def _group(self, file: int, group: int) -> pa.Table:
+        if (file, group) not in self._kept:
+            table = self._reader(file).group(group).select(self.schema.names)
+            table = table if table.schema.equals(self.schema) else table.cast(self.schema)
+            while self._kept and sum(t.nbytes for t in self._kept.values()) > _KEPT - table.nbytes:
+                del self._kept[next(iter(self._kept))]
+            self._kept[file, group] = table
+        return self._kept[file, group]
+
+    def _reader(self, file: int) -> _Reader:
+        if file not in self._readers:
+            while len(self._readers) > 64:
+                del self._readers[next(iter(self._readers))]
+            handle = _opened(self._files.stat(file), self._files.storage)
+            make = _parquet if isinstance(self._source, ParquetSource) else self._arrow
+            self._readers[file] = make(handle, file)
+        return self._readers[file]
+
+    def _arrow(self, handle: Any, file: int) -> _Reader:
+        import pyarrow as pa
+
+        try:
+            reader = pa.ipc.open_file(handle)
+        except pa.ArrowInvalid:
+            handle.seek(0)
+            table = pa.ipc.open_stream(handle).read_all()
+            return _Reader(table.schema, np.array([0, len(table)]), lambda _: table)
+
+        def group(number: int) -> pa.Table:
+            batch = reader.get_batch(number)
+            batch.validate(full=True)
+            return pa.Table.from_batches([batch])
+
+        first, end = self._files.bounds[file : file + 2]
+        chunks = np.unique(self._source.chunk_bounds)
+        bounds = chunks[(chunks >= first) & (chunks <= end)] - first
+        if len(bounds) != reader.num_record_batches + 1:  # some batch is empty
+            counts = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+            bounds = np.cumsum([0, *counts])
+        return _Reader(reader.schema, bounds, group)
+
+
+def _parquet(handle: Any, _: int) -> _Reader:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(handle, page_checksum_verification=True)
+    counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    return _Reader(file.schema_arrow, np.cumsum([0, *counts]), file.read_row_group)
+
+
+def _opened(stat: Stat, storage: Storage) -> Any:
+    import pyarrow as pa
+
+    if not is_url(stat.path):
+        return pa.OSFile(stat.path)  # not mapped: a mapped file that is cut kills the process
+    return pa.PythonFile(io.BufferedReader(_Ranges(stat, storage), 1 << 20), "r")
+
+
+class _Ranges(io.RawIOBase):
+    """A file of a store, read by ranges."""
+
+    def __init__(self, stat: Stat, storage: Storage) -> None:
+        self._stat, self._storage, self._at = stat, storage, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stat.size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._stat.size)
+        wanted: Range = self._stat.range(self._at, max(self._at, stop))
+        data = self._storage.read([wanted])[0]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

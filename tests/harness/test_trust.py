@@ -1,0 +1,280 @@
+"""What is restored is what was saved; what is not finite, damaged or impossible is named."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from harness.__main__ import main
+from harness.checkpoint import Checkpoints
+from harness.config import Config
+from harness.errors import ConfigError, DamagedCheckpointError, NotFiniteError
+from harness.leaves import differing_leaves, leaf_digests, leaf_names
+from harness.ledger import read
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from harness.sharding import make_mesh
+from harness.step import StepFunctions, TrainState, make_steps
+from harness.train import train
+from pipeline import Dataset, Loader
+from tests.harness.runs import TINY, Workplace
+
+# what Orbax leaves behind where a restore fails
+UNAWAITED = "ignore::pytest.PytestUnraisableExceptionWarning"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(UNAWAITED),
+    pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning"),
+]
+
+
+@contextmanager
+def opened(run: Path) -> Iterator[Checkpoints]:
+    with closing(Checkpoints(run / "checkpoints", keep=9, keep_every=1, clean=False)) as found:
+        yield found
+
+
+def functions_of(run: Path) -> StepFunctions:
+    cfg = RunDir(run).config()
+    return make_steps(cfg, make_mesh(cfg))
+
+
+@pytest.fixture
+def run(uninterrupted: Callable[[int], Path], tmp_path: Path) -> Path:
+    """A finished run of this test's own."""
+    shutil.copytree(uninterrupted(1), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_each_flipped_bit_of_an_array_file_is_refused_by_leaf(run: Path) -> None:
+    functions, rng = functions_of(run), random.Random(0)
+    state = run / "checkpoints/40/state"
+    files = sorted(p for p in state.rglob("*") if p.is_file() and p.parent.name == "d")
+    with opened(run) as checkpoints:
+        saved = bits_of(checkpoints.restore(40, functions))
+    told: list[str] = []
+    for _ in range(40):
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        flipped, bit = bytearray(whole), rng.randrange(8 * len(whole))
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with opened(run) as checkpoints:
+            try:
+                assert bits_of(checkpoints.restore(40, functions)) == saved
+            except DamagedCheckpointError as e:
+                told.append(str(e))
+        file.write_bytes(whole)
+    assert len(told) >= 38  # a file has a few bits that no decoder looks at
+    assert all("leaf " in text and "--from 35" in text for text in told)
+
+
+def bits_of(state: TrainState) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+def test_the_command_that_an_error_names_goes_on(workplace: Workplace, run: Path) -> None:
+    file = max((run / "checkpoints/40/state").rglob("d/*"), key=lambda p: p.stat().st_size)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    shutil.move(run, workplace.path / "flipped")
+
+    def again(*more: str) -> subprocess.CompletedProcess[str]:
+        words = ["train", "--run", str(workplace.path / "flipped"), "--steps", "42", *more]
+        return subprocess.run(
+            [sys.executable, "-m", "harness", *words],
+            env=workplace.environment(),
+            capture_output=True,
+            text=True,
+        )
+
+    refused = again()
+    assert refused.returncode == 2
+    assert "leaf " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "--from 35" in refused.stderr
+    assert again("--from", "35").returncode == 0
+    lines = {entry.step: entry for entry in read(workplace.path / "flipped/ledger.jsonl")}
+    assert sorted(lines) == list(range(42))
+    assert (workplace.path / "flipped/checkpoints/set-aside-40").is_dir()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint32"])
+def test_digests_see_every_bit_and_no_mesh(dtype: str) -> None:
+    leaf = jnp.asarray(np.arange(24).reshape(4, 6) % 2, dtype)
+    mesh = jax.make_mesh((1,), ("x",))
+    spread = jax.device_put(leaf, jax.NamedSharding(mesh, jax.P("x")))
+    one, other = leaf_digests({"a": leaf}), jax.jit(leaf_digests)({"a": spread})
+    assert np.array_equal(one, other)
+    raw = np.array(leaf)
+    for place in range(24):
+        flipped = raw.copy().reshape(-1)
+        flipped[place] = not flipped[place] if dtype == "bool" else flipped[place] + 1
+        now = leaf_digests({"a": jnp.asarray(flipped.reshape(4, 6))})
+        assert differing_leaves({"a": one[0].tolist()}, ["a"], now) == ["a"]
+
+
+def test_names_fit_digests() -> None:
+    state = {"b": jnp.ones(2), "a": [jnp.zeros(1), jnp.ones(())]}
+    assert len(leaf_names(state)) == len(leaf_digests(state)) == 3
+
+
+def test_a_lost_config_is_told_and_written_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((run / "config.json").read_text())
+    (run / "config.json").unlink()
+    assert main(["train", "--run", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert "config.json is gone" in told
+    assert "damaged" not in told
+    assert not (run / "config.json").exists()
+    assert main(["settings", "--run", str(run)]) == 0
+    assert json.loads((run / "config.json").read_text()) == whole
+
+
+def test_an_empty_checkpoint_folder_is_passed_over(run: Path) -> None:
+    (run / "checkpoints/99").mkdir()
+    with opened(run) as checkpoints:
+        assert checkpoints.steps[-1] == 40
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"learning_rate": float("nan")},
+        {"learning_rate": -5.0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
+        {"clip": 0.0},
+        {"clip": float("nan")},
+        {"weight_decay": -1.0},
+        {"on_nonfinite": "shrug"},
+    ],
+)
+def test_settings_without_sense_are_refused_by_name(given: dict[str, float | str]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        Config(**given)  # pyright: ignore[reportArgumentType]
+
+
+def _tiny(tmp_path: Path, data: Path, *more: str) -> tuple[RunDir, Config]:
+    from harness.config import parse
+
+    run = RunDir(tmp_path / "run")
+    return run, run.config(parse([*TINY, f"data={data}", *more]))
+
+
+def _poisoned(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    # the loss of one step is NaN, as a bad kernel or record would make it
+    made = make_steps
+
+    def poisoned(cfg: Config, mesh: jax.sharding.Mesh) -> StepFunctions:
+        from harness import step
+
+        def loss(logits: jax.Array, batch: step.Batch) -> tuple[jax.Array, jax.Array]:
+            total, n = honest(logits, batch)
+            return jnp.where(batch["tokens"][0, 0] == marked, jnp.nan, total), n
+
+        honest = step.next_token_loss
+        monkeypatch.setattr(step, "next_token_loss", loss)
+        return made(cfg, mesh)
+
+    marked = at
+    monkeypatch.setattr("harness.assembly.make_steps", poisoned)
+
+
+@pytest.fixture
+def first_token(workplace: Workplace, uninterrupted: Callable[[int], Path]) -> Callable[[int], int]:
+    """The first token of a step's batch, which few steps share."""
+    from harness.data import prepare, training_data
+
+    uninterrupted(1)
+    cfg = RunDir(workplace.path / "whole-1").config()
+    data = training_data(prepare(workplace.path / "data", Screen()), cfg)
+    with Loader(data, cfg.batch_size) as loader:
+        tokens = [int(loader[k]["tokens"][0, 0]) for k in range(20)]
+    return tokens.__getitem__
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    workplace: Workplace,
+    first_token: Callable[[int], int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    token = first_token(7)
+    at = next(k for k in range(20) if first_token(k) == token)
+    _poisoned(monkeypatch, token)
+    run, cfg = _tiny(tmp_path, workplace.path / "data")
+    with pytest.raises(NotFiniteError, match=f"step {at}: loss is nan"):
+        train(run, cfg, until=20, screen=Screen())
+    lines = read(run.ledger)
+    assert at <= lines[-1].step <= at + 2
+    assert lines[at].loss is None
+    assert "NaN" not in run.ledger.read_text()
+    with opened(run.path) as checkpoints:
+        assert checkpoints.steps[-1] <= at
+
+
+def test_steps_that_are_not_finite_are_skipped(
+    workplace: Workplace,
+    first_token: Callable[[int], int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    _poisoned(monkeypatch, first_token(7))
+    run, cfg = _tiny(tmp_path, workplace.path / "data", "on_nonfinite=skip", "steps=12")
+    train(run, cfg, until=12, screen=Screen())
+    lines = read(run.ledger)
+    assert [entry.step for entry in lines] == list(range(12))
+    assert any(entry.loss is None for entry in lines)
+    assert lines[-1].loss is not None or first_token(11) == first_token(7)
+
+
+def test_what_cannot_be_a_run_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no run")
+    assert main(["train", "--run", str(file)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--run", "gs://bucket/run"])
+    assert ended.value.code == 2
+    assert "local directory" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "checkpoints")
+
+    monkeypatch.setattr("harness.train._save", full)
+    assert main(["train", "--run", str(run), "--steps", "42"]) == 2
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert "Traceback" not in told
+
+
+def test_a_checkpoint_of_other_data_is_no_damage(run: Path) -> None:
+    from pipeline.errors import MismatchError
+
+    with (
+        opened(run) as checkpoints,
+        Loader(Dataset({"x": np.arange(64)}), 8) as loader,
+        pytest.raises(MismatchError),
+    ):
+        checkpoints.restore(40, functions_of(run), loader)

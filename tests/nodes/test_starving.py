@@ -1,0 +1,77 @@
+"""Streamed data that gives no rows: the error says which lane, why, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline import Dataset, Loader, mix
+from pipeline.errors import StreamEndError
+
+
+def _fails(x: int) -> int:
+    raise ValueError(f"bad record {x}")
+
+
+def _hundreds(x: int) -> bool:
+    return x // 100 == 3
+
+
+@pytest.mark.parametrize(
+    ("ds", "says", "not_said"),
+    [
+        (
+            Dataset(range(1000)).filter(_hundreds).lanes(8).repeat(),
+            r"lane 0 of 8 .*rows 0\.\.61, 500\.\.561\).*not shuffled.*shuffle\(\) before filter",
+            "everything|more lanes than rows",
+        ),
+        (
+            Dataset(range(1000)).shuffle().filter(lambda x: x > 5000).lanes(8).repeat(),
+            "keeps too few rows for 8 lanes",
+            "not shuffled",
+        ),
+        (Dataset(range(9)).filter(lambda x: x > 9).repeat(), "drop all of them", "lanes"),
+        (
+            Dataset(range(3)).filter(lambda x: True).lanes(8).repeat(),
+            "there are 8 lanes and 3 rows",
+            "shuffle",
+        ),
+        (
+            mix({"a": Dataset(range(1000)).filter(_hundreds).repeat()}, {"a": 1}).lanes(8),
+            r"lane 0 of 8 .*shuffle\(\) before",
+            "everything",
+        ),
+    ],
+)
+def test_a_lane_without_rows_says_why(ds: Dataset, says: str, not_said: str) -> None:
+    with pytest.raises(StreamEndError, match=says) as error:
+        next(Loader(ds, 8))
+    assert not any(words in str(error.value).partition(":")[2] for words in not_said.split("|"))
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "stages",
+    [
+        lambda ds: ds.map(_fails).filter(lambda x: True),
+        lambda ds: ds.filter(_fails),
+        lambda ds: ds.flat_map(_fails),
+    ],
+)
+def test_records_that_all_fail_name_their_error(stages: Any, workers: int, repeat: bool) -> None:
+    ds = stages(Dataset(range(10))).on_error("skip")
+    with (
+        Loader(ds.repeat() if repeat else ds, 4, workers=workers) as loader,
+        pytest.raises(StreamEndError, match="all of them do: ValueError: bad record") as error,
+    ):
+        next(loader)
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_a_pass_that_a_filter_leaves_empty_has_no_batches() -> None:
+    def dropped(x: int) -> bool:
+        return _fails(x) > 0 if x == 3 else False
+
+    assert list(Loader(Dataset(range(10)).filter(dropped).on_error("skip"), 4)) == []

@@ -1,0 +1,85 @@
+"""What people give to Dataset, and what is made of it or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import Dataset, Loader
+from pipeline.errors import ChainError, PipelineError, SourceError
+from tests.sources.test_array_record import write
+
+
+class Made:
+    """A source of any length that returns anything."""
+
+    def __init__(self, length, answer=None):
+        self.length, self.answer = length, answer
+
+    def __len__(self):
+        return self.length
+
+    def read(self, indices):
+        return self.answer
+
+
+@pytest.mark.parametrize("length", [2**63, -1, 1.5, 2**62, 2**48 + 1, None, "4"])
+def test_lengths_that_are_none(length):
+    with pytest.raises(SourceError, match=r"cannot be used: .*from 0 to 2\*\*48"):
+        Dataset(Made(length))
+
+
+def test_sequences_too_long_for_order_arithmetic():
+    with pytest.raises(SourceError, match="the length of range cannot be used"):
+        Dataset(range(2**62))
+    assert len(Dataset(range(2**48))) == 2**48
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 5, "abcd", b"abcd", {"x": [1], "y": 1, "z": 2, "w": 3}, iter(range(4))],
+)
+def test_answers_that_are_no_records(answer):
+    with pytest.raises(SourceError, match=r"Made\.read gave an? \w+ for 4 indices.*list of"):
+        next(Loader(Dataset(Made(4, answer)), 4))
+
+
+def test_a_list_of_paths_opens_files(tmp_path):
+    for name, values in (("a.parquet", [1, 2]), ("B.PARQUET", [3])):
+        pq.write_table(pa.table({"x": values}), tmp_path / name)
+    paths = [str(tmp_path / name) for name in ("a.parquet", "B.PARQUET")]
+    assert [int(row["x"]) for row in Dataset(paths)] == [1, 2, 3]
+    assert [int(row["x"]) for row in Dataset(tuple(paths[::-1]))] == [3, 1, 2]
+    write(tmp_path / "a.array_record", [b"a"])
+    with pytest.raises(SourceError, match="files of several formats"):
+        Dataset([*paths, str(tmp_path / "a.array_record")])
+    with pytest.raises(SourceError, match=r"missing\.tar does not exist"):
+        Dataset([str(tmp_path / "missing.tar")])
+
+
+def test_other_lists_of_strings_are_records(tmp_path):
+    (tmp_path / "a.txt").write_text("line")
+    for names in (["a.parquet", "b"], [str(tmp_path / "a.txt")], ["a.parquet", 1], [], ["a.npy"]):
+        assert list(Dataset(names)) == names
+
+
+def test_a_dataset_is_no_source():
+    with pytest.raises(ChainError, match="this is a Dataset already: chain on it"):
+        Dataset(Dataset(range(3)).shuffle())
+
+
+MASKED = np.ma.masked_equal([[1, 0], [2, 3]], 0)
+
+
+@pytest.mark.parametrize("data", [MASKED, {"x": MASKED}, (MASKED, MASKED), {"a": {"b": MASKED}}])
+def test_masked_columns_are_refused(data):
+    with pytest.raises(ChainError, match=r"lose its mask.*x\.filled\(0\)"):
+        Dataset(data)
+
+
+@pytest.mark.parametrize("data", [[MASKED], [{"x": MASKED}], [(1, [MASKED])]])
+def test_masked_records_are_refused(data):
+    with pytest.raises(PipelineError, match="lose its mask"):
+        next(Loader(Dataset(data), 1))
