@@ -129,16 +129,25 @@ class Loader:
 
     # ---- one thread at a time
 
-    def _enter(self) -> int:
+    def _take_turn(self, me: int) -> None:
         # threads take turns; a turn is taken and given back by one assignment, and between it and
         # the test before it comes no other thread and no interrupt, as would with a lock
-        if self._process != os.getpid():
-            self._fork()
-        me = get_ident()
         while self._owner and self._owner != me:
             time.sleep(0.0005)
-        before, self._owner = self._owner, me
-        return before
+        self._owner = me
+
+    def _ask(self, question: Callable[[Run], Any]) -> Any:
+        # an answer from the batches of now, while no other thread changes them
+        me = get_ident()
+        if self._process != os.getpid():
+            self._fork()
+        outer = self._owner == me
+        try:
+            self._take_turn(me)
+            return question(self._running())
+        finally:
+            if not outer and self._owner == me:
+                self._owner = 0
 
     def _fork(self) -> None:
         # the parent's workers, and a thread of its that held a turn, are not in this process
@@ -166,7 +175,7 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         epoch = self.epoch
         while self.epoch == epoch:
-            if self._left_skipped_pass():
+            if self._ask(self._left_skipped_pass):
                 return
             try:
                 batch = self._hand_out(across=False)
@@ -187,8 +196,12 @@ class Loader:
         return self._hand_out(across=True)
 
     def _hand_out(self, *, across: bool) -> Any:
-        asked, before = time.perf_counter(), self._enter()
+        asked, me = time.perf_counter(), get_ident()
+        if self._process != os.getpid():
+            self._fork()
+        outer = self._owner == me
         try:
+            self._take_turn(me)
             run = self._running()
             if self._checked != run.position.cursor.epoch:
                 self._neighbours.check()
@@ -209,19 +222,15 @@ class Loader:
             del run.ready[0]
             return batch
         finally:
-            self._owner = before
+            if not outer and self._owner == me:
+                self._owner = 0
 
-    def _left_skipped_pass(self) -> bool:
-        before = self._enter()
-        try:
-            run = self._running()
-            if not run.at_skipped_pass():
-                return False
-            run.next_pass()
-            self._position = run.position
-            return True
-        finally:
-            self._owner = before
+    def _left_skipped_pass(self, run: Run) -> bool:
+        if not run.at_skipped_pass():
+            return False
+        run.next_pass()
+        self._position = run.position
+        return True
 
     def _make(self, stream: Stream, cursor: Cursor) -> Made | None:
         before = METER.into(self._account.late)
@@ -462,19 +471,11 @@ class Loader:
 
         return self._ask(found)
 
-    def _ask(self, question: Callable[[Run], Any]) -> Any:
-        before = self._enter()
-        try:
-            return question(self._running())
-        finally:
-            self._owner = before
-
     def _move(self, moved: Callable[[Run], Position]) -> None:
-        before = self._enter()
-        try:
-            self._position = moved(self._running())
-        finally:
-            self._owner = before
+        def move(run: Run) -> None:
+            self._position = moved(run)
+
+        self._ask(move)
 
     # ---- state
 
@@ -483,14 +484,13 @@ class Loader:
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
-        before = self._enter()
-        try:
+
+        def saved(run: Run) -> Saved:
             known = tuple(self._frontiers(self._settled()).items())
-            saved = Saved(self._position, self._rule, known)
-        finally:
-            self._owner = before
+            return Saved(self._position, self._rule, known)
+
         full = getattr(self._feed, "whole_states", False)
-        state = encode(saved, self._dataset.fingerprint(), full=full)
+        state = encode(self._ask(saved), self._dataset.fingerprint(), full=full)
         if self._feed is not None and self._dataset.counted:
             # processes with the same rows have the same lanes
             return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
@@ -509,12 +509,12 @@ class Loader:
         """
         saved = decode(state)
         check_dataset(state, self._dataset.fingerprint(), allow)
-        before = self._enter()
-        try:
-            position = self._run.stream.restored(saved)
-            self._position, self._last = position, None
-        finally:
-            self._owner = before
+
+        def restored(run: Run) -> Position:
+            position, self._last = run.stream.restored(saved), None
+            return position
+
+        self._move(restored)
 
     get_state = state_dict
     set_state = load_state_dict

@@ -124,10 +124,21 @@ class Neighbours:
                     f"would train on the same rows. Use feed={_FEEDS[library]}, or host=, hosts=."
                 )
             if running > 1:
+                self._warn_of_local_sharding(running)
                 return
         if warn and not self._warned:
             self._warned = True
             _warn_of_launcher()
+
+    def _warn_of_local_sharding(self, running: int) -> None:
+        local = getattr(getattr(self._feed, "sharding", None), "is_fully_addressable", False)
+        if local and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{running} jax processes are running, but the sharding of this JaxFeed has only "
+                "devices of this one: each gets the same rows. Shard over jax.devices().",
+                stacklevel=5,
+            )
 
 
 def _jax_processes() -> int:

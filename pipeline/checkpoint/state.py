@@ -66,7 +66,7 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, full: bool = False) -> d
     if saved.frontiers:
         state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
     if c.lanes:
-        state["lanes"] = [[lane, thaw(place)] for lane, place in c.lanes]
+        state["lanes"] = [[lane, thaw(place, lists=full)] for lane, place in c.lanes]
         state["taken"] = c.taken
     if c.lanes or full:
         state["rule"] = _plain_rule(saved.rule)
@@ -213,7 +213,8 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any("lanes" in s for s in states):
         lanes = [_lane(lane) for s in states for lane in s.get("lanes", ())]
         _check_lanes([lane for lane, _ in lanes], merged["dataset"])
-        merged["lanes"] = [[lane, thaw(place)] for lane, place in sorted(lanes)]
+        full = merged["version"] == FULL
+        merged["lanes"] = [[lane, thaw(place, lists=full)] for lane, place in sorted(lanes)]
     return merged
 
 
@@ -258,21 +259,24 @@ def freeze(place: Any) -> Any:
     Raises:
         ValueError: it is none.
 
-    >>> freeze([3, {"en": [0, 1]}])
-    (3, (('en', (0, 1)),))
+    >>> freeze([3, {"en": [0, 1]}]) == freeze([3, ["parts", ["en", [0, 1]]]])
+    True
     """
     if isinstance(place, Mapping):
         return Parts(sorted((str(name), freeze(at)) for name, at in place.items()))
     if isinstance(place, list | tuple):
+        if place and isinstance(place[0], str):
+            return freeze(dict(place[1:]))
         return tuple(map(freeze, place))
     return _whole(place)
 
 
-def thaw(place: Any) -> Any:
-    """A place as plain JSON-able data."""
+def thaw(place: Any, *, lists: bool = False) -> Any:
+    """A place as plain JSON-able data; only in lists, where mappings in lists are taken apart."""
     if isinstance(place, Parts):
-        return {name: thaw(at) for name, at in place}
-    return [thaw(at) for at in place] if isinstance(place, tuple) else place
+        found = [[name, thaw(at, lists=lists)] for name, at in place]
+        return ["parts", *found] if lists else dict(found)
+    return [thaw(at, lists=lists) for at in place] if isinstance(place, tuple) else place
 
 
 def _copy(state: Any) -> Any:

@@ -36,6 +36,8 @@ class JaxFeed:
     True
     """
 
+    library = "jax"  # whose processes it splits batches over
+
     def __init__(self, sharding: Any, prefetch: int = 2) -> None:
         try:
             import jax

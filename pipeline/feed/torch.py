@@ -42,6 +42,7 @@ class TorchFeed:
     {'x': tensor([0., 1.]), 's': ['a', 'b']}
     """
 
+    library = "torch"  # whose processes it splits batches over
     # checkpointers of torch restore only fields that a fresh loader's state has: give it all
     whole_states = True
 
@@ -59,10 +60,7 @@ class TorchFeed:
             raise need("torch", "torch") from e
         if prefetch < 0:
             raise FeedError(f"prefetch={prefetch}: give 0 or more")
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as e:
-            raise FeedError(f"{device=}: {e}") from e
+        self.device = _device(torch, device)
         self.prefetch, self._torch, self._mesh = prefetch, torch, mesh
         self._dims = _mesh_dims(mesh, dims)
         self._made: tuple[int, int] | None = None
@@ -216,6 +214,20 @@ _REMEDY = {
     "U": "Give strings as a list or an object array.",
     "V": "Give each of its fields as an array of its own in a .map.",
 }
+
+
+def _device(torch: Any, device: Any) -> Any:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise FeedError(f"{device=}: {e}") from e
+    if found.type == "cuda":
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not here or (found.index or 0) >= here:
+            raise FeedError(
+                f"{device=}: torch sees {here or 'no'} GPUs here. TorchFeed() gives CPU tensors."
+            )
+    return found
 
 
 def _plain(a: NDArray[Any]) -> NDArray[Any]:

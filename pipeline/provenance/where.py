@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.block import Origin, Segments
+from pipeline.errors import PositionError
 from pipeline.types import Component
 
 
@@ -56,9 +58,27 @@ class Provenance(Sequence[RowOrigin]):
     @overload
     def __getitem__(self, i: int) -> RowOrigin: ...
     @overload
-    def __getitem__(self, i: slice) -> tuple[RowOrigin, ...]: ...
-    def __getitem__(self, i: int | slice) -> RowOrigin | tuple[RowOrigin, ...]:
-        return self._rows[i]
+    def __getitem__(self, i: slice | Sequence[int] | NDArray[Any]) -> tuple[RowOrigin, ...]: ...
+    def __getitem__(
+        self, i: int | slice | Sequence[int] | NDArray[Any]
+    ) -> RowOrigin | tuple[RowOrigin, ...]:
+        """A row by its number, or several by a slice, an array of numbers or a mask.
+
+        >>> from pipeline import Dataset, Loader
+        >>> loss = np.array([0.1, 9.0, 0.2, 7.0])
+        >>> [row.record for row in Loader(Dataset(range(8)), 4).where(1)[loss > 5]]
+        [5, 7]
+        """
+        if isinstance(i, slice):
+            return self._rows[i]
+        which = np.asarray(i)
+        which = which if which.size else which.astype(np.int64)
+        if which.ndim == 0 and which.dtype.kind in "iu":
+            return self._rows[int(which)]
+        try:
+            return tuple(self._rows[k] for k in np.arange(len(self))[which].ravel().tolist())
+        except IndexError as e:
+            raise PositionError(f"rows of a batch of {len(self)}: {e}") from e
 
     def __iter__(self) -> Iterator[RowOrigin]:
         return iter(self._rows)

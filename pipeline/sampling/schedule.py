@@ -140,9 +140,8 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
     for name, weight, share in zip(names, given, shares, strict=True):
         if weight and not share:
             raise ChainError(
-                f"mix: weight {weight * scale:g} of {name!r} is {weight / total:.2g} of the total "
-                f"{total * scale:g}: less than half a row in {ROUND}. Give it "
-                f"{total / ROUND * scale:.2g} or more, "
+                f"mix: weight {weight:g} of {name!r} is {weight / total:.2g} of the total "
+                f"{total:g}: less than half a row in {ROUND}. Give it {total / ROUND:.2g} or more, "
                 "or 0."
             )
     return tuple(shares)

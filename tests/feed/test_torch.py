@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, TorchFeed
+from pipeline import Dataset, Loader, TorchFeed, mix
 from pipeline.debug.digest import digest
 from pipeline.errors import BatchError, FeedError, MissingExtraError, StateError
 
@@ -167,6 +167,21 @@ def test_torch_checkpoints_keep_skips(counted: bool, tmp_path: Path) -> None:
     assert restored.state_dict() == loader.state_dict()
     for _ in range(5):
         assert restored.step == loader.step
+        assert next(restored)["x"].tolist() == next(loader)["x"].tolist()
+
+
+def test_torch_checkpoints_keep_places_in_mixes(tmp_path: Path) -> None:
+    parts = {
+        "a": Dataset({"x": np.arange(100)}).shuffle().filter(lambda row: bool(row["x"] % 3)),
+        "b": Dataset({"x": np.arange(1000, 1100)}),
+    }
+    ds = mix(parts, {"a": 1, "b": 1}, "never")
+    loader, restored = (Loader(ds, 4, feed=TorchFeed()) for _ in range(2))
+    _ = [next(loader) for _ in range(7)]
+    loader.skip(range(9, 11), records=("a", 3))
+    checkpoint(loader, restored, tmp_path)
+    assert restored.state_dict() == loader.state_dict()
+    for _ in range(5):
         assert next(restored)["x"].tolist() == next(loader)["x"].tolist()
 
 
