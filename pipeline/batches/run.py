@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.batches.skipping import Skipping
@@ -90,7 +89,7 @@ class Run:
             self._go(stream.jump(following, following.step))
 
     def _go(self, cursor: Cursor) -> None:
-        self.position = replace(self.position, cursor=cursor)
+        self.position = self.position.at(cursor)
 
     def _fill(self, want: int) -> None:
         # batches ahead, within the pass; an error among them waits until its batch is asked for
@@ -108,7 +107,7 @@ class Run:
                 raise
             if made is None:
                 return
-            self.ready.append((made, replace(self.position, cursor=made.after)))
+            self.ready.append((made, self.position.at(made.after)))
         # workers go on while the loop uses this batch; not into a pass that may never be asked for
         cursor = self._settled(self.ready[-1][1].cursor)
         if cursor.epoch == self.position.cursor.epoch:

@@ -50,6 +50,10 @@ class Position:
     skips: tuple[Skip, ...] = ()
     exclusions: tuple[Exclusion, ...] = field(default=())
 
+    def at(self, cursor: Cursor) -> Position:
+        """The position with another cursor."""
+        return Position(cursor, self.anchor, self.skips, self.exclusions)
+
     def skipping(self, steps: Ranges, rule: Rule) -> Position:
         """The position with more steps skipped, counted by a rule from its anchor on."""
         if not steps:

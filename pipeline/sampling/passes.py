@@ -85,7 +85,7 @@ class Passes:
         rows = cursor.rows + count if bare else self.cuts.after(cursor.rows, count)
         if self.n != ENDLESS:
             rows = min(rows, self._end(cursor))
-        return replace(cursor, rows=rows, step=cursor.step + ahead, batch=cursor.batch + ahead)
+        return Cursor(rows, cursor.step + ahead, cursor.epoch, cursor.batch + ahead)
 
     def turn(self, cursor: Cursor) -> Cursor:
         """The start of the next pass, which begins with the cursor's step."""
@@ -181,9 +181,8 @@ class SizedPasses:
         left, after = passes.left(cursor), passes.within(cursor, 1)
         if left is not None and left <= 1:
             return passes.turn(after)
-        following = self._at(after.step)
-        if following is not passes and following.left(after) == 0:
-            return following.turn(after)
+        if len(self.parts) > 1 and (following := self._at(after.step)) is not passes:
+            return following.turn(after) if following.left(after) == 0 else after
         return after
 
     def turn(self, cursor: Cursor) -> Cursor:
@@ -238,6 +237,8 @@ class SizedPasses:
         return cursor
 
     def _at(self, step: int) -> Passes:
+        if len(self.parts) == 1:
+            return self.parts[0][1]
         return next(passes for since, passes in reversed(self.parts) if since <= step)
 
     def _from(self, step: int) -> list[tuple[Passes, int | None]]:
