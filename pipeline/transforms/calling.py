@@ -51,15 +51,20 @@ def each(f: Callable[..., Any], block: Block, site: Site, *columns: Iterable[Any
         # one call of f a row and no other: `extend` drops StopIteration, so lengths are compared
         results.extend(map(f, *columns, rows))
         if len(results) < len(rows):
-            raise RuntimeError(
-                f"{site.stage} raised StopIteration, which would end the loop that called it. "
-                "Give next() a default, or raise another error."
-            )
+            raise stopped(site)
     except BaseException as error:
         site.annotate(error, block.origin, len(results))
         say_exit(error)
         raise
     return results
+
+
+def stopped(site: Site) -> RuntimeError:
+    """The error for a function that raised StopIteration."""
+    return RuntimeError(
+        f"{site.stage} raised StopIteration, which would end the loop that called it. Give next() "
+        "a default, or raise another error."
+    )
 
 
 def say_exit(error: BaseException) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.block import Block, Columns
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import each, guarded, made_by, say_exit
+from pipeline.transforms.calling import each, guarded, made_by, say_exit, stopped
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -48,9 +48,7 @@ class Map(FunctionTransform):
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
         try:
-            made = _as_columns(self.f(guarded(stacked)), None if _some(stacked) else len(block))
-            # guarded again: f may return arrays of its own, which no batch may write into
-            result = made.each(guarded)
+            result = self._called(stacked, len(block), site)
         except BaseException as error:
             last = len(block) - 1
             span = " to ".join(site.describe(block.origin, i) for i in sorted({0, last}))
@@ -63,6 +61,14 @@ class Map(FunctionTransform):
                 "batched map returns a row for each; filter and flat_map change their number."
             )
         return result
+
+    def _called(self, stacked: Any, n: int, site: Site) -> Columns:
+        try:
+            made = _as_columns(self.f(guarded(stacked)), None if _some(stacked) else n)
+        except StopIteration as error:
+            raise stopped(site) from error
+        # guarded again: f may return arrays of its own, which no batch may write into
+        return made.each(guarded)
 
     def options(self) -> tuple[Name, ...]:
         return (int(self.batched),)
