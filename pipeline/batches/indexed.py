@@ -125,14 +125,13 @@ class IndexedStream:
         count = sum(stop - start for start, stop in spans)
         if not count or (self._drop and count < self._passes.size(cursor.step)):
             return None
-        rows, total, mine = self._mine(cursor)
+        rows, total, mine = self._mine(cursor, spans)
         block = self._checked(rows, self._ready(cursor, rows), cursor.step)
         after = self._passes.after(cursor)
         return Take(block, np.arange(len(rows)), mine, total, after, self._executor.fresh)
 
-    def _mine(self, cursor: Cursor) -> tuple[Int64s, int, Int64s]:
+    def _mine(self, cursor: Cursor, spans: list[tuple[int, int]]) -> tuple[Int64s, int, Int64s]:
         # this process's stream rows, how many rows the batch has, and which of these are its own
-        spans = self._passes.spans(cursor)
         count = sum(stop - start for start, stop in spans)
         total = self._passes.size(cursor.step) if self._pad else count
         mine = np.arange(total) if self._sole else self._share.rows(total)
@@ -184,7 +183,7 @@ class IndexedStream:
         found: dict[Cursor, Int64s] = {}
         most, tail = 1, self._tail
         while tail.epoch == epoch and len(found) < most and self._passes.left(tail) != 0:
-            rows, _, _ = self._mine(tail)
+            rows, _, _ = self._mine(tail, self._passes.spans(tail))
             most = min(GROUP, self._executor.group(len(rows)))
             found[tail] = rows
             tail = settle(self._passes.after(tail))
@@ -206,7 +205,7 @@ class IndexedStream:
     # ---- provenance
 
     def origin(self, cursor: Cursor) -> Origin:
-        rows, _, _ = self._mine(cursor)
+        rows, _, _ = self._mine(cursor, self._passes.spans(cursor))
         if self._part.skips:  # only reading tells which rows stand in for others
             return self._checked(rows, self._read(rows), cursor.step).origin
         return self._part.origin(At.of_rows(rows, max(1, self._part.length)))

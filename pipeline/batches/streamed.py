@@ -37,6 +37,7 @@ class LaneStream:
     def __init__(self, part: Part, executor: Executor, share: Share, rule: Rule) -> None:
         self._part, self._executor, self.rule = part, executor, rule
         self._sizes, self._remainder, self._steps = rule
+        self._size = self._sizes[0][1] if len(self._sizes) == 1 else None
         self._rows = {size: share.rows(size) for _, size in self._sizes}
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == part.lanes
@@ -205,7 +206,7 @@ class LaneStream:
     # ---- batches
 
     def take(self, cursor: Cursor) -> Take | None:
-        batch = size_at(self._sizes, cursor.step)
+        batch = self._batch(cursor.step)
         each, first = batch // self._part.lanes, self._first(cursor)
         spans = [(first, first + each)]
         if self._cuts:
@@ -242,6 +243,10 @@ class LaneStream:
         total = batch if pad or not self.alone else got
         return Take(block, places, rows, total, after, kept=True)
 
+    def _batch(self, step: int) -> int:
+        # rows of the global batch at a step
+        return self._size or size_at(self._sizes, step)
+
     def _first(self, cursor: Cursor) -> int:
         # rows that each lane is past: of the pass, or of all where a pass never ends
         return cursor.rows // self._part.lanes if self._reader.endless else cursor.taken
@@ -270,7 +275,7 @@ class LaneStream:
 
     def _enough(self, counts: list[int], cursor: Cursor) -> bool:
         # whether the rows that each lane gave are a batch
-        batch, got = size_at(self._sizes, cursor.step), sum(counts)
+        batch, got = self._batch(cursor.step), sum(counts)
         each = batch // self._part.lanes
         if got == each * len(self.lanes):
             return True
@@ -303,8 +308,8 @@ class LaneStream:
             # every host must come to the same answer, so each counts all lanes
             every = range(self._part.lanes)
             return all(cuts.outside(first, self._count(x, cursor.epoch)) <= 0 for x in every)
-        each = size_at(self._sizes, cursor.step) // self._part.lanes
-        want = cuts.after(first, each if self._remainder == "drop" else 1) - first
+        want = self._batch(cursor.step) // self._part.lanes if self._remainder == "drop" else 1
+        want = want if cuts is NO_CUTS else cuts.after(first, want) - first
         reader = self._remaining(cursor.step)
         left = [reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))

@@ -14,8 +14,8 @@ from pipeline.nodes.now import lane_blocks
 from pipeline.nodes.packed import Packed
 from pipeline.nodes.part import Part
 from pipeline.nodes.passes import PassRows
-from pipeline.nodes.reader import Pending, Reader
 from pipeline.nodes.scope import Path
+from pipeline.nodes.streamed import Pending, Reader
 from pipeline.nodes.zipped import Zipped
 
 __all__ = [

@@ -10,13 +10,12 @@ import numpy as np
 
 from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
-from pipeline.nodes.failing import applied, good_rows, in_order
+from pipeline.nodes.faults import applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
 from pipeline.nodes.node import Frontiers, Over, numbered
 from pipeline.nodes.ordered import Ordered
-from pipeline.nodes.reader import Ask, Pending, PieceReader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Scope, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.lanes import Cut
 from pipeline.sampling.repeat import Repeat

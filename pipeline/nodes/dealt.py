@@ -15,12 +15,11 @@ import numpy as np
 
 from pipeline.block import Block, Int64s
 from pipeline.errors import ChainError, StreamEndError
-from pipeline.nodes.failing import applied
+from pipeline.nodes.faults import applied
 from pipeline.nodes.mixed import SCHEDULE, Mixture
 from pipeline.nodes.node import Frontiers, numbered, written
-from pipeline.nodes.reader import Ask, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Reader, Spot, Streamed, check_numbers
 from pipeline.nodes.units import Units
 from pipeline.sampling.cursor import Lane, Parts, Place
 from pipeline.sampling.repeat import Repeat

@@ -12,14 +12,12 @@ import numpy as np
 from pipeline.block import Block, Int64s, Origin
 from pipeline.errors import ScanError
 from pipeline.nodes.blocks import Blocks
-from pipeline.nodes.failing import BadRows, Epoch, good_rows, in_order
-from pipeline.nodes.faults import Skips
+from pipeline.nodes.faults import BadRows, Epoch, Skips, good_rows, in_order
 from pipeline.nodes.mapped import Mapped
 from pipeline.nodes.node import Frontiers, Node, Span
 from pipeline.nodes.ordered import Ordered
-from pipeline.nodes.reader import Ask, Reader
 from pipeline.nodes.scope import Path, Scope, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Reader, Streamed
 from pipeline.sampling.cursor import Lane
 from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat

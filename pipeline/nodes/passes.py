@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.nodes.reader import Reader
+from pipeline.nodes.streamed import Reader
 from pipeline.sampling.cursor import Place
 
 CHUNK = 256  # rows that are read at a time

@@ -10,11 +10,10 @@ from typing import Protocol, cast
 from pipeline.block import Block
 from pipeline.errors import StreamEndError
 from pipeline.nodes.blocks import Blocks, rows_at_once
-from pipeline.nodes.failing import applied
+from pipeline.nodes.faults import applied
 from pipeline.nodes.node import Frontiers, Over, numbered
-from pipeline.nodes.reader import Ask, PieceReader, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, PieceReader, Reader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import Transform
