@@ -80,6 +80,19 @@ def test_a_batch_takes_a_short_way_through_the_house() -> None:
     assert len(packed) <= trace.MOST["filter + pack"], packed
 
 
+def test_a_batch_that_is_not_evaluated_ahead_takes_no_long_way_either() -> None:
+    indexed = trace.of_nexts(trace.indexed_map())[-1]
+    packed = trace.of_nexts(trace.filtered_and_packed())[-1]
+    assert len(indexed) <= trace.MOST_EVALUATING["indexed map"], indexed
+    assert len(packed) <= trace.MOST_EVALUATING["filter + pack"], packed
+
+
+def test_a_restore_takes_a_short_way_through_the_house() -> None:
+    for dataset in (trace.indexed_map(), trace.filtered_and_packed()):
+        found = trace.of_restoring(dataset)
+        assert len(found) <= trace.MOST["load_state_dict"], found
+
+
 # ---- how far a mix was drawn
 
 
