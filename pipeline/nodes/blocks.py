@@ -26,14 +26,8 @@ FAR = 256  # blocks of a lane that are asked for ahead at most
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks(Over, Streamed):
-    """Each block of positions beneath, through transforms that may change how many rows it has.
-
-    A block is a pure function of the dataset, its lane and its number.
-
-    Attributes:
-        transforms: none where a mix deals the rows of an indexed dataset.
-    """
+class Transforms(Over, Streamed):
+    """Transforms that see some rows at a time, and may change how many there are."""
 
     transforms: tuple[Transform, ...]
 
@@ -45,6 +39,28 @@ class Blocks(Over, Streamed):
         own = numbered(self.transforms, len(self.below.stages))
         return {**self.below.fingerprint(), **own}
 
+    def transformed(self, transform: Transform) -> Streamed:
+        return replace(self, transforms=(*self.transforms, transform))
+
+    @cached_property
+    def block(self) -> int:
+        """About how many rows the transforms see at once: what the one that wants most wants."""
+        return max((t.block for t in self.transforms), default=0) or BLOCK
+
+    def through(self, block: Block, scope: Scope) -> Block:
+        """What the transforms make of some rows."""
+        for i, transform in enumerate(self.transforms, len(self.below.stages)):
+            block = applied(transform, i, block, scope)
+        return block
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Transforms):
+    """Each block of positions beneath, through the transforms; none where a mix deals the rows.
+
+    A block is a pure function of the dataset, its lane and its number.
+    """
+
     @cached_property
     def counting(self) -> str:
         return f"{self.transforms[0].kind} '{self.transforms[0].name}'"
@@ -53,16 +69,8 @@ class Blocks(Over, Streamed):
     def counter(self) -> str:
         return self.transforms[0].kind if self.transforms else "mix"
 
-    def transformed(self, transform: Transform) -> Streamed:
-        return replace(self, transforms=(*self.transforms, transform))
-
     def repeated(self, repeat: Repeat) -> Streamed:
         return replace(self, below=Ordered(self.below, repeat))
-
-    @cached_property
-    def block(self) -> int:
-        """About how many rows the transforms see at once."""
-        return rows_at_once(self.transforms)
 
     def cut(self, lanes: int) -> Cut:
         """How what lies beneath is cut into blocks, and dealt to lanes."""
@@ -78,9 +86,7 @@ class Blocks(Over, Streamed):
             block = in_order(good) if good or bad else self.below.read(at, scope)
         else:
             block = self.below.read(at, scope)
-        for i, transform in enumerate(self.transforms, len(self.below.stages)):
-            block = applied(transform, i, block, scope)
-        return block
+        return self.through(block, scope)
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
         """The error that rows of a block are left out for, if all of them are (or the first 64)."""
@@ -117,11 +123,6 @@ class Blocks(Over, Streamed):
         cut = self.cut(lanes)
         stops = [cut.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
         return self.below.touched(ENDLESS if more else max(stops, default=0), head)
-
-
-def rows_at_once(transforms: Sequence[Transform]) -> int:
-    """How many rows the one that wants most of some transforms sees together."""
-    return max((t.block for t in transforms), default=0) or BLOCK
 
 
 class BlockReader(PieceReader):
