@@ -17,7 +17,7 @@ from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.without import Without
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import Saved
+from pipeline.checkpoint.state import SavedState
 from pipeline.errors import BatchError, LanesError, PositionError, StateError, StreamEndError
 from pipeline.nodes import FAR, Part, PassRows, Path, Pending, Reader
 from pipeline.provenance.exclusions import Exclusions
@@ -93,7 +93,7 @@ class LaneStream:
             lanes = tuple((lane, self._reader.turn(place, epoch)) for lane, place in lanes)
         return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
 
-    def restored(self, saved: Saved) -> Position:
+    def restored(self, saved: SavedState) -> Position:
         old, rule = saved.position, saved.rule
         position = replace(old, cursor=self._own(old.cursor))
         cursor, anchor = position.cursor, position.anchor

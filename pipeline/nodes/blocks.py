@@ -17,7 +17,7 @@ from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
-from pipeline.sampling.lanes import Cut
+from pipeline.sampling.lanes import BlockGrid
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import ENDLESS, At, Transform
 
@@ -72,9 +72,9 @@ class Blocks(Transforms):
     def repeated(self, repeat: Repeat) -> Streamed:
         return replace(self, below=Ordered(self.below, repeat))
 
-    def cut(self, lanes: int) -> Cut:
+    def grid(self, lanes: int) -> BlockGrid:
         """How what lies beneath is cut into blocks, and dealt to lanes."""
-        return Cut(self.length, self.period, self.block, lanes)
+        return BlockGrid(self.length, self.period, self.block, lanes)
 
     def rows(self, here: Here, lane: int, number: int) -> Block:
         """Block `number` of a lane, as its rows stand in the mixes above."""
@@ -110,7 +110,7 @@ class Blocks(Transforms):
         return relabelled(here.first, origin)
 
     def _at(self, lane: int, number: int, lanes: int) -> At:
-        rows = np.arange(*self.cut(lanes).bounds(lane, number))
+        rows = np.arange(*self.grid(lanes).bounds(lane, number))
         return At.of_rows(rows, max(1, self.length))
 
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
@@ -120,8 +120,8 @@ class Blocks(Transforms):
         return BlockReader(self, here, ask)
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
-        cut = self.cut(lanes)
-        stops = [cut.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
+        grid = self.grid(lanes)
+        stops = [grid.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
         return self.below.touched(ENDLESS if more else max(stops, default=0), head)
 
 
@@ -140,8 +140,8 @@ class BlockReader(PieceReader):
         self._node, self._here = node, here
         self._ask, self._names = ask, here.scope.path
         self._behind = 0 if self._names else 1  # of many components, kept blocks would be many
-        self._cut, self._cycle = node.cut(here.lanes), node.cycle
-        self._per_pass = self._cut.per_pass
+        self._grid, self._cycle = node.grid(here.lanes), node.cycle
+        self._per_pass = self._grid.per_pass
         self._blocks: dict[int, dict[int, Pending]] = {}
 
     @property
@@ -163,7 +163,7 @@ class BlockReader(PieceReader):
 
     @property
     def cycle(self) -> int:
-        return -(-self._cycle // self._cut.lanes)
+        return -(-self._cycle // self._grid.lanes)
 
     def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
         yield Spot(self, lane, place[0], self._end(epoch))
@@ -201,7 +201,7 @@ class BlockReader(PieceReader):
             if failure is not None:
                 rows = self._node.length
                 raise StreamEndError(
-                    f"lane {lane} of {self._cut.lanes} gave no row of a pass of {rows}: "
+                    f"lane {lane} of {self._grid.lanes} gave no row of a pass of {rows}: "
                     + self._why(lane, failure)
                 ) from failure
         return found, after
@@ -225,22 +225,22 @@ class BlockReader(PieceReader):
     @property
     def most_empty(self) -> int:
         # beyond two epochs of blocks
-        cut = self._cut
-        if cut.period < ENDLESS:
-            return 64 + 2 * cut.per_epoch
-        return 64 + 2 * (self._cycle // (cut.block * cut.lanes))
+        grid = self._grid
+        if grid.period < ENDLESS:
+            return 64 + 2 * grid.per_epoch
+        return 64 + 2 * (self._cycle // (grid.block * grid.lanes))
 
     def barren(self, lane: int, pieces: int, at: int) -> StreamEndError:
         failure = self._node.failure(self._here, lane, max(0, at - 1))
         error = StreamEndError(
-            f"lane {lane} of {self._cut.lanes} gave no row in {pieces} blocks, more than two "
+            f"lane {lane} of {self._grid.lanes} gave no row in {pieces} blocks, more than two "
             f"epochs of them ({self._cycle} rows an epoch beneath): {self._why(lane, failure)}"
         )
         error.__cause__ = failure
         return error
 
     def _why(self, lane: int, failure: Exception | None) -> str:
-        lanes, rows, what = self._cut.lanes, self._cycle, self._node.counter
+        lanes, rows, what = self._grid.lanes, self._cycle, self._node.counter
         if failure is not None:
             return (
                 'on_error("skip") leaves out rows that fail, and all of them do: '
@@ -252,7 +252,7 @@ class BlockReader(PieceReader):
             return f"there are {lanes} lanes and {rows} rows: take fewer lanes."
         covered = ", ".join(
             f"{start}..{stop - 1}"
-            for start, stop in (self._cut.bounds(lane, n) for n in range(min(4, self._shown)))
+            for start, stop in (self._grid.bounds(lane, n) for n in range(min(4, self._shown)))
             if stop > start
         )
         held = f"the blocks of lane {lane} (rows {covered}{', …' if self._shown > 4 else ''})"
@@ -267,4 +267,4 @@ class BlockReader(PieceReader):
 
     @property
     def _shown(self) -> int:
-        return self._cut.per_epoch if self._cut.period < ENDLESS else 1
+        return self._grid.per_epoch if self._grid.period < ENDLESS else 1

@@ -263,7 +263,7 @@ class Part:
         """
         blocks, here = self._located(names)
         block = blocks.rows(here, lane, number)
-        here.scope.part.ahead(*blocks.cut(self.lanes).bounds(lane, number), here.scope)
+        here.scope.part.ahead(*blocks.grid(self.lanes).bounds(lane, number), here.scope)
         return block
 
     def block_origin(self, names: Path, lane: int, number: int) -> Origin:

@@ -59,7 +59,7 @@ def test_each_node_has_one_file() -> None:
 
     homes: dict[str, str] = {c.__name__: c.__module__ for c in classes(Node)}
     assert {"Leaf", "Ordered", "Mapped", "Concatenated", "Interleaved", "Zipped"} <= set(homes)
-    assert {"Mixed", "Cached", "Packed", "Blocks", "Dealt", "Units"} <= set(homes)
+    assert {"Mixed", "Cached", "Packed", "Blocks", "LaneMix", "Units"} <= set(homes)
     assert homes["Leaf"] == "pipeline.nodes.leaf"
     assert homes["Packed"] == "pipeline.nodes.packed"
     assert all(home.startswith("pipeline.nodes.") for home in homes.values())

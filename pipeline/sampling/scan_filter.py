@@ -20,7 +20,7 @@ _PASS = 1 << 20  # flags counted at a time; a multiple of WIDTH
 
 
 @dataclass(frozen=True)
-class Flagged(Order):
+class ScanFilter(Order):
     """The rows that a scan flags, in order: indexed, of exact length.
 
     Counts before each 128 flags are kept in memory, the flags stay in the scan's file.
@@ -57,7 +57,7 @@ class Flagged(Order):
         object.__setattr__(self, "counts", np.cumsum(np.concatenate(per)))
 
     def __reduce__(self) -> Any:
-        return Flagged, (self.flags, self.name)
+        return ScanFilter, (self.flags, self.name)
 
     def length(self, n: int) -> int:
         return int(self.counts[-1])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Dealt(Mixture, Streamed):
+class LaneMix(Mixture, Streamed):
     """Datasets dealt by weight of which some are streamed, and the row-wise transforms on them.
 
     Attributes:
@@ -105,12 +105,12 @@ class Dealt(Mixture, Streamed):
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
         return self.parts[names[0]].stream.located(names[1:], self._inside(here, names[0]))
 
-    def reader(self, here: Here, ask: Ask) -> DealtReader:
+    def reader(self, here: Here, ask: Ask) -> LaneMixReader:
         readers = {
             name: part.stream.reader(self._inside(here, name), ask)
             for name, part in self.parts.items()
         }
-        return DealtReader(self, readers, here.lanes)
+        return LaneMixReader(self, readers, here.lanes)
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         row = max((row for _, (_, row, _) in places), default=0) + more
@@ -152,7 +152,7 @@ class _Hand:
         return rows.take(places)
 
 
-class DealtReader:
+class LaneMixReader:
     """Lanes of a mix: rows of its components' same lane, by the pattern.
 
     Args:
@@ -163,7 +163,7 @@ class DealtReader:
 
     arithmetic = False
 
-    def __init__(self, node: Dealt, readers: Mapping[str, Reader], lanes: int) -> None:
+    def __init__(self, node: LaneMix, readers: Mapping[str, Reader], lanes: int) -> None:
         schedule = node.schedule
         self._lanes, self._passes, self._stop = lanes, node.length, node.stop
         self._pattern, self._live = schedule.pattern.in_lanes(lanes), schedule.live
