@@ -1,4 +1,4 @@
-"""Batches of a counted dataset: each lane gives its next rows, block after block."""
+"""Batches of a streamed dataset: each lane gives its next rows, block after block."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from pipeline.workers.work import Executor, LaneBlock
 
 BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
 CHUNK = 256  # skipped rows of a lane that are read at a time
-MARKS = 256  # cursors remembered at most
+MARKS = 256  # cursors that are remembered, at most
 
 
 class LaneStream:
-    """Batches of a counted dataset: the next rows of each of this process's lanes, lane by lane."""
+    """Batches of a streamed dataset: the next rows of each of this process's lanes."""
 
     def __init__(self, part: Part, executor: Executor, share: Share, rule: Rule) -> None:
         self._part, self._executor, self.rule = part, executor, rule
@@ -79,7 +79,7 @@ class LaneStream:
     def at(self, position: Position) -> LaneStream:
         marks = [position.cursor] if position.anchor.step else [self.start(), position.cursor]
         if position.anchor is self._anchor:
-            # of the same run: what is left out anew leaves earlier steps what they were
+            # the same run goes on: a new exclusion changes no step before it
             same = position.exclusions == self._position.exclusions
             known = [m for m in self._marks if same or m.step <= position.cursor.step]
             marks = known or marks
@@ -131,7 +131,7 @@ class LaneStream:
         return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
 
     def _mark(self, cursor: Cursor) -> None:
-        # remembered for later seeks; the marks thin out as they grow many, the first one stays
+        # seeks start from the nearest mark; of too many every second is dropped, never the first
         nearest = self._nearest(cursor.step)
         if nearest < 0 or self._marks[nearest].step == cursor.step:
             return
@@ -248,13 +248,13 @@ class LaneStream:
         return self._size or size_at(self._sizes, step)
 
     def _first(self, cursor: Cursor) -> int:
-        # rows that each lane is past: of the pass, or of all where a pass never ends
+        # rows that each lane has given: in this pass, or in all if a pass never ends
         return cursor.rows // self._part.lanes if self._reader.endless else cursor.taken
 
     def _pull(
         self, lane: int, place: Place, cursor: Cursor, spans: list[tuple[int, int]]
     ) -> tuple[list[Block], Place]:
-        # a lane's rows of some spans; what lies between them is skipped
+        # a lane's rows within the spans; rows between spans are read and dropped
         reader, blocks, at = self._remaining(cursor.step), list[Block](), self._first(cursor)
         for start, stop in spans:
             while at < stop:
@@ -346,8 +346,8 @@ class LaneStream:
     # ---- ahead
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
-        # run by run, so that none is short of blocks while another has many; skipped steps are
-        # read too: only their rows say where the next ones begin
+        # begin the next block of whichever run has the fewest begun, relative to its share of rows;
+        # blocks of skipped steps are read too, as only their rows tell where the next step begins
         if not self._executor.has_capacity():
             return
         spots = [s for at in cursor.lanes for s in self._reader.spots(*at, cursor.epoch)]

@@ -172,8 +172,8 @@ class BadRows:
         self._after.setdefault(epoch, {})[index] = index + 1
         self._errors.setdefault(epoch, error)
 
-    def forget(self, rows: Iterable[tuple[Epoch, int]]) -> None:
-        """Forget rows, so that they are tried again."""
+    def drop(self, rows: Iterable[tuple[Epoch, int]]) -> None:
+        """Drop rows from those known to fail, so that they are tried again."""
         for epoch, index in rows:
             self._after.get(epoch, {}).pop(index, None)
 

@@ -178,7 +178,7 @@ class Part:
         there = at.take(lost)
         there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope, new))
         if len(new) < FEW:  # rows that fail here and there are cheap to try again
-            self._bad.forget(new)
+            self._bad.drop(new)
         return in_order([*pieces, (lost, self.node.read(there, scope))])
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which rows stay when a scan has flagged them: the k-th flagged row, by arithmetic on counts."""
+"""Keeps the rows whose flag in a scan is True: the k-th of them, by arithmetic on counts."""
 
 from __future__ import annotations
 

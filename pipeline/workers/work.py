@@ -42,7 +42,7 @@ def _of_runs(runs: list[tuple[int, int]]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class LaneBlock:
-    """Block `number` of lane `lane` of a counted dataset, or of a part of a counted mix."""
+    """Block `number` of lane `lane` of a streamed dataset, or of a part of a streamed mix."""
 
     lane: int
     number: int
