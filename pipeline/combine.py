@@ -12,8 +12,8 @@ from pipeline.errors import ChainError
 from pipeline.nodes import (
     STOPS,
     Concatenated,
-    Dealt,
     Interleaved,
+    LaneMix,
     Mixed,
     Part,
     Zipped,
@@ -121,7 +121,7 @@ def mix(
     check_names(parts)
     _warn_of_one_order("mix", parts)
     schedule = Schedule.of(list(parts), weights)
-    node = Dealt if any(part.streamed for part in parts.values()) else Mixed
+    node = LaneMix if any(part.streamed for part in parts.values()) else Mixed
     return standing_on(node(parts, schedule, stop), seed)
 
 

@@ -26,10 +26,10 @@ from pipeline.nodes.names import refuse_options, unknown_name
 from pipeline.nodes.node import Node
 from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
-from pipeline.sampling.chunks import RUN, Bounded, Chunks, Even
-from pipeline.sampling.flagged import Flagged
+from pipeline.sampling.chunks import RUN, Chunks, Even, Uneven
 from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat
+from pipeline.sampling.scan_filter import ScanFilter
 from pipeline.sampling.scanned import Scanned
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
@@ -140,7 +140,7 @@ class Dataset:
         if run is not None:
             run = whole("shuffle run", run, 1)
         bounds = self.top.node.chunks(run is None)
-        runs = Even(self.top.length, run or RUN) if bounds is None else Bounded(bounds)
+        runs = Even(self.top.length, run or RUN) if bounds is None else Uneven(bounds)
         return Chunks(whole("shuffle chunks", chunks, 1), runs)
 
     def repeat(self, epochs: int | None = None) -> Dataset:
@@ -447,7 +447,7 @@ class Dataset:
                 f"filter is by the positions of the dataset scanned, but {between.kind} "
                 f"'{between.name}' stands between: filter before it"
             )
-        return self._ordered(Flagged(flags, name))
+        return self._ordered(ScanFilter(flags, name))
 
     def _transformed(self, transform: Transform) -> Dataset:
         # rows of parts carry the same provenance, which is all that random values depend on

@@ -19,7 +19,7 @@ from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import Saved, check_dataset, decode, encode, merge
+from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode, merge
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
@@ -485,12 +485,12 @@ class Loader:
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
 
-        def saved(run: Run) -> Saved:
+        def saved(run: Run) -> SavedState:
             known = tuple(self._frontiers(self._settled()).items())
-            return Saved(self._position, self._rule, known)
+            return SavedState(self._position, self._rule, known)
 
         full = getattr(self._feed, "whole_states", False)
-        state = encode(self._ask(saved), self._dataset.fingerprint(), full=full)
+        state = encode(self._ask(saved), self._dataset.top.fingerprint(), full=full)
         if self._feed is not None and self._dataset.counted:
             # processes with the same rows have the same lanes
             return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
@@ -508,7 +508,7 @@ class Loader:
             StateError: it is damaged, or lacks lanes of this host.
         """
         saved = decode(state)
-        check_dataset(state, self._dataset.fingerprint(), allow)
+        check_dataset(state, self._dataset.top.fingerprint(), allow)
 
         def restored(run: Run) -> Position:
             position, self._last = run.stream.restored(saved), None

@@ -13,7 +13,7 @@ from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.substitutes import Substitutes
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import Saved
+from pipeline.checkpoint.state import SavedState
 from pipeline.errors import PositionError
 from pipeline.nodes import Part
 from pipeline.sampling.cursor import Cursor
@@ -70,7 +70,7 @@ class IndexedStream:
     def at(self, position: Position) -> IndexedStream:
         return IndexedStream(self._part, self._executor, self._share, self.rule, position)
 
-    def restored(self, saved: Saved) -> Position:
+    def restored(self, saved: SavedState) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
         skips = old.skips

@@ -17,7 +17,7 @@ LaneRows = Callable[[int, int], int]
 
 
 class LaneCuts:
-    """Skipped rows of a counted dataset, the same of each lane.
+    """Skipped rows of a streamed dataset, the same of each lane.
 
     How many batches an earlier pass had says only the number of its rows, so a skipped step is
     looked up once its pass is reached.

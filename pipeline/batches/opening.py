@@ -18,7 +18,7 @@ def open_stream(part: Part, executor: Executor, share: Share, rule: Rule) -> Str
 
     Raises:
         BatchError: a batch size fits neither hosts, lanes, devices nor the dataset.
-        LanesError: a counted dataset cannot be shared by so many hosts.
+        LanesError: a streamed dataset cannot be shared by so many hosts.
     """
     sizes, remainder, steps = rule
     if not part.streamed:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import Saved
+from pipeline.checkpoint.state import SavedState
 from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.cuts import Ranges
 from pipeline.sampling.sizes import Rule
@@ -82,7 +82,7 @@ class Stream(Protocol):
         """The stream of the same dataset from another position on."""
         ...
 
-    def restored(self, saved: Saved) -> Position:
+    def restored(self, saved: SavedState) -> Position:
         """The position in this stream that a state describes.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Batches of a counted dataset: each lane gives its next rows, block after block."""
+"""Batches of a streamed dataset: each lane gives its next rows, block after block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.without import Without
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import Saved
+from pipeline.checkpoint.state import SavedState
 from pipeline.errors import BatchError, LanesError, PositionError, StateError, StreamEndError
 from pipeline.nodes import FAR, Part, PassRows, Path, Pending, Reader
 from pipeline.provenance.exclusions import Exclusions
@@ -28,15 +28,16 @@ from pipeline.workers.work import Executor, LaneBlock
 
 BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
 CHUNK = 256  # skipped rows of a lane that are read at a time
-MARKS = 256  # cursors remembered at most
+MARKS = 256  # cursors that are remembered, at most
 
 
 class LaneStream:
-    """Batches of a counted dataset: the next rows of each of this process's lanes, lane by lane."""
+    """Batches of a streamed dataset: the next rows of each of this process's lanes."""
 
     def __init__(self, part: Part, executor: Executor, share: Share, rule: Rule) -> None:
         self._part, self._executor, self.rule = part, executor, rule
         self._sizes, self._remainder, self._steps = rule
+        self._size = self._sizes[0][1] if len(self._sizes) == 1 else None
         self._rows = {size: share.rows(size) for _, size in self._sizes}
         self.lanes = self._own_lanes()
         self.alone = len(self.lanes) == part.lanes
@@ -78,7 +79,7 @@ class LaneStream:
     def at(self, position: Position) -> LaneStream:
         marks = [position.cursor] if position.anchor.step else [self.start(), position.cursor]
         if position.anchor is self._anchor:
-            # of the same run: what is left out anew leaves earlier steps what they were
+            # the same run goes on: a new exclusion changes no step before it
             same = position.exclusions == self._position.exclusions
             known = [m for m in self._marks if same or m.step <= position.cursor.step]
             marks = known or marks
@@ -92,7 +93,7 @@ class LaneStream:
             lanes = tuple((lane, self._reader.turn(place, epoch)) for lane, place in lanes)
         return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
 
-    def restored(self, saved: Saved) -> Position:
+    def restored(self, saved: SavedState) -> Position:
         old, rule = saved.position, saved.rule
         position = replace(old, cursor=self._own(old.cursor))
         cursor, anchor = position.cursor, position.anchor
@@ -130,7 +131,7 @@ class LaneStream:
         return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
 
     def _mark(self, cursor: Cursor) -> None:
-        # remembered for later seeks; the marks thin out as they grow many, the first one stays
+        # seeks start from the nearest mark; of too many every second is dropped, never the first
         nearest = self._nearest(cursor.step)
         if nearest < 0 or self._marks[nearest].step == cursor.step:
             return
@@ -205,7 +206,7 @@ class LaneStream:
     # ---- batches
 
     def take(self, cursor: Cursor) -> Take | None:
-        batch = size_at(self._sizes, cursor.step)
+        batch = self._batch(cursor.step)
         each, first = batch // self._part.lanes, self._first(cursor)
         spans = [(first, first + each)]
         if self._cuts:
@@ -242,14 +243,18 @@ class LaneStream:
         total = batch if pad or not self.alone else got
         return Take(block, places, rows, total, after, kept=True)
 
+    def _batch(self, step: int) -> int:
+        # rows of the global batch at a step
+        return self._size or size_at(self._sizes, step)
+
     def _first(self, cursor: Cursor) -> int:
-        # rows that each lane is past: of the pass, or of all where a pass never ends
+        # rows that each lane has given: in this pass, or in all if a pass never ends
         return cursor.rows // self._part.lanes if self._reader.endless else cursor.taken
 
     def _pull(
         self, lane: int, place: Place, cursor: Cursor, spans: list[tuple[int, int]]
     ) -> tuple[list[Block], Place]:
-        # a lane's rows of some spans; what lies between them is skipped
+        # a lane's rows within the spans; rows between spans are read and dropped
         reader, blocks, at = self._remaining(cursor.step), list[Block](), self._first(cursor)
         for start, stop in spans:
             while at < stop:
@@ -270,7 +275,7 @@ class LaneStream:
 
     def _enough(self, counts: list[int], cursor: Cursor) -> bool:
         # whether the rows that each lane gave are a batch
-        batch, got = size_at(self._sizes, cursor.step), sum(counts)
+        batch, got = self._batch(cursor.step), sum(counts)
         each = batch // self._part.lanes
         if got == each * len(self.lanes):
             return True
@@ -303,8 +308,8 @@ class LaneStream:
             # every host must come to the same answer, so each counts all lanes
             every = range(self._part.lanes)
             return all(cuts.outside(first, self._count(x, cursor.epoch)) <= 0 for x in every)
-        each = size_at(self._sizes, cursor.step) // self._part.lanes
-        want = cuts.after(first, each if self._remainder == "drop" else 1) - first
+        want = self._batch(cursor.step) // self._part.lanes if self._remainder == "drop" else 1
+        want = want if cuts is NO_CUTS else cuts.after(first, want) - first
         reader = self._remaining(cursor.step)
         left = [reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
@@ -341,8 +346,8 @@ class LaneStream:
     # ---- ahead
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
-        # run by run, so that none is short of blocks while another has many; skipped steps are
-        # read too: only their rows say where the next ones begin
+        # begin the next block of whichever run has the fewest begun, relative to its share of rows;
+        # blocks of skipped steps are read too, as only their rows tell where the next step begins
         if not self._executor.has_capacity():
             return
         spots = [s for at in cursor.lanes for s in self._reader.spots(*at, cursor.epoch)]

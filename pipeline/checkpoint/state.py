@@ -31,7 +31,7 @@ MANY = 64  # differences that a message lists
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedState:
     """A state taken apart.
 
     Attributes:
@@ -45,7 +45,7 @@ class Saved:
     frontiers: tuple[tuple[str, int], ...] = ()
 
 
-def encode(saved: Saved, dataset: Mapping[str, str], *, full: bool = False) -> dict[str, Any]:
+def encode(saved: SavedState, dataset: Mapping[str, str], *, full: bool = False) -> dict[str, Any]:
     """The state as plain JSON-able data.
 
     Args:
@@ -84,7 +84,7 @@ def encode(saved: Saved, dataset: Mapping[str, str], *, full: bool = False) -> d
     return state
 
 
-def decode(state: Any) -> Saved:
+def decode(state: Any) -> SavedState:
     """Take a state apart.
 
     Raises:
@@ -113,7 +113,7 @@ def decode(state: Any) -> Saved:
         ) from e
 
 
-def _decoded(state: Mapping[str, Any], version: int) -> Saved:
+def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
     lanes = tuple(sorted(map(_lane, state.get("lanes", ()))))
     if len({lane for lane, _ in lanes}) != len(lanes):
         raise ValueError(f"a lane stands twice in {_short(lanes)}")
@@ -131,7 +131,7 @@ def _decoded(state: Mapping[str, Any], version: int) -> Saved:
         steps = _ranges(state.get("skips", ()))
         skips = (Skip(steps, rule, anchor),) if steps else ()
     excluded = tuple(map(_exclusion, state.get("excluded", ())))
-    return Saved(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
+    return SavedState(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
 
 
 def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> None:

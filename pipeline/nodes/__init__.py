@@ -6,16 +6,16 @@ Begin with node.py, the questions; part.py is what a Dataset holds.
 from pipeline.nodes.blocks import FAR
 from pipeline.nodes.cached import Cached, check_cacheable
 from pipeline.nodes.concatenated import Concatenated
-from pipeline.nodes.dealt import Dealt
 from pipeline.nodes.interleaved import Interleaved
+from pipeline.nodes.lane_mix import LaneMix
 from pipeline.nodes.leaf import Leaf
 from pipeline.nodes.mixed import STOPS, Mixed, check_names
 from pipeline.nodes.now import lane_blocks
 from pipeline.nodes.packed import Packed
 from pipeline.nodes.part import Part
 from pipeline.nodes.passes import PassRows
-from pipeline.nodes.reader import Pending, Reader
 from pipeline.nodes.scope import Path
+from pipeline.nodes.streamed import Pending, Reader
 from pipeline.nodes.zipped import Zipped
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "STOPS",
     "Cached",
     "Concatenated",
-    "Dealt",
     "Interleaved",
+    "LaneMix",
     "Leaf",
     "Mixed",
     "Packed",

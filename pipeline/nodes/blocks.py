@@ -10,15 +10,14 @@ import numpy as np
 
 from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
-from pipeline.nodes.failing import applied, good_rows, in_order
+from pipeline.nodes.faults import applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
 from pipeline.nodes.node import Frontiers, Over, numbered
 from pipeline.nodes.ordered import Ordered
-from pipeline.nodes.reader import Ask, Pending, PieceReader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Scope, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
-from pipeline.sampling.lanes import Cut
+from pipeline.sampling.lanes import BlockGrid
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import ENDLESS, At, Transform
 
@@ -27,14 +26,8 @@ FAR = 256  # blocks of a lane that are asked for ahead at most
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks(Over, Streamed):
-    """Each block of positions beneath, through transforms that may change how many rows it has.
-
-    A block is a pure function of the dataset, its lane and its number.
-
-    Attributes:
-        transforms: none where a mix deals the rows of an indexed dataset.
-    """
+class Transforms(Over, Streamed):
+    """Transforms that see some rows at a time, and may change how many there are."""
 
     transforms: tuple[Transform, ...]
 
@@ -46,6 +39,28 @@ class Blocks(Over, Streamed):
         own = numbered(self.transforms, len(self.below.stages))
         return {**self.below.fingerprint(), **own}
 
+    def transformed(self, transform: Transform) -> Streamed:
+        return replace(self, transforms=(*self.transforms, transform))
+
+    @cached_property
+    def block(self) -> int:
+        """About how many rows the transforms see at once: what the one that wants most wants."""
+        return max((t.block for t in self.transforms), default=0) or BLOCK
+
+    def through(self, block: Block, scope: Scope) -> Block:
+        """What the transforms make of some rows."""
+        for i, transform in enumerate(self.transforms, len(self.below.stages)):
+            block = applied(transform, i, block, scope)
+        return block
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Transforms):
+    """Each block of positions beneath, through the transforms; none where a mix deals the rows.
+
+    A block is a pure function of the dataset, its lane and its number.
+    """
+
     @cached_property
     def counting(self) -> str:
         return f"{self.transforms[0].kind} '{self.transforms[0].name}'"
@@ -54,20 +69,12 @@ class Blocks(Over, Streamed):
     def counter(self) -> str:
         return self.transforms[0].kind if self.transforms else "mix"
 
-    def transformed(self, transform: Transform) -> Streamed:
-        return replace(self, transforms=(*self.transforms, transform))
-
     def repeated(self, repeat: Repeat) -> Streamed:
         return replace(self, below=Ordered(self.below, repeat))
 
-    @cached_property
-    def block(self) -> int:
-        """About how many rows the transforms see at once."""
-        return rows_at_once(self.transforms)
-
-    def cut(self, lanes: int) -> Cut:
+    def grid(self, lanes: int) -> BlockGrid:
         """How what lies beneath is cut into blocks, and dealt to lanes."""
-        return Cut(self.length, self.period, self.block, lanes)
+        return BlockGrid(self.length, self.period, self.block, lanes)
 
     def rows(self, here: Here, lane: int, number: int) -> Block:
         """Block `number` of a lane, as its rows stand in the mixes above."""
@@ -79,9 +86,7 @@ class Blocks(Over, Streamed):
             block = in_order(good) if good or bad else self.below.read(at, scope)
         else:
             block = self.below.read(at, scope)
-        for i, transform in enumerate(self.transforms, len(self.below.stages)):
-            block = applied(transform, i, block, scope)
-        return block
+        return self.through(block, scope)
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
         """The error that rows of a block are left out for, if all of them are (or the first 64)."""
@@ -105,7 +110,7 @@ class Blocks(Over, Streamed):
         return relabelled(here.first, origin)
 
     def _at(self, lane: int, number: int, lanes: int) -> At:
-        rows = np.arange(*self.cut(lanes).bounds(lane, number))
+        rows = np.arange(*self.grid(lanes).bounds(lane, number))
         return At.of_rows(rows, max(1, self.length))
 
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
@@ -115,14 +120,9 @@ class Blocks(Over, Streamed):
         return BlockReader(self, here, ask)
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
-        cut = self.cut(lanes)
-        stops = [cut.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
+        grid = self.grid(lanes)
+        stops = [grid.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
         return self.below.touched(ENDLESS if more else max(stops, default=0), head)
-
-
-def rows_at_once(transforms: Sequence[Transform]) -> int:
-    """How many rows the one that wants most of some transforms sees together."""
-    return max((t.block for t in transforms), default=0) or BLOCK
 
 
 class BlockReader(PieceReader):
@@ -140,8 +140,8 @@ class BlockReader(PieceReader):
         self._node, self._here = node, here
         self._ask, self._names = ask, here.scope.path
         self._behind = 0 if self._names else 1  # of many components, kept blocks would be many
-        self._cut, self._cycle = node.cut(here.lanes), node.cycle
-        self._per_pass = self._cut.per_pass
+        self._grid, self._cycle = node.grid(here.lanes), node.cycle
+        self._per_pass = self._grid.per_pass
         self._blocks: dict[int, dict[int, Pending]] = {}
 
     @property
@@ -163,7 +163,7 @@ class BlockReader(PieceReader):
 
     @property
     def cycle(self) -> int:
-        return -(-self._cycle // self._cut.lanes)
+        return -(-self._cycle // self._grid.lanes)
 
     def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
         yield Spot(self, lane, place[0], self._end(epoch))
@@ -201,7 +201,7 @@ class BlockReader(PieceReader):
             if failure is not None:
                 rows = self._node.length
                 raise StreamEndError(
-                    f"lane {lane} of {self._cut.lanes} gave no row of a pass of {rows}: "
+                    f"lane {lane} of {self._grid.lanes} gave no row of a pass of {rows}: "
                     + self._why(lane, failure)
                 ) from failure
         return found, after
@@ -225,22 +225,22 @@ class BlockReader(PieceReader):
     @property
     def most_empty(self) -> int:
         # beyond two epochs of blocks
-        cut = self._cut
-        if cut.period < ENDLESS:
-            return 64 + 2 * cut.per_epoch
-        return 64 + 2 * (self._cycle // (cut.block * cut.lanes))
+        grid = self._grid
+        if grid.period < ENDLESS:
+            return 64 + 2 * grid.per_epoch
+        return 64 + 2 * (self._cycle // (grid.block * grid.lanes))
 
     def barren(self, lane: int, pieces: int, at: int) -> StreamEndError:
         failure = self._node.failure(self._here, lane, max(0, at - 1))
         error = StreamEndError(
-            f"lane {lane} of {self._cut.lanes} gave no row in {pieces} blocks, more than two "
+            f"lane {lane} of {self._grid.lanes} gave no row in {pieces} blocks, more than two "
             f"epochs of them ({self._cycle} rows an epoch beneath): {self._why(lane, failure)}"
         )
         error.__cause__ = failure
         return error
 
     def _why(self, lane: int, failure: Exception | None) -> str:
-        lanes, rows, what = self._cut.lanes, self._cycle, self._node.counter
+        lanes, rows, what = self._grid.lanes, self._cycle, self._node.counter
         if failure is not None:
             return (
                 'on_error("skip") leaves out rows that fail, and all of them do: '
@@ -252,7 +252,7 @@ class BlockReader(PieceReader):
             return f"there are {lanes} lanes and {rows} rows: take fewer lanes."
         covered = ", ".join(
             f"{start}..{stop - 1}"
-            for start, stop in (self._cut.bounds(lane, n) for n in range(min(4, self._shown)))
+            for start, stop in (self._grid.bounds(lane, n) for n in range(min(4, self._shown)))
             if stop > start
         )
         held = f"the blocks of lane {lane} (rows {covered}{', …' if self._shown > 4 else ''})"
@@ -267,4 +267,4 @@ class BlockReader(PieceReader):
 
     @property
     def _shown(self) -> int:
-        return self._cut.per_epoch if self._cut.period < ENDLESS else 1
+        return self._grid.per_epoch if self._grid.period < ENDLESS else 1

@@ -10,14 +10,14 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import ChainError
-from pipeline.nodes.joined import NONE, Gathered, touched_parts
+from pipeline.nodes.joined import NONE, RowJoin, touched_parts
 from pipeline.nodes.node import Frontiers, Span
 from pipeline.nodes.scope import Scope
 from pipeline.types import ENDLESS, At
 
 
 @dataclass(frozen=True, eq=False)
-class Concatenated(Gathered):
+class Concatenated(RowJoin):
     """Indexed datasets one after another; an epoch is one epoch of each."""
 
     kind = "concatenate"

@@ -120,7 +120,7 @@ def relabelled(first: int, rows: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered(Joined):
+class RowJoin(Joined):
     """A join in which each row is one row of one part: the subclass says which."""
 
     def locate(self, at: At) -> tuple[Int64s, At]:

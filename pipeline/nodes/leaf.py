@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.block import Block, Int64s, Origin
+from pipeline.block import Block, Columns, Int64s, Origin, Values
 from pipeline.errors import SourceError
 from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
-from pipeline.sources.answers import records_of
 from pipeline.types import At, Component, Source
 
 
@@ -55,7 +54,7 @@ class Leaf(Node):
             kind = type(self.source).__name__
             error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
-        values = records_of(values, len(at.index), type(self.source).__name__)
+        values = checked(values, len(at.index), type(self.source).__name__)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
 
     def origin(self, at: At, scope: Scope) -> Origin:
@@ -85,6 +84,34 @@ class Leaf(Node):
                 f"{n}, the source's length."
             )
         return bounds.astype(np.int64)
+
+
+def checked(answer: Any, n: int, source: str) -> Values:
+    """The records that a source of class `source` returned for n indices.
+
+    Raises:
+        SourceError: they are no sequence, or not as many as were asked for.
+
+    >>> checked(range(2), 2, "Mine")
+    [0, 1]
+    >>> checked(None, 2, "Mine")
+    Traceback (most recent call last):
+    pipeline.errors.SourceError: Mine.read gave a NoneType for 2 indices. A source must return a
+    list of records, or Columns, with one record an index.
+    """
+    listed = hasattr(answer, "__len__") and hasattr(answer, "__getitem__")
+    listed = listed and not isinstance(answer, dict | str | bytes)
+    if not listed and not isinstance(answer, Columns):
+        raise SourceError(
+            f"{source}.read gave a {type(answer).__name__} for {n} indices. A source must return a "
+            "list of records, or Columns, with one record an index."
+        )
+    if len(answer) != n:
+        raise SourceError(
+            f"{source}.read gave {len(answer)} records for {n} indices. A source must return one "
+            "record an index."
+        )
+    return answer if isinstance(answer, Columns) else list(answer)
 
 
 def _shown(numbers: Int64s) -> str:

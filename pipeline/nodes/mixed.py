@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.block import Int64s, Origin
 from pipeline.errors import ChainError
-from pipeline.nodes.joined import Gathered, Joined, touched_parts
+from pipeline.nodes.joined import Joined, RowJoin, touched_parts
 from pipeline.nodes.node import Frontiers, Span
 from pipeline.nodes.scope import Scope
 from pipeline.sampling.permutation import MOST, Permutation
@@ -64,7 +64,7 @@ class Mixture(Joined):
 
 
 @dataclass(frozen=True, eq=False)
-class Mixed(Mixture, Gathered):
+class Mixed(Mixture, RowJoin):
     """Indexed datasets dealt by weight."""
 
     def __post_init__(self) -> None:

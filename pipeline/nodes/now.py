@@ -7,8 +7,8 @@ from functools import cached_property
 
 from pipeline.block import Block
 from pipeline.nodes.part import Part
-from pipeline.nodes.reader import Pending
 from pipeline.nodes.scope import Path
+from pipeline.nodes.streamed import Pending
 
 MOST = 64  # rows that are pulled at a time
 

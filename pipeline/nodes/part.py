@@ -12,14 +12,12 @@ import numpy as np
 from pipeline.block import Block, Int64s, Origin
 from pipeline.errors import ScanError
 from pipeline.nodes.blocks import Blocks
-from pipeline.nodes.failing import BadRows, Epoch, good_rows, in_order
-from pipeline.nodes.faults import Skips
+from pipeline.nodes.faults import BadRows, Epoch, Skips, good_rows, in_order
 from pipeline.nodes.mapped import Mapped
 from pipeline.nodes.node import Frontiers, Node, Span
 from pipeline.nodes.ordered import Ordered
-from pipeline.nodes.reader import Ask, Reader
 from pipeline.nodes.scope import Path, Scope, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Reader, Streamed
 from pipeline.sampling.cursor import Lane
 from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat
@@ -180,7 +178,7 @@ class Part:
         there = at.take(lost)
         there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope, new))
         if len(new) < FEW:  # rows that fail here and there are cheap to try again
-            self._bad.forget(new)
+            self._bad.drop(new)
         return in_order([*pieces, (lost, self.node.read(there, scope))])
 
     @cached_property
@@ -265,7 +263,7 @@ class Part:
         """
         blocks, here = self._located(names)
         block = blocks.rows(here, lane, number)
-        here.scope.part.ahead(*blocks.cut(self.lanes).bounds(lane, number), here.scope)
+        here.scope.part.ahead(*blocks.grid(self.lanes).bounds(lane, number), here.scope)
         return block
 
     def block_origin(self, names: Path, lane: int, number: int) -> Origin:

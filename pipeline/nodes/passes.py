@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.nodes.reader import Reader
+from pipeline.nodes.streamed import Reader
 from pipeline.sampling.cursor import Place
 
 CHUNK = 256  # rows that are read at a time
@@ -19,7 +19,9 @@ class PassRows:
 
     def __init__(self, make: Callable[[], Reader]) -> None:
         self._make = make
-        self._known: dict[int, tuple[int, Place, int]] = {}  # of each lane's last counted pass
+        self._known: dict[
+            int, tuple[int, Place, int]
+        ] = {}  # of the pass that was counted last in each lane
 
     def __call__(self, lane: int, epoch: int) -> int:
         """Rows of a lane in a pass that ends by itself."""

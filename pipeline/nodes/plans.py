@@ -39,7 +39,7 @@ class Pieces:
 
 
 class Plan(Protocol):
-    """Where documents go.
+    """Which documents fill which packed rows.
 
     Attributes:
         rows: packed rows an epoch.

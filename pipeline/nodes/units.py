@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol, cast
 
 from pipeline.block import Block
 from pipeline.errors import StreamEndError
-from pipeline.nodes.blocks import Blocks, rows_at_once
-from pipeline.nodes.failing import applied
-from pipeline.nodes.node import Frontiers, Over, numbered
-from pipeline.nodes.reader import Ask, PieceReader, Reader, Spot, check_numbers
-from pipeline.nodes.scope import Path, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.blocks import Blocks, Transforms
+from pipeline.nodes.node import Frontiers
+from pipeline.nodes.scope import Path
+from pipeline.nodes.streamed import Ask, Here, PieceReader, Reader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.repeat import Repeat
-from pipeline.types import Transform
 
 
 @dataclass(frozen=True, eq=False)
-class Units(Over, Streamed):
+class Units(Transforms):
     """Runs of dealt rows, through transforms that may change how many there are.
 
     Attributes:
@@ -30,36 +26,13 @@ class Units(Over, Streamed):
     """
 
     below: Streamed
-    transforms: tuple[Transform, ...]
-
-    @cached_property
-    def stages(self) -> tuple[Stage, ...]:
-        return (*self.below.stages, *self.transforms)
-
-    def fingerprint(self) -> dict[str, str]:
-        own = numbered(self.transforms, len(self.below.stages))
-        return {**self.below.fingerprint(), **own}
 
     @property
     def late(self) -> bool:
         return True
 
-    def transformed(self, transform: Transform) -> Streamed:
-        return replace(self, transforms=(*self.transforms, transform))
-
     def repeated(self, repeat: Repeat) -> Streamed:
         return replace(self, below=self.below.repeated(repeat))
-
-    @cached_property
-    def block(self) -> int:
-        """How many rows of the mix the transforms see at once."""
-        return rows_at_once(self.transforms)
-
-    def rows(self, here: Here, block: Block) -> Block:
-        """What becomes of dealt rows, as it stands in the mixes above."""
-        for i, transform in enumerate(self.transforms, len(self.below.stages)):
-            block = applied(transform, i, block, here.scope)
-        return here.lift(block)
 
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
         return self.below.located(names, _beneath(here))
@@ -150,9 +123,13 @@ class UnitReader(PieceReader):
         if at not in units:
             below = cast(_OfOnePass, self._below)
             found, after = below.pull(lane, at, epoch, self._node.block, across=False)
-            block = self._node.rows(self._here, Block.concat(found)) if found else None
+            block = self._rows(Block.concat(found)) if found else None
             units[at] = _Unit(block, after)
         return units[at].block
+
+    def _rows(self, dealt: Block) -> Block:
+        # as they stand in the mixes above
+        return self._here.lift(self._node.through(dealt, self._here.scope))
 
     def after(self, lane: int, at: Place) -> Place:
         return self._units[lane][at].after

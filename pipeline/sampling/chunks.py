@@ -107,7 +107,7 @@ class _EvenOrder:
         return self._order.inverse(record // self._size)
 
 
-class Bounded:
+class Uneven:
     """Runs of any sizes, as a source's `chunk_bounds` cuts them; empty ones do not count.
 
     Args:
@@ -123,27 +123,27 @@ class Bounded:
         ).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bounded) and self.digest == other.digest
+        return isinstance(other, Uneven) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Bounded({self})"
+        return f"Uneven({self})"
 
     @property
     def count(self) -> int:
         return len(self.bounds) - 1
 
     def ordered(self, key: int) -> ChunkOrder:
-        return _bounded_order(self, key)
+        return _uneven_order(self, key)
 
     def __str__(self) -> str:
         return f"{self.count} chunks {self.digest}"
 
 
-class _BoundedOrder:
-    def __init__(self, runs: Bounded, key: int) -> None:
+class _UnevenOrder:
+    def __init__(self, runs: Uneven, key: int) -> None:
         order = Permutation(runs.count, key)(np.arange(runs.count))
         self._records, self._bounds, self._slots = (
             runs.bounds[order],
@@ -167,7 +167,7 @@ class _BoundedOrder:
 
 
 # two int64 a chunk: of the epochs that batches and restored loaders are in
-_bounded_order = lru_cache(maxsize=8)(_BoundedOrder)
+_uneven_order = lru_cache(maxsize=8)(_UnevenOrder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ class Cursor:
         step: data step of the next batch.
         epoch: pass of the next batch.
         batch: batches of this pass before it.
-        lanes: of a counted dataset, where each of this process's lanes stands.
-        taken: of a counted dataset, rows of this pass that each lane is past.
+        lanes: of a streamed dataset, where each of this process's lanes stands.
+        taken: of a streamed dataset, rows of this pass that each lane is past.
     """
 
     rows: int = 0

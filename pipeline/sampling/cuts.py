@@ -1,4 +1,4 @@
-"""Ranges that are cut out of a row of numbers, and how to count around them."""
+"""Ranges of rows that a stream leaves out, and arithmetic on the rows that remain."""
 
 from __future__ import annotations
 

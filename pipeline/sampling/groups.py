@@ -1,4 +1,4 @@
-"""Which rows share a key, so that what holds for all of them is found once."""
+"""Groups rows by key, so that what depends on the key alone is computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How counted rows are laid out: an epoch is cut into near-equal blocks, dealt to the lanes."""
+"""How streamed rows are laid out: an epoch is cut into near-equal blocks, dealt to the lanes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pipeline.types import ENDLESS
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The cut of an indexed dataset beneath counting stages. No block crosses an epoch.
+class BlockGrid:
+    """The blocks of an indexed dataset beneath streamed rows. No block crosses an epoch.
 
     Attributes:
         rows: rows of one pass over the dataset beneath; ENDLESS if it never ends.
@@ -17,8 +17,8 @@ class Cut:
         block: about how many rows a block has.
         lanes: L; lane l owns blocks l, l + L, …
 
-    >>> cut = Cut(rows=10, period=10, block=4, lanes=2)
-    >>> [cut.bounds(lane, number) for number in range(2) for lane in range(2)]
+    >>> grid = BlockGrid(rows=10, period=10, block=4, lanes=2)
+    >>> [grid.bounds(lane, number) for number in range(2) for lane in range(2)]
     [(0, 2), (2, 5), (5, 7), (7, 10)]
     """
 

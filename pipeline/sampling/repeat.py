@@ -1,4 +1,4 @@
-"""How a dataset goes on: epoch after epoch, each with its own order and randomness."""
+"""Repeats a dataset: epoch after epoch, each with its own order and randomness."""
 
 from __future__ import annotations
 

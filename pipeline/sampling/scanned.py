@@ -1,4 +1,4 @@
-"""What was found out about each record of a dataset: a column in a file, and what it is of."""
+"""The result of a scan: a column of values in a file, one a record, and what they are of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mix is weighed by: weights as integers, and the rows from which on others hold."""
+"""The weights of a mix, as integers, and from which row on each set of them holds."""
 
 from __future__ import annotations
 

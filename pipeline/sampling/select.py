@@ -1,4 +1,4 @@
-"""How chosen rows of a dataset become one: a list of positions in one epoch's order."""
+"""Selections: a list of positions in epoch 0's order, in the order given."""
 
 from __future__ import annotations
 

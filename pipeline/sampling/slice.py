@@ -1,4 +1,4 @@
-"""How a part of a dataset is taken: rows by a range of one epoch's order, so members stay."""
+"""Slices: a range of positions in epoch 0's order, so the same rows in every epoch."""
 
 from __future__ import annotations
 

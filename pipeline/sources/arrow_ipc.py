@@ -96,7 +96,7 @@ class ArrowIpcSource(TabularSource):
         self._begin()
 
     def _begin(self) -> None:
-        self._opened = OpenFiles[int, _Opened]()
+        self._opened = OpenFiles[int, _FileParts]()
         self._valid: set[int] = set()  # batches found whole
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
@@ -114,15 +114,15 @@ class ArrowIpcSource(TabularSource):
     def _mapped(self, file: int) -> bool:
         return self._map and not is_url(self._files.paths[file])
 
-    def _open(self, file: int) -> _Opened:
+    def _open(self, file: int) -> _FileParts:
         self._files.check_unchanged(file)
         stat, footer = self._files.stat(file), self._footers[file]
         if self._mapped(file):
-            opened = _Opened(stat, footer, [(0, stat.size)], [_mapping(stat.path)])
+            opened = _FileParts(stat, footer, [(0, stat.size)], [_mapping(stat.path)])
         else:
             spans = footer.common()
             data = _opening(self._files.storage, [(stat, span) for span in spans])
-            opened = _Opened(stat, footer, spans, data)
+            opened = _FileParts(stat, footer, spans, data)
         if digest(opened.part(footer.span).to_pybytes()) != footer.digest:
             raise changed(stat.path, f"{footer.rows.sum()} rows", "other batches")
         return opened
@@ -136,13 +136,13 @@ class ArrowIpcSource(TabularSource):
             if not self._mapped(file)
         ]
         found = iter(self._fetched((file for file, _ in places), remote))
-        parts: list[tuple[int, _Opened]] = []
+        parts: list[tuple[int, _FileParts]] = []
         for number, (file, _), span in zip(chunks, places, spans, strict=True):
             opened = self._opened.get(file, self._open)
             parts.append((number, opened if self._mapped(file) else opened.and_(span, next(found))))
         return self._cores.map(self._decoded, parts)
 
-    def _decoded(self, part: tuple[int, _Opened]) -> Chunk:
+    def _decoded(self, part: tuple[int, _FileParts]) -> Chunk:
         import pyarrow as pa
 
         number, opened = part
@@ -182,7 +182,7 @@ class ArrowIpcSource(TabularSource):
         self._opened.clear()
 
 
-class _Opened(NamedTuple):
+class _FileParts(NamedTuple):
     """The parts of a file that are at hand: all of it, or what every batch needs.
 
     Attributes:
@@ -197,7 +197,7 @@ class _Opened(NamedTuple):
     spans: Sequence[Span]
     data: Sequence[Any]
 
-    def and_(self, span: Span, data: Any) -> _Opened:
+    def and_(self, span: Span, data: Any) -> _FileParts:
         """With one part more."""
         parts = sorted(
             [*zip(self.spans, self.data, strict=True), (span, data)], key=lambda part: part[0]
@@ -260,7 +260,7 @@ def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -
     schemas: list[pa.Schema] = []
     for (stat, span), footer, end in zip(ends, found, _opening(storage, ends), strict=True):
         with parsing(stat.path):
-            schemas.append(_Opened(stat, footer, [span], [end]).schema())
+            schemas.append(_FileParts(stat, footer, [span], [end]).schema())
     return schemas
 
 

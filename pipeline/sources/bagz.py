@@ -17,7 +17,7 @@ from pipeline.sources.complaints import unreadable
 from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.gather import read_spans
-from pipeline.sources.storage.paths import Found, Paths, expand, patterns
+from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Range, Stat, Storage
 
@@ -74,7 +74,7 @@ class BagzSource(FramedSource):
         self._packed: dict[int, bool] = {}
         pattern = (*patterns(paths), "")[0]  # by which a manifest tells what is missing
         found = expand(paths, storage, empty=True)
-        bags = _without_limits([Found.of(stat, pattern) for stat in found])
+        bags = _without_limits([ListedPath.of(stat, pattern) for stat in found])
         super().__init__(bags, "bagz 1", _load, storage, ("bagz", compression))
 
     def read(self, indices: Int64s) -> list[bytes]:
@@ -119,7 +119,7 @@ class BagzSource(FramedSource):
         return "zstd" if self._is_packed(file) else "none"
 
 
-def _without_limits(paths: list[Found]) -> list[Found]:
+def _without_limits(paths: list[ListedPath]) -> list[ListedPath]:
     """The files that hold records: `limits.a.bagz` beside `a.bagz` tells where its records end."""
     every = set(map(str, paths))
     return [path for path in paths if not (found := _LIMITS.fullmatch(path)) or

@@ -18,7 +18,7 @@ from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.saved import open_saved
 from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
-from pipeline.sources.storage.paths import Found, Paths, expand, patterns
+from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tfrecord import TFRecordSource
 from pipeline.sources.tokens import TokenSource
@@ -113,12 +113,12 @@ def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
     files, opened = found(path, storage=storage)
     # with the pattern, by which a manifest tells what is missing
     pattern = (*patterns(path), "")[0]
-    return opened([Found.of(file.stat, pattern) for file in files])
+    return opened([ListedPath.of(file.stat, pattern) for file in files])
 
 
 def found(
     path: Paths, *, storage: Storage | None = None
-) -> tuple[tuple[Found, ...], Callable[[Sequence[Found]], Source]]:
+) -> tuple[tuple[ListedPath, ...], Callable[[Sequence[ListedPath]], Source]]:
     """The files of a path, a glob or a list of these, and what makes a source of some of them.
 
     Raises:
@@ -134,10 +134,10 @@ def found(
         )
     kind, options = next(iter(kinds)), {} if storage is None else {"storage": storage}
 
-    def opened(files: Sequence[Found]) -> Source:
+    def opened(files: Sequence[ListedPath]) -> Source:
         return kind(tuple(files), **options)
 
-    return tuple(Found.of(stat) for stat in stats), opened
+    return tuple(ListedPath.of(stat) for stat in stats), opened
 
 
 def _format(file: str) -> Callable[..., Source]:

@@ -25,7 +25,7 @@ _SCANNED = (
 _MOST = 256 << 20  # bytes of indexes kept in memory
 
 
-class Located(NamedTuple):
+class RecordSpans(NamedTuple):
     """Where n records are: int64[n] each. A record that is cut stops past its file's end."""
 
     file: Int64s
@@ -83,7 +83,7 @@ class FramedSource(FileSource):
         """The index of a file."""
         return self._indexes.get(file, self._open)
 
-    def _locate(self, indices: Int64s) -> Located:
+    def _locate(self, indices: Int64s) -> RecordSpans:
         """Where records are, in the order asked.
 
         Raises:
@@ -91,7 +91,7 @@ class FramedSource(FileSource):
         """
         wanted = inside(indices, len(self))
         order = np.argsort(wanted, kind="stable")
-        found = Located(*np.zeros((4, len(wanted)), np.int64))
+        found = RecordSpans(*np.zeros((4, len(wanted)), np.int64))
         done = 0
         for file, local in self._files.split(wanted[order]):
             index, places = self._index(file), order[done : done + len(local)]
@@ -101,7 +101,7 @@ class FramedSource(FileSource):
             done += len(local)
         return found
 
-    def _fetch(self, at: Located) -> list[bytes]:
+    def _fetch(self, at: RecordSpans) -> list[bytes]:
         """The bytes of located records.
 
         Raises:
@@ -113,7 +113,7 @@ class FramedSource(FileSource):
             raise self._bad(at, i, f"it is cut: the file ends at byte {int(sizes[i])}")
         return read_spans(self._files, at.file, at.start, at.stop)
 
-    def _bad(self, at: Located, i: int, why: object) -> RecordError:
+    def _bad(self, at: RecordSpans, i: int, why: object) -> RecordError:
         """The error for the i-th of located records."""
         path = self._files.paths[int(at.file[i])]
         return RecordError(

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
 from pipeline.sources.complaints import unreadable
-from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.framed import FramedSource, RecordSpans
 from pipeline.sources.json_array import element_spans
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
@@ -61,7 +61,7 @@ class _Lines(FramedSource):
                 raise self._bad_line(at, i, "it is nested too deeply", remedy) from e
         return found
 
-    def _bad_line(self, at: Located, i: int, why: object, remedy: str) -> RecordError:
+    def _bad_line(self, at: RecordSpans, i: int, why: object, remedy: str) -> RecordError:
         numbers = self._index(int(at.file[i]))["line"]
         local = int(at.local[i])
         line = int(numbers[local]) if len(numbers) else local

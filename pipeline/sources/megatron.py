@@ -13,7 +13,7 @@ from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
-from pipeline.sources.storage.files import Files, Found, Paths, expand, unreadable
+from pipeline.sources.storage.files import Files, ListedPath, Paths, expand, unreadable
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_files import as_tokens
@@ -59,7 +59,7 @@ class MegatronSource(FramedSource):
         if records not in ("sequences", "documents"):
             raise SourceError(f'{records=}: choose "sequences" or "documents"')
         storage = storage or Storage()
-        bins = [Found.of(stat) for stat in expand(paths, storage, empty=True)]
+        bins = [ListedPath.of(stat) for stat in expand(paths, storage, empty=True)]
         load = functools.partial(_load, records == "documents")
         super().__init__(bins, "", load, storage, ("megatron", records))
         files = self._files

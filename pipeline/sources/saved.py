@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import SourceError
 from pipeline.sources.arrow_ipc import ArrowIpcSource
 from pipeline.sources.complaints import parsed_json, parsing
-from pipeline.sources.storage.files import Found, expand
+from pipeline.sources.storage.files import ListedPath, expand
 from pipeline.sources.storage.location import is_url
 from pipeline.sources.storage.storage import Storage
 
@@ -37,7 +37,7 @@ def open_saved(path: Any, storage: Storage | None = None) -> ArrowIpcSource | No
     with parsing(_within(folder, _STATE)):
         names = [str(entry["filename"]) for entry in state["_data_files"]]
         columns = state.get("_format_columns")
-    files = tuple(map(Found.of, expand([_within(folder, name) for name in names], storage)))
+    files = tuple(map(ListedPath.of, expand([_within(folder, name) for name in names], storage)))
     return ArrowIpcSource(files, columns, storage=storage)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources.framed import FramedSource, Located
+from pipeline.sources.framed import FramedSource, RecordSpans
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import read_spans
@@ -93,7 +93,7 @@ class WebDatasetSource(FramedSource):
         return self._fields is None or field in self._fields
 
     def _check(
-        self, at: Located, i: int, key: str, found: list[tuple[str, int, int]], size: int
+        self, at: RecordSpans, i: int, key: str, found: list[tuple[str, int, int]], size: int
     ) -> None:
         names = [name for name, _, _ in found]
         if len(set(names)) < len(names):
@@ -106,7 +106,7 @@ class WebDatasetSource(FramedSource):
                 what = f"the field {name!r}" if name else "a header"
                 raise self._bad_key(at, i, key, f"{what} is cut: the file ends at byte {size}")
 
-    def _bad_key(self, at: Located, i: int, key: str, why: str) -> RecordError:
+    def _bad_key(self, at: RecordSpans, i: int, key: str, why: str) -> RecordError:
         return self._bad(at, i, f"its key is {key!r}, and {why}")
 
 

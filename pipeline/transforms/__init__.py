@@ -1,4 +1,8 @@
-"""What happens to values: each transform is a pure function of a block and its site."""
+"""What happens to values: each transform is a pure function of a block and its site.
+
+Begin with map.py, one file a transform. calling.py calls users' functions; code.py says what a
+function computes, for the fingerprint; collate.py stacks rows into a batch.
+"""
 
 from pipeline.transforms.bucket import Bucket
 from pipeline.transforms.code import Code, code_digest, code_name

@@ -13,8 +13,7 @@ from pipeline.checks import whole
 from pipeline.errors import ChainError, CollateError
 from pipeline.seeds import Name
 from pipeline.transforms.defaults import TransformDefaults
-from pipeline.transforms.documents import Describe, documents
-from pipeline.transforms.filling import Marks, check_marks, filled, values_of
+from pipeline.transforms.documents import Describe, Marks, check_marks, documents, filled, values_of
 from pipeline.transforms.packers import HOWS, LONGER, Layout, plan
 from pipeline.tree import map_leaves
 from pipeline.types import Site

@@ -1,4 +1,9 @@
-"""Who evaluates: the loop itself, threads, processes or Ray; the data never shows which."""
+"""Who evaluates: the loop itself, threads, processes or Ray; the data never shows which.
+
+Begin with work.py, what a worker is asked for, and serial.py, the simplest executor. executor.py
+and queue.py are shared by threads, processes and Ray; pool.py and child.py are the two ends of a
+worker process.
+"""
 
 from __future__ import annotations
 

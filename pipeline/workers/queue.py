@@ -12,9 +12,8 @@ from typing import Any
 from pipeline.block import Block
 from pipeline.errors import PipelineError
 from pipeline.meter import Tally, add_up
-from pipeline.workers.cost import Cost
 from pipeline.workers.stats import QueueStats
-from pipeline.workers.work import Work
+from pipeline.workers.work import Cost, Work
 
 Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pipeline.block import Block
 from pipeline.meter import METER, Sums, weight
 from pipeline.nodes import Part
-from pipeline.workers.cost import Cost
 from pipeline.workers.stats import QueueStats
-from pipeline.workers.work import Rows, Work, evaluate
+from pipeline.workers.work import Cost, Rows, Work, evaluate
 
 SECONDS = 0.02  # of one work: the loop waits for all of it
 

@@ -1,4 +1,4 @@
-"""What a worker is asked for: rows of an indexed dataset, or one block of a counted one."""
+"""What a worker is asked for, rows or one block of a lane; and how many rows make one work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _of_runs(runs: list[tuple[int, int]]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class LaneBlock:
-    """Block `number` of lane `lane` of a counted dataset, or of a part of a counted mix."""
+    """Block `number` of lane `lane` of a streamed dataset, or of a part of a streamed mix."""
 
     lane: int
     number: int
@@ -162,3 +162,51 @@ class Workers(Protocol):
             stack: whether rows may be stacked into columns before they are handed over.
         """
         ...
+
+
+FADE = 0.5  # weight of earlier works relative to the latest one
+ROWS = 2048  # of one work: reading more at once gains nothing
+BYTES = 8 << 20  # of one work: more than this leaves the CPU's caches
+
+
+class Cost:
+    """Seconds and bytes per row, averaged over recent works: datasets change as they go.
+
+    The bytes are those of the last work if it was heavier than the average, so that a budget holds
+    when captions give way to images.
+
+    >>> cost = Cost()
+    >>> cost.add(rows=1000, nbytes=1000, seconds=0.5)
+    >>> cost.add(rows=10, nbytes=8000, seconds=0.5)
+    >>> cost.nbytes, round(cost.seconds, 4)
+    (800.0, 0.0015)
+    """
+
+    def __init__(self) -> None:
+        self._rows = self._bytes = self._seconds = self._last = 0.0
+
+    def __bool__(self) -> bool:
+        return self._rows > 0
+
+    def add(self, *, rows: int, nbytes: int, seconds: float) -> None:
+        """Account for one more work."""
+        self._rows = FADE * self._rows + rows
+        self._bytes = FADE * self._bytes + nbytes
+        self._seconds = FADE * self._seconds + seconds
+        self._last = nbytes / max(1, rows)
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes of a row."""
+        return max(self._last, self._bytes / max(1.0, self._rows))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that a row takes."""
+        return self._seconds / max(1.0, self._rows)
+
+    def batches(self, rows: int, *, seconds: float, nbytes: float) -> int:
+        """How many batches of `rows` rows fit into one work of so many seconds and bytes."""
+        most = min(BYTES, nbytes) / max(1.0, self.nbytes)
+        most = int(min(ROWS, most, seconds / max(1e-9, self.seconds)))
+        return max(1, most // max(1, rows))

@@ -59,7 +59,7 @@ def test_each_node_has_one_file() -> None:
 
     homes: dict[str, str] = {c.__name__: c.__module__ for c in classes(Node)}
     assert {"Leaf", "Ordered", "Mapped", "Concatenated", "Interleaved", "Zipped"} <= set(homes)
-    assert {"Mixed", "Cached", "Packed", "Blocks", "Dealt", "Units"} <= set(homes)
+    assert {"Mixed", "Cached", "Packed", "Blocks", "LaneMix", "Units"} <= set(homes)
     assert homes["Leaf"] == "pipeline.nodes.leaf"
     assert homes["Packed"] == "pipeline.nodes.packed"
     assert all(home.startswith("pipeline.nodes.") for home in homes.values())
@@ -78,6 +78,19 @@ def test_a_batch_takes_a_short_way_through_the_house() -> None:
     packed = trace.of_nexts(trace.filtered_and_packed())[0]
     assert len(indexed) <= trace.MOST["indexed map"], indexed
     assert len(packed) <= trace.MOST["filter + pack"], packed
+
+
+def test_a_batch_that_is_not_evaluated_ahead_takes_no_long_way_either() -> None:
+    indexed = trace.of_nexts(trace.indexed_map())[-1]
+    packed = trace.of_nexts(trace.filtered_and_packed())[-1]
+    assert len(indexed) <= trace.MOST_EVALUATING["indexed map"], indexed
+    assert len(packed) <= trace.MOST_EVALUATING["filter + pack"], packed
+
+
+def test_a_restore_takes_a_short_way_through_the_house() -> None:
+    for dataset in (trace.indexed_map(), trace.filtered_and_packed()):
+        found = trace.of_restoring(dataset)
+        assert len(found) <= trace.MOST["load_state_dict"], found
 
 
 # ---- how far a mix was drawn

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import Dataset, MemorySource, concatenate, zip_datasets
 from pipeline.errors import ChainError, SourceError
-from pipeline.sampling.chunks import RUN, Bounded, Chunks, Even, Runs
+from pipeline.sampling.chunks import RUN, Chunks, Even, Runs, Uneven
 from pipeline.sampling.permutation import Permutation
 from pipeline.sampling.shuffle import Window
 from pipeline.seeds import derive_seed
@@ -41,7 +41,7 @@ def cut(runs: Runs, n: int) -> list[tuple[int, int]]:
     """Each chunk's rows `[start, stop)`."""
     if isinstance(runs, Even):
         return [(s, min(s + runs.size, n)) for s in range(0, n, runs.size)]
-    assert isinstance(runs, Bounded)
+    assert isinstance(runs, Uneven)
     return list(zip(runs.bounds[:-1].tolist(), runs.bounds[1:].tolist(), strict=True))
 
 
@@ -64,7 +64,7 @@ SIZES = st.lists(st.integers(0, 9), max_size=12)
 @example([0, 0, 3, 0], 1)
 @example([5], 3)
 def test_unequal_chunks_follow_the_rule(sizes: list[int], window: int) -> None:
-    runs = Bounded(Grouped(sizes).chunk_bounds)
+    runs = Uneven(Grouped(sizes).chunk_bounds)
     assert place(Chunks(window, runs), sum(sizes)) == reference(runs, sum(sizes), window)
 
 
@@ -77,12 +77,12 @@ def test_even_runs_follow_the_rule(n: int, size: int, window: int) -> None:
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 10))
 def test_even_runs_and_the_same_bounds_are_one_order(n: int, size: int, window: int) -> None:
     bounds = np.unique([*range(0, n, size), n])
-    assert place(Chunks(window, Even(n, size)), n) == place(Chunks(window, Bounded(bounds)), n)
+    assert place(Chunks(window, Even(n, size)), n) == place(Chunks(window, Uneven(bounds)), n)
 
 
 @given(SIZES.filter(lambda s: sum(s) > 0), st.integers(1, 14))
 def test_each_row_once_and_each_window_of_chunks_by_itself(sizes: list[int], window: int) -> None:
-    runs, n = Bounded(Grouped(sizes).chunk_bounds), sum(sizes)
+    runs, n = Uneven(Grouped(sizes).chunk_bounds), sum(sizes)
     rows = place(Chunks(window, runs), n)
     assert sorted(rows) == list(range(n))
     owner = np.searchsorted(runs.bounds, rows, side="right") - 1
@@ -107,7 +107,7 @@ def test_a_row_stands_where_it_does_whatever_is_asked_with_it(
     sizes: list[int], window: int, rng: Any
 ) -> None:
     n = sum(sizes)
-    reach = Chunks(window, Bounded(Grouped(sizes).chunk_bounds))
+    reach = Chunks(window, Uneven(Grouped(sizes).chunk_bounds))
     rows = place(reach, n)
     some = np.array([rng.randrange(n) for _ in range(20)])
     assert reach.place(some, n, NAMES).tolist() == [rows[i] for i in some]

@@ -284,12 +284,15 @@ def test_pickles_are_small_and_read_the_same_in_another_process(tmp_path):
 def test_forks_after_use_read_on(tmp_path):
     paths = shards(tmp_path, [1000, 1000], "group_size:2")
     code = f"""
-import os, signal, sys, numpy as np
+import gc, os, signal, sys, numpy as np
 from pipeline.sources.array_record import ArrayRecordSource
+from pipeline.sources.storage.lru import LRU
 s = ArrayRecordSource({paths!r}); want = s.read(np.arange(0, 2000, 2))
-# as if threads held them at the fork
-s._reading._shards._handles._lru._lock.acquire()
-s._reading._recent._groups._lock.acquire()
+# as if threads held the locks of all caches at the fork
+caches = [held for held in gc.get_objects() if isinstance(held, LRU)]
+assert len(caches) >= 2
+for cache in caches:
+    cache._lock.acquire()
 for _ in range(60):
     pid = os.fork()
     if not pid:

@@ -1,4 +1,4 @@
-"""Which files and functions of the library one `next()` of a loader enters."""
+"""Which files and functions of the library one `next()` or `load_state_dict` of a loader enters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pipeline import Dataset, Loader
 
 HOME = Path(pipeline.__file__).parent
 Entered = dict[str, list[str]]
-MOST = {"indexed map": 14, "filter + pack": 16}  # files
+MOST = {"indexed map": 14, "filter + pack": 16, "load_state_dict": 6}  # files
+MOST_EVALUATING = {"indexed map": 25, "filter + pack": 30}  # by a batch that evaluates its rows
 
 
 def entered(call: Callable[[], Any]) -> Entered:
@@ -49,6 +50,15 @@ def of_nexts(dataset: Dataset, batch: int = 8) -> list[Entered]:
     return sorted((entered(lambda: next(loader)) for _ in range(40)), key=len)
 
 
+def of_restoring(dataset: Dataset, batch: int = 8) -> Entered:
+    """What `load_state_dict` enters, in a loader that gave a batch before."""
+    loader = Loader(dataset, batch)
+    next(loader)
+    state = loader.state_dict()
+    next(loader)
+    return entered(lambda: loader.load_state_dict(state))
+
+
 def indexed_map() -> Dataset:
     """Rows of a sequence, shuffled and mapped."""
     return Dataset([{"x": np.full(4, i)} for i in range(640)], seed=1).shuffle().map(_plus)
@@ -70,13 +80,19 @@ def _some(row: Any) -> bool:
 
 def show(what: str, nexts: list[Entered]) -> None:
     """Print the least and the most, file by file."""
-    for which, found in (("evaluated ahead", nexts[0]), ("evaluating", nexts[-1])):
-        functions = sum(map(len, found.values()))
-        print(f"{what}, {which}: {len(found)} files, {functions} functions")
-        for file, names in found.items():
-            print(f"  {file}: {', '.join(names)}")
+    show_one(f"{what}, evaluated ahead", nexts[0])
+    show_one(f"{what}, evaluating", nexts[-1])
+
+
+def show_one(what: str, found: Entered) -> None:
+    """Print what one call entered, file by file."""
+    print(f"{what}: {len(found)} files, {sum(map(len, found.values()))} functions")
+    for file, names in found.items():
+        print(f"  {file}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
     show("indexed map", of_nexts(indexed_map()))
     show("filter + pack", of_nexts(filtered_and_packed()))
+    show_one("load_state_dict, indexed map", of_restoring(indexed_map()))
+    show_one("load_state_dict, filter + pack", of_restoring(filtered_and_packed()))

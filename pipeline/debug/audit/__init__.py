@@ -1,4 +1,7 @@
-"""Does a shuffle look random? Its figures beside those of true random permutations."""
+"""Does a shuffle look random? Its figures beside those of true random permutations.
+
+Begin with verdict.py, the report. statistics.py has the figures, dataset.py a dataset's order.
+"""
 
 from pipeline.debug.audit.dataset import audit_dataset
 from pipeline.debug.audit.verdict import Figure, Permute, Report, audit

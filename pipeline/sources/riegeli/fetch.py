@@ -16,7 +16,7 @@ from pipeline.sources.storage.storage import Stat, Storage
 _AT_ONCE = 64 << 20  # packed bytes that are taken apart together
 
 
-class Wanted(NamedTuple):
+class ChunkSpans(NamedTuple):
     """Chunks of some files: int64[n] each.
 
     Attributes:
@@ -32,8 +32,8 @@ class Wanted(NamedTuple):
     stops: Int64s
     counts: Int64s
 
-    def take(self, which: Any) -> Wanted:
-        return Wanted(*(a[which] for a in self))
+    def take(self, which: Any) -> ChunkSpans:
+        return ChunkSpans(*(a[which] for a in self))
 
 
 class Places(NamedTuple):
@@ -48,9 +48,9 @@ class Places(NamedTuple):
     within: Int64s
 
 
-def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[Wanted, Places]:
+def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[ChunkSpans, Places]:
     """The chunks that hold some records of each file, given in rising order."""
-    wanted: list[Wanted] = []
+    wanted: list[ChunkSpans] = []
     places: list[Places] = []
     base = 0
     for file, (index, records) in enumerate(zip(indexes, local, strict=True)):
@@ -59,17 +59,17 @@ def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[Wanted, Pla
         chunk = of[first]
         counts = np.minimum(index.group, index.records - chunk * index.group)
         where = np.full(len(chunk), file), chunk, index.offsets[chunk], index.offsets[chunk + 1]
-        wanted.append(Wanted(*where, counts))
+        wanted.append(ChunkSpans(*where, counts))
         places.append(Places(base + np.cumsum(first) - 1, records - of * index.group))
         base += len(chunk)
     if len(wanted) == 1:
         return wanted[0], places[0]
-    return Wanted(*map(np.concatenate, zip(*wanted, strict=True))), Places(
+    return ChunkSpans(*map(np.concatenate, zip(*wanted, strict=True))), Places(
         *map(np.concatenate, zip(*places, strict=True))
     )
 
 
-def windows(wanted: Wanted) -> Iterator[slice]:
+def windows(wanted: ChunkSpans) -> Iterator[slice]:
     """Runs of wanted chunks that are small enough to be held at once; one chunk at least."""
     ends = np.cumsum(wanted.stops - wanted.starts)
     start = 0
@@ -80,7 +80,7 @@ def windows(wanted: Wanted) -> Iterator[slice]:
         start = stop
 
 
-def fetch(stats: Sequence[Stat], wanted: Wanted, storage: Storage) -> Records:
+def fetch(stats: Sequence[Stat], wanted: ChunkSpans, storage: Storage) -> Records:
     """The records of chunks, all fetched together.
 
     Raises:

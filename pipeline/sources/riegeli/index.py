@@ -92,10 +92,10 @@ class UnknownIndexError(Exception):
     """It is an ArrayRecord file, of a layout that only the native reader knows."""
 
 
-Found = Index | NoIndexError | UnknownIndexError
+IndexAnswer = Index | NoIndexError | UnknownIndexError
 
 
-def read_indexes(stats: Sequence[Stat], storage: Storage) -> list[Found]:
+def read_indexes(stats: Sequence[Stat], storage: Storage) -> list[IndexAnswer]:
     """The index of each file, or why there is none; all ends are in flight together.
 
     Raises:
@@ -110,7 +110,7 @@ def read_indexes(stats: Sequence[Stat], storage: Storage) -> list[Found]:
         if isinstance(offset, int) and offset < begins[i]
     }
     heads = dict(zip(missing, storage.read(list(missing.values())), strict=True))
-    found: list[Found] = []
+    found: list[IndexAnswer] = []
     for i, offset in enumerate(footers):
         if isinstance(offset, int):
             rest = ends[i][max(0, offset - begins[i]) : len(ends[i]) - BLOCK]

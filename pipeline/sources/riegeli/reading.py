@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.block import Int64s
 from pipeline.errors import RecordError
 from pipeline.sources.riegeli.chunks import DamagedError, Records, UnfamiliarError
-from pipeline.sources.riegeli.fetch import Places, Wanted, fetch, plan, windows
+from pipeline.sources.riegeli.fetch import ChunkSpans, Places, fetch, plan, windows
 from pipeline.sources.riegeli.index import Index
 from pipeline.sources.riegeli.native import BadRecordError, Native
 from pipeline.sources.riegeli.recent import Recent
@@ -94,8 +94,8 @@ class Reading:
                 self._recent.keep(_keys(parts, some), got)
 
     def _remembered(
-        self, found: Objects, parts: list[_Part], wanted: Wanted, places: Places, to: Int64s
-    ) -> tuple[Wanted, Places, Int64s]:
+        self, found: Objects, parts: list[_Part], wanted: ChunkSpans, places: Places, to: Int64s
+    ) -> tuple[ChunkSpans, Places, Int64s]:
         """Fill in records of groups that are still in memory; return what is left to be read."""
         left = np.ones(len(wanted.file), np.bool_)
         for i, key in enumerate(_keys(parts, wanted)):
@@ -109,7 +109,7 @@ class Reading:
         rest = Places(renumbered[places.chunk[rows]], places.within[rows])
         return wanted.take(left), rest, to[rows]
 
-    def _fetched(self, parts: list[_Part], wanted: Wanted) -> Records:
+    def _fetched(self, parts: list[_Part], wanted: ChunkSpans) -> Records:
         try:
             return self._tried(parts, wanted)
         except DamagedError:
@@ -121,7 +121,7 @@ class Reading:
             first = int(part.local[np.searchsorted(part.local, chunk * part.index.group)])
             raise self._bad(part.file, first, f"{part.index.place(first)}: {e}") from e
 
-    def _tried(self, parts: list[_Part], wanted: Wanted) -> Records:
+    def _tried(self, parts: list[_Part], wanted: ChunkSpans) -> Records:
         try:
             return fetch([p.stat for p in parts], wanted, self._files.storage)
         except UnfamiliarError as e:
@@ -136,7 +136,7 @@ class Reading:
         )
 
 
-def _keys(parts: list[_Part], wanted: Wanted) -> list[tuple[int, int] | None]:
+def _keys(parts: list[_Part], wanted: ChunkSpans) -> list[tuple[int, int] | None]:
     """The key of each chunk in `Recent`; None for a chunk of one record, which is not kept."""
     rows = zip(wanted.file.tolist(), wanted.chunk.tolist(), wanted.counts.tolist(), strict=True)
     return [(parts[f].file, chunk) if n > 1 else None for f, chunk, n in rows]

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pipeline.errors import SourceError
 from pipeline.sources.riegeli.index import (
-    Found,
     Index,
+    IndexAnswer,
     NoIndexError,
     UnknownIndexError,
     read_indexes,
@@ -44,13 +44,13 @@ class Shards:
     only it knows.
     """
 
-    def __init__(self, files: Files, verify: Verify, known: dict[int, Found]) -> None:
+    def __init__(self, files: Files, verify: Verify, known: dict[int, IndexAnswer]) -> None:
         self._files, self._verify = files, verify
         # scratch copies take disk space while they are open
         self._handles = (
             LRU[int, Shard](_SCRATCH) if verify == "scratch" else OpenFiles[int, Shard]()
         )
-        self._known: dict[int, Found] = known
+        self._known: dict[int, IndexAnswer] = known
         self._native: set[int] = set()
 
     def get(self, numbers: Sequence[int]) -> list[Shard]:
@@ -87,7 +87,7 @@ class Shards:
         if numbers:
             self._known.update(zip(numbers, self._indexes(numbers), strict=True))
 
-    def _indexes(self, numbers: Sequence[int]) -> list[Found]:
+    def _indexes(self, numbers: Sequence[int]) -> list[IndexAnswer]:
         stats = [self._files.stat(f) for f in numbers]
         return list(indexes_of(stats, self._files.storage))
 
@@ -118,7 +118,7 @@ def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
     """
     storage = storage or Storage()
-    read: dict[Stat, Found] = {}
+    read: dict[Stat, IndexAnswer] = {}
     room = _KEPT
 
     def count(stat: Stat) -> tuple[int, int]:
@@ -145,7 +145,7 @@ def _is_sane(facts: Facts) -> bool:
     return type(facts.more) is int and 0 < facts.more < 1 << 48
 
 
-def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[Found]:
+def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[IndexAnswer]:
     """The index of each file, from the cache or from its end; many ends in flight together."""
     for start in range(0, len(stats), _AT_ONCE):
         some = stats[start : start + _AT_ONCE]

@@ -19,10 +19,10 @@ from pipeline.sources.indices import inside
 from pipeline.sources.storage import manifest
 from pipeline.sources.storage.location import is_url
 from pipeline.sources.storage.manifest import Facts
-from pipeline.sources.storage.paths import Found, Paths, expand, patterns, stats_of
+from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns, stats_of
 from pipeline.sources.storage.storage import Stat, Storage
 
-__all__ = ["Files", "Found", "Paths", "changed", "expand", "unreadable"]
+__all__ = ["Files", "ListedPath", "Paths", "changed", "expand", "unreadable"]
 
 T = TypeVar("T")
 _END = 64 << 10

@@ -115,7 +115,7 @@ def keep_beside(
     return written
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """What the manifests beside some files say of them; paths.
 
     Attributes:
@@ -133,7 +133,7 @@ class Compared(NamedTuple):
     gone: tuple[str, ...]
 
 
-def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Compared:
+def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Comparison:
     """Hold the manifests beside files against the files as they are now; a cache says nothing here.
 
     Raises:
@@ -150,7 +150,7 @@ def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Compared:
     there = [f"{folder}/{NAME}" for folder in folders if noted[folder]]
     gone = [path for folder in folders for path in _gone(folder, noted[folder].keys(), storage)]
     known, stale, unknown = map(tuple, lots.values())
-    return Compared(tuple(there), known, stale, unknown, tuple(gone))
+    return Comparison(tuple(there), known, stale, unknown, tuple(gone))
 
 
 def _gone(folder: str, noted: Set[str], storage: Storage) -> list[str]:

@@ -24,14 +24,14 @@ _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub
 _MOST_SHARDS = 1 << 20  # of one set whose numbers are looked at
 
 
-class Found(str):
+class ListedPath(str):
     """A path with its size and tag from a listing, so that nobody asks the store again."""
 
     stat: Stat
     pattern = ""  # the glob that found it
 
     @classmethod
-    def of(cls, stat: Stat, pattern: str = "") -> Found:
+    def of(cls, stat: Stat, pattern: str = "") -> ListedPath:
         """The path of a file just found."""
         path = cls(stat.path)
         path.stat, path.pattern = stat, pattern
@@ -76,8 +76,10 @@ def expand(
 
 
 def patterns(paths: Paths) -> list[str]:
-    """The globs among paths, and those that found a `Found`."""
-    named = [path.pattern if isinstance(path, Found) else _plain(path) for path in _each(paths)]
+    """The globs among paths, and those that found a `ListedPath`."""
+    named = [
+        path.pattern if isinstance(path, ListedPath) else _plain(path) for path in _each(paths)
+    ]
     return list(dict.fromkeys(name for name in named if glob.has_magic(name)))
 
 
@@ -88,7 +90,7 @@ def _each(paths: Paths) -> list[str | os.PathLike[str]]:
 
 
 def _shards(path: str) -> list[str]:
-    found = None if isinstance(path, Found) else _SHARDS.search(path)
+    found = None if isinstance(path, ListedPath) else _SHARDS.search(path)
     if found is None or (not is_url(path) and os.path.exists(path)):
         return [path]
     n, head, tail = int(found[1]), path[: found.start()], path[found.end() :]
@@ -96,13 +98,13 @@ def _shards(path: str) -> list[str]:
 
 
 def _plain(path: str | os.PathLike[str]) -> str:
-    name = path if isinstance(path, Found) else os.path.expanduser(os.fsdecode(path))
+    name = path if isinstance(path, ListedPath) else os.path.expanduser(os.fsdecode(path))
     return name.removeprefix("file://") if name.startswith("file:///") else name
 
 
 def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     """What a listing says of files; or their paths, where nothing was listed."""
-    if isinstance(path, Found):
+    if isinstance(path, ListedPath):
         return [path.stat]
     if is_url(path):
         return _expand_url(path, storage)

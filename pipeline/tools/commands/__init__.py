@@ -1,4 +1,7 @@
-"""The commands of `python -m pipeline`: one file each."""
+"""The commands of `python -m pipeline`: one file each.
+
+Begin with any of them: each parses its options, calls a tool and gives an `Answer`.
+"""
 
 from __future__ import annotations
 

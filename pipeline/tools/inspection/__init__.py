@@ -1,4 +1,7 @@
-"""What files hold, which records in them are bad, and what is noted of them for a fast start."""
+"""What files hold, which records in them are bad, and what is noted of them for a fast start.
+
+Begin with contents.py (inspect), verification.py (verify) or manifests.py (manifest).
+"""
 
 from pipeline.tools.inspection.contents import Contents, SourceContents, inspect
 from pipeline.tools.inspection.fields import Field

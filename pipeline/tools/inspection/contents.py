@@ -14,7 +14,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import LengthError
 from pipeline.nodes.faults import survivors
 from pipeline.sources import Storage
-from pipeline.sources.storage.files import Found
+from pipeline.sources.storage.files import ListedPath
 from pipeline.tools.inspection.fields import Field, fields_of
 from pipeline.tools.inspection.layout import advice, layout_lines, summary
 from pipeline.tools.inspection.opening import Broken, Sources, files_of, format_of, opened
@@ -210,6 +210,6 @@ def _layouts(source: Source, what: Sources) -> Sequence[dict[str, Any]]:
     if what.reopen is not None and files is not None and len(files.paths) > _LAID:
         # each may cost a request: a sample of them tells as much
         some = np.linspace(0, len(files.paths) - 1, _LAID).astype(np.int64).tolist()
-        source = what.reopen([Found.of(files.stat(i)) for i in some])
+        source = what.reopen([ListedPath.of(files.stat(i)) for i in some])
     layout = getattr(source, "layout", None)
     return layout() if layout is not None else []

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.dataset import Dataset
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources import Storage, found
-from pipeline.sources.storage.files import Files, Found
+from pipeline.sources.storage.files import Files, ListedPath
 from pipeline.types import Component, Source
 
 _AT_ONCE = 32  # files tried alone at a time
@@ -34,7 +34,7 @@ class Sources(NamedTuple):
 
     components: tuple[Component, ...]
     broken: tuple[Broken, ...] = ()
-    reopen: Callable[[Sequence[Found]], Source] | None = None
+    reopen: Callable[[Sequence[ListedPath]], Source] | None = None
 
 
 def opened(data: Any, storage: Storage | None = None) -> Sources:
@@ -52,7 +52,7 @@ def opened(data: Any, storage: Storage | None = None) -> Sources:
 
 
 def _whole(
-    files: Sequence[Found], reopen: Callable[[Sequence[Found]], Source]
+    files: Sequence[ListedPath], reopen: Callable[[Sequence[ListedPath]], Source]
 ) -> tuple[Source | None, tuple[Broken, ...]]:
     try:
         return reopen(files), ()
@@ -69,7 +69,7 @@ def _whole(
     return reopen(good) if good else None, broken
 
 
-def _error(file: Found, reopen: Callable[[Sequence[Found]], Source]) -> str:
+def _error(file: ListedPath, reopen: Callable[[Sequence[ListedPath]], Source]) -> str:
     try:
         close(reopen([file]))
     except StorageError:

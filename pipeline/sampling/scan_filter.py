@@ -1,4 +1,4 @@
-"""Which rows stay when a scan has flagged them: the k-th flagged row, by arithmetic on counts."""
+"""Keeps the rows whose flag in a scan is True: the k-th of them, by arithmetic on counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PASS = 1 << 20  # flags counted at a time; a multiple of WIDTH
 
 
 @dataclass(frozen=True)
-class Flagged(Order):
+class ScanFilter(Order):
     """The rows that a scan flags, in order: indexed, of exact length.
 
     Counts before each 128 flags are kept in memory, the flags stay in the scan's file.
@@ -57,7 +57,7 @@ class Flagged(Order):
         object.__setattr__(self, "counts", np.cumsum(np.concatenate(per)))
 
     def __reduce__(self) -> Any:
-        return Flagged, (self.flags, self.name)
+        return ScanFilter, (self.flags, self.name)
 
     def length(self, n: int) -> int:
         return int(self.counts[-1])

@@ -11,19 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, scan
-from pipeline.sampling.flagged import CHUNK, WIDTH, Flagged
+from pipeline.sampling.scan_filter import CHUNK, WIDTH, ScanFilter
 from pipeline.types import At, Site
 
 SITE = Site(0, (), (), "stage 0")
 
 
-def kept(flags: Any, folder: Path) -> Flagged:
+def kept(flags: Any, folder: Path) -> ScanFilter:
     ds = Dataset({"keep": np.array(flags, bool)})
     number = len(list(folder.iterdir()))
-    return Flagged(scan(ds, lambda row: row["keep"], path=folder / str(number), workers=0), "kept")
+    return ScanFilter(
+        scan(ds, lambda row: row["keep"], path=folder / str(number), workers=0), "kept"
+    )
 
 
-def resolved(stage: Flagged, index: Any) -> Any:
+def resolved(stage: ScanFilter, index: Any) -> Any:
     index = np.asarray(index, np.int64)
     return stage.resolve(At(index * 0 + 3, index * 0 + 2, index), 0, SITE)
 

@@ -1,7 +1,7 @@
-"""The node of a mix with streamed datasets: every lane deals rows of its components' same lane.
+"""The node of a mix with streamed datasets: lane l deals the rows of each component's lane l.
 
-A place is (passes before this one, row of the pass, components): of each component that was drawn
-from (its pass, its pass as this one of the mix began, its place).
+A place is (passes of the mix before this one, row of this pass, components). The last holds, for
+each component that was drawn from: its pass, its pass when this pass of the mix began, its place.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import numpy as np
 
 from pipeline.block import Block, Int64s
 from pipeline.errors import ChainError, StreamEndError
-from pipeline.nodes.failing import applied
+from pipeline.nodes.faults import applied
 from pipeline.nodes.mixed import SCHEDULE, Mixture
 from pipeline.nodes.node import Frontiers, numbered, written
-from pipeline.nodes.reader import Ask, Reader, Spot, check_numbers
 from pipeline.nodes.scope import Path, Stage
-from pipeline.nodes.streamed import Here, Streamed
+from pipeline.nodes.streamed import Ask, Here, Reader, Spot, Streamed, check_numbers
 from pipeline.nodes.units import Units
 from pipeline.sampling.cursor import Lane, Parts, Place
 from pipeline.sampling.repeat import Repeat
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Dealt(Mixture, Streamed):
+class LaneMix(Mixture, Streamed):
     """Datasets dealt by weight of which some are streamed, and the row-wise transforms on them.
 
     Attributes:
@@ -106,12 +105,12 @@ class Dealt(Mixture, Streamed):
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
         return self.parts[names[0]].stream.located(names[1:], self._inside(here, names[0]))
 
-    def reader(self, here: Here, ask: Ask) -> DealtReader:
+    def reader(self, here: Here, ask: Ask) -> LaneMixReader:
         readers = {
             name: part.stream.reader(self._inside(here, name), ask)
             for name, part in self.parts.items()
         }
-        return DealtReader(self, readers, here.lanes)
+        return LaneMixReader(self, readers, here.lanes)
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         row = max((row for _, (_, row, _) in places), default=0) + more
@@ -129,7 +128,7 @@ class Dealt(Mixture, Streamed):
 
 
 class _Part(NamedTuple):
-    # a component's pass, which it was as the mix's pass began, and where it stands
+    # a component's pass, its pass when the mix's pass began, and its place
     epoch: int
     since: int
     place: Place
@@ -153,7 +152,7 @@ class _Hand:
         return rows.take(places)
 
 
-class DealtReader:
+class LaneMixReader:
     """Lanes of a mix: rows of its components' same lane, by the pattern.
 
     Args:
@@ -164,7 +163,7 @@ class DealtReader:
 
     arithmetic = False
 
-    def __init__(self, node: Dealt, readers: Mapping[str, Reader], lanes: int) -> None:
+    def __init__(self, node: LaneMix, readers: Mapping[str, Reader], lanes: int) -> None:
         schedule = node.schedule
         self._lanes, self._passes, self._stop = lanes, node.length, node.stop
         self._pattern, self._live = schedule.pattern.in_lanes(lanes), schedule.live
@@ -269,7 +268,7 @@ class DealtReader:
         return hand if most == want else self._draw(lane, which[:most], rank[:most], parts)
 
     def _draw(self, lane: int, which: Int64s, rank: Int64s, parts: Mapping[str, _Part]) -> _Hand:
-        # each component gives its rows at once; the hand ends where one of them ends the pass
+        # all rows of a component are pulled together; the hand stops where one ends the pass
         after, blocks, most = dict(parts), list[Block](), len(which)
         for c, count in enumerate(np.bincount(which).tolist()):
             if not count:
@@ -287,8 +286,8 @@ class DealtReader:
     def _give(
         self, lane: int, c: int, part: _Part, want: int, fresh: bool
     ) -> tuple[list[Block], _Part]:
-        # rows of a component: over its passes, unless the first that ends shall end the mix's; a
-        # fresh one stands where earlier passes of the mix left it, maybe at the end of its own
+        # rows of one component, passing on into its next epoch unless stop="first"; a component
+        # that is fresh in this pass of the mix resumes where the last one left it
         reader, blocks, empty = self._reader(c), list[Block](), 0
         while True:
             epoch, since, place = part
@@ -307,7 +306,7 @@ class DealtReader:
     def _all_through(
         self, lane: int, row: int, want: int, parts: Mapping[str, _Part], hand: _Hand
     ) -> int:
-        # how many of these rows there are until each component was passed through
+        # how many of these rows come before every component has given a whole pass
         before, most = self._pattern.counts(row), 0
         for c in self._live:
             part, end = self._part(parts, c), self._pattern.end(c)
@@ -321,7 +320,7 @@ class DealtReader:
         return most
 
     def _through(self, lane: int, c: int, part: _Part, hand: _Hand, want: int) -> int:
-        # the rows of a hand after which a component is passed through; `want` + 1 if it is not
+        # rows of the hand up to the last one of the component's pass; `want` + 1 if it goes on
         here = np.flatnonzero(hand.which == c)
         if not len(here):
             return want + 1
