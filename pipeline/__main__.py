@@ -34,7 +34,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command: its exit status. Errors are one line on stderr."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
+    if more:
+        paths = [word for word in more if os.path.exists(word)]
+        quote = " A shell writes a pattern out: quote it, as in 'data/*.parquet'." if paths else ""
+        parser.error(f"unrecognized arguments: {' '.join(more[:3])}.{quote}")
     if args.run is None:
         parser.print_help()
         return 2

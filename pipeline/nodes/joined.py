@@ -56,13 +56,18 @@ class Joined(Node):
         return tuple(component for some in found for component in some)
 
     def written(self, seed: int) -> list[str]:
-        lines = [f"{self.kind}({self.rule()}seed={seed})"]
+        lines = [f"{self.call}({self.rule()}seed={seed})"]
         for name, part in list(self.parts.items())[:SHOWN]:
             first, *rest = part.written()
             lines += [f"  {name!r}: {first}", *(f"  {line}" for line in rest)]
         if len(self.parts) > SHOWN:
             lines.append(f"  and {len(self.parts) - SHOWN} more")
         return lines
+
+    @property
+    def call(self) -> str:
+        """The function that people call to join."""
+        return self.kind
 
     def rule(self) -> str:
         """The options of the join, as people write them."""
