@@ -64,9 +64,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    # errors of others, as of a function of the user's, say by notes which stage they came from
+    # errors of others, as of a function of the user's, say by their first note which stage they
+    # came from; further notes are of what runs it, as a worker's traceback
     notes = () if isinstance(error, PipelineError) else getattr(error, "__notes__", ())
-    where = f" ({', '.join(notes)}; --traceback shows the lines)" if notes else ""
+    first = " ".join(notes[0].split()) if notes else ""
+    where = f" ({first}; --traceback shows the lines)" if first else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:2000]}{where}"
 

@@ -64,6 +64,10 @@ def test_errors_of_others_are_one_line_with_their_stage(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "KeyError: 'x' (in stage 0: map 'wrong'" in err
+    assert main(["convert", "mine_wrong:data", "a.jsonl", "--workers", "1"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "KeyError: 'x' (in stage 0: map 'wrong'" in err
     assert main(["profile", "mine_wrong:data", "--traceback"]) == 2
     assert "return row['x']" in capsys.readouterr().err
 
