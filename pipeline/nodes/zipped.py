@@ -25,7 +25,6 @@ class Zipped(Joined):
     """
 
     kind = "zip"
-    call = "zip_datasets"
 
     def __post_init__(self) -> None:
         super().__post_init__()
