@@ -11,21 +11,19 @@ from _frozen_importlib_external import PathFinder  # importlib's own, without th
 class Shadow:
     """Finds a module `pipeline` that is no package, and gives it a word for names of ours."""
 
+    # fmt: off
     NAMES = frozenset(
         {
-            *(
-                "Dataset",
-                "JaxFeed",
-                "Loader",
-                "Processes",
-                "Source",
-                "Storage",
-                "Threads",
-                "TorchFeed",
-            ),
-            *("concatenate", "interleave", "merge", "mix", "pad_to", "scan", "zip_datasets"),
+            "ArrayRecordSource", "ArrowIpcSource", "BagzSource", "Block", "Columns", "Dataset",
+            "FilesSource", "JaxFeed", "JsonLinesSource", "LinesSource", "Loader",
+            "MegatronSource", "MemorySource", "ParquetSource", "Processes", "Ray", "Scanned",
+            "SequenceSource", "Serial", "Source", "Storage", "TFRecordSource", "Threads",
+            "TokenDocumentSource", "TokenSource", "TorchFeed", "WebDatasetSource", "WindowSource",
+            "concatenate", "errors", "interleave", "merge", "mix", "pad_to", "padding_share",
+            "parse_example", "scan", "zip_datasets",
         }
     )
+    # fmt: on
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):

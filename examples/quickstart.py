@@ -14,9 +14,14 @@ def add_noise(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str,
     return {**row, "x": row["x"] + rng.normal(size=row["x"].shape).astype(np.float32)}
 
 
-def main() -> None:
+def dataset() -> Dataset:
+    """Ten rows of two columns, shuffled and changed at random."""
     columns = {"x": np.zeros((10, 3), np.float32), "label": np.arange(10)}
-    ds = Dataset(columns, seed=7).shuffle().random_map(add_noise)
+    return Dataset(columns, seed=7).shuffle().random_map(add_noise)
+
+
+def main() -> None:
+    ds = dataset()
     loader = Loader(ds, 4)
     print("spec", ds.spec)
 

@@ -26,13 +26,17 @@ def augment(row: Any, _: np.random.Generator) -> Any:
     return {**row, "x": row["x"] + 0.1 * torch.randn(row["x"].shape).numpy()}
 
 
-def loader() -> Loader:
+def dataset() -> Dataset:
     """Points of two classes, shuffled anew each epoch, each with fresh noise."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=400)
     x = (rng.normal(size=(400, 8)) + y[:, None]).astype(np.float32)
-    ds = Dataset({"x": x, "y": y}, seed=1).shuffle().random_map(augment, seed_globals=True)
-    return Loader(ds, 32, feed=TorchFeed(), remainder="drop")
+    return Dataset({"x": x, "y": y}, seed=1).shuffle().random_map(augment, seed_globals=True)
+
+
+def loader() -> Loader:
+    """Batches of 32 as tensors; the last short one of an epoch is dropped."""
+    return Loader(dataset(), 32, feed=TorchFeed(), remainder="drop")
 
 
 def train(checkpoint: Path, stop: int | None = None) -> torch.nn.Module:

@@ -34,7 +34,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command: its exit status. Errors are one line on stderr."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
+    if more:
+        paths = [word for word in more if os.path.exists(word)]
+        quote = " A shell writes a pattern out: quote it, as in 'data/*.parquet'." if paths else ""
+        parser.error(f"unrecognized arguments: {' '.join(more[:3])}.{quote}")
     if args.run is None:
         parser.print_help()
         return 2
@@ -60,9 +64,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    # errors of others, as of a function of the user's, say by notes which stage they came from
+    # errors of others, as of a function of the user's, say by their first note which stage they
+    # came from; further notes are of what runs it, as a worker's traceback
     notes = () if isinstance(error, PipelineError) else getattr(error, "__notes__", ())
-    where = f" ({', '.join(notes)}; --traceback shows the lines)" if notes else ""
+    first = " ".join(notes[0].split()) if notes else ""
+    where = f" ({first}; --traceback shows the lines)" if first else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:2000]}{where}"
 

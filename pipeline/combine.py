@@ -22,6 +22,11 @@ from pipeline.nodes import (
 from pipeline.nodes.scope import Scope
 from pipeline.sampling.schedule import Schedule
 
+_EXAMPLES = {
+    "mix": "{'a': a, 'b': b}, weights={'a': 3, 'b': 1}",
+    "zip_datasets": "{'a': a, 'b': b}",
+}
+
 
 def concatenate(datasets: Sequence[Dataset], *more: Any, seed: int = 0) -> Dataset:
     """Indexed datasets one after another; their shuffles differ by their place.
@@ -74,7 +79,7 @@ def zip_datasets(datasets: Mapping[str, Dataset], *more: Any, seed: int = 0) -> 
     {'x': 'b', 'y': 2}
     """
     if more:
-        raise ChainError("zip_datasets wants names: zip_datasets({'a': a, 'b': b})")
+        raise ChainError(f"zip_datasets wants names: zip_datasets({_EXAMPLES['zip_datasets']})")
     parts = _named("zip_datasets", datasets)
     _warn_of_orders_apart(parts)
     return standing_on(Zipped(parts), seed)
@@ -118,6 +123,8 @@ def mix(
     parts = _named("mix", datasets)
     if stop not in STOPS:
         raise ChainError(f'mix(stop={stop!r}): choose "first", "all" or "never"')
+    if not parts:
+        raise ChainError("mix of no datasets: give at least one")
     check_names(parts)
     _warn_of_one_order("mix", parts)
     schedule = Schedule.of(list(parts), weights)
@@ -158,7 +165,9 @@ def _warn_of_orders_apart(parts: Mapping[str, Part]) -> None:
 
 def _named(kind: str, datasets: Mapping[str, Any]) -> dict[str, Part]:
     if not isinstance(datasets, Mapping) or not all(isinstance(n, str) for n in datasets):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ChainError(f"{kind} wants {{name: dataset}}, names being strings")
+        raise ChainError(
+            f"{kind} wants {{name: dataset}}, names being strings: {kind}({_EXAMPLES[kind]})"
+        )
     return dict(zip(datasets, _parts(kind, datasets.values()), strict=True))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Int64s, as_int64
-from pipeline.checks import flag, function, whole
+from pipeline.checks import flag, function, shown, whole
 from pipeline.errors import (
     ChainError,
     LengthError,
@@ -94,6 +94,7 @@ class Dataset:
         run: int | None = None,
         reshuffle: bool = True,
         name: str | None = None,
+        **unknown: Any,
     ) -> Dataset:
         """A new random order each epoch; `reshuffle=False` keeps epoch 0's order in all of them.
 
@@ -115,10 +116,12 @@ class Dataset:
         >>> sorted(ds)
         [0, 1, 2, 3]
         """
+        refuse_options("shuffle", unknown)
         if others:
+            size = others[0] if type(others[0]) is int else "n"
             raise OptionError(
-                f"shuffle({others[0]!r}): here all rows are shuffled, without a buffer. To shuffle "
-                f"neighbours only give window={others[0]!r}"
+                f"shuffle({shown(others[0])}): here all rows are shuffled, without a buffer. To "
+                f"shuffle neighbours only give window={size}"
             )
         name = name or "shuffle"
         seed = None if seed is None else whole("seed", seed, -(1 << 62))
@@ -143,12 +146,13 @@ class Dataset:
         runs = Even(self.top.length, run or RUN) if bounds is None else Uneven(bounds)
         return Chunks(whole("shuffle chunks", chunks, 1), runs)
 
-    def repeat(self, epochs: int | None = None) -> Dataset:
+    def repeat(self, epochs: int | None = None, **unknown: Any) -> Dataset:
         """The dataset `epochs` times over, or endlessly; batches then run across epochs.
 
         >>> len(Dataset(range(4)).repeat(3))
         12
         """
+        refuse_options("repeat", unknown)
         if epochs is not None:
             epochs = whole("repeat epochs", epochs, 1)
         repeat = Repeat(epochs)
@@ -178,6 +182,7 @@ class Dataset:
         batched: bool = False,
         name: str | None = None,
         fingerprint: str | None = None,
+        **unknown: Any,
     ) -> Dataset:
         """Each row through `f(row)`; or, batched, stacked rows through `f(rows)` to as many rows.
 
@@ -193,6 +198,7 @@ class Dataset:
         >>> Dataset({"x": np.arange(3)}).map(lambda c: {"y": c["x"] + 1}, batched=True)[2]
         {'y': np.int64(3)}
         """
+        refuse_options("map", unknown)
         batched = flag("map batched", batched)
         stage = Map(function("map", f), name or code_name(f), batched, given=fingerprint)
         return self._transformed(stage)
@@ -244,6 +250,7 @@ class Dataset:
         block: int = 64,
         name: str | None = None,
         fingerprint: str | None = None,
+        **unknown: Any,
     ) -> Dataset:
         """The rows for which `p(row)` holds. The dataset is counted from here on.
 
@@ -253,6 +260,7 @@ class Dataset:
         >>> list(Dataset(range(6)).filter(lambda x: x % 2 == 0))
         [0, 2, 4]
         """
+        refuse_options("filter", unknown)
         block = whole("block", block, 1)
         if isinstance(p, Scanned):
             return self._flagged(p, name or "kept")
@@ -477,9 +485,11 @@ class Dataset:
                 "random numbers. Give one of them name=."
             )
 
-    def __getattr__(self, name: str) -> Any:
-        # reached for names that a Dataset does not have
-        raise unknown_name(name)
+    if not TYPE_CHECKING:  # type checkers name what a Dataset has not themselves
+
+        def __getattr__(self, name: str) -> Any:
+            # reached for names that a Dataset does not have
+            raise unknown_name(name)
 
     # ---- what it is
 

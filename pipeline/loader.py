@@ -7,13 +7,13 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.batches.assembly import Assembly
 from pipeline.batches.hosts import Neighbours, share_of
 from pipeline.batches.once import Once
 from pipeline.batches.opening import open_stream
-from pipeline.batches.options import check_options
+from pipeline.batches.options import check_options, unknown_attribute
 from pipeline.batches.run import Made, Run
 from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream
@@ -289,10 +289,17 @@ class Loader:
 
     def __repr__(self) -> str:
         c = self._position.cursor
-        return (
-            f"Loader(step={c.step}, epoch={c.epoch}, batch_size={self._batch_size}, "
-            f"workers={self._workers!r})"
-        )
+        return f"Loader(step={c.step}, epoch={c.epoch}, {self._shown})"
+
+    @property
+    def _shown(self) -> str:
+        return f"batch_size={self._batch_size}, workers={self._workers!r}"
+
+    if not TYPE_CHECKING:  # type checkers name what a Loader has not themselves
+
+        def __getattr__(self, name: str) -> Any:
+            # reached for names that a Loader does not have
+            raise unknown_attribute(name)
 
     def once(self) -> Once:
         """One pass from step 0, each time it is iterated: what evaluation wants.
@@ -305,7 +312,7 @@ class Loader:
         """
         if self._once is None:
             dataset, size, options = self._dataset, self._batch_size, self._options
-            self._once = Once(lambda: Loader(dataset, size, **options))
+            self._once = Once(lambda: Loader(dataset, size, **options), self._shown)
         return self._once
 
     def stats(self) -> Stats:

@@ -170,6 +170,10 @@ class Transform(Protocol):
 
     def fingerprint(self) -> str: ...
 
+    def written(self) -> str:
+        """As people write it on a dataset."""
+        ...
+
 
 class Feed(Protocol):
     """Puts batches on devices, and knows which rows of the global batch are this process's."""

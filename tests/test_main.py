@@ -64,6 +64,10 @@ def test_errors_of_others_are_one_line_with_their_stage(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "KeyError: 'x' (in stage 0: map 'wrong'" in err
+    assert main(["convert", "mine_wrong:data", "a.jsonl", "--workers", "1"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "KeyError: 'x' (in stage 0: map 'wrong'" in err
     assert main(["profile", "mine_wrong:data", "--traceback"]) == 2
     assert "return row['x']" in capsys.readouterr().err
 
@@ -89,3 +93,31 @@ def test_a_module_called_pipeline_is_told_of(
 def test_tab_offers_public_names_alone() -> None:
     offered = [name for name in dir(pipeline) if not name.startswith("_")]
     assert offered == sorted(pipeline.__all__)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["check", "mine"], "mine:dataset"),
+        (["check", "mine_int:number"], "of the type int"),
+        (["verify", "a.jsonl", "b.jsonl"], "quote it, as in 'data/*.parquet'"),
+        (["verify", "a.jsonl", "--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_a_slip_names_what_was_meant(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_int.py").write_text("number = 3\n")
+    for name in ("a.jsonl", "b.jsonl"):
+        Path(name).write_text("{}\n")
+    try:
+        status = main(words)
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2
+    assert says in " ".join(capsys.readouterr().err.split())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -18,6 +20,17 @@ def test_readme_blocks_run() -> None:
     result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert result.attempted > 30
     assert not result.failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_example_passes_the_check(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if path.name.startswith("torch_"):
+        pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    monkeypatch.chdir(path.parent)
+    assert main(["check", f"{path.stem}:dataset"]) == 0, capsys.readouterr()
 
 
 @pytest.mark.slow

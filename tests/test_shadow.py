@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
+from lockstep_shadow import Shadow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -36,6 +39,10 @@ def test_another_project_s_module_of_that_name_works(tmp_path: Path) -> None:
     (tmp_path / "pipeline.py").write_text("STEPS = 3\n")
     text = "import pipeline\nassert pipeline.STEPS == 3\nassert not hasattr(pipeline, 'other')\n"
     assert run(tmp_path, "train.py", text).returncode == 0
+
+
+def test_every_public_name_is_known() -> None:
+    assert set(pipeline.__all__) == Shadow.NAMES
 
 
 def test_it_costs_nothing_to_start(tmp_path: Path) -> None:

@@ -23,10 +23,11 @@ class Once:
 
     Args:
         make: opens a loader that stands at step 0.
+        options: the loader's, for people.
     """
 
-    def __init__(self, make: Callable[[], _Pass]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], _Pass], options: str = "") -> None:
+        self._make, self._options = make, options
         self._idle: _Pass | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -42,6 +43,9 @@ class Once:
             return len(loader)
         finally:
             self._put_back(loader)
+
+    def __repr__(self) -> str:
+        return f"Once({self._options})"
 
     def _loader(self) -> _Pass:
         # one is read by one loop alone

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checks import function, whole
-from pipeline.errors import BatchError, OptionError
+from pipeline.errors import BatchError, OptionError, UnknownNameError
 
 REMAINDERS = ("keep", "drop", "pad")
 _OURS = {
@@ -53,6 +53,30 @@ _OURS = {
     "global_batch_size": "batch_size, of all hosts together",
     "per_device_batch_size": "batch_size, of all hosts together",
 }
+_ATTRIBUTES = {
+    "set_epoch": "not needed: each pass has an order of its own; loader.seek(step) moves it",
+    "reset": "loader.seek(0), or loader.once() for passes that begin at step 0",
+    "rewind": "loader.seek(step)",
+    "state": "loader.state_dict()",
+    "restore": "loader.load_state_dict(state)",
+    "next": "next(loader)",
+    "repeat": "Loader(ds.repeat(), n)",
+    "shuffle": "Loader(ds.shuffle(), n)",
+    "map": "Loader(ds.map(f), n)",
+    "take": "Loader(ds, n, steps=)",
+    "shutdown": "loader.close()",
+}
+
+
+def unknown_attribute(name: str) -> AttributeError:
+    """The error for an attribute that a Loader lacks; other libraries' names get an answer.
+
+    >>> print(unknown_attribute("restore"))
+    a Loader has no .restore: here it is loader.load_state_dict(state)
+    """
+    if name in _ATTRIBUTES:
+        return UnknownNameError(f"a Loader has no .{name}: here it is {_ATTRIBUTES[name]}")
+    return AttributeError(f"a Loader has no .{name}")
 
 
 def check_options(others: Mapping[str, Any], remainder: Any, steps: Any, collate: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
+from pipeline.checks import shown
 from pipeline.errors import BatchError, FeedError, need
 from pipeline.tree import leaves, map_leaves
 
@@ -45,8 +46,16 @@ class JaxFeed:
             raise need("jax", "jax") from e
         if prefetch < 0:
             raise FeedError(f"prefetch={prefetch}: give 0 or more")
+        if not hasattr(sharding, "addressable_devices_indices_map"):
+            raise FeedError(
+                f"JaxFeed({shown(sharding)}): give a sharding of jax, as NamedSharding(mesh, "
+                'PartitionSpec("data"))'
+            )
         self.sharding, self.prefetch = sharding, prefetch
         self._jax = jax
+
+    def __repr__(self) -> str:
+        return f"JaxFeed({self.sharding!r}, prefetch={self.prefetch})"
 
     @property
     def primary(self) -> bool:

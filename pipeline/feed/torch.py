@@ -66,6 +66,10 @@ class TorchFeed:
         self._made: tuple[int, int] | None = None
         self._stream: Any = None
 
+    def __repr__(self) -> str:
+        dims = f", dims={self._dims}" if self._dims else ""
+        return f"TorchFeed({str(self.device)!r}, prefetch={self.prefetch}{dims})"
+
     # ---- which rows
 
     @property

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NONE = np.zeros(0, np.int64)
 SHOWN = 8  # datasets of a join that its repr shows
+CALLS = {"zip": "zip_datasets"}  # the functions that are not called as their nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class Joined(Node):
         return tuple(component for some in found for component in some)
 
     def written(self, seed: int) -> list[str]:
-        lines = [f"{self.kind}({self.rule()}seed={seed})"]
+        lines = [f"{CALLS.get(self.kind, self.kind)}({self.rule()}seed={seed})"]
         for name, part in list(self.parts.items())[:SHOWN]:
             first, *rest = part.written()
             lines += [f"  {name!r}: {first}", *(f"  {line}" for line in rest)]
@@ -108,7 +109,7 @@ class Joined(Node):
 def relabelled(first: int, rows: Any) -> Any:
     """A Block or Origin with components counted from `first` on."""
     if isinstance(rows, Block):
-        return Block(rows.values, relabelled(first, rows.origin))
+        return Block(rows.values, relabelled(first, rows.origin), rows.made)
     if not first:
         return rows
     inside: dict[str, Segments] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.checks import shown
 from pipeline.errors import OptionError, UnknownNameError
 
 _SPLIT = "slices of one order: ds = ds.shuffle(reshuffle=False), then ds[:n] and ds[n:]"
@@ -46,6 +47,39 @@ _OURS = {
     "as_numpy_iterator": "iter(ds)",
     "to_iter_dataset": "Loader(ds, batch_size)",
     "state_dict": "Loader.state_dict()",
+    "from_generator": "Dataset(list(records)), or a source of your own",
+    "from_list": "Dataset(records)",
+    "from_tensor_slices": "Dataset({name: array})",
+    "with_format": "Loader(ds, n, feed=TorchFeed())",
+    "iter": "iter(ds), or Loader(ds, batch_size)",
+    "to_list": "list(ds)",
+    "first": "ds[0]",
+    "ignore_errors": 'ds.on_error("skip")',
+    "snapshot": "ds.cache(folder)",
+    "group_by_window": "ds.bucket(key, boundaries)",
+    "choose_from_datasets": "mix({name: ds}, weights)",
+    "sample_from_datasets": "mix({name: ds}, weights)",
+}
+_OF_METHODS = {
+    "buffer_size": "shuffle() for all rows, shuffle(window=n) for neighbours only",
+    "reshuffle_each_iteration": "shuffle(reshuffle=)",
+    "rng": "shuffle(seed=)",
+    "generator": "shuffle(seed=)",
+    "random_state": "shuffle(seed=)",
+    "count": "repeat(epochs)",
+    "num_epochs": "repeat(epochs)",
+    "num_workers": "Loader(ds, n, workers=)",
+    "num_proc": "Loader(ds, n, workers=)",
+    "num_threads": "Loader(ds, n, workers=Threads(n))",
+    "num_parallel_calls": "Loader(ds, n, workers=)",
+    "concurrency": "Loader(ds, n, workers=)",
+    "deterministic": "not needed: rows always come in one order",
+    "with_indices": "ds.map_with_index(f)",
+    "batch_size": "not needed: a batched function may see any number of rows",
+    "remove_columns": "what f returns",
+    "input_columns": "what f takes of its row",
+    "load_from_cache_file": "ds.map(f).cache(folder)",
+    "desc": "name=",
 }
 _OPTIONS = {
     "shuffle": "ds.shuffle()",
@@ -70,8 +104,17 @@ def unknown_name(name: str) -> AttributeError:
 
 
 def refuse_options(what: str, others: Mapping[str, Any]) -> None:
-    """Raises OptionError if there are options that nobody has."""
+    """Raises OptionError if there are options that nobody has; other libraries' get an answer.
+
+    Args:
+        what: "Dataset", or one of its methods.
+        others: the options by name.
+
+    >>> refuse_options("map", {"num_proc": 4})
+    Traceback (most recent call last):
+    pipeline.errors.OptionError: map(num_proc=4): here it is Loader(ds, n, workers=)
+    """
+    known = _OPTIONS if what == "Dataset" else _OF_METHODS
     for name, value in others.items():
-        shown = f"{what}({name}={repr(value)[:40]})"
-        answer = f"here it is {_OPTIONS[name]}" if name in _OPTIONS else "there is no such option"
-        raise OptionError(f"{shown}: {answer}")
+        answer = f"here it is {known[name]}" if name in known else "there is no such option"
+        raise OptionError(f"{what}({name}={shown(value, 40)}): {answer}")

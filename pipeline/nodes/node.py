@@ -349,4 +349,4 @@ def numbered(stages: Sequence[Stage], first: int = 0) -> dict[str, str]:
 
 def written(transforms: Sequence[Stage]) -> list[str]:
     """Transforms as people write them, a line each."""
-    return [f"  .{transform.kind}({transform.name!r})" for transform in transforms]
+    return [f"  {transform.written()}" for transform in transforms]

@@ -99,7 +99,7 @@ class Packed(Node):
         return self.documents.node.components(path)
 
     def written(self, seed: int) -> list[str]:
-        return [*self.documents.written(), f"  .pack({self.pack.name!r}, lengths=…)"]
+        return [*self.documents.written(), f"  {self.pack.written_with('lengths=…')}"]
 
     def fingerprint(self) -> dict[str, str]:
         below = {f"packed.{k}": v for k, v in self.documents.fingerprint().items()}

@@ -52,6 +52,11 @@ class Bucket(FunctionTransform):
             raise ChainError(f"bucket(boundaries={shown(self.boundaries)}): give rising numbers")
         object.__setattr__(self, "boundaries", tuple(edges.tolist()))
 
+    def written(self) -> str:
+        options = self.chosen("f", "name", "given", "boundaries")
+        edges = shown(list(self.boundaries), 60)
+        return f".bucket({', '.join([repr(self.name), edges, *options])})"
+
     def code_now(self) -> Code:
         return Code(self.f) if isinstance(self.f, str) else super().code_now()
 

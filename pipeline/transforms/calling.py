@@ -85,8 +85,11 @@ def _told(f: Callable[..., Any], block: Block, site: Site) -> Callable[..., Any]
     return call
 
 
-def made_by(site: Site, rows: list[Any], origin: Origin) -> Block:
-    """A block of rows that a stage returned.
+def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Block:
+    """A block of rows that a stage returned for those beneath.
+
+    Of rows that are None it says which stage made them: the first one, as later ones may hand
+    them on.
 
     Raises:
         ChainError: a row can be read only once, as a generator.
@@ -101,4 +104,7 @@ def made_by(site: Site, rows: list[Any], origin: Origin) -> Block:
         )
         site.annotate(error, origin, i)
         raise error
-    return Block(rows, origin, site.stage if type(None) in kinds else "")
+    if type(None) not in kinds:
+        return Block(rows, origin)
+    handed_on = any(row is None for row in beneath.rows())
+    return Block(rows, origin, beneath.made if handed_on else site.stage)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pipeline.checks import whole
+from pipeline.checks import shown, whole
 from pipeline.errors import ChainError
 from pipeline.seeds import Name, derive_seed
 from pipeline.transforms.code import Code
@@ -45,6 +45,24 @@ class TransformDefaults:
     def fingerprint(self) -> str:
         """Kind, name, and eight hex digits over all that the data depends on."""
         return label(self.kind, self.name, *self.depends())
+
+    def written(self) -> str:
+        """As people write it on a dataset."""
+        return f".{self.kind}({self.name!r})"
+
+    def chosen(self, *but: str) -> list[str]:
+        """The options that are not at their default, as people write them.
+
+        Args:
+            but: names of fields that are shown otherwise, or not at all.
+        """
+        found: Any = self
+        options = {f.name: f.default for f in fields(found) if f.init and f.name not in but}
+        return [
+            f"{name}={shown(getattr(self, name), 60)}"
+            for name, plain in options.items()
+            if getattr(self, name) != plain
+        ]
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,11 @@ class FunctionTransform(TransformDefaults):
     def fingerprint(self) -> str:
         unseen = f"{_UNSEEN}{', '.join(self.unseen)}" if self.unseen else ""
         return super().fingerprint() + unseen
+
+    def written(self) -> str:
+        given = [] if self.given is None else [f"fingerprint={shown(self.given, 60)}"]
+        options = [*self.chosen("f", "name", "given"), *given]
+        return f".{self.kind}({', '.join([repr(self.name), *options])})"
 
 
 _UNSEEN = " unseen: "  # in the fingerprint of a stage, before what it cannot answer for

@@ -39,7 +39,7 @@ class FlatMap(FunctionTransform):
         ends = np.cumsum(counts)
         inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
         origin = block.origin.take(np.repeat(np.arange(len(block)), counts)).deeper(inside)
-        return made_by(site, [row for rows in outputs for row in rows], origin)
+        return made_by(site, [row for rows in outputs for row in rows], origin, block)
 
 
 def _listed(rows: Any, site: Site) -> list[Any]:

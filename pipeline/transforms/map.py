@@ -43,7 +43,7 @@ class Map(FunctionTransform):
             return Block([], block.origin)
         if self.batched:
             return Block(self._many(block, site), block.origin)
-        return made_by(site, each(self.f, block, site), block.origin)
+        return made_by(site, each(self.f, block, site), block.origin, block)
 
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
@@ -111,4 +111,5 @@ class MapWithIndex(FunctionTransform):
                 f"{site.stage}: rows after filter, flat_map or pack have no position. "
                 "Move it before them."
             )
-        return made_by(site, each(self.f, block, site, site.index.tolist()), block.origin)
+        rows = each(self.f, block, site, site.index.tolist())
+        return made_by(site, rows, block.origin, block)

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin, Segments
-from pipeline.checks import whole
+from pipeline.checks import shown, whole
 from pipeline.errors import ChainError, CollateError
 from pipeline.seeds import Name
 from pipeline.transforms.defaults import TransformDefaults
@@ -185,6 +185,15 @@ class Pack(TransformDefaults):
     def _shown(self, sizes: Int64s, i: int, describe: Describe) -> str:
         found = dict(zip(self.fields, sizes[i].tolist(), strict=True))
         return f"{describe(i)}: it has {found} tokens for rows of {self.fields}"
+
+    def written(self) -> str:
+        return self.written_with()
+
+    def written_with(self, *more: str) -> str:
+        """As people write it on a dataset, with options that are not its own."""
+        name = [] if self.name == self.how else [f"name={self.name!r}"]
+        options = [shown(self.lengths, 60), *more, *self.chosen("lengths", "name"), *name]
+        return f".pack({', '.join(options)})"
 
     def depends(self) -> tuple[Name, ...]:
         lengths = tuple((name, int(limit)) for name, limit in self.fields.items())

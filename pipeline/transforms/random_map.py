@@ -56,7 +56,7 @@ class RandomMap(FunctionTransform):
         else:
             f = self.f
             rows = each(lambda i, row: f(row, generator(i)), block, site, range(len(block)))
-        return made_by(site, rows, origin)
+        return made_by(site, rows, origin, block)
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None

@@ -100,7 +100,8 @@ class Stats:
         """What to make faster: the loop, or the stage that takes the most of the workers' time."""
         if self.workers and self.wait - self.first < 0.1 * (self.seconds - self.first):
             return "the loop"
-        return max(self.stages, key=lambda s: s.seconds).name if self.stages else "nothing yet"
+        busy = [stage for stage in self.stages if stage.seconds]
+        return max(busy, key=lambda s: s.seconds).name if busy else "nothing yet"
 
     def __repr__(self) -> str:
         return "\n".join(_table(self))

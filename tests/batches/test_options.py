@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import Dataset, Loader, Threads
-from pipeline.errors import BatchError, OptionError, PositionError
+from pipeline.errors import BatchError, OptionError, PositionError, UnknownNameError
 
 DS = Dataset(range(20))
 
@@ -39,6 +39,21 @@ def test_a_loader_shows_where_it_stands() -> None:
     with loader:
         _ = [next(loader) for _ in range(4)]
         assert repr(loader) == "Loader(step=4, epoch=1, batch_size=8, workers=Threads(n=2))"
+
+    assert repr(Loader(DS, 8).once()) == "Once(batch_size=8, workers=Serial())"
+    assert repr(Loader(DS, 8).stats()).endswith("Limit: nothing yet.")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("set_epoch", "not needed"), ("reset", "seek"), ("restore", "load_state_dict")],
+)
+def test_other_libraries_attributes_get_one_line(theirs: str, ours: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"a Loader has no \.{theirs}: here it is .*{ours}"):
+        getattr(Loader(DS, 4), theirs)
+    assert not hasattr(Loader(DS, 4), theirs)
+    with pytest.raises(AttributeError, match=r"a Loader has no \.nonsense$"):
+        _ = Loader(DS, 4).nonsense  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_last_batch_is_told() -> None:

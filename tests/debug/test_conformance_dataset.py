@@ -56,6 +56,10 @@ def some_none(row: Any) -> Any:
     return {"x": None if row["x"] % 2 else 1}
 
 
+def none_of_some(row: Any) -> Any:
+    return row if row["x"] % 2 else None
+
+
 def generators(row: Any) -> Any:
     return {"x": threading.Lock()}
 
@@ -76,6 +80,8 @@ def slow(row: Any) -> Any:
         (base.map(odd_fields).map(same), "unequal", "stage 0: map 'odd_fields'"),
         (base.map(odd_types), "unequal", "stage 0: map 'odd_types'"),
         (base.map(some_none), "unequal", "stage 0: map 'some_none'"),
+        (base.map(none_of_some).map(same), "unequal", "stage 0: map 'none_of_some' gives None as"),
+        (base.map(lambda row: None, name="none"), "unequal", "stage 0: map 'none' gives None as"),
         (base.map(generators), "unpicklable", "stage 0: map 'generators'"),
         (concatenate([base, base.map(draws)]), "impure", "1: stage 0: map 'draws'"),
         (mix({"a": base.map(counts)}, {"a": 1}), "impure", "a: stage 0: map 'counts'"),
@@ -108,6 +114,7 @@ def test_slow_stages_and_ragged_rows_are_notes() -> None:
         base,
         base.shuffle().random_map(lambda row, rng: {"x": rng.random()}, name="draw").repeat(),
         base.filter(lambda row: row["x"] % 3 == 0, block=8).lanes(2),
+        base.map(none_of_some).filter(lambda row: row is not None),
         base.cache(),
         base[3:3],
         mix({"a": base.shuffle(), "b": base.filter(lambda row: True)}, {"a": 2, "b": 1}),

@@ -23,6 +23,13 @@ def feed(prefetch: int = 2) -> JaxFeed:
     return JaxFeed(jax.sharding.SingleDeviceSharding(jax.devices()[0]), prefetch=prefetch)
 
 
+@pytest.mark.parametrize("wrong", [None, "data", 4])
+def test_what_is_no_sharding_is_refused(wrong: Any) -> None:
+    with pytest.raises(FeedError, match=r"give a sharding of jax, as NamedSharding\(mesh"):
+        JaxFeed(wrong)
+    assert repr(feed()).startswith("JaxFeed(SingleDeviceSharding(")
+
+
 def test_batches_are_global_arrays() -> None:
     ds = Dataset({"x": np.arange(24, dtype=np.int32).reshape(12, 2)}).shuffle()
     fed, plain = Loader(ds, 4, feed=feed()), Loader(ds, 4)

@@ -34,6 +34,15 @@ DS: Any = Dataset(range(50), seed=3)
             DS.filter(bool).lanes(4).on_error("skip"),
             [".filter('bool')", ".on_error('skip')", ".lanes(4)"],
         ),
+        (
+            DS.map(abs, batched=True, fingerprint="v1"),
+            [".map('abs', batched=True, fingerprint='v1')"],
+        ),
+        (DS.random_map(max, name="m", seed_globals=True), [".random_map('m', seed_globals=True)"]),
+        (DS.filter(bool, block=8), [".filter('bool', block=8)"]),
+        (DS.bucket(abs, [2, 5], block=9), [".bucket('abs', [2, 5], block=9)"]),
+        (DS.pack(16), [".pack(16)"]),
+        (DS.pack({"a": 9}, how="best_fit", eos=2), [".pack({'a': 9}, how='best_fit', eos=2)"]),
     ],
 )
 def test_a_dataset_prints_what_was_written(ds: Dataset, lines: list[str]) -> None:
@@ -54,7 +63,7 @@ def test_a_join_prints_its_datasets() -> None:
     assert len(many) < 1500
     assert "and 192 more" in many
     assert "cycle=2, run=3" in repr(interleave([DS, DS], run=3))
-    assert repr(zip_datasets({"x": DS})).startswith("zip(seed=0)\n  'x': Dataset")
+    assert repr(zip_datasets({"x": DS})).startswith("zip_datasets(seed=0)\n  'x': Dataset")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,9 @@ def test_a_join_prints_its_datasets() -> None:
         ("take", "ds.limit(n)"),
         ("skip", "ds[n:]"),
         ("set_epoch", "not needed"),
+        ("split", "slices of one order"),
+        ("from_generator", "Dataset(list(records))"),
+        ("with_format", "Loader(ds, n, feed=TorchFeed())"),
     ],
 )
 def test_names_of_other_libraries_get_an_answer(name: str, ours: str) -> None:
@@ -84,11 +96,19 @@ def test_other_unknown_names_are_what_python_makes_of_them() -> None:
     ("make", "error", "says"),
     [
         (lambda: DS.shuffle(1000), OptionError, r"shuffle\(1000\).*window=1000"),
+        (lambda: DS.shuffle(True), OptionError, "window=n"),
+        (lambda: DS.shuffle(buffer_size=9), OptionError, r"buffer_size=9\): here .*window=n"),
+        (lambda: DS.map(abs, num_proc=4), OptionError, r"num_proc=4\): here it is .*workers="),
+        (lambda: DS.filter(abs, num_proc=4), OptionError, r"filter\(num_proc=4\): .*workers="),
+        (lambda: DS.repeat(count=4), OptionError, r"count=4\): here it is repeat\(epochs\)"),
+        (lambda: DS.map(abs, nonsense=4), OptionError, "there is no such option"),
         (lambda: Dataset([1], shuffle=True), OptionError, r"ds\.shuffle\(\)"),
         (lambda: Dataset([1], nonsense=True), OptionError, "no such option"),
         (lambda: concatenate(DS, DS), ChainError, r"concatenate\(\[a, b\]\)"),
         (lambda: interleave(DS, DS), ChainError, r"interleave\(\[a, b\]\)"),
         (lambda: zip_datasets(DS, DS), ChainError, "zip_datasets wants names"),
+        (lambda: mix(DS, DS), ChainError, r"mix\(\{'a': a, 'b': b\}, weights=\{"),
+        (lambda: mix({}, {}), ChainError, "mix of no datasets"),
         (lambda: len(DS.filter(bool)), LengthError, r"filter 'bool' .*scan\(ds, f\)"),
         (lambda: DS.map(lambda x: np.ones(3)).pack(2).shuffle(), ChainError, r"lengths=scan\("),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, Processes, Threads
+from pipeline import Dataset, Loader, Processes, Threads, concatenate
 from pipeline.errors import ChainError, CollateError
 
 ENGINES = [0, Threads(2), Processes(1)]
@@ -101,3 +101,27 @@ def test_a_function_is_called_once_a_row():
     calls: list[int] = []
     ds = Dataset(range(100)).map(lambda row: calls.append(row) or row, name="counted")
     assert [row for batch in all_of(ds, 0) for row in batch] == calls == list(range(100))
+
+
+@pytest.mark.parametrize("workers", [0, Threads(1)])
+def test_none_that_is_handed_on_is_told_of_its_maker(workers: Any) -> None:
+    def same(row: Any) -> Any:
+        return row
+
+    ds = Dataset([*range(8), None])[:8].map(lambda x: None if x == 5 else x, name="mine")
+    for chain in (
+        ds.map(same),
+        ds.random_map(lambda row, _: row, name="r").filter(lambda _: True).map(same),
+        ds.map(same).flat_map(lambda row: [row]),
+        concatenate([ds.map(same), ds.map(same)]).map(same),
+    ):
+        with (
+            Loader(chain, 8, workers=workers) as loader,
+            pytest.raises(CollateError, match=r"map 'mine' returned None for record 5 of"),
+        ):
+            next(loader)
+    dropped = ds.filter(lambda row: row is not None).map(lambda x: None, name="later")
+    with pytest.raises(CollateError, match=r"map 'later' returned None for record 0 of"):
+        next(Loader(dropped, 4))
+    with pytest.raises(CollateError, match=r"^record 1 of .* is None"):
+        next(Loader(Dataset([0, None]).map(same), 2))

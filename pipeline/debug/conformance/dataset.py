@@ -263,6 +263,11 @@ def _unequal(stages: Sequence[_Stage], sample: _Sample) -> tuple[Fault | None, F
 def _differing(stage: _Stage, sample: _Sample, shapes: bool) -> Fault | None:
     seen: dict[str, Any] = {}
     for i, row in enumerate(sample.rows(stage.dataset)):
+        if row is None:
+            text = f"gives None as row {i}, which is no row of a batch: return the row, or drop it"
+            return Fault(
+                "unequal", stage.name, f"{text} with .filter(lambda row: row is not None)."
+            )
         specs = {name: _spec(value, shapes) for name, value in leaves(row)}
         if not seen:
             seen = specs

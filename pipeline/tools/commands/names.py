@@ -52,7 +52,8 @@ def loadable(name: str) -> Dataset | Loader:
     found = found() if callable(found) else found
     if not isinstance(found, Dataset | Loader):
         raise ChainError(
-            f"{name} is a {type(found).__name__}: name a Dataset, a Loader or a function"
+            f"{name} is of the type {type(found).__name__}: name a Dataset, a Loader, or a "
+            "function that returns one"
         )
     return found
 
@@ -74,9 +75,15 @@ def path_or_dataset(name: str) -> str | Dataset:
     Raises:
         ChainError: it names a Loader, or nothing.
     """
-    module, _, attribute = name.partition(":")
-    if not attribute.isidentifier() or not all(map(str.isidentifier, module.split("."))):
+    module, colon, attribute = name.partition(":")
+    if not all(map(str.isidentifier, module.split("."))):
         return name
+    if not attribute.isidentifier():
+        if (colon and attribute) or os.path.exists(name):
+            return name
+        raise ChainError(
+            f"{name!r} is no path here; of a module name the dataset too: {module}:dataset"
+        )
     found = loadable(name)
     if isinstance(found, Loader):
         raise ChainError(f"{name} is a Loader: name the Dataset that it loads")

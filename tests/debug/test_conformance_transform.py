@@ -12,8 +12,7 @@ import pytest
 from pipeline.block import Block
 from pipeline.debug.conformance import check_transform
 from pipeline.transforms import Filter, FlatMap, Map, MapWithIndex, Pack, RandomMap
-
-from .making import block_of
+from tests.transforms.making import block_of
 
 LISTS = block_of([{"x": i, "t": "a" * i} for i in range(7)])
 COLUMNS = block_of({"x": np.arange(7), "y": np.ones((7, 2), np.float32)})
