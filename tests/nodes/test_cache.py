@@ -481,7 +481,10 @@ def test_columns_come_back_as_they_were(values: list[Any], kind: str) -> None:
         assert all(a.flags.writeable for a in back.tree.values())
 
 
-@pytest.mark.parametrize("row", [Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object()])
+ODD = [np.ma.masked_equal([1, 0], 0), np.zeros(2, [(("title", "name"), "i4")])]
+
+
+@pytest.mark.parametrize("row", [Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object(), *ODD])
 def test_what_would_come_back_as_something_else_is_refused(row: Any) -> None:
     with pytest.raises(ChainError, match=r"cache in memory: \.cache\(\)"):
         encode([row])

@@ -80,7 +80,8 @@ def _skeleton(value: Any, buffers: list[bytes]) -> Any:
         return ["b", len(value)]
     if kind is np.ndarray and value.dtype.kind == "O":
         return ["o", list(value.shape), [_skeleton(v, buffers) for v in value.reshape(-1).tolist()]]
-    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+    plain = isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.ma.MaskedArray)
+    if plain and not value.dtype.hasobject:
         dtype = _written(value.dtype)
         if dtype is not None:
             buffers.append(value.tobytes())
@@ -98,7 +99,7 @@ def _skeleton(value: Any, buffers: list[bytes]) -> Any:
 def _written(dtype: np.dtype[Any]) -> Any:
     """A dtype as JSON: its text, ["n", name] of ml_dtypes', or the fields of a structured one."""
     if dtype.names is not None:
-        if dtype.fields is None:
+        if dtype.fields is None or len(dtype.fields) > len(dtype.names):  # fields with titles
             return None
         parts = [[name, _written(held[0]), held[1]] for name, held in dtype.fields.items()]
         shape = ["r", dtype.itemsize, dtype.isalignedstruct, parts]
