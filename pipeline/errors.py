@@ -10,12 +10,23 @@ from typing import ParamSpec, TypeVar
 
 OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 TRACEBACK = "LOCKSTEP_TRACEBACK"  # in the environment: "full" keeps our frames
+_LONGEST = 4000  # characters of a message; the remedy at its end stays
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class PipelineError(Exception):
-    """The parent of every error that Lockstep raises on purpose."""
+    """The parent of every error that Lockstep raises on purpose.
+
+    Its message is bounded: what it names may be thousands of columns, or another error's text.
+
+    >>> len(str(PipelineError("x" * 1_000_000)))
+    4000
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[:3000]} … {text[3003 - _LONGEST :]}"
 
 
 class ChainError(PipelineError, ValueError):

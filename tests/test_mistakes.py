@@ -51,3 +51,13 @@ DS: Any = Dataset(range(10))
 def test_mistakes_are_named(make: Any, error: type[PipelineError], why: str) -> None:
     with pytest.raises(error, match=why):
         make()
+
+
+def test_messages_are_bounded_and_keep_their_remedy() -> None:
+    parts = {f"component {i}": DS for i in range(5000)}
+    with pytest.raises(ChainError) as caught:
+        mix(parts, {"nope": 1})
+    assert len(str(caught.value)) < 4000
+    message = str(ChainError("x" * 10**6 + ". Rename it in a .map."))
+    assert len(message) == 4000
+    assert message.endswith(". Rename it in a .map.")

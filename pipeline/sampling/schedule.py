@@ -49,9 +49,9 @@ class Schedule:
         lost, unknown = [n for n in names if n not in named], sorted(named - set(names))
         if lost or unknown:
             raise ChainError(
-                f"mix: weights name {sorted(named)}, the datasets are {list(names)}. "
-                + (f"Give a dataset for {unknown}. " if unknown else "")
-                + (f"Give a weight for {lost}; 0 means not yet." if lost else "")
+                f"mix: weights name {shown(sorted(named))}, the datasets are {shown(list(names))}. "
+                + (f"Give a dataset for {shown(unknown)}. " if unknown else "")
+                + (f"Give a weight for {shown(lost)}; 0 means not yet." if lost else "")
             )
         return Schedule(
             tuple(names), tuple((start, _integers(names, weights)) for start, weights in entries)
@@ -114,11 +114,18 @@ def _entry(entry: Any) -> tuple[int, Mapping[str, float]]:
     return whole("mix: from_row", start, 0), weights
 
 
+def _float(weight: Any) -> float:
+    # NaN of what is no number, or larger than any float
+    try:
+        return math.nan if isinstance(weight, bool | str) else float(weight)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
 def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
     # shares of 65,536, rounded down; what is left over goes to the largest remainders
     for name, weight in weights.items():
-        number = hasattr(weight, "__float__") and not isinstance(weight, bool)
-        if not number or not 0 <= float(weight) < math.inf:
+        if not 0 <= _float(weight) < math.inf:
             raise ChainError(f"mix: weight {shown(weight)} of {name!r}: give a number from 0 on")
     given = [float(weights.get(name, 0)) for name in names]
     try:

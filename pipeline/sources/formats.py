@@ -13,7 +13,7 @@ from pipeline.sources.array_record import ArrayRecordSource
 from pipeline.sources.arrow_ipc import ArrowIpcSource
 from pipeline.sources.bagz import BagzSource
 from pipeline.sources.lines import JsonLinesSource, LinesSource
-from pipeline.sources.megatron import MegatronSource
+from pipeline.sources.megatron import MegatronSource, is_index
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.saved import open_saved
@@ -44,10 +44,7 @@ def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source
 
 
 def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
-    raise SourceError(
-        f"{paths[0]} is the index of a Megatron file: name the .bin beside it, "
-        f"{os.path.splitext(paths[0])[0]}.bin."
-    )
+    raise is_index(paths[0])
 
 
 # formats of which each file is a record: images, sound, films, documents

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Files, ListedPath, Paths, expand, unreadable
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
-from pipeline.sources.token_files import as_tokens
+from pipeline.sources.token_records import TokenRecords
 
 _MAGIC = b"MMIDIDX\0\0"
 _HEAD = 34  # magic, version, dtype code, sequences, document indices
@@ -24,7 +21,7 @@ _FARTHEST = 1 << 60  # a byte offset to which a sequence's length can be added
 _TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 
 
-class MegatronSource(FramedSource):
+class MegatronSource(TokenRecords):
     """Sequences or documents of Megatron's `.bin` and `.idx` files, each an array of tokens.
 
     The format is version 1 of Megatron-LM's `IndexedDataset` (magic `MMIDIDX`), which GPT-NeoX and
@@ -60,6 +57,9 @@ class MegatronSource(FramedSource):
             raise SourceError(f'{records=}: choose "sequences" or "documents"')
         storage = storage or Storage()
         bins = [ListedPath.of(stat) for stat in expand(paths, storage, empty=True)]
+        for found in bins:
+            if found.stat.path.endswith(".idx"):
+                raise is_index(found.stat.path)
         load = functools.partial(_load, records == "documents")
         super().__init__(bins, "", load, storage, ("megatron", records))
         files = self._files
@@ -72,30 +72,18 @@ class MegatronSource(FramedSource):
                     "Rewrite one, or join two sources by concatenate."
                 )
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of a token, in this machine's byte order."""
-        return np.dtype(self._dtype).newbyteorder("=")
-
-    def read(self, indices: Int64s) -> list[NDArray[Any]]:
-        """Records by index, in the order asked, repeats included: arrays `[tokens]`.
-
-        Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record lies past the end of its `.bin`; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
-        """
-        spans = self._fetch(self._locate(indices))
-        return [as_tokens([span], self._dtype) for span in spans]
-
     def fingerprint(self) -> str:
         """32 hex digits from base names, sizes, counts and ends of both files, and `records`."""
         files = self._files
         sides = Files.counted(list(map(_side, files.paths)), lambda _: 0, files.storage)
         return files.fingerprint(*self._identity, sides.fingerprint("idx"))
 
-    def _codec_of(self, file: int) -> str:
-        return str(self.dtype)
+
+def is_index(path: str) -> SourceError:
+    """The error for an `.idx` file where its `.bin` is meant."""
+    return SourceError(
+        f"{path} is the index of a Megatron file: name the .bin beside it, {path[:-4]}.bin."
+    )
 
 
 def _side(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,42 +14,46 @@ from pipeline.sources.arrow_types import is_ragged, plain
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SECONDS = (2**63 - 1) // 10**9  # of an int64 of nanoseconds; pyarrow wraps around beyond
 
-
-def out_of_nanoseconds(in_seconds: pa.Table) -> dict[str, NDArray[np.bool_]]:
+def out_of_nanoseconds(read: Callable[[str], pa.Table]) -> dict[str, NDArray[np.bool_]]:
     """bool[rows] of each column that holds such a timestamp.
 
+    Seconds always fit an int64. Nanoseconds wrap around; those that did are not of that second.
+
     Args:
-        in_seconds: the columns read with `coerce_int96_timestamp_unit="s"`.
+        read: columns of 96-bit timestamps, read with the `coerce_int96_timestamp_unit` given.
     """
     found: dict[str, NDArray[np.bool_]] = {}
-    for name, column in zip(in_seconds.column_names, in_seconds.columns, strict=True):
-        bad = _bad(one_array(column, plain(column.type)))
+    seconds, exact = read("s"), read("ns")
+    for name in seconds.column_names:
+        bad = _bad(*(one_array(t[name], plain(t[name].type)) for t in (seconds, exact)))
         if bad.any():
             found[name] = bad
     return found
 
 
-def _bad(array: Any) -> NDArray[np.bool_]:
+def _bad(array: Any, exact: Any) -> NDArray[np.bool_]:
     from pyarrow import types
 
     kind, n = array.type, len(array)
     if types.is_timestamp(kind) and kind.unit == "s":
-        seconds = array.cast("int64").fill_null(0).to_numpy(zero_copy_only=False)
-        return np.abs(seconds) > _SECONDS
+        seconds, nanoseconds = (
+            a.cast("int64").fill_null(0).to_numpy(zero_copy_only=False) for a in (array, exact)
+        )
+        return seconds != nanoseconds // 10**9
     bad = np.zeros(n, bool)
     if types.is_struct(kind):
-        for part in array.flatten():
-            bad |= _bad(part)
+        for parts in zip(array.flatten(), exact.flatten(), strict=True):
+            bad |= _bad(*parts)
     elif types.is_fixed_size_list(kind) and kind.list_size:
         bad[array.is_valid().to_numpy(False)] = (
-            _bad(array.flatten()).reshape(-1, kind.list_size).any(axis=1)
+            _bad(array.flatten(), exact.flatten()).reshape(-1, kind.list_size).any(axis=1)
         )
     elif is_ragged(kind) or types.is_map(kind):
-        inner = _bad(array.values if is_ragged(kind) else array.items)
         if types.is_map(kind):
-            inner |= _bad(array.keys)
+            inner = _bad(array.items, exact.items) | _bad(array.keys, exact.keys)
+        else:
+            inner = _bad(array.values, exact.values)
         before, offsets = np.concatenate([[0], np.cumsum(inner)]), array.offsets.to_numpy()
         bad = before[offsets[1:]] > before[offsets[:-1]]
         bad &= array.is_valid().to_numpy(False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.chunks import damage
 from pipeline.sources.parquet_footer import Footer
 from pipeline.sources.parquet_int96 import out_of_nanoseconds
@@ -82,8 +83,12 @@ class Part(NamedTuple):
         """bool[rows] of each column that has INT96 timestamps out of the range of nanoseconds."""
         if not (columns := self.footer.int96()):
             return {}
-        with self.opened(verify=verify, coerce_int96_timestamp_unit="s") as file:
-            return out_of_nanoseconds(file.read_row_group(self.group, columns=columns))
+
+        def read(unit: str) -> pa.Table:
+            with self.opened(verify=verify, coerce_int96_timestamp_unit=unit) as file:
+                return file.read_row_group(self.group, columns=columns)
+
+        return out_of_nanoseconds(read)
 
     def opened(self, *, verify: bool, **options: Any) -> pq.ParquetFile:
         """A reader that finds this group alone; `options` are pyarrow's."""
@@ -117,7 +122,9 @@ def salvage(
     rows = part.first + table.num_rows, end
     late: dict[str, NDArray[np.bool_]] = {}
     if old := part.footer.int96():
-        late = out_of_nanoseconds(_before(part, old, verify, coerce_int96_timestamp_unit="s"))
+        late = out_of_nanoseconds(
+            lambda unit: _before(part, old, verify, coerce_int96_timestamp_unit=unit)
+        )
         late = {name: bad[: table.num_rows] for name, bad in late.items()}
     return table, late, damage(part.stat.path, rows, f"row group {part.group}", why)
 
@@ -137,7 +144,8 @@ def _fails(part: Part, columns: list[str], verify: bool) -> bool:
     import pyarrow as pa
 
     try:
-        part.table(columns, verify=verify, threads=False)
+        for batch in part.table(columns, verify=verify, threads=False).to_batches():
+            check_batch(batch)
     except (OSError, ValueError, pa.ArrowException, MemoryError):
         return True
     return False
@@ -150,7 +158,9 @@ def _before(part: Part, columns: Sequence[str], verify: bool, **options: Any) ->
     with part.opened(verify=verify, **options) as file:
         schema = part.schema(file, columns)
         with suppress(OSError, ValueError, pa.ArrowException, MemoryError):
-            batches.extend(part.pieces(file, columns))
+            for batch in part.pieces(file, columns):
+                check_batch(batch)  # pyarrow takes indices into dictionaries as they come
+                batches.append(batch)
     return pa.Table.from_batches(batches) if batches else schema.empty_table()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.checks import shown
 from pipeline.errors import SourceError
 from pipeline.sources.arrow_types import fault, merged, plain_schema
 from pipeline.sources.complaints import parsing, unreadable
@@ -60,7 +61,9 @@ def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa
             old = fields.get(found.name)
             fields[found.name] = found if old is None else _joined(old, found)
     if missing:
-        raise SourceError(f"{path} has no column {missing}. Choose among {schema.names}.")
+        raise SourceError(
+            f"{path} has no column {shown(missing)}. Choose among {shown(schema.names)}."
+        )
     return plain_schema(pa.schema(list(fields.values())))
 
 

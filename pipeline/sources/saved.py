@@ -36,7 +36,8 @@ def open_saved(path: Any, storage: Storage | None = None) -> ArrowIpcSource | No
         return None
     with parsing(_within(folder, _STATE)):
         names = [str(entry["filename"]) for entry in state["_data_files"]]
-        columns = state.get("_format_columns")
+        shown = state.get("_format_columns")
+        columns = None if shown is None else [str(name) for name in shown]
     files = tuple(map(ListedPath.of, expand([_within(folder, name) for name in names], storage)))
     return ArrowIpcSource(files, columns, storage=storage)
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from pipeline.block import Int64s
 from pipeline.checks import whole
 from pipeline.errors import SourceError
-from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
-from pipeline.sources.token_files import TokenFile, as_tokens, one_type, stored, token_file
+from pipeline.sources.token_files import TokenFile, one_type, stored, token_file
+from pipeline.sources.token_records import TokenRecords
 
 
-class TokenDocumentSource(FramedSource):
+class TokenDocumentSource(TokenRecords):
     """Documents of raw token files, each an array of tokens that ends with `eos`.
 
     What follows a file's last `eos` is a document too; documents do not cross files. Where they
@@ -60,24 +58,6 @@ class TokenDocumentSource(FramedSource):
         stats = [files.stat(i) for i in range(len(files.paths))]
         self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])
         self._identity = ("token documents", f"{self._dtype} {self._eos}")
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of a token, in this machine's byte order."""
-        return np.dtype(self._dtype).newbyteorder("=")
-
-    def read(self, indices: Int64s) -> list[NDArray[Any]]:
-        """Documents by index, in the order asked, repeats included: arrays `[tokens]`.
-
-        Raises:
-            PositionError: an index below 0 or past the end.
-            SourceError: a file was removed, cut or replaced.
-        """
-        spans = self._fetch(self._locate(indices))
-        return [as_tokens([span], self._dtype) for span in spans]
-
-    def _codec_of(self, file: int) -> str:
-        return str(self.dtype)
 
 
 def _documents(dtype: str | None, eos: int, stat: Stat, storage: Storage) -> Arrays:

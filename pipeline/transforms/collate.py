@@ -128,6 +128,8 @@ def collate_block(block: Block, describe: Describe | None = None) -> Any:
 def _settled(tree: Any, name: str, describe: Describe) -> Any:
     parts = children(tree)
     if parts is None:
+        if isinstance(tree, np.ma.MaskedArray):
+            raise _masked(name, "a batched map gave")
         if tree.dtype != object or tree.ndim > 1 or set(map(type, tree)) <= _TEXT:
             return tree
         return _stack(list(tree), name, describe, np.empty, 0)
@@ -248,10 +250,19 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
             f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
             "be read only once. Return a list or an array in .map."
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise _masked(name, f"{describe(i)} has")
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         a = np.asarray(value)
         return a.astype(object) if a.dtype.kind in "SU" else a
     return None
+
+
+def _masked(name: str, where: str) -> CollateError:
+    return CollateError(
+        f"cannot stack {_called(name)}: {where} a masked array, whose mask a batch would lose. "
+        'Give two fields in .map, such as {"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
+    )
 
 
 def _number(value: Any, dtype: Any, name: str, describe: Describe, i: int) -> Array:

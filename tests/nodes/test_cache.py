@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleave, mix, zip_datasets
 from pipeline.block import Columns
 from pipeline.debug.digest import digest
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, CollateError
 from pipeline.nodes.cache.rows import decode, encode
 
 MADE: Counter[int] = Counter()
@@ -480,7 +480,22 @@ def test_columns_come_back_as_they_were(values: list[Any], kind: str) -> None:
         assert all(a.flags.writeable for a in back.tree.values())
 
 
-@pytest.mark.parametrize("row", [Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object()])
+ODD = [np.ma.masked_equal([1, 0], 0), np.zeros(2, [(("title", "name"), "i4")])]
+
+
+@pytest.mark.parametrize("row", [Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object(), *ODD])
 def test_what_would_come_back_as_something_else_is_refused(row: Any) -> None:
     with pytest.raises(ChainError, match=r"cache in memory: \.cache\(\)"):
         encode([row])
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"a": v}, lambda v: (v,)])
+def test_rows_nested_too_deeply_are_refused_by_name(wrap: Any) -> None:
+    value: Any = 1
+    for _ in range(900):
+        value = wrap(value)
+    objects = np.empty(1, object)
+    objects[0] = value
+    for values in ([value], Columns({"o": objects})):
+        with pytest.raises(CollateError, match="levels deep"):
+            encode(values)

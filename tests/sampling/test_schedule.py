@@ -15,6 +15,12 @@ def test_weights_beyond_floats_are_refused():
         Schedule.of(["a", "b"], {"a": 1e308, "b": 1.0})
 
 
+@pytest.mark.parametrize("weight", [10**400, float("nan"), -1, "1", None, True])
+def test_weights_that_are_no_shares_are_refused(weight):
+    with pytest.raises(ChainError, match="of 'a': give a number from 0 on"):
+        Schedule.of(["a", "b"], {"a": weight, "b": 1})
+
+
 def test_messages_are_bounded():
     names = [f"dataset {i}" for i in range(5000)]
     for weights in (

@@ -180,6 +180,13 @@ class TestHuggingFace:
             with pytest.raises(SourceError):
                 Dataset(str(saved / "one"))
 
+    @pytest.mark.parametrize("columns", [5, [[1]], [{"a": 1}], ["no such"], [], [None]])
+    def test_damaged_names_of_columns_are_refused(self, saved, columns):
+        state = saved / "one" / "state.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"_format_columns": columns}))
+        with pytest.raises(SourceError):
+            Dataset(str(saved / "one"))
+
     def test_columns_that_were_hidden_stay_hidden(self, saved):
         state = saved / "one" / "state.json"
         said = json.loads(state.read_text()) | {"_format_columns": ["text"]}

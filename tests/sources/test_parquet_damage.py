@@ -120,6 +120,17 @@ def test_int96_times_out_of_nanoseconds_are_refused(tmp_path):
     assert len(kept) == 2
 
 
+def test_the_last_and_first_nanoseconds_are_read_and_their_neighbours_refused(tmp_path):
+    last, first = 2**63 // 1000 - 1, -(2**63 // 1000) + 1
+    micros = [last, last + 2, first, first - 2]
+    source = write_old_times(tmp_path / "a.parquet", micros)
+    got = source.read(np.array([0, 2])).tree["t"]
+    assert (got.astype(np.int64) == np.array([last, first]) * 1000).all()
+    for row in (1, 3):
+        with pytest.raises(RecordError, match=f"column 't' of row {row} "):
+            source.read(np.array([row]))
+
+
 @pytest.mark.parametrize(
     ("kind", "wrap"),
     [
@@ -207,3 +218,23 @@ def test_a_footer_of_other_rows_than_its_pages_is_refused(tmp_path):
     source._begin()
     with pytest.raises(SourceError, match=r"a\.parquet has changed"):
         source.read(np.array([0]))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_index_out_of_its_dictionary_is_an_error_of_its_rows(tmp_path, nested):
+    words = pa.array([f"w{i}" for i in range(8)] * 40).dictionary_encode()
+    column = pa.ListArray.from_arrays(pa.array(range(321), pa.int32()), words) if nested else words
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"w": column, "i": range(320)}), path, compression="none", write_statistics=False
+    )
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    # fewer words in the dictionary than the indices speak of: a header's count, zigzag varint
+    with open(path, "r+b") as f:
+        f.seek(chunk.dictionary_page_offset)
+        page = f.read(chunk.data_page_offset - chunk.dictionary_page_offset)
+        f.seek(chunk.dictionary_page_offset + page.index(b"\x15\x10"))
+        f.write(b"\x15\x04")
+    source = ParquetSource(path, verify=False)
+    with pytest.raises(RecordError, match=r"row group 0\) of .*a\.parquet: column 'w"):
+        source.read(np.array([300]))

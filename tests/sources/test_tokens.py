@@ -147,6 +147,9 @@ def test_a_bin_beside_an_idx_is_megatrons(tmp_path):
     grouped = [[t for j in range(i, i + 3) for t in document(j)] for i in (0, 3, 6)]
     assert every(MegatronSource(path, records="documents")) == grouped
     assert MegatronSource(path).dtype == np.int32
+    for opened in (open_path, MegatronSource):  # not its own bytes taken for tokens
+        with pytest.raises(SourceError, match=r"name the \.bin beside it, .*/a\.bin"):
+            opened(tmp_path / "a.idx")
     assert (
         MegatronSource(path).fingerprint()
         != MegatronSource(path, records="documents").fingerprint()

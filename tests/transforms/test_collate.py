@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.errors import CollateError
+from pipeline import Dataset, Loader
+from pipeline.errors import CollateError, PipelineError
 from pipeline.transforms import collate, collate_block
 from pipeline.tree import map_leaves
 
@@ -60,6 +61,22 @@ def test_dtypes(rows, dtype):
     assert len(out) == len(rows)
     for got, row in zip(out, rows, strict=True):
         assert np.array_equal(got, row) if dtype is not object else np.all(got == row)
+
+
+@pytest.mark.parametrize(
+    "ds",
+    [
+        Dataset(range(4)).map(lambda i: np.ma.masked_equal([i, 1], 1)),
+        Dataset(range(4)).map(lambda i: {"a": [{"x": np.ma.masked_equal(i, 1)}]}),
+        Dataset({"x": np.arange(4)}).map(
+            lambda b: {"x": np.ma.masked_equal(b["x"], 1)}, batched=True
+        ),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2])
+def test_masked_arrays_that_a_map_makes_are_refused(ds, size):
+    with pytest.raises(PipelineError, match=r"a masked array.* Give two fields"):
+        next(Loader(ds, size))
 
 
 def test_object_arrays_have_one_axis():

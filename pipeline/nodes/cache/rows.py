@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s, Values
 from pipeline.checks import numeric
 from pipeline.errors import ChainError, need
-from pipeline.tree import leaves, map_leaves
+from pipeline.tree import DEEPEST, leaves, map_leaves, too_deep
 
 _HEAD = struct.Struct("<BxxxI")  # whether the row was one of columns; bytes of the skeleton
 _ATOMS = (type(None), bool, int, float, str)
@@ -69,26 +69,33 @@ def _encoded_columns(values: Columns) -> list[bytes]:
     return [head + row.tobytes() for row in body]
 
 
-def _skeleton(value: Any, buffers: list[bytes]) -> Any:
+def _skeleton(value: Any, buffers: list[bytes], depth: int = 0) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
+    if depth > DEEPEST:
+        raise too_deep()
     if isinstance(value, _Box):
-        return ["O", _skeleton(value.value, buffers)]
+        return ["O", _skeleton(value.value, buffers, depth + 1)]
     if kind is bytes:
         buffers.append(value)
         return ["b", len(value)]
     if kind is np.ndarray and value.dtype.kind == "O":
-        return ["o", list(value.shape), [_skeleton(v, buffers) for v in value.reshape(-1).tolist()]]
-    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return [
+            "o",
+            list(value.shape),
+            [_skeleton(v, buffers, depth + 1) for v in value.reshape(-1).tolist()],
+        ]
+    plain = isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.ma.MaskedArray)
+    if plain and not value.dtype.hasobject:
         dtype = _written(value.dtype)
         if dtype is not None:
             buffers.append(value.tobytes())
             return ["a" if kind is np.ndarray else "s", dtype, list(value.shape)]
     if isinstance(value, list | tuple) and kind in (list, tuple):  # no namedtuple
-        return ["l" if kind is list else "t", [_skeleton(v, buffers) for v in value]]
+        return ["l" if kind is list else "t", [_skeleton(v, buffers, depth + 1) for v in value]]
     if isinstance(value, dict) and kind is dict and all(type(k) is str for k in value):
-        return ["d", [[k, _skeleton(v, buffers)] for k, v in value.items()]]
+        return ["d", [[k, _skeleton(v, buffers, depth + 1)] for k, v in value.items()]]
     raise ChainError(
         f"a cache on disk holds dicts with text keys, tuples, lists, arrays, numbers, text and "
         f"bytes, not {kind.__name__}. Convert it in .map, or cache in memory: .cache()."
@@ -98,7 +105,7 @@ def _skeleton(value: Any, buffers: list[bytes]) -> Any:
 def _written(dtype: np.dtype[Any]) -> Any:
     """A dtype as JSON: its text, ["n", name] of ml_dtypes', or the fields of a structured one."""
     if dtype.names is not None:
-        if dtype.fields is None:
+        if dtype.fields is None or len(dtype.fields) > len(dtype.names):  # fields with titles
             return None
         parts = [[name, _written(held[0]), held[1]] for name, held in dtype.fields.items()]
         shape = ["r", dtype.itemsize, dtype.isalignedstruct, parts]

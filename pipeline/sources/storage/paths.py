@@ -166,9 +166,16 @@ def _check_shards(pattern: str, found: Sequence[str]) -> None:
             )
     for key, numbers in sets.items():
         first, total = totals[key]
+        begin = int(0 not in numbers and total in numbers)  # some writers count from 1
+        surplus = [path for i, path in numbers.items() if not begin <= i < begin + total]
+        if surplus:
+            raise SourceError(
+                f"{pattern} matches {surplus[0]}, which is none of {total} shards that begin at "
+                f"{begin}. Remove it, or give a list of the files."
+            )
         missing = (
             name
-            for i in range(min(total, _MOST_SHARDS))
+            for i in range(begin, begin + min(total, _MOST_SHARDS))
             if i not in numbers and fnmatchcase(name := _nth(first, i), os.path.basename(pattern))
         )
         if lacking := list(islice(missing, 3)):

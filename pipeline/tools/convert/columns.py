@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Columns
+from pipeline.checks import shown
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
 from pipeline.nodes.faults import survivors
@@ -181,7 +182,10 @@ def table_of(rows: Sequence[Any], schema: pa.Schema | None) -> pa.Table:
 
 def _fields(row: Any) -> dict[str, Any]:
     if isinstance(row, dict):
-        return {str(k): v for k, v in row.items()}
+        named = {str(k): v for k, v in row.items()}
+        if len(named) < len(row):
+            raise ChainError(f"of the fields {shown(list(row))} two have the same name as text")
+        return named
     if isinstance(row, str):
         return {"text": row}
     return {"tokens" if isinstance(row, np.ndarray) else "record": row}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,8 @@ from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.sources import ParquetSource
 from pipeline.sources.arrow_types import plain_schema
+from pipeline.sources.parquet_footer import Footer, leaves
+from pipeline.sources.parquet_int96 import out_of_nanoseconds
 from pipeline.sources.storage.location import Range, Stat, is_url
 from pipeline.sources.storage.storage import Storage
 from pipeline.sources.tabular import TabularSource
@@ -118,9 +121,29 @@ class Tables:
             while len(self._readers) > 64:
                 del self._readers[next(iter(self._readers))]
             handle = _opened(self._files.stat(file), self._files.storage)
-            make = _parquet if isinstance(self._source, ParquetSource) else self._arrow
+            make = self._parquet if isinstance(self._source, ParquetSource) else self._arrow
             self._readers[file] = make(handle, file)
         return self._readers[file]
+
+    def _parquet(self, handle: Any, _: int) -> _Reader:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(handle, page_checksum_verification=True)
+        names = self._source.fields.schema.names
+        old = Footer(file.metadata, leaves(file.metadata, names)).int96()
+
+        def read(number: int, unit: str) -> pa.Table:
+            again = pq.ParquetFile(handle, metadata=file.metadata, coerce_int96_timestamp_unit=unit)
+            return again.read_row_group(number, columns=old)
+
+        def group(number: int) -> pa.Table:
+            if old and out_of_nanoseconds(partial(read, number)):
+                raise pa.ArrowInvalid("times that 64-bit nanoseconds cannot hold")
+            return file.read_row_group(number, columns=names)
+
+        counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        return _Reader(file.schema_arrow, np.cumsum([0, *counts]), group)
 
     def _arrow(self, handle: Any, file: int) -> _Reader:
         import pyarrow as pa
@@ -144,14 +167,6 @@ class Tables:
             counts = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
             bounds = np.cumsum([0, *counts])
         return _Reader(reader.schema, bounds, group)
-
-
-def _parquet(handle: Any, _: int) -> _Reader:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(handle, page_checksum_verification=True)
-    counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    return _Reader(file.schema_arrow, np.cumsum([0, *counts]), file.read_row_group)
 
 
 def _opened(stat: Stat, storage: Storage) -> Any:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.block import Columns
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
-from pipeline.errors import LengthError
+from pipeline.errors import LengthError, PipelineError
 from pipeline.nodes.faults import survivors
 from pipeline.sources import Storage
 from pipeline.sources.storage.files import ListedPath
-from pipeline.tools.inspection.fields import Field, fields_of
+from pipeline.tools.inspection.fields import Field, fields_of, fields_of_columns
 from pipeline.tools.inspection.layout import advice, layout_lines, summary
 from pipeline.tools.inspection.opening import Broken, Sources, files_of, format_of, opened
 from pipeline.tools.inspection.preview import preview
@@ -70,7 +71,9 @@ class SourceContents:
             yield f"         {path}"
         for label, text in zip(("fields", *[""] * _SHOWN), self._field_lines(), strict=False):
             yield f"{label:8} {text}"
-        if self.fields and self.looked < self.records:
+        if self.fields and not self.looked:
+            yield "         (of the columns alone: none of the first records can be read)"
+        elif self.fields and self.looked < self.records:
             yield f"         (of the first {self.looked} of {self.records:,} records)"
         for label, text in layout_lines(self.layout):
             yield f"{label:8} {text}"
@@ -197,12 +200,21 @@ def _contents(component: Component, what: Sources) -> SourceContents:
         0 if files is None else sum(files.sizes),
         tuple(dict.fromkeys([*paths[:1], *paths[-1:]])),
         len(rows),
-        fields_of(rows),
+        fields_of(rows) or _fields_without_rows(source),
         summary(layouts),
         len(layouts),
         tuple(advice(layouts, files)),
         tuple(bad),
     )
+
+
+def _fields_without_rows(source: Source) -> dict[str, Field]:
+    # where each first row is refused, columns of no rows still say what there is
+    try:
+        none = source.read(np.zeros(0, np.int64))
+    except (PipelineError, OSError):
+        return {}
+    return fields_of_columns(none) if isinstance(none, Columns) else {}
 
 
 def _layouts(source: Source, what: Sources) -> Sequence[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.block import Columns
 from pipeline.tree import leaves
 
 
@@ -47,6 +48,16 @@ def fields_of(rows: Iterable[Any]) -> dict[str, Field]:
         for name, value in leaves(row):
             values.setdefault(name, []).append(value)
     return {name: _field(some) for name, some in values.items()}
+
+
+def fields_of_columns(columns: Columns) -> dict[str, Field]:
+    """The fields of a source's columns by their dotted names, told by dtypes alone.
+
+    >>> fields = fields_of_columns(Columns({"x": np.zeros((0, 3)), "t": np.zeros(0, object)}))
+    >>> {name: str(field) for name, field in fields.items()}
+    {'x': 'float64[3]', 't': 'object'}
+    """
+    return {name: Field(str(a.dtype), a.shape[1:], None, 0) for name, a in leaves(columns.tree)}
 
 
 def _field(values: Sequence[Any]) -> Field:

@@ -24,7 +24,7 @@ class ManifestReport:
         records: in these.
         stale: files that are noted, but otherwise than they are now.
         unknown: files that are not noted.
-        gone: what is noted, and lies there no more: it costs bytes only.
+        gone: what is noted, and lies there no more: a glob that matches it is refused.
     """
 
     manifests: tuple[str, ...]

@@ -116,6 +116,17 @@ def test_a_missing_shard_is_refused_by_name(tmp_path):
         expand(str(tmp_path / "x-0000?-of-*"))
 
 
+def test_shards_count_from_0_or_from_1_and_a_surplus_one_is_refused(tmp_path):
+    from_1 = touch(tmp_path, *(f"x-{i}-of-3" for i in (1, 2, 3)))
+    assert expand(str(tmp_path / "x-*")) == tuple(from_1)
+    touch(tmp_path, "x-0-of-3")
+    with pytest.raises(SourceError, match=r"x-3-of-3, which is none of 3 shards"):
+        expand(str(tmp_path / "x-*"))
+    touch(tmp_path, "y-2-of-3", "y-3-of-3")
+    with pytest.raises(SourceError, match=r"y-1-of-3 is not there"):
+        expand(str(tmp_path / "y-*"))
+
+
 def test_sets_beside_each_other_are_told_apart(tmp_path):
     shards(tmp_path, 2, head="train")
     shards(tmp_path, 1, head="test")

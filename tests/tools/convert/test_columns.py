@@ -207,3 +207,22 @@ def test_rows_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     for out in ("x.jsonl", "x.parquet"):
         with pytest.raises(ChainError, match="--map"):
             convert(Dataset([0]).map(lambda _: {"deep": row}), tmp_path / out)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("out", ["out.parquet", "out.arrow"])
+def test_old_timestamps_that_wrap_around_are_not_copied(
+    tmp_path: Path, out: str, nested: bool
+) -> None:
+    kind = pa.struct([("x", pa.timestamp("us"))]) if nested else pa.timestamp("us")
+    times = [datetime.datetime(9999 if i == 7 else 2020, 1, 1) for i in range(10)]
+    values = pa.array([{"x": t} if nested else t for t in times], kind)
+    path = tmp_path / "in.parquet"
+    rows = pa.table({"t": values, "i": range(10)})
+    pq.write_table(rows, path, use_deprecated_int96_timestamps=True)
+    with pytest.raises(RecordError, match="column 't' of row 7 of"):
+        convert(path, tmp_path / out)
+    done = convert(path, tmp_path / f"good-{out}", skip_bad=True)
+    assert read(done.files)["i"].to_pylist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    some = Dataset(ParquetSource(path, columns=["i"]))  # a column that is left out is not asked
+    assert convert(some, tmp_path / f"some-{out}").records == 10

@@ -118,6 +118,14 @@ def test_what_a_format_cannot_hold_is_shown(tmp_path: Path) -> None:
         convert([1], str(tmp_path / "x.zip"))
     with pytest.raises(ChainError, match="a dataset with a length"):
         convert(Dataset(range(3)).filter(bool), str(tmp_path / "x.jsonl"))
+    for suffix in ("jsonl", "parquet", "tar"):
+        with pytest.raises(ChainError, match=r"two (are the same text|have the same name)"):
+            convert([{1: 2, "1": 3}], str(tmp_path / f"twice.{suffix}"))
+    for suffix in ("txt", "tar", "bagz", "array_record", "tfrecord"):
+        with pytest.raises(ChainError, match=r"surrogates not allowed.*--map"):
+            convert(["\ud800"], str(tmp_path / f"half.{suffix}"))
+    convert([{"a": "\ud800"}], str(tmp_path / "half.jsonl"))  # JSON has a form for it
+    assert Dataset(str(tmp_path / "half.jsonl"))[0] == {"a": "\ud800"}
     # nothing of these is in the way of what comes next
     assert convert(range(3), str(tmp_path / "x.jsonl")).records == 3
 

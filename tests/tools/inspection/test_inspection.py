@@ -319,3 +319,23 @@ def test_the_commands_reach_a_bucket(gcs: Gcs, capsys: pytest.CaptureFixture[str
     assert main(["verify", url, *options, "--workers=0", "--deadline=5"]) == 0
     assert main(["inspect", url, "--option", "token"]) == 2
     assert "write it as KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_fields_and_layout_are_told_where_every_row_is_refused(tmp_path: Path, suffix: str) -> None:
+    none = pa.nulls(3, pa.int64())
+    vectors = pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float32(), 2))
+    table = pa.table({"i": none, "s": list("abc"), "v": vectors, "d": [{"q": 1}] * 3})
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    (found,) = inspect(path).sources
+    assert len(found.bad) == 3
+    assert {name: str(field) for name, field in found.fields.items()} == {
+        "i": "int64", "s": "object", "v": "float32[2]", "d.q": "int64",
+    }  # fmt: skip
+    assert found.layout
+    assert any("none of the first records can be read" in line for line in found.lines())

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pipeline.errors import ChainError
-from pipeline.tools.convert.writers.values import as_json
+from pipeline.tools.convert.writers.values import as_json, in_utf8
 
 
 class Lines:
@@ -35,7 +35,7 @@ class JsonLines(Lines):
         if isinstance(row, bytes):  # as records of bytes hold rows of other formats
             with contextlib.suppress(ValueError):
                 row = json.loads(row)
-        return as_json(row, "a file of JSON lines").encode()
+        return as_json(row, "a file of JSON lines")
 
 
 class TextLines(Lines):
@@ -43,7 +43,7 @@ class TextLines(Lines):
 
     def _line(self, row: Any) -> bytes:
         text = row["text"] if isinstance(row, dict) and set(row) == {"text"} else row
-        data = text.encode() if isinstance(text, str) else text
+        data = in_utf8(text, "a file of lines") if isinstance(text, str) else text
         if not isinstance(data, bytes) or b"\n" in data or b"\r" in data:
             raise ChainError(
                 f"a file of lines cannot hold the row {str(row)[:80]!r}: it must be text without "

@@ -24,17 +24,33 @@ def as_bytes(row: Any, what: str) -> bytes:
     """
     if isinstance(row, bytes | bytearray | memoryview):
         return bytes(row)
-    return row.encode() if isinstance(row, str) else as_json(row, what).encode()
+    return in_utf8(row, what) if isinstance(row, str) else as_json(row, what)
 
 
-def as_json(row: Any, what: str) -> str:
-    """A row as one line of JSON; arrays become lists.
+def in_utf8(text: str, what: str) -> bytes:
+    """Text as bytes.
+
+    Raises:
+        ChainError: it holds half a surrogate pair, which has no form in UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as e:
+        raise _cannot(text, what, f"{e}") from e
+
+
+def as_json(row: Any, what: str) -> bytes:
+    """A row as one line of JSON in UTF-8; arrays become lists.
 
     Raises:
         ChainError: it holds what JSON has no form for.
     """
     try:
-        return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+        plain = _plain(row)
+        try:
+            return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:  # JSON can say what UTF-8 cannot
+            return json.dumps(plain, allow_nan=False).encode()
     except RecursionError as e:
         raise _cannot(row, what, "it is nested too deeply") from e
     except (TypeError, ValueError) as e:
@@ -59,7 +75,10 @@ def as_tokens(row: Any, what: str) -> NDArray[Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        named = {str(k): _plain(v) for k, v in value.items()}
+        if len(named) < len(value):
+            raise ValueError(f"of its keys {list(value)} two are the same text")
+        return named
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, np.datetime64 | np.timedelta64 | np.ndarray) and value.dtype.kind in "mM":

@@ -7,7 +7,9 @@ import tarfile
 from typing import Any
 
 from pipeline.errors import ChainError
-from pipeline.tools.convert.writers.values import as_json
+from pipeline.tools.convert.writers.values import as_json, in_utf8
+
+_WHAT = "a WebDataset shard"
 
 
 class WebDataset:
@@ -25,7 +27,8 @@ class WebDataset:
             fields = dict(row) if isinstance(row, dict) else {_suffix(row): row}
             key = fields.pop("__key__", f"{self._rows:09d}")
             for name, value in _members(fields).items():
-                self._member(f"{key}.{name}", value.encode() if isinstance(value, str) else value)
+                data = in_utf8(value, _WHAT) if isinstance(value, str) else value
+                self._member(f"{key}.{name}", data)
             self._rows += 1
 
     def _member(self, name: str, data: bytes) -> None:
@@ -46,7 +49,7 @@ def _members(fields: dict[str, Any]) -> dict[str, bytes | str]:
             f"a WebDataset row has a member 'json' and the fields {sorted(plain)}, which would go "
             "there. Give --map module:function to rename it."
         )
-    return {**members, "json": as_json(plain, "a WebDataset shard")} if plain else members
+    return {**members, "json": as_json(plain, _WHAT)} if plain else members
 
 
 def _suffix(row: Any) -> str:
