@@ -200,8 +200,8 @@ def _refuse_datasets(source: Any) -> None:
     first = source[0] if isinstance(source, list | tuple) and source else source
     if any(hasattr(first, a) and hasattr(first, b) for a, b in _OURS):
         raise ChainError(
-            f"this is a {type(first).__name__} already: chain on a Dataset, as in ds.map(f), or join "
-            "several by concatenate, mix, interleave or zip_datasets."
+            f"this is a {type(first).__name__} already: chain on a Dataset, as in ds.map(f), or "
+            "join several by concatenate, mix, interleave or zip_datasets."
         )
 
 
