@@ -37,6 +37,7 @@ from pipeline.provenance.records import records_of
 from pipeline.provenance.where import Provenance
 from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.sizes import sizes_of
+from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
 from pipeline.types import Feed
 from pipeline.workers import Workers, budget, chosen
@@ -497,7 +498,9 @@ class Loader:
             return SavedState(self._position, self._rule, known)
 
         full = getattr(self._feed, "whole_states", False)
-        state = encode(self._ask(saved), self._dataset.top.fingerprint(), full=full)
+        top = self._dataset.top
+        packages = top.node.packages
+        state = encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
         if self._feed is not None and self._dataset.counted:
             # processes with the same rows have the same lanes
             return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
@@ -515,7 +518,9 @@ class Loader:
             StateError: it is damaged, or lacks lanes of this host.
         """
         saved = decode(state)
-        check_dataset(state, self._dataset.top.fingerprint(), allow)
+        top = self._dataset.top
+        check_dataset(state, top.fingerprint(), allow)
+        warn_of_versions("the state", state.get("packages"), top.node.packages)
 
         def restored(run: Run) -> Position:
             position, self._last = run.stream.restored(saved), None

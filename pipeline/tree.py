@@ -154,19 +154,22 @@ def fresh(value: Any, depth: int = 0) -> Any:
     return rebuild(value, [v if type(v) in _ATOMS else fresh(v, depth + 1) for _, v in parts])
 
 
+UNMASKED = (
+    "a masked array, which would lose its mask in a batch. Give two fields, such as "
+    '{"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
+)
+
+
 def refuse_mask(value: Any) -> None:
     """Raise ChainError for a masked array: a batch of it would hold what is masked.
 
     >>> refuse_mask(np.ma.masked_equal([1, 0], 0))
     Traceback (most recent call last):
-    pipeline.errors.ChainError: a masked array would lose its mask in a batch. Give two fields, such
-    as {"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.
+    pipeline.errors.ChainError: this is a masked array, which would lose its mask in a batch. Give
+    two fields, such as {"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise ChainError(
-            "a masked array would lose its mask in a batch. Give two fields, such as "
-            '{"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
-        )
+        raise ChainError(f"this is {UNMASKED}")
 
 
 def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:

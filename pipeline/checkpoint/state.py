@@ -45,12 +45,19 @@ class SavedState:
     frontiers: tuple[tuple[str, int], ...] = ()
 
 
-def encode(saved: SavedState, dataset: Mapping[str, str], *, full: bool = False) -> dict[str, Any]:
+def encode(
+    saved: SavedState,
+    dataset: Mapping[str, str],
+    *,
+    packages: Mapping[str, str] | None = None,
+    full: bool = False,
+) -> dict[str, Any]:
     """The state as plain JSON-able data.
 
     Args:
         saved: what it says.
         dataset: the dataset's fingerprint.
+        packages: versions of the installed packages that its functions use.
         full: write the optional fields too, so that every state of a dataset has the same ones.
     """
     position, c = saved.position, saved.position.cursor
@@ -63,6 +70,8 @@ def encode(saved: SavedState, dataset: Mapping[str, str], *, full: bool = False)
         "batch": c.batch,
         "dataset": _fold(dataset),
     }
+    if packages:
+        state["packages"] = dict(packages)
     if saved.frontiers:
         state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
     if c.lanes:
@@ -195,7 +204,8 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise StateError("merge needs the state of each host, got none")
     for state in states:
         decode(state)
-    common = [{k: v for k, v in s.items() if k not in ("lanes", "frontiers")} for s in states]
+    apart = ("lanes", "frontiers", "packages")
+    common = [{k: v for k, v in s.items() if k not in apart} for s in states]
     for i, other in enumerate(common):
         differing = [k for k in {*common[0], *other} if common[0].get(k) != other.get(k)]
         if differing:

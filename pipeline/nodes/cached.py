@@ -16,6 +16,7 @@ from pipeline.meter import METER
 from pipeline.nodes.cache import Disk, Memory
 from pipeline.nodes.node import Node, Over
 from pipeline.nodes.scope import Path, Scope
+from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
 from pipeline.types import ENDLESS, At
 
@@ -70,9 +71,14 @@ class Cached(Over):
         # a pinned shuffle's order depends on the names of orders, so the rows do
         path = scope.order
         if path not in self._stores:
-            store = Disk(self.folder, self._key(path), self.length) if self.folder else None
+            store = self._disk(self.folder, self._key(path)) if self.folder else None
             self._stores.setdefault(path, store or Memory(self.length))
         return self._stores[path]
+
+    def _disk(self, folder: str, key: str) -> Disk:
+        disk = Disk(folder, key, self.length)
+        warn_of_versions(f"the cache {disk.folder}", disk.packages(self.packages), self.packages)
+        return disk
 
     def _key(self, path: Path) -> str:
         of = {"seed": str(self.seed), **self.below.fingerprint()}

@@ -15,6 +15,7 @@ from pipeline.errors import ChainError
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.sampling.order import Order
 from pipeline.sampling.schedule import Schedule
+from pipeline.transforms import versions
 from pipeline.types import ENDLESS, At, Component, Source
 
 if TYPE_CHECKING:
@@ -87,6 +88,15 @@ class Node:
     def fingerprint(self) -> dict[str, str]:
         """What the data depends on, by name."""
         raise NotImplementedError
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Versions of the installed packages that functions here and beneath use."""
+        names = (name for stage in self.stages for name in getattr(stage, "packages", ()))
+        found = versions(names)
+        for part in self.parts.values():
+            found |= part.node.packages
+        return found
 
     def written(self, seed: int) -> list[str]:
         """What people wrote to make this part, a line each."""

@@ -55,8 +55,13 @@ class Pieces:
         """Keep piece i, whatever happens from here on."""
         save_arrays(self._path(i), part, self._facts(i), durable=True)
 
-    def finish(self, of: dict[str, str]) -> None:
-        """Make the columns, then the header that says that they are whole."""
+    def finish(self, of: dict[str, str], packages: dict[str, str]) -> None:
+        """Make the columns, then the header that says that they are whole.
+
+        Args:
+            of: what the scan depends on, by name.
+            packages: versions of the installed packages that its functions use.
+        """
         dtypes = columns_of(self._again(i) for i in range(len(self)))
         names = list(dtypes)
         for i, (name, dtype) in enumerate(dtypes.items()):
@@ -68,6 +73,7 @@ class Pieces:
             "columns": [{"name": name, "dtype": dtype.str} for name, dtype in dtypes.items()],
             "digest": self._digest,
             "of": of,
+            "packages": packages,
         }
         with self._written(os.path.join(self.folder, HEADER)) as f:
             f.write(json.dumps(header, indent=1).encode())

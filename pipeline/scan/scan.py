@@ -24,7 +24,13 @@ from pipeline.sampling.scanned import Scanned, differences, key_digest, read_hea
 from pipeline.scan.pieces import Pieces, Values, end_to_end
 from pipeline.scan.progress import progress as shown
 from pipeline.sources import MemorySource, SequenceSource
-from pipeline.transforms import Measure, code_name, refuse_unseen
+from pipeline.transforms import (
+    Measure,
+    code_name,
+    refuse_unseen,
+    versions,
+    warn_of_versions,
+)
 from pipeline.types import ENDLESS, At, where
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.work import Executor, Rows
@@ -87,15 +93,16 @@ def scan(
     refuse_unseen({**of, "the function": stage.fingerprint()}, "scan")
     of = {**of, "function": f"{stage.name} {stage.code.digest}"}
     digest = key_digest(of)
+    packages = versions(stage.packages) | dataset.top.node.packages
     folder = os.path.abspath(path or _beside(dataset, f"{stage.name}-{digest[:12]}"))
-    if not _finished(folder, of):
+    if not _finished(folder, of, packages):
         pieces = Pieces(folder, digest, len(dataset))
         try:
             _make(pieces, dataset.top, stage, who, progress)
-            pieces.finish(of)
+            pieces.finish(of, packages)
         except FileNotFoundError:
             # another process was faster, and has put its pieces away
-            if not _finished(folder, of):
+            if not _finished(folder, of, packages):
                 raise
     return Scanned(folder, digest=digest)
 
@@ -119,7 +126,7 @@ def _check(part: Part) -> None:
         )
 
 
-def _finished(folder: str, of: dict[str, str]) -> bool:
+def _finished(folder: str, of: dict[str, str], packages: dict[str, str]) -> bool:
     header = read_header(folder)
     if header is None:
         return False
@@ -128,6 +135,7 @@ def _finished(folder: str, of: dict[str, str]) -> bool:
             f"the scan at {folder} is of something else. {differences(header['of'], of)}. "
             "Give another path=, or delete the folder to scan anew."
         )
+    warn_of_versions(f"the scan at {folder}", header.get("packages"), packages)
     return True
 
 

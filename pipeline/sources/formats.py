@@ -151,6 +151,9 @@ def _known() -> list[str]:
     return [suffix for suffix, kind in SUFFIXES.items() if kind not in (_index, _packed)]
 
 
+_OURS = ("random_map", "on_error"), ("load_state_dict", "last_step")  # names of our classes
+
+
 def _are_paths(source: Any) -> bool:
     return (
         isinstance(source, list | tuple)
@@ -189,14 +192,20 @@ def _no_length(source: Any, said: str) -> SourceError:
     )
 
 
+def _refuse_datasets(source: Any) -> None:
+    # a Dataset or a Loader of ours, or a list of them: they are no records
+    first = source[0] if isinstance(source, list | tuple) and source else source
+    if any(hasattr(first, a) and hasattr(first, b) for a, b in _OURS):
+        raise ChainError(
+            f"this is a {type(first).__name__} already: chain on a Dataset, as in ds.map(f), or "
+            "join several by concatenate, mix, interleave or zip_datasets."
+        )
+
+
 def _source_of(source: Any) -> Source:
     if isinstance(source, str) or hasattr(source, "__fspath__") or _are_paths(source):
         return open_path(source)
-    if hasattr(source, "random_map") and hasattr(source, "on_error"):
-        raise ChainError(
-            "this is a Dataset already: chain on it, as in ds.map(f), or join several by "
-            "concatenate, mix, interleave or zip_datasets."
-        )
+    _refuse_datasets(source)
     if isinstance(source, Columns):
         return MemorySource(source.tree)
     if isinstance(source, Source):

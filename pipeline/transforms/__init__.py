@@ -15,6 +15,7 @@ from pipeline.transforms.measure import Measure
 from pipeline.transforms.pack import Pack
 from pipeline.transforms.pad import PadTo, pad_to, padding_share
 from pipeline.transforms.random_map import RandomMap
+from pipeline.transforms.versions import versions, warn_of_versions
 
 __all__ = [
     "Bucket",
@@ -34,4 +35,6 @@ __all__ = [
     "pad_to",
     "padding_share",
     "refuse_unseen",
+    "versions",
+    "warn_of_versions",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 OPTIMIZED, VARARGS, HAS_DOCSTRING = 0x1, 0xC, 0x4000000  # co_flags; the last from 3.14 on
 _GLOBAL_READS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_CELL_READS = ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 
 
@@ -36,12 +37,16 @@ def globals_read(code: types.CodeType) -> set[str]:
     return reads - writes
 
 
-def attributes_of(code: types.CodeType, name: str) -> set[tuple[str, ...]]:
-    """Chains of attributes that code looks up on a global: `a.b.c` and `a` give (b, c) and ()."""
+def attributes_of(code: types.CodeType, name: str, *, cell: bool = False) -> set[tuple[str, ...]]:
+    """Chains of attributes that code looks up on a global, or on a name of its closure.
+
+    `a.b.c` and `a` give (b, c) and ().
+    """
+    reads = _CELL_READS if cell else _GLOBAL_READS
     chains = set[tuple[str, ...]]()
     for steps in _steps(code):
         for i, step in enumerate(steps):
-            if step.opname in _GLOBAL_READS and step.argval == name:
+            if step.opname in reads and step.argval == name:
                 chain: list[str] = []
                 for following in steps[i + 1 :]:
                     if following.opname not in _ATTRIBUTES:

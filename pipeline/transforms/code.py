@@ -166,6 +166,17 @@ def _pieces(a: np.ndarray[Any, Any]) -> Iterator[bytes]:
             yield from _pieces(a[start : start + rows])
 
 
+def _contents(f: types.FunctionType) -> list[list[Any]]:
+    # what each name of the closure holds, in a list: empty while it is not filled
+    found: list[list[Any]] = []
+    for cell in f.__closure__ or ():
+        try:
+            found.append([cell.cell_contents])
+        except ValueError:
+            found.append([])
+    return found
+
+
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
     # what a class says itself: its functions and data, without Python's own bookkeeping
     for name, value in sorted(vars(cls).items()):
@@ -272,7 +283,10 @@ class _Walk:
             return self._code(obj)
         if isinstance(obj, types.ModuleType):
             self._uses(obj.__name__)
-            return _digest(b"module", b"" if obj.__name__ == self.home else obj.__name__.encode())
+            name = b"" if obj.__name__ == self.home else obj.__name__.encode()
+            # what a function holds of the user's (as an argument, an attribute) may all be used
+            held = self._through(obj, {()}) if follow and not self.library else []
+            return _digest(b"module", name, *held)
         if not isinstance(obj, type) and callable(getattr(obj, "fingerprint", None)):
             return _digest(b"fingerprint", str(obj.fingerprint()).encode())
         data = self._plain(obj)
@@ -324,8 +338,11 @@ class _Walk:
         self.home = module_of(f)
         self._uses(self.home)
         parts = self._all((f.__code__, f.__defaults__, f.__kwdefaults__))
-        names = f.__code__.co_freevars
-        parts += [self._cell(*held) for held in zip(names, f.__closure__ or (), strict=True)]
+        cells = list(zip(f.__code__.co_freevars, _contents(f), strict=True))
+        parts += [self._cell(*cell) for cell in cells]
+        registry = getattr(f, "registry", None)  # of functools.singledispatch
+        if isinstance(registry, types.MappingProxyType):
+            parts.append(self._more(b"registry", self.of(registry)))
         # what an installed decorator holds is the user's, what it names is not
         self.library = not is_users(self.home)
         for name in sorted(bytecode.globals_read(f.__code__) & f.__globals__.keys()):
@@ -333,6 +350,11 @@ class _Walk:
             parts.append(self._global(name, f"{self.home}.{name}", value))
             if isinstance(value, types.ModuleType) and not self.library:
                 parts += self._through(value, bytecode.attributes_of(f.__code__, name))
+        for name, held in cells if not self.library else ():
+            for module in held:
+                if isinstance(module, types.ModuleType):
+                    chains = bytecode.attributes_of(f.__code__, name, cell=True)
+                    parts += self._through(module, chains)
         if not self.library:
             package = f.__globals__.get("__package__") or self.home.rpartition(".")[0]
             parts += self._imported(f.__code__, package)
@@ -380,6 +402,8 @@ class _Walk:
         parts: list[bytes] = []
         for name, path in sorted(found.items()):
             self._uses(name)
+            if name in sys.modules:
+                self._set_since(sys.modules[name], code)
             if path is None or path in self.sources:
                 continue
             self.sources.add(path)
@@ -393,12 +417,18 @@ class _Walk:
                 )
         return parts
 
-    def _cell(self, name: str, cell: types.CellType) -> bytes:
-        try:
-            held = cell.cell_contents
-        except ValueError:  # not filled yet
+    def _set_since(self, module: types.ModuleType, code: types.CodeType) -> None:
+        """What code may use of a module that it imports: noted, but no part of the digest."""
+        self.seen.append(_Seen())
+        names = {name for each in bytecode.with_nested(code) for name in each.co_names}
+        self._through(module, {(name,) for name in names & vars(module).keys()})
+        self.seen.pop()
+
+    def _cell(self, name: str, held: list[Any]) -> bytes:
+        if not held:
             return b"empty"
-        return self._called(name, held)
+        # of a module, what the code looks up on it counts
+        return self._called(name, held[0], not isinstance(held[0], types.ModuleType))
 
     def _class(self, cls: type) -> bytes:
         outer = self.home, self.library

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block, Columns
 from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
-from pipeline.tree import DEEPEST, children, rebuild, too_deep
+from pipeline.tree import DEEPEST, UNMASKED, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
 Array = NDArray[Any]
@@ -85,11 +85,16 @@ def in_c_order(tree: Any) -> Any:
     Where rows come from, and who evaluated them, then has no say in how a batch lies in memory.
     What lies so already stays the same object.
 
+    Raises:
+        CollateError: an array is masked.
+
     >>> a = np.zeros((2, 3)).T
     >>> in_c_order({"a": a, "b": [a]})["b"][0].strides
     (16, 8)
     """
     if isinstance(tree, np.ndarray):
+        if isinstance(tree, np.ma.MaskedArray):
+            raise CollateError(f"the batch holds {UNMASKED}")
         dtype = np.result_type(tree.dtype, tree.dtype)  # in native order, without gaps
         same = tree.flags.c_contiguous and tree.dtype == dtype
         return tree if same else np.asarray(tree, dtype, order="C")
@@ -129,7 +134,7 @@ def _settled(tree: Any, name: str, describe: Describe) -> Any:
     parts = children(tree)
     if parts is None:
         if isinstance(tree, np.ma.MaskedArray):
-            raise _masked(name, "a batched map gave")
+            raise CollateError(f"cannot stack {_called(name)}: a batched map gave {UNMASKED}")
         if tree.dtype != object or tree.ndim > 1 or set(map(type, tree)) <= _TEXT:
             return tree
         return _stack(list(tree), name, describe, np.empty, 0)
@@ -251,18 +256,11 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
             "be read only once. Return a list or an array in .map."
         )
     if isinstance(value, np.ma.MaskedArray):
-        raise _masked(name, f"{describe(i)} has")
+        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         a = np.asarray(value)
         return a.astype(object) if a.dtype.kind in "SU" else a
     return None
-
-
-def _masked(name: str, where: str) -> CollateError:
-    return CollateError(
-        f"cannot stack {_called(name)}: {where} a masked array, whose mask a batch would lose. "
-        'Give two fields in .map, such as {"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
-    )
 
 
 def _number(value: Any, dtype: Any, name: str, describe: Describe, i: int) -> Array:
@@ -284,6 +282,8 @@ def _numbers_only(value: Any, depth: int = 0) -> bool:
 
 
 def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array | None:
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
+        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
     try:
         a = np.asarray(value)
     except ValueError as e:

@@ -33,7 +33,8 @@ def is_python(module: str) -> bool:
 def is_users(module: str) -> bool:
     """Whether a module is the user's own: neither of Python, nor installed, nor Lockstep itself.
 
-    Packages that are installed to be edited (`pip install -e`) are the user's.
+    Packages that are installed to be edited (`pip install -e`) are the user's, and so is what runs
+    as `__main__`, whoever started it.
 
     >>> is_users("json"), is_users("numpy.linalg"), is_users("__main__")
     (False, False, True)
@@ -44,6 +45,8 @@ def is_users(module: str) -> bool:
 @lru_cache(1 << 14)
 def _is_users(module: str, loaded: bool) -> bool:
     top = module.partition(".")[0]
+    if module == "__main__":
+        return True
     if not module or is_python(module) or top == "pipeline":
         return False
     found = sys.modules.get(module) or sys.modules.get(top)

@@ -6,6 +6,7 @@ parent has set there since is compared: plain values are taken along, all else m
 
 from __future__ import annotations
 
+import collections
 import importlib
 import io
 import pickle
@@ -20,7 +21,7 @@ import numpy as np
 
 from pipeline.errors import ChainError, WorkerError
 from pipeline.nodes import Part
-from pipeline.transforms.bytecode import imports, with_nested
+from pipeline.transforms.bytecode import imports
 from pipeline.transforms.code import Code, code_digest
 from pipeline.transforms.ownership import is_users, module_of
 from pipeline.workers import packets
@@ -106,7 +107,8 @@ def dumps(chain: Part, stack: bool) -> Sent:
             f"{pickler.stage} cannot be sent to worker processes: {error}. Open it inside the "
             "function, or use Threads(n)."
         ) from error
-    relied = dict(_relied_on(pickler.named))
+    named = [*pickler.named, *_codes(chain)]
+    relied = dict(_relied_on(named))
     data = pickle.dumps((relied, file.getvalue()))
     modules = [m for m in pickler.modules if m.partition(".")[0] not in _NOT_AHEAD]
     return Sent(data, [buffer.raw() for buffer in buffers], modules)
@@ -168,6 +170,15 @@ class _Pickler(cloudpickle.Pickler):
             self.modules[module] = None
 
 
+def _codes(chain: Part) -> Iterator[tuple[str, Any]]:
+    # objects and modules that functions hold rely on globals too: the code of stages has them all
+    for part in chain.parts.values():
+        yield from _codes(part)
+    for i, stage in enumerate(chain.stages):
+        if isinstance(code := getattr(stage, "code", None), Code):
+            yield f"stage {i}: {stage.kind} {stage.name!r}", code
+
+
 def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
     # of what is sent by name itself, of globals that its code reads, and of members of classes
     met: set[Name] = set()
@@ -179,6 +190,8 @@ def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
 
 
 def _names(obj: Any) -> Iterator[Name]:
+    if isinstance(obj, Code):
+        yield from map(_split, obj.globals)
     if not isinstance(obj, type | types.FunctionType):
         return
     module, path = module_of(obj), getattr(obj, "__qualname__", "")
@@ -193,7 +206,6 @@ def _names(obj: Any) -> Iterator[Name]:
         names = map(_split, Code.of(obj).globals)
         # what goes by value takes the globals of its own module along
         yield from (name for name in names if by_name or name[0] != module)
-        yield from _of_closure(obj)
 
 
 def _split(full: str) -> Name:
@@ -202,27 +214,6 @@ def _split(full: str) -> Name:
     while module and module not in sys.modules:
         module = module.rpartition(".")[0]
     return module, full[len(module) + 1 :]
-
-
-def _of_closure(obj: Any) -> Iterator[Name]:
-    # what code may look at in modules that a function imported around it
-    for name, cell in zip(*_cells(obj), strict=True):
-        if isinstance(cell, types.ModuleType) and is_users(cell.__name__):
-            for code in with_nested(obj.__code__):
-                if name in code.co_freevars:
-                    for attribute in sorted(set(code.co_names) & vars(cell).keys()):
-                        yield cell.__name__, attribute
-                        yield from _names(vars(cell)[attribute])
-
-
-def _cells(obj: Any) -> tuple[tuple[str, ...], list[Any]]:
-    held: list[Any] = []
-    for cell in getattr(obj, "__closure__", None) or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            held.append(None)
-    return (obj.__code__.co_freevars if held else ()), held
 
 
 def _resolved(module: str, path: str) -> Any:
@@ -249,9 +240,11 @@ def _plain(value: Any, most: list[int]) -> bool:
         return True
     if kind is np.ndarray:
         return not value.dtype.hasobject and value.nbytes <= SIMPLE
-    if kind is dict:
+    if kind in (dict, collections.Counter, collections.OrderedDict):
         return all(_plain(k, most) and _plain(v, most) for k, v in value.items())
-    return kind in (list, tuple, set, frozenset) and all(_plain(v, most) for v in value)
+    return kind in (list, tuple, set, frozenset, collections.deque) and all(
+        _plain(v, most) for v in value
+    )
 
 
 def _digest(value: Any) -> str:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import Dataset, Loader
-from pipeline.errors import ChainError, PipelineError, SourceError
+from pipeline.errors import ChainError, CollateError, PipelineError, SourceError
 from tests.sources.test_array_record import write
 
 
@@ -66,8 +66,10 @@ def test_other_lists_of_strings_are_records(tmp_path):
 
 
 def test_a_dataset_is_no_source():
-    with pytest.raises(ChainError, match="this is a Dataset already: chain on it"):
-        Dataset(Dataset(range(3)).shuffle())
+    ds = Dataset(range(3)).shuffle()
+    for given in (ds, [ds, ds], (ds,), Loader(ds, 2), [Loader(ds, 2)]):
+        with pytest.raises(ChainError, match=r"this is a \w+ already: chain on a Dataset"):
+            Dataset(given)
 
 
 MASKED = np.ma.masked_equal([[1, 0], [2, 3]], 0)
@@ -83,3 +85,33 @@ def test_masked_columns_are_refused(data):
 def test_masked_records_are_refused(data):
     with pytest.raises(PipelineError, match="lose its mask"):
         next(Loader(Dataset(data), 1))
+
+
+def _some_masked(rows: np.ndarray) -> np.ma.MaskedArray:
+    return np.ma.array(rows, mask=rows % 2)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda ds: ds.map(lambda i: MASKED),
+        lambda ds: ds.map(lambda i: {"x": [MASKED]}),
+        lambda ds: ds.map(lambda i: np.ma.masked),
+        lambda ds: ds.map(_some_masked, batched=True),
+        lambda ds: ds.flat_map(lambda i: [MASKED]).lanes(1),
+        lambda ds: ds.map(lambda i: {"x": MASKED}).cache(),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_masks_that_functions_make_are_refused(made, workers):
+    with (
+        Loader(made(Dataset(range(4))), 2, workers=workers) as loader,
+        pytest.raises(PipelineError, match=r"lose its mask.*x\.filled\(0\)"),
+    ):
+        next(loader)
+
+
+def test_a_mask_that_collate_makes_is_refused():
+    loader = Loader(Dataset(range(4)), 2, collate=lambda rows: {"x": _some_masked(np.array(rows))})
+    with pytest.raises(CollateError, match="lose its mask"):
+        next(loader)

@@ -307,3 +307,68 @@ def test_names():
     assert code_name(functools.partial(functools.partial(adder), 1)) == "adder"
     assert code_name(Clip(1)) == "Clip"
     assert code_name(Scaler(1).scale) == "scale"
+
+
+def _by_closure(m):
+    return lambda t: t[: m.SEQ]
+
+
+def _by_function(m):
+    return lambda t: m.cut(t)
+
+
+def _by_inner(m):
+    def outer(t):
+        def inner():
+            c = m
+            return t[: c.SEQ]
+
+        return inner()
+
+    return outer
+
+
+def _by_argument(m):
+    return functools.partial(lambda c, t: t[: c.SEQ], m)
+
+
+def _by_default(m):
+    def cut(t, m=m):
+        return t[: m.SEQ]
+
+    return cut
+
+
+class Holder:
+    def __init__(self, held):
+        self.held = held
+
+    def __call__(self, t):
+        return t[: self.held.SEQ]
+
+
+@pytest.mark.parametrize(
+    "make", [_by_closure, _by_function, _by_inner, _by_argument, _by_default, Holder]
+)
+def test_modules_that_functions_hold_count_by_what_is_in_them(make, tmp_path, monkeypatch):
+    module = types.ModuleType("a_config_of_the_user")
+    module.__file__ = str(tmp_path / "config.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("SEQ = 4\ndef cut(t): return t[:SEQ]\n", vars(module))
+    before = code_digest(make(module))
+    assert code_digest(make(module)) == before
+    module.SEQ = 8
+    assert code_digest(make(module)) != before
+
+
+def test_functions_that_dispatch_by_type_count_by_all_that_they_call():
+    def made(n):
+        @functools.singledispatch
+        def f(x):
+            return x
+
+        f.register(int)(lambda x: x + n)
+        return f
+
+    assert code_digest(made(1)) == code_digest(made(1))
+    assert code_digest(made(1)) != code_digest(made(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import subprocess
@@ -20,8 +21,10 @@ from pipeline.errors import WorkerError
 from pipeline.workers import sending
 
 _CONFIG = """
+    import collections
     import functools
 
+    SEEN = collections.Counter({1: 3})
     SEQ = 4
     TABLE = {"a": 1}
     WEIGHTS = None
@@ -48,6 +51,14 @@ _CONFIG = """
 
     def cut(t):
         return t[:SEQ]
+
+    def tallied(t):
+        SEEN[0] += 1
+        return t[:SEEN[1]]
+
+    def by_import(t):
+        import runconfig
+        return t[:runconfig.SEQ]
 
     def half(t):
         return t[:SEQ // 2]
@@ -94,6 +105,22 @@ def _fill(config: Any) -> None:
     config.TABLE["a"] = 7
 
 
+def _tally(config: Any) -> None:
+    config.SEEN[1] = 8
+
+
+def _through(module: Any, t: Any) -> Any:
+    return t[: module.SEQ]
+
+
+class Through:
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __call__(self, t: Any) -> Any:
+        return t[: self.module.SEQ]
+
+
 def _class(config: Any) -> None:
     config.Size.n = 6
 
@@ -113,10 +140,15 @@ def _class(config: Any) -> None:
         (_class, lambda c: c.Size(2)),
         (_class, lambda c: c.Size.of),
         (_set("SEQ", 8), lambda c: c.counted),
+        (_set("SEQ", 8), lambda c: c.by_import),
+        (_set("SEQ", 8), lambda c: functools.partial(_through, c)),
+        (_set("SEQ", 8), lambda c: Through(c)),
+        (_tally, lambda c: c.tallied),
     ],
     ids=[
         *("function", "attribute", "called", "cached", "imported name", "module of a module"),
         *("array", "filled", "class", "object of a class", "classmethod", "cache"),
+        *("imported as it runs", "argument", "attribute", "counter"),
     ],
 )
 def test_plain_values_that_the_parent_has_set_reach_the_workers(

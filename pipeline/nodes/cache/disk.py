@@ -8,11 +8,14 @@ served. No file is mapped: one that somebody cuts gives fewer bytes, and its row
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +24,14 @@ from pipeline.errors import ChainError, SourceError
 from pipeline.nodes.cache.rows import decode, encode
 from pipeline.sources.complaints import parsing, warn_once
 from pipeline.sources.storage.arrays import StoredArray
+from pipeline.sources.storage.atomic import written_whole
 from pipeline.sources.storage.local import LocalFile
 from pipeline.sources.storage.lru import OpenFiles
 
 _ENTRY = struct.Struct("<4sIqI4x")  # magic, bytes of the row, its position, CRC-32 of both
 _MAGIC = b"lsr1"
 _OFFSET_BITS = 44  # 16 TiB a file, 2**19 files
+_LONGEST = 1 << 20  # bytes that are read of the versions of packages
 _GUESS = 1 << 16  # bytes read at first of an entry of unknown size
 
 
@@ -69,6 +74,25 @@ class Disk:
         self._pid, self._guess = os.getpid(), _GUESS
         self._rows = OpenFiles[int, LocalFile]()
         self._own: tuple[int, int] | None = None  # the file that this process appends to, open
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self._folder
+
+    def packages(self, now: dict[str, str]) -> Any:
+        """Versions of packages that the first process wrote down; `now`, if this one is it.
+
+        None where they cannot be known: rows may be served all the same.
+        """
+        path = self._folder / "packages.json"
+        with suppress(OSError, ValueError, RecursionError):
+            if now and not path.exists() and self._writable:
+                with written_whole(path) as file:
+                    file.write(json.dumps(now).encode())
+                return now
+            return json.loads(LocalFile(path).read(0, _LONGEST))
+        return None
 
     def get(self, positions: Int64s) -> tuple[list[tuple[Int64s, Values]], Int64s]:
         with self._lock:
