@@ -33,9 +33,9 @@ class Counting(ParquetSource):
 
     decoded = 0
 
-    def _decode(self, groups: list[int]) -> list[Chunk]:
-        self.decoded += len(groups)
-        return super()._decode(groups)
+    def _decode(self, chunks: list[int]) -> list[Chunk]:
+        self.decoded += len(chunks)
+        return super()._decode(chunks)
 
 
 def write(path: Path) -> None:

@@ -490,7 +490,7 @@ class Loader:
             return SavedState(self._position, self._rule, known)
 
         full = getattr(self._feed, "whole_states", False)
-        state = encode(self._ask(saved), self._dataset.top.fingerprint(), full=full)
+        state = encode(self._ask(saved), self._dataset.fingerprint(), full=full)
         if self._feed is not None and self._dataset.counted:
             # processes with the same rows have the same lanes
             return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
