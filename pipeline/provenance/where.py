@@ -56,11 +56,11 @@ class Provenance(Sequence[RowOrigin]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, i: int) -> RowOrigin: ...
+    def __getitem__(self, i: int | np.integer[Any]) -> RowOrigin: ...
     @overload
     def __getitem__(self, i: slice | Sequence[int] | NDArray[Any]) -> tuple[RowOrigin, ...]: ...
     def __getitem__(
-        self, i: int | slice | Sequence[int] | NDArray[Any]
+        self, i: int | np.integer[Any] | slice | Sequence[int] | NDArray[Any]
     ) -> RowOrigin | tuple[RowOrigin, ...]:
         """A row by its number, or several by a slice, an array of numbers or a mask.
 

@@ -76,8 +76,7 @@ def test_rows_of_where_by_arrays() -> None:
     where = Loader(DS, 4).where(1)
     for index in ([1, 3], np.array([1, 3]), np.array([False, True, False, True]), slice(1, 4, 2)):
         assert [row.record for row in where[index]] == [5, 7]
-    last: Any = np.int64(-1)
-    assert where[last].record == 7
+    assert where[np.int64(-1)].record == 7
     assert where[[]] == ()
     with pytest.raises(PositionError, match="rows of a batch of 4"):
         _ = where[np.array([4])]
