@@ -44,6 +44,8 @@ def is_users(module: str) -> bool:
 @lru_cache(1 << 14)
 def _is_users(module: str, loaded: bool) -> bool:
     top = module.partition(".")[0]
+    if module == "__main__":
+        return True  # also where an installed program, as cProfile or pytest, runs the script
     if not module or is_python(module) or top == "pipeline":
         return False
     found = sys.modules.get(module) or sys.modules.get(top)
