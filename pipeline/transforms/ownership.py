@@ -46,7 +46,7 @@ def is_users(module: str) -> bool:
 def _is_users(module: str, loaded: bool) -> bool:
     top = module.partition(".")[0]
     if module == "__main__":
-        return True
+        return True  # also where an installed program, as cProfile or pytest, runs the script
     if not module or is_python(module) or top == "pipeline":
         return False
     found = sys.modules.get(module) or sys.modules.get(top)
