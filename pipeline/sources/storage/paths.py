@@ -143,7 +143,7 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
 def _check_shards(pattern: str, found: Sequence[str]) -> None:
     """Refuse a glob that matches several generations of a set of shards, or not all of one.
 
-    Shards are files whose names say `-I-of-N`. A shard that the pattern itself leaves out, as
+    Shards are files whose names say `-I-of-N`, I from 0, or from 1 if N itself is there. A shard that the pattern itself leaves out, as
     `x-0000[0-3]-of-*` does, is not missed.
     """
     sets: dict[tuple[str, str, str], dict[int, str]] = {}
@@ -164,9 +164,10 @@ def _check_shards(pattern: str, found: Sequence[str]) -> None:
             )
     for key, numbers in sets.items():
         first, total = totals[key]
+        start = int(total in numbers and 0 not in numbers)
         missing = (
             name
-            for i in range(min(total, _MOST_SHARDS))
+            for i in range(start, start + min(total, _MOST_SHARDS))
             if i not in numbers and fnmatchcase(name := _nth(first, i), os.path.basename(pattern))
         )
         if lacking := list(islice(missing, 3)):

@@ -116,6 +116,15 @@ def test_a_missing_shard_is_refused_by_name(tmp_path):
         expand(str(tmp_path / "x-0000?-of-*"))
 
 
+def test_shards_may_count_from_one(tmp_path):
+    for i in (1, 2, 4):
+        touch(tmp_path, f"x-{i:05d}-of-00004.txt")
+    with pytest.raises(SourceError, match=r"3 of 4 shards: x-00003-of-00004\.txt is not there"):
+        expand(str(tmp_path / "*.txt"))
+    touch(tmp_path, "x-00003-of-00004.txt")
+    assert len(expand(str(tmp_path / "*.txt"))) == 4
+
+
 def test_sets_beside_each_other_are_told_apart(tmp_path):
     shards(tmp_path, 2, head="train")
     shards(tmp_path, 1, head="test")
