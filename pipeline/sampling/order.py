@@ -42,6 +42,11 @@ class Order:
     keeps_rows: bool = False
 
     @property
+    def codes(self) -> tuple[()]:
+        """The code of the user's functions: an order calls none."""
+        return ()
+
+    @property
     def reshuffles(self) -> bool:
         """Whether each epoch has an order of its own."""
         return self.random

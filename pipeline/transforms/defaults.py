@@ -25,6 +25,11 @@ class TransformDefaults:
     block: int = 0
 
     @property
+    def codes(self) -> tuple[Code, ...]:
+        """The code of the user's functions that it calls."""
+        return ()
+
+    @property
     def unseen(self) -> tuple[str, ...]:
         """Parts of its function whose content no fingerprint can see, in words."""
         return ()
@@ -96,6 +101,10 @@ class FunctionTransform(TransformDefaults):
     @property
     def unseen(self) -> tuple[str, ...]:
         return self.code.unseen
+
+    @property
+    def codes(self) -> tuple[Code, ...]:
+        return (self.code,)
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def _codes(chain: Part) -> Iterator[tuple[str, Any]]:
     for part in chain.parts.values():
         yield from _codes(part)
     for i, stage in enumerate(chain.stages):
-        if isinstance(code := getattr(stage, "code", None), Code):
+        for code in stage.codes:
             yield f"stage {i}: {stage.kind} {stage.name!r}", code
 
 

@@ -145,8 +145,8 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
 def _check_shards(pattern: str, found: Sequence[str]) -> None:
     """Refuse a glob that matches several generations of a set of shards, or not all of one.
 
-    Shards are files whose names say `-I-of-N`. A shard that the pattern itself leaves out, as
-    `x-0000[0-3]-of-*` does, is not missed.
+    Shards are files whose names say `-I-of-N`, I from 0, or from 1 if N itself is there. A shard
+    that the pattern itself leaves out, as `x-0000[0-3]-of-*` does, is not missed.
     """
     sets: dict[tuple[str, str, str], dict[int, str]] = {}
     totals: dict[tuple[str, str, str], tuple[str, int]] = {}

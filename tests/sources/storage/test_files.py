@@ -127,6 +127,15 @@ def test_shards_count_from_0_or_from_1_and_a_surplus_one_is_refused(tmp_path):
         expand(str(tmp_path / "y-*"))
 
 
+def test_shards_may_count_from_one(tmp_path):
+    for i in (1, 2, 4):
+        touch(tmp_path, f"x-{i:05d}-of-00004.txt")
+    with pytest.raises(SourceError, match=r"3 of 4 shards: x-00003-of-00004\.txt is not there"):
+        expand(str(tmp_path / "*.txt"))
+    touch(tmp_path, "x-00003-of-00004.txt")
+    assert len(expand(str(tmp_path / "*.txt"))) == 4
+
+
 def test_sets_beside_each_other_are_told_apart(tmp_path):
     shards(tmp_path, 2, head="train")
     shards(tmp_path, 1, head="test")
