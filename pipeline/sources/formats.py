@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.block import Columns
@@ -158,7 +159,8 @@ def _are_paths(source: Any) -> bool:
     return (
         isinstance(source, list | tuple)
         and len(source) > 0
-        and all(isinstance(name, str) and name.lower().endswith(_LISTED) for name in source)
+        and all(isinstance(name, str | Path) for name in source)
+        and all(str(name).lower().endswith(_LISTED) for name in source)
     )
 
 

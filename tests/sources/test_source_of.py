@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +54,7 @@ def test_a_list_of_paths_opens_files(tmp_path):
     paths = [str(tmp_path / name) for name in ("a.parquet", "B.PARQUET")]
     assert [int(row["x"]) for row in Dataset(paths)] == [1, 2, 3]
     assert [int(row["x"]) for row in Dataset(tuple(paths[::-1]))] == [3, 1, 2]
+    assert len(Dataset([Path(path) for path in paths])) == 3
     write(tmp_path / "a.array_record", [b"a"])
     with pytest.raises(SourceError, match="files of several formats"):
         Dataset([*paths, str(tmp_path / "a.array_record")])
