@@ -19,6 +19,7 @@ from pipeline.errors import RecordError, SourceError
 from pipeline.sources import parquet_salvage
 from pipeline.sources.chunks import is_damage
 from pipeline.sources.parquet import ParquetSource
+from pipeline.tools.convert import convert
 from tests.sources.flips import small_file
 from tests.tables import damage
 
@@ -238,3 +239,6 @@ def test_an_index_out_of_its_dictionary_is_an_error_of_its_rows(tmp_path, nested
     source = ParquetSource(path, verify=False)
     with pytest.raises(RecordError, match=r"row group 0\) of .*a\.parquet: column 'w"):
         source.read(np.array([300]))
+    for out in ("out.parquet", "out.arrow"):  # where following the index could end the process
+        with pytest.raises(RecordError, match="row group 0"):
+            convert(path, tmp_path / out)

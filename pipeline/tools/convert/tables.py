@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.dataset import Dataset
 from pipeline.sources import ParquetSource
+from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.arrow_types import plain_schema
 from pipeline.sources.parquet_footer import Footer, leaves
 from pipeline.sources.parquet_int96 import out_of_nanoseconds
@@ -140,7 +141,10 @@ class Tables:
         def group(number: int) -> pa.Table:
             if old and out_of_nanoseconds(partial(read, number)):
                 raise pa.ArrowInvalid("times that 64-bit nanoseconds cannot hold")
-            return file.read_row_group(number, columns=names)
+            table = file.read_row_group(number, columns=names)
+            for batch in table.to_batches():
+                check_batch(batch)  # a writer that follows a wrong index may end the process
+            return table
 
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         return _Reader(file.schema_arrow, np.cumsum([0, *counts]), group)

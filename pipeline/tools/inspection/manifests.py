@@ -37,7 +37,7 @@ class ManifestReport:
     @property
     def ok(self) -> bool:
         """Whether a start needs nothing but a listing and the manifests."""
-        return not (self.stale or self.unknown)
+        return not (self.stale or self.unknown or self.gone)
 
     def as_json(self) -> dict[str, Any]:
         """All as plain data."""

@@ -44,6 +44,10 @@ COLUMNS: dict[str, pa.Array] = {
     "bytes3": pa.array([b"abc"] * N, pa.binary(3)),
     "late": pa.array([None] * 2000 + ["x"] * 500, pa.string()),
     "null": pa.nulls(N),
+    "view": with_nulls([str(i) * (i % 9) for i in range(N)], pa.string_view()),
+    "bytes view": with_nulls([b"ab" * (i % 9) for i in range(N)], pa.binary_view()),
+    "views": pa.array([[str(i)] * (i % 3) for i in range(N)], pa.list_(pa.string_view())),
+    "deep view": pa.array([{"x": str(i)} for i in range(N)], pa.struct([("x", pa.string_view())])),
 }
 
 
@@ -67,6 +71,8 @@ def read(files: tuple[str, ...]) -> pa.Table:
 @pytest.mark.parametrize("into", [".parquet", ".arrow"])
 def test_every_type_comes_through(tmp_path: Path, into: str, out: str) -> None:
     table = pa.table(COLUMNS)
+    if into == ".parquet":  # pyarrow cannot cut structs of views into row groups
+        table = table.drop_columns("deep view")
     path = write(tmp_path / f"in{into}", table)
     done = convert(path, tmp_path / f"out{out}", shards=3)
     found = read(done.files)

@@ -244,6 +244,11 @@ def test_a_manifest_tells_what_is_stale_unknown_or_gone(tmp_path: Path) -> None:
     paths = [[Path(p).name for p in some] for some in (found.stale, found.unknown, found.gone)]
     assert paths == [["1.txt"], ["4.txt"], ["2.txt"]]
     assert write_manifest(glob).ok
+    (tmp_path / "3.txt").unlink()
+    with pytest.raises(SourceError, match=r"3\.txt is not there, though"):
+        Dataset(glob)
+    assert not check_manifest(glob).ok  # nor does the check pass
+    assert write_manifest(glob).ok
 
 
 def test_formats_share_a_folder(tmp_path: Path) -> None:
