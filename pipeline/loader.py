@@ -520,7 +520,8 @@ class Loader:
         saved = decode(state)
         top = self._dataset.top
         check_dataset(state, top.fingerprint(), allow)
-        warn_of_versions("the state", state.get("packages"), top.node.packages)
+        if "packages" in state:
+            warn_of_versions("the state", state["packages"], top.node.packages)
 
         def restored(run: Run) -> Position:
             position, self._last = run.stream.restored(saved), None

@@ -357,7 +357,7 @@ def test_modules_that_functions_hold_count_by_what_is_in_them(make, tmp_path, mo
     exec("SEQ = 4\ndef cut(t): return t[:SEQ]\n", vars(module))
     before = code_digest(make(module))
     assert code_digest(make(module)) == before
-    module.SEQ = 8
+    vars(module)["SEQ"] = 8
     assert code_digest(make(module)) != before
 
 
