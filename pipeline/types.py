@@ -167,6 +167,11 @@ class Transform(Protocol):
         ...
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Installed packages that the user's functions use."""
+        ...
+
+    @property
     def codes(self) -> tuple[Any, ...]:
         """The code of the user's functions that it calls."""
         ...

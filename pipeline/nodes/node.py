@@ -92,7 +92,7 @@ class Node:
     @cached_property
     def packages(self) -> dict[str, str]:
         """Versions of the installed packages that functions here and beneath use."""
-        names = (name for stage in self.stages for name in getattr(stage, "packages", ()))
+        names = (name for stage in self.stages for name in stage.packages)
         found = versions(names)
         for part in self.parts.values():
             found |= part.node.packages

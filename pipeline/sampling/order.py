@@ -42,6 +42,11 @@ class Order:
     keeps_rows: bool = False
 
     @property
+    def packages(self) -> tuple[()]:
+        """Installed packages that the user's functions use."""
+        return ()
+
+    @property
     def codes(self) -> tuple[()]:
         """The code of the user's functions: an order calls none."""
         return ()

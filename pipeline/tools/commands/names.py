@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.dataset import Dataset
 from pipeline.errors import ChainError
 from pipeline.loader import Loader
-from pipeline.sources import Storage, open_path
+from pipeline.sources import SUFFIXES, Storage, open_path
 
 
 def imported(name: str) -> Any:
@@ -79,7 +79,7 @@ def path_or_dataset(name: str) -> str | Dataset:
     if not all(map(str.isidentifier, module.split("."))):
         return name
     if not attribute.isidentifier():
-        if (colon and attribute) or os.path.exists(name):
+        if (colon and attribute) or os.path.exists(name) or name.endswith(tuple(SUFFIXES)):
             return name
         raise ChainError(
             f"{name!r} is no path here; of a module name the dataset too: {module}:dataset"

@@ -292,7 +292,7 @@ def test_a_cache_of_another_user_is_read_as_far_as_it_may_be(
     gcs: Gcs, what: str, request: pytest.FixtureRequest
 ) -> None:
     """Entries of another umask, in folders that may only be read: misses, with one warning."""
-    folder = Path(tempfile.mkdtemp())  # not under pytest's own, which is closed to others
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # folders of tests are closed to others
     request.addfinalizer(lambda: shutil.rmtree(folder))
     folder.chmod(0o755)
     stat = gcs.storage().stat(gcs.put("a.bin", DATA))
