@@ -87,7 +87,7 @@ def version_of(package: str) -> str:
     """
     known = getattr(sys.modules.get(package), "__version__", None)
     if isinstance(known, str):
-        return known
+        return str(known)  # torch's is a class of its own, which no state may hold
     with suppress(Exception):
         return metadata.version(package)
     return "?"

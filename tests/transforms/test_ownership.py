@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,15 @@ def test_names_of_packages():
     assert is_users(__name__)
     assert version_of("numpy") == np.__version__
     assert version_of("no_such_package") == "?"
+
+
+def test_versions_are_plain_text_whatever_a_package_makes_of_them(monkeypatch):
+    class Version(str):
+        __slots__ = ()
+
+    module = types.ModuleType("with_a_version_of_its_own_class")
+    vars(module)["__version__"] = Version("1.2")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = version_of(module.__name__)
+    assert found == "1.2"
+    assert type(found) is str
