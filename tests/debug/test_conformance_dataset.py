@@ -154,7 +154,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_readme_s_datasets_pass(loaded: list[Dataset]) -> None:
     pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
     checked: list[Dataset] = []

@@ -43,7 +43,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert RunDir(run).evaluation() == RunDir(whole).evaluation()
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_sigkill_at_steps_and_mid_save(
     workplace: Workplace, uninterrupted: Callable[[int], Path], devices: int
 ) -> None:

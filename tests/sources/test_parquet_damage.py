@@ -24,7 +24,7 @@ from tests.sources.flips import small_file
 from tests.tables import damage
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_flipped_bit_of_a_footer_ends_the_process(tmp_path):
     _, footer = small_file()
     command = [sys.executable, "-m", "tests.sources.flips", str(tmp_path), "0", str(footer * 8)]
@@ -162,7 +162,7 @@ def large_text(folder) -> tuple[str, int]:
     return path, n
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("column", ["t", "l", "s"])
 def test_a_row_group_of_more_than_2_gib_of_text_is_read(tmp_path, column):
     path, n = large_text(tmp_path)

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import fsspec
 import numpy as np
@@ -37,7 +38,8 @@ def ranges(gcs):
     """
     asked = [(path, re.match(r"bytes=(\d+)-(\d+)$", span)) for _, path, span in gcs.log()]
     asked = [(path, span) for path, span in asked if "manifest" not in path]
-    return sorted((p.rpartition("%2F")[2][:9], int(m[1]), int(m[2]) + 1) for p, m in asked if m)
+    names = [unquote(path).rpartition("/")[2][:9] for path, _ in asked]
+    return sorted((name, int(m[1]), int(m[2]) + 1) for name, (_, m) in zip(names, asked) if m)
 
 
 def test_keeps_what_a_source_promises_over_gs(tmp_path, gcs):

@@ -133,7 +133,7 @@ def _dies_once(folder: Path, every: int) -> Any:
     return f
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_thousand_deaths_in_quick_succession_change_nothing(
     counted: bool, tmp_path: Path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Processes, Serial, Threads, zip_datasets
 from pipeline.debug.digest import digest
-from pipeline.errors import ChainError, MismatchError, RecordError
+from pipeline.errors import ChainError, MismatchError, RecordError, StreamEndError
 
 BAD = {3, 4, 17}
 
@@ -98,9 +98,11 @@ def test_each_is_logged_once_with_its_provenance(
         next(loader)
         shown = [row.record for row in loader.where(0)]
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 3
+    assert len(said) == (3 if counted else 2)  # neighbours in an order are told as a range
     assert any("record 17 of MemorySource, epoch 0: ValueError: bad 17" in text for text in said)
-    assert all("map 'picky'" in text for text in said)
+    together = "skipped 2 records, record 3 of MemorySource, epoch 0 to record 4 of MemorySource"
+    assert counted or any(together in text for text in said)
+    assert all("map 'picky'" in text or together in text for text in said)
     assert shown == ([0, 1, 2, 5, 6, 7, 8, 9] if counted else [0, 1, 2, 5, 5, 5, 6, 7])
 
 
@@ -121,7 +123,8 @@ def test_where_nothing_is_good_the_error_is_raised() -> None:
     ds = Dataset(range(3)).map(lambda x: 1 // 0).on_error("skip")
     with pytest.raises(ZeroDivisionError):
         next(Loader(ds, 2))
-    assert list(ds.filter(bool)) == []
+    with pytest.raises(StreamEndError, match="all of them do: ZeroDivisionError"):
+        list(ds.filter(bool))
 
 
 def test_it_is_part_of_the_data() -> None:

@@ -202,6 +202,10 @@ def open_now() -> int:
 
 
 def test_open_files_are_bounded_over_the_process(monkeypatch: Any) -> None:
+    monkeypatch.setattr(lru, "most_open", lambda: 1)  # what others hold makes way
+    one = OpenFiles[int, Handle]()
+    one.get(0, lambda _: Handle(os.devnull))
+    one.clear()
     monkeypatch.setattr(lru, "most_open", lambda: 10)
     before = open_now()
     owners = [OpenFiles[int, Handle]() for _ in range(5)]

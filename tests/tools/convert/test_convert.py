@@ -389,7 +389,7 @@ def test_a_tokenizer_of_the_library(tmp_path: Path) -> None:
         Tokenize(str(tmp_path / "bad.json"), eos="x")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_actors_write_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep[ray]'")
     (tmp_path / "a").mkdir()
