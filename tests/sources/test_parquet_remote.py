@@ -39,7 +39,9 @@ def ranges(gcs):
     asked = [(path, re.match(r"bytes=(\d+)-(\d+)$", span)) for _, path, span in gcs.log()]
     asked = [(path, span) for path, span in asked if "manifest" not in path]
     names = [unquote(path).rpartition("/")[2][:9] for path, _ in asked]
-    return sorted((name, int(m[1]), int(m[2]) + 1) for name, (_, m) in zip(names, asked) if m)
+    return sorted(
+        (name, int(m[1]), int(m[2]) + 1) for name, (_, m) in zip(names, asked, strict=True) if m
+    )
 
 
 def test_keeps_what_a_source_promises_over_gs(tmp_path, gcs):
