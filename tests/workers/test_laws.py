@@ -168,6 +168,7 @@ def test_hosts_with_threads_give_the_same_global_batches(
     files: Files, recipe: Any, hosts: int
 ) -> None:
     ds = build(files, recipe)
+    assume(not 0 < len(ds) % 4 < hosts)  # a last batch without a row for a host is refused
     plain = list(Loader(ds, 4))
     parts = [list(Loader(ds, 4, host=h, hosts=hosts, workers=Threads(2))) for h in range(hosts)]
     for step, batch in enumerate(plain):

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.errors import SourceError, need
 from pipeline.sources.storage.location import Answer, Stat, protocol
+from pipeline.sources.storage.verdict import status_of
 
 _BUCKET = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^/]+)/(.*)", re.DOTALL)
 _SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "azure", "abfs", "abfss", "adl")
@@ -176,7 +177,7 @@ class Web(Bucket):
             asked: Any = {"range": (0, 1)}
             answer = await obstore.get_async(self.store, split(url)[1], options=asked)
         except Exception as e:
-            if "416" in str(e):  # no first byte
+            if status_of(e) == 416:  # no first byte
                 return Stat(url, 0)
             raise
         return Stat(url, answer.meta["size"], _tag(answer.meta))

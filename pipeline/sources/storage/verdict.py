@@ -61,7 +61,7 @@ def judge(error: BaseException) -> Verdict:
         return Verdict("passing", "no answer in time")
     if isinstance(error, RangesIgnoredError) or "non-partial response" in str(error):
         return Verdict("refused", str(error))
-    status = _status(error)
+    status = status_of(error)
     reason = _words(error, status)
     if status in (404, 412):
         return Verdict("missing", reason)
@@ -73,7 +73,7 @@ def judge(error: BaseException) -> Verdict:
     return Verdict("passing" if known else "refused", reason)
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The HTTP status that an error stands for, as far as it says so."""
     if isinstance(error, FileNotFoundError):
         return 404

@@ -89,8 +89,11 @@ def test_web_addresses(gcs: Gcs, engine: Any) -> None:
     gcs.put("a", DATA[::-1])
     with pytest.raises(SourceError, match="has changed"):
         storage.read(ranges)
-    with pytest.raises(MissingFileError):
-        storage.stat(url + "none")
+    for missing in ("none", "416", "-416-of-500"):  # no status, though the error's text holds it
+        with pytest.raises(MissingFileError):
+            storage.stat(url + missing)
+    gcs.put("empty", b"")
+    assert storage.stat(web(gcs, "empty")).size == 0
 
 
 def test_other_protocols(tmp_path: Any) -> None:
