@@ -34,7 +34,6 @@ test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on 
 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
 	@$(PYTEST) --dist load -m long $(ARGS)
-	@export LOCKSTEP_FUZZ=50000; $(PYTEST) --dist load tests/fuzz
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

@@ -49,6 +49,12 @@ def exercise(kind: Kind, path: str) -> str:
     return ""
 
 
+def timed(kind: Kind, path: str) -> tuple[str, float]:
+    """What `exercise` says, and its seconds of CPU."""
+    start = time.process_time()
+    return exercise(kind, path), time.process_time() - start
+
+
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 def test_damaged_files(
@@ -69,10 +75,12 @@ def test_damaged_files(
     for number in range(-(-count // len(KINDS))):
         rng = random.Random(f"{SEED} {kind.name} {number}")
         target.write_bytes(mutated(whole, rng))
-        start = time.process_time()
-        said = exercise(kind, str(path))
-        if time.process_time() - start > SECONDS:
-            said += f" took {time.process_time() - start:.1f} s"
+        said, seconds = timed(kind, str(path))
+        if seconds > SECONDS:  # what takes long takes long again; what others delayed does not
+            said, again = timed(kind, str(path))
+            seconds = min(seconds, again)
+        if seconds > SECONDS:
+            said += f" took {seconds:.1f} s"
         if said:
             wrong.append(f"{kind.name}, mutation {number}: {said[:300]}")
     assert not wrong, f"{len(wrong)} of them:\n" + "\n".join(wrong[:20])

@@ -53,6 +53,10 @@ class Files:
     more: tuple[Any, ...] = ()
     known_ends: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for i in np.flatnonzero(self.counts > 1 << 48)[:1].tolist():
+            raise unreadable(self.paths[i], f"it states {self.counts[i]} records, more than 2**48")
+
     @classmethod
     def counted(
         cls,
