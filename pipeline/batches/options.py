@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checks import function, whole
-from pipeline.errors import BatchError, OptionError, UnknownNameError
+from pipeline.errors import BatchError, OptionError
+from pipeline.nodes.names import no_attribute
 
 REMAINDERS = ("keep", "drop", "pad")
 _OURS = {
@@ -74,9 +75,7 @@ def unknown_attribute(name: str) -> AttributeError:
     >>> print(unknown_attribute("restore"))
     a Loader has no .restore: here it is loader.load_state_dict(state)
     """
-    if name in _ATTRIBUTES:
-        return UnknownNameError(f"a Loader has no .{name}: here it is {_ATTRIBUTES[name]}")
-    return AttributeError(f"a Loader has no .{name}")
+    return no_attribute("a Loader", name, _ATTRIBUTES)
 
 
 def check_options(others: Mapping[str, Any], remainder: Any, steps: Any, collate: Any) -> None:

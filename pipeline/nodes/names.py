@@ -98,9 +98,20 @@ def unknown_name(name: str) -> AttributeError:
     >>> print(unknown_name("take"))
     a Dataset has no .take: here it is ds.limit(n)
     """
-    if name in _OURS:
-        return UnknownNameError(f"a Dataset has no .{name}: here it is {_OURS[name]}")
-    return AttributeError(f"a Dataset has no .{name}")
+    return no_attribute("a Dataset", name, _OURS)
+
+
+def no_attribute(owner: str, name: str, ours: Mapping[str, str]) -> AttributeError:
+    """The error for an attribute that an object lacks.
+
+    Args:
+        owner: the object, in words.
+        name: the attribute.
+        ours: what stands here for other libraries' names.
+    """
+    if name in ours:
+        return UnknownNameError(f"{owner} has no .{name}: here it is {ours[name]}")
+    return AttributeError(f"{owner} has no .{name}")
 
 
 def refuse_options(what: str, others: Mapping[str, Any]) -> None:
