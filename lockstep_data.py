@@ -1,7 +1,7 @@
 """The command `lockstep-data`: `python -m pipeline`, also where another `pipeline` hides ours.
 
-Python finds a package by its name alone. In a folder that has a `pipeline` of its own, or with one
-on PYTHONPATH, `python -m pipeline` is theirs. This file lies beside our package and imports that one.
+Python finds a package by its name alone. In a folder with a `pipeline` of its own, or with one on
+PYTHONPATH, `python -m pipeline` runs theirs. This file lies beside our package, and imports that.
 """
 
 from __future__ import annotations
