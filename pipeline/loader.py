@@ -519,7 +519,7 @@ class Loader:
         """
         saved = decode(state)
         top = self._dataset.top
-        check_dataset(state, top.fingerprint(), allow)
+        saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
         if "packages" in state:
             warn_of_versions("the state", state["packages"], top.node.packages)
 

@@ -73,9 +73,11 @@ class IndexedStream:
     def restored(self, saved: SavedState) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
-        skips = old.skips
+        n, skips = self._part.length, old.skips
+        if n != ENDLESS:
+            saved.check_within("row", cursor.rows, cursor.epoch * n, (cursor.epoch + 1) * n)
         if any(skip.rule is None for skip in skips):
-            skips = old_skips(old, self.rule, self._part.length)
+            skips = old_skips(old, self.rule, n)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
         # rows may meet by chance: where the state tells its sizes, these must agree as well
