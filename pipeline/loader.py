@@ -386,11 +386,11 @@ class Loader:
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
-        """Leave out the batches of these steps; or records and files, wherever they would come.
+        """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
         It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is left out, another one of
-        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
+        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
         packed row goes with any of its documents. Steps mean rows: after a resume with another
         batch size, the rows of skipped steps are cut out of the stream.
 

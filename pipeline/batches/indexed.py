@@ -49,8 +49,8 @@ class IndexedStream:
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
         self._sole = share == HostShare(0, 1)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
-        left_out = position.exclusions
-        self._substitutes = Substitutes(part, left_out) if left_out else None
+        excluded = position.exclusions
+        self._substitutes = Substitutes(part, excluded) if excluded else None
         self._tail = Cursor()
         self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
@@ -210,7 +210,7 @@ class IndexedStream:
 
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor, self._passes.spans(cursor))
-        if self._part.skips:  # only reading tells which rows stand in for others
+        if self._part.skips:  # only reading tells which rows are substitutes
             return self._checked(rows, self._read(rows), cursor.step).origin
         return self._part.origin(At.of_rows(rows, max(1, self._part.length)))
 
