@@ -118,11 +118,11 @@ def find_spikes(
     Raises:
         PositionError: the window holds fewer than 10 values, or the threshold is not above 0.
 
-    >>> loss = [2.0, 2.1] * 20
+    >>> loss = [2.0, 2.1, 2.2] * 15
     >>> loss[30], loss[35] = 8.0, float("nan")
-    >>> found = find_spikes(range(40), {"loss": loss})
+    >>> found = find_spikes(range(45), {"loss": loss})
     >>> [(s.step, s.score and round(s.score), s.fields) for s in found]
-    [(30, 80, ('loss',)), (35, None, ('loss',))]
+    [(30, 40, ('loss',)), (35, None, ('loss',))]
     """
     if not threshold > 0:
         raise PositionError(f"threshold={threshold} must be above 0: usual are 5 to 10.")
