@@ -63,6 +63,8 @@ class Loader:
         workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
+        start: whether workers begin at once, and after each move to another position, rather than
+            with the first batch asked for: see `start`.
 
     Raises:
         BatchError: the batch size fits neither hosts, lanes nor the dataset.
@@ -87,6 +89,7 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
+        start: bool = False,
         **others: Any,
     ) -> None:
         check_options(others, remainder, steps, collate)
@@ -101,6 +104,7 @@ class Loader:
             "collate": collate,
             "workers": workers,
             "ahead": ahead,
+            "start": start,
         }
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
@@ -115,6 +119,8 @@ class Loader:
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
+        if start:
+            self.start()
 
     def _open(self) -> Stream:
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
@@ -385,6 +391,20 @@ class Loader:
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
+    def start(self) -> None:
+        """Begin the workers and their reading ahead now, rather than with the first batch.
+
+        They then start while a model compiles or its checkpoint is restored. Without workers there
+        is nothing to begin.
+
+        >>> with Loader(Dataset(range(8)), 4, workers=2) as loader:
+        ...     loader.seek(1)
+        ...     loader.start()
+        ...     next(loader).tolist()
+        [4, 5, 6, 7]
+        """
+        self._ask(lambda run: run.prefetch())
+
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
         """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
@@ -484,6 +504,8 @@ class Loader:
             self._position = moved(run)
 
         self._ask(move)
+        if self._options["start"]:
+            self.start()
 
     # ---- state
 
@@ -550,6 +572,9 @@ class Loader:
 def _reopened(
     dataset: Dataset, batch_size: Any, options: dict[str, Any], position: Position
 ) -> Loader:
-    loader = Loader(dataset, batch_size, **options)
-    loader._position = position
+    start, later = options["start"], options | dict[str, Any](start=False)
+    loader = Loader(dataset, batch_size, **later)
+    loader._options, loader._position = options, position
+    if start:
+        loader.start()
     return loader

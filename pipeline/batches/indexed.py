@@ -52,6 +52,7 @@ class IndexedStream:
         excluded = position.exclusions
         self._substitutes = Substitutes(part, excluded) if excluded else None
         self._tail = Cursor()
+        self._most = 1  # batches of the next work: few at first, so that the first comes soon
         self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
     def check(self) -> None:
@@ -188,11 +189,12 @@ class IndexedStream:
             if not spans:
                 break
             rows, _, _ = self._mine(tail, spans)
-            most = min(GROUP, self._executor.group(len(rows)))
+            most = min(self._most, self._executor.group(len(rows)))
             found[tail] = rows
             tail = settle(self._passes.after(tail))
         if not found:
             return False
+        self._most = min(GROUP, 2 * len(found))
         pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))
         start = 0
         for cursor, rows in found.items():
