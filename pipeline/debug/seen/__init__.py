@@ -6,7 +6,7 @@ the steps of a record, documents.py says what a document is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.debug.seen.proof import (
     digest_of,
     variants,
 )
-from pipeline.debug.seen.steps import Occurrence, occurrences
+from pipeline.debug.seen.steps import Occurrence, States, occurrences
 from pipeline.loader import Loader
 from pipeline.types import where
 
@@ -38,7 +38,6 @@ __all__ = [
 
 _MOST = 100  # steps whose rows are looked up
 _LINE = 8  # places that a line shows
-Find = Callable[[list[tuple[str, int]]], list[int]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _some(words: list[str]) -> str:
 
 
 def seen(
-    data: str | bytes, loader: Loader, index: Index, *, until: int, find: Find | None = None
+    data: str | bytes, loader: Loader, index: Index, *, until: int, states: States = ()
 ) -> Seen:
     """When a document was trained on, with the proof that it is in the index, or is not.
 
@@ -115,8 +114,8 @@ def seen(
         loader: of the run, on one host.
         index: of the loader's dataset: see `index_of`.
         until: the run's steps are those before it.
-        find: gives the steps of records, (component, record) each; by default all are found by
-            `loader.find`, which reads every step where rows are counted as they come.
+        states: of the run, (step, state) each. Where rows are counted as they come, only steps
+            between two of them are read again, instead of all.
 
     >>> import tempfile, pathlib
     >>> from pipeline import Dataset
@@ -135,8 +134,8 @@ def seen(
     components = loader.dataset.components
     names = ["/".join(c.path) for c in components]
     pairs = [(names[e.component], e.record) for e in entries]
-    steps = tuple(_steps(loader, pairs, until, find))
-    places = tuple(o for step in steps[:_MOST] for o in occurrences(loader, step, pairs))
+    known, rows = occurrences(loader, pairs, until, states, _MOST)
+    steps, places = tuple(known), tuple(rows)
     claims = {
         "until": until,
         "times": len(places),
@@ -158,14 +157,6 @@ def seen(
         root=index.root,
         proof=index.proof(digests, claims),
     )
-
-
-def _steps(
-    loader: Loader, pairs: list[tuple[str, int]], until: int, find: Find | None
-) -> list[int]:
-    if not pairs or not until:
-        return []
-    return find(pairs) if find is not None else loader.find(*pairs, within=range(until))
 
 
 def _matched(text: bytes, digests: list[bytes], entries: list[Entry]) -> str:
