@@ -336,6 +336,11 @@ class Loader(Generic[BatchT]):
     # ---- where it stands
 
     @property
+    def dataset(self) -> Dataset:
+        """What the data is."""
+        return self._dataset
+
+    @property
     def step(self) -> int:
         """Data step of the next batch."""
         return self._ask(lambda run: self._settled().step)

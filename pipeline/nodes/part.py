@@ -280,6 +280,18 @@ class Part:
     def _blocks(self) -> dict[Path, tuple[Blocks, Here]]:
         return {}
 
+    def blocks_holding(self, spans: list[Span], places: Sequence[Lane]) -> list[tuple[int, int]]:
+        """The (lane, block) pairs of streamed rows whose blocks hold records.
+
+        Args:
+            spans: the records.
+            places: where the lanes stand: only blocks begun before are looked at.
+
+        Raises:
+            NoInverseError: only reading tells.
+        """
+        return self.stream.holding(spans, self._here, places)
+
     def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
         """The first row of each mix that nothing has touched, by its key in the fingerprint.
 
