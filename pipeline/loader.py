@@ -64,6 +64,8 @@ class Loader(Generic[BatchT]):
         workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
+        start: whether workers begin at once, and after each move to another position, rather than
+            with the first batch asked for: see `start`.
 
     Raises:
         BatchError: the batch size fits neither hosts, lanes nor the dataset.
@@ -88,6 +90,7 @@ class Loader(Generic[BatchT]):
         collate: Callable[[list[Any]], BatchT] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
+        start: bool = False,
         **others: Any,
     ) -> None:
         check_options(others, remainder, steps, collate)
@@ -102,6 +105,7 @@ class Loader(Generic[BatchT]):
             "collate": collate,
             "workers": workers,
             "ahead": ahead,
+            "start": start,
         }
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
@@ -116,6 +120,8 @@ class Loader(Generic[BatchT]):
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
+        if start:
+            self.start()
 
     def _open(self) -> Stream:
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
@@ -330,6 +336,11 @@ class Loader(Generic[BatchT]):
     # ---- where it stands
 
     @property
+    def dataset(self) -> Dataset:
+        """What the data is."""
+        return self._dataset
+
+    @property
     def step(self) -> int:
         """Data step of the next batch."""
         return self._ask(lambda run: self._settled().step)
@@ -386,12 +397,26 @@ class Loader(Generic[BatchT]):
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
+    def start(self) -> None:
+        """Begin the workers and their reading ahead now, rather than with the first batch.
+
+        They then start while a model compiles or its checkpoint is restored. Without workers there
+        is nothing to begin.
+
+        >>> with Loader(Dataset(range(8)), 4, workers=2) as loader:
+        ...     loader.seek(1)
+        ...     loader.start()
+        ...     next(loader).tolist()
+        [4, 5, 6, 7]
+        """
+        self._ask(lambda run: run.prefetch())
+
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
-        """Leave out the batches of these steps; or records and files, wherever they would come.
+        """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
         It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is left out, another one of
-        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
+        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
         packed row goes with any of its documents. Steps mean rows: after a resume with another
         batch size, the rows of skipped steps are cut out of the stream.
 
@@ -485,6 +510,8 @@ class Loader(Generic[BatchT]):
             self._position = moved(run)
 
         self._ask(move)
+        if self._options["start"]:
+            self.start()
 
     # ---- state
 
@@ -520,7 +547,7 @@ class Loader(Generic[BatchT]):
         """
         saved = decode(state)
         top = self._dataset.top
-        check_dataset(state, top.fingerprint(), allow)
+        saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
         if "packages" in state:
             warn_of_versions("the state", state["packages"], top.node.packages)
 
@@ -551,6 +578,9 @@ class Loader(Generic[BatchT]):
 def _reopened(
     dataset: Dataset, batch_size: Any, options: dict[str, Any], position: Position
 ) -> Loader:
-    loader = Loader(dataset, batch_size, **options)
-    loader._position = position
+    start, later = options["start"], options | dict[str, Any](start=False)
+    loader = Loader(dataset, batch_size, **later)
+    loader._options, loader._position = options, position
+    if start:
+        loader.start()
     return loader

@@ -12,7 +12,7 @@ from pipeline.errors import BatchError
 from pipeline.transforms.collate import in_c_order
 from pipeline.tree import leaves
 
-ENGINES = (0, Threads(2), Processes(1))
+ENGINES = (0, Threads(2), Processes(1, parent=False))
 
 
 class Pair(NamedTuple):

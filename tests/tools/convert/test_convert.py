@@ -29,7 +29,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
-@pytest.mark.parametrize("workers", [Threads(2), pytest.param(Processes(2), id="Processes(2)")])
+@pytest.mark.parametrize(
+    "workers",
+    [Threads(2), pytest.param(Processes(2, parent=False), id="Processes(2, parent=False)")],
+)
 @pytest.mark.parametrize("suffix", [".parquet", ".array_record", ".jsonl"])
 def test_whoever_writes_the_bytes_are_the_same(tmp_path: Path, suffix: str, workers: Any) -> None:
     for name, by in (("serial", 0), ("others", workers)):
