@@ -67,7 +67,9 @@ def _greatest(number: int) -> jax.Array:
     # the greatest of a number that each process gives, being computed
     mesh, combine = _combining()
     flags = jax.make_array_from_callback(
-        (mesh.size,), NamedSharding(mesh, PartitionSpec("all")), lambda _: np.array([number], np.int32)
+        (mesh.size,),
+        NamedSharding(mesh, PartitionSpec("all")),
+        lambda _: np.array([number], np.int32),
     )
     return combine(flags)
 
