@@ -70,7 +70,7 @@ def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
     for step in (steps.start, steps.stop - 1):
         run.line(step)
     before = run.ledger.before(steps.start)
-    chain: str | None = "" if before is None else before.chain
+    chain = "" if before is None else before.chain
     for proved, step in enumerate(steps):
         current = run.line(step)
         for line in run.ledger.of_step(step):
@@ -84,7 +84,7 @@ def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
                 said = f"batch digest {was} in the journal, {now} now"
                 which = f"step {step:,} differs from the line of launch {line.launch}: "
                 return Proof(str(run.folder), steps, proved, which + said, step)
-        if run.alone and chain is not None and chained(chain, current.digest) != current.chain:
+        if run.alone and chained(chain, current.digest) != current.chain:
             said = f"step {step:,}: its chain {current.chain} does not follow from the step before"
             return Proof(str(run.folder), steps, proved, said, step)
         chain = current.chain

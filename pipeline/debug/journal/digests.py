@@ -105,8 +105,8 @@ def _of_field(name: str, column: NDArray[Any]) -> list[bytes]:
     if column.dtype.names or not numeric(column.dtype):
         return [_of_leaf(name, value) for value in column]
     seed = _seed(name, column.dtype, column.shape[1:])
-    flat = np.ascontiguousarray(little(column)).reshape(-1).view(np.uint8)
-    data, size = memoryview(flat), flat.size // max(1, len(column))
+    data = memoryview(_bytes(column))
+    size = len(data) // max(1, len(column))
     spans = [(i * size, (i + 1) * size) for i in range(len(column))]
     return [xxhash.xxh3_128_digest(data[start:stop], seed) for start, stop in spans]
 
@@ -124,10 +124,14 @@ def _of_leaf(name: str, leaf: Any) -> bytes:
     leaf = _as_collated(leaf)
     if isinstance(leaf, np.ndarray | np.generic) and numeric(leaf.dtype):
         seed = _seed(name, leaf.dtype, leaf.shape)
-        return xxhash.xxh3_128_digest(np.ascontiguousarray(little(np.asarray(leaf))), seed)
+        return xxhash.xxh3_128_digest(_bytes(np.asarray(leaf)), seed)
     parts = _Parts()
     update(parts, leaf, name)
     return xxhash.xxh3_128_digest(b"".join(parts), xxhash.xxh3_64_intdigest(field_head(name)))
+
+
+def _bytes(a: NDArray[Any]) -> Any:
+    return np.ascontiguousarray(little(a)).reshape(-1).view(np.uint8)
 
 
 @lru_cache(4096)

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -155,7 +155,7 @@ class Journal:
         if odd and before is not None and drawn and drawn[0].step > before.data_end:
             step += (drawn[0].step - before.data_end) // max(1, before.batches)
         if given is not None:
-            if given != step and (before is not None or drawn[:1] and drawn[0].step):
+            if given != step and (before is not None or (drawn and drawn[0].step)):
                 what = "a gap" if given > step else "a step back"
                 odd = odd or f"{what}: log(step={given}), where the loader's batches are of {step}"
             step = given
@@ -175,9 +175,9 @@ class Journal:
         if not drawn:
             return newest or LedgerFile(self._files.ledger).last, "no batch was drawn for it"
         at = drawn[0].step
-        if newest is not None and newest.data_end <= at:
-            if self._tap.skips_all(newest.data_end, at):
-                return newest, ""
+        follows = newest is not None and newest.data_end <= at
+        if newest is not None and follows and self._tap.skips_all(newest.data_end, at):
+            return newest, ""
         known = LedgerFile(self._files.ledger).ending_at(at)
         known = newest if newest is not None and newest.data_end == at else known
         if known is None:
@@ -267,7 +267,7 @@ class Journal:
         self._states.sync()
 
     @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
+    def saving(self) -> Generator[None]:
         """Around what saves a checkpoint: flushes, and tells the time it takes from the step's.
 
         >>> import tempfile
