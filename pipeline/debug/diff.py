@@ -98,7 +98,9 @@ def compare(
         return Comparison(0, 0, note=f"{one.folder} and {other.folder} have no step in common")
     step, equal = _first_difference(one, other, steps)
     if step is None:
-        return Comparison(len(steps), len(steps))
+        last = [f"{run.folder} stands at step {_last(run):,}" for run in (one, other)]
+        unequal = _last(one) != _last(other)
+        return Comparison(len(steps), len(steps), note=", ".join(last) if unequal else "")
     found = Comparison(len(steps), equal, step, stages=_explained(one, other, step))
     sizes = [run.launch(run.line(step)).get("batch_size") for run in (one, other)]
     if sizes[0] != sizes[1]:
@@ -115,6 +117,11 @@ def _common(one: Run, other: Run) -> list[int]:
         return list(range(max(mine.start, its.start), min(mine.stop, its.stop)))
     known = {line.step for line in one.path()}
     return [line.step for line in other.path() if line.step in known]
+
+
+def _last(run: Run) -> int:
+    line = run.ledger.last
+    return line.step if line else -1
 
 
 def _first_difference(one: Run, other: Run, steps: list[int]) -> tuple[int | None, int]:
@@ -245,9 +252,13 @@ def _difference(one: Any, other: Any) -> tuple[str, int | None]:
             first = tuple(at) if a.ndim else ()
             more = f"; {int(unequal.sum()):,} differ" if unequal.sum() > 1 else ""
             where = list(first) if first else ""
-            text = f"{called}{where}: {shown(a[first], 40)} and {shown(b[first], 40)}{more}"
+            text = f"{called}{where}: {_plain(a[first])} and {_plain(b[first])}{more}"
             return text, int(at[0]) if a.ndim == 1 else None
     return "values that compare as equal but differ in their bits", None
+
+
+def _plain(value: Any) -> str:
+    return shown(value.item() if isinstance(value, np.generic) else value, 40)
 
 
 def _named(row: RowOrigin | None, token: int | None) -> str:

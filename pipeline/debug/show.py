@@ -168,14 +168,16 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
 
-def save_images(run: Run, dataset: Dataset, line: Line, folder: Path) -> list[str]:
-    """Write the pictures of a step's rows as PNG files; their paths."""
+def save_images(
+    run: Run, dataset: Dataset, line: Line, folder: Path, only: Sequence[int] | None = None
+) -> list[str]:
+    """Write the pictures of a step's rows, or of some of them, as PNG files; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[str] = []
     for k, rows in enumerate(run.rows(dataset, line)):
         for position, row in zip(rows.positions.tolist(), rows.take.block.rows(), strict=True):
             for name, value in leaves(row):
-                if is_image(np.asarray(value)):
+                if (only is None or position in only) and is_image(np.asarray(value)):
                     stem = "".join(c if c.isalnum() else "_" for c in name or "value")
                     path = folder / f"step{line.step}-batch{k}-row{position}-{stem}.png"
                     path.write_bytes(png(np.asarray(value)))

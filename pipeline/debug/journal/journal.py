@@ -178,8 +178,8 @@ class Journal:
         follows = newest is not None and newest.data_end <= at
         if newest is not None and follows and self._tap.skips_all(newest.data_end, at):
             return newest, ""
+        self._write()  # what is owed is to be found too
         known = LedgerFile(self._files.ledger).ending_at(at)
-        known = newest if newest is not None and newest.data_end == at else known
         if known is None:
             return None, f"a gap: the loader's steps before {at} have no line" if at else ""
         if not self._tap.skips_all(known.data_end, at):

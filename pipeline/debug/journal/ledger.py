@@ -83,6 +83,12 @@ class Line:
         """The loader's step behind the last batch of this training step."""
         return self.data_stop if self.data_stop >= 0 else self.data_step + self.batches
 
+    @property
+    def loss_value(self) -> float:
+        """The loss that its bits say, finite or not; NaN where none was told."""
+        bits = self.loss_bits
+        return float(np.uint32(int(bits, 16)).view(np.float32)) if bits else math.nan
+
     def as_json(self) -> dict[str, Any]:
         """The line, without what says nothing."""
         plain = dataclasses.asdict(self)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
     lines = list(_lines(rows))
     data: dict[str, Any] = {"step": line.step, "rows": rows, "files": []}
     if args.out:
-        data["files"] = save_images(found, dataset, line, Path(args.out))
+        data["files"] = save_images(found, dataset, line, Path(args.out), args.row)
         lines += data["files"]
     elif any(row["images"] for row in rows):
         lines.append("rows hold pictures: --out FOLDER writes them")
