@@ -44,7 +44,8 @@ def _run(args: argparse.Namespace) -> int:
         if "processes" in args:
             flags = args.coordinator, args.processes, args.process
             distributed.join(distributed.place(flags, os.environ))
-        return args.run_command(args, RunDir(args.run), Screen())
+        screen = Screen(quiet=not distributed.first())  # the first process speaks for all
+        return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
@@ -81,7 +82,9 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if done is None or done["step"] < until or args.begin_at is not None:
         from harness.train import train
 
-        stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
+        stopped = train(
+            run, cfg, until=until, screen=screen, begin_at=args.begin_at, profile=args.profile
+        )
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -161,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         dest="begin_at",
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
+    )
+    train.add_argument(
+        "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
     )
     train.set_defaults(run_command=_train)
 

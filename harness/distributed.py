@@ -115,13 +115,20 @@ def join(mine: Place | None) -> None:
     # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
     jax.config.update("jax_enable_preemption_service", False)
     _speak_when_aborted()
-    jax.distributed.initialize(*(mine or ()), heartbeat_timeout_seconds=HEARTBEAT)
+    address, processes, process = mine or (None, None, None)
+    jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
 
 
 def alone() -> bool:
     """Whether this process trains by itself; does not start jax."""
     jax: Any = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized()
+
+
+def first() -> bool:
+    """Whether this process is the one that speaks and writes for all."""
+    jax: Any = sys.modules.get("jax")
+    return alone() or jax.process_index() == 0
 
 
 def farewell(error: BaseException | None = None) -> str:

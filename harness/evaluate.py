@@ -48,12 +48,12 @@ class Score(NamedTuple):
 def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
     """The held-out speeches in order, each record at most once on any number of processes.
 
-    All of them, or the first `evaluate_batches` batches where that is set.
+    All of them, or the first `evaluate.batches` batches where that is set.
     """
     cfg, feed = parts.cfg, JaxFeed(batch_sharding(parts.mesh))
     data = held_out_data(parts.corpus, cfg)
     about = math.ceil(parts.corpus.held_out_tokens / (cfg.length * cfg.batch_size))
-    limit = cfg.evaluate_batches or None
+    limit = cfg.evaluate.batches or None
     under_way: deque[Any] = deque()
     sums: list[float] = []
     tokens = 0

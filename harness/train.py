@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
 import jax
+import numpy as np
 
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, versions
@@ -16,17 +17,25 @@ from harness.config import Config
 from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
-from harness.ledger import Ledger, finite, float_bits
+from harness.goodput import Clock, clock_of
+from harness.ledger import Ledger
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe
 from harness.step import TrainState
-from harness.stop import Stop
+from harness.stop import Stop, greatest
 from harness.update import update
+from harness.watch import Watch, watching
 
 
 def train(
-    run: RunDir, cfg: Config, *, until: int, screen: Screen, begin_at: int | None = None
+    run: RunDir,
+    cfg: Config,
+    *,
+    until: int,
+    screen: Screen,
+    begin_at: int | None = None,
+    profile: range | None = None,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -39,6 +48,7 @@ def train(
         until: the step to reach.
         screen: shows how far it is.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
+        profile: steps of which an XProf trace is written.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -46,44 +56,58 @@ def train(
     Raises:
         BusyError: another process trains this run.
         CheckpointError: no checkpoint of step `begin_at`, or the one to go on from is damaged.
-        ConfigError: the devices do not fit the settings.
+        ConfigError: the devices or processes do not fit the settings.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
     first = jax.process_index() == 0
     with (
         locked(run.lock, wait=False) if first else nullcontext(),
+        clock_of(run.goodput if first else None) as clock,
         assemble(run, cfg, screen) as parts,
         _checkpoints(run, cfg) as checkpoints,
     ):
         if first:
             run.begin(cfg)
-        loader, functions = parts.loader, parts.functions
         if begin_at is not None:
             _go_back(checkpoints, begin_at, screen)
-        step, state = _stand(run, parts, checkpoints, screen)
+        step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, step, first) as scribe,
+            _scribe(run, parts, step, clock) as scribe,
+            watching(run, parts, clock, profile) as watch,
             screen.meter("train", total=until, done=step) as meter,
         ):
             while step < until and not stop.agreed():
-                batch = next(loader)
+                with watch.data_wait(step):
+                    batch = next(parts.loader)
                 scribe.has_data()
-                state, told = update(functions, state, batch)
-                scribe.dispatched(step, batch, told)
+                with watch.step(step):
+                    state, told = update(parts.functions, state, batch)
+                    scribe.dispatched(step, batch, told)
+                watch.done(step, batch, told)
                 step += 1
-                meter.advance(note=scribe.news)
-                if step % cfg.save_every == 0 and step < until:
+                meter.advance(note=f"{scribe.news}  {watch.note}")
+                saves = step < until and _due(step, cfg.save_every)
+                if step < until and _due(step, cfg.evaluate.every):
+                    if _judge(run, parts, step, state, watch, screen):
+                        checkpoints.best, saves = step, True
+                    scribe.saved()
+                if saves:
                     scribe.flush()
-                    _save(checkpoints, step, state, parts)
+                    _save(checkpoints, step, state, parts, clock)
                     scribe.saved()
             scribe.flush()
-            _save(checkpoints, step, state, parts)
-            checkpoints.wait()
-        if step >= until:
-            _conclude(run, parts, step, state, screen)
+            _save(checkpoints, step, state, parts, clock)
+            with clock("save"):
+                checkpoints.wait()
+            if step >= until:
+                _judge(run, parts, step, state, watch, screen, last=True)
         return stop.signal if step < until else None
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 @contextmanager
@@ -91,32 +115,44 @@ def _checkpoints(run: RunDir, cfg: Config) -> Iterator[Checkpoints]:
     with closing(
         Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=True)
     ) as checkpoints:
+        if cfg.evaluate.every:
+            checkpoints.best = min(
+                (e for e in run.evaluations() if e["loss"] is not None),
+                key=lambda e: e["loss"],
+                default={"step": None},
+            )["step"]
         yield checkpoints
 
 
 def _stand(
-    run: RunDir, parts: Assembly, checkpoints: Checkpoints, screen: Screen
+    run: RunDir, parts: Assembly, checkpoints: Checkpoints, clock: Clock, screen: Screen
 ) -> tuple[int, TrainState]:
     """Where the run stands, and its state there; the loader is set to it."""
     if checkpoints.steps:
         step = checkpoints.steps[-1]
         screen.say(f"resume {run.path} at step {step:,}")
-        return step, checkpoints.restore(step, parts.functions, parts.loader)
+        with clock("restore"):
+            return step, checkpoints.restore(step, parts.functions, parts.loader)
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     screen.say(f"begin {run.path}: {n:,} parameters, {parts.corpus.train_documents:,} documents")
-    _save(checkpoints, 0, state, parts)
+    _save(checkpoints, 0, state, parts, clock)
     return 0, state
 
 
-def _save(checkpoints: Checkpoints, step: int, state: TrainState, parts: Assembly) -> None:
-    if not bool(parts.functions.finite(state)):
-        last = max((s for s in checkpoints.steps if s < step), default=None)
-        raise NotFiniteError(
-            f"parameters or moments are not finite after step {step - 1:,}, though its loss was: "
-            f"nothing was saved. The last finite checkpoint is {last}. Lower the learning rate."
-        )
-    checkpoints.save(step, state, parts.functions, parts.loader, dataclasses.asdict(parts.cfg))
+def _save(
+    checkpoints: Checkpoints, step: int, state: TrainState, parts: Assembly, clock: Clock
+) -> None:
+    with clock("save"):
+        if not bool(parts.functions.finite(state)):
+            last = max((s for s in checkpoints.steps if s < step), default=None)
+            raise NotFiniteError(
+                f"parameters or moments are not finite after step {step - 1:,}, though its loss "
+                f"was: nothing was saved. The last finite checkpoint is {last}. Lower the learning "
+                "rate."
+            )
+        settings = dataclasses.asdict(parts.cfg)
+        checkpoints.save(step, state, parts.functions, parts.loader, settings)
 
 
 def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
@@ -128,11 +164,12 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Scribe]:
-    if not first:
-        yield Scribe(None, 0, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
+def _scribe(run: RunDir, parts: Assembly, step: int, clock: Clock) -> Iterator[Scribe]:
+    stops = parts.cfg.on_nonfinite == "stop"
+    if jax.process_index():
+        yield Scribe(None, 0, parts.loader, stops=stops)
         return
-    launch = run.launch(
+    clock.launch = run.launch(
         {
             "step": step,
             "unix_time": round(time.time(), 3),
@@ -142,19 +179,28 @@ def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Sc
         }
     )
     with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, launch, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
+        yield Scribe(ledger, clock.launch, parts.loader, stops=stops)
 
 
-def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:
-    """Evaluate what training reached, and keep the result."""
-    loss, tokens = evaluate(parts, state.params, screen)
+def _judge(
+    run: RunDir,
+    parts: Assembly,
+    step: int,
+    state: TrainState,
+    watch: Watch,
+    screen: Screen,
+    *,
+    last: bool = False,
+) -> bool:
+    """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
+    with watch.clock("evaluation"):
+        score = evaluate(parts, state.params, screen)
+    told, best = score.told(step, parts.corpus), False
     if jax.process_index() == 0:
-        run.keep_evaluation(
-            {
-                "step": step,
-                "loss": finite(loss),
-                "loss_bits": float_bits(loss),
-                "tokens": tokens,
-                "unigram_entropy": parts.corpus.unigram_entropy,
-            }
-        )
+        others = [
+            e["loss"] for e in run.evaluations() if e["loss"] is not None and e["step"] != step
+        ]
+        run.keep_evaluation(told, last=last)
+        best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
+    watch.write(step, {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")})
+    return bool(np.asarray(greatest(best)))  # as the first process finds it in the files
