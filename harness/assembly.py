@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from harness.config import Config
 from harness.data import Corpus, prepare, training_data
+from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import batch_sharding, make_mesh
@@ -38,6 +39,7 @@ def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
         ConfigError: the devices do not fit the settings.
     """
     mesh = make_mesh(cfg)
+    _check_lanes(cfg, mesh)
     corpus = prepare(run.data(cfg), screen)
     data = training_data(corpus, cfg)
     with (
@@ -45,3 +47,19 @@ def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
         Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
     ):
         yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh))
+
+
+def _check_lanes(cfg: Config, mesh: Mesh) -> None:
+    """Processes that differ along the tensor axis only have the same rows, and count as one."""
+    shares: dict[int, set[int]] = {}
+    for device, index in batch_sharding(mesh).devices_indices_map((cfg.batch_size,)).items():
+        shares.setdefault(device.process_index, set()).add(index[0].indices(cfg.batch_size)[0])
+    groups = len({frozenset(rows) for rows in shares.values()})
+    if cfg.lanes % groups:
+        fit = [n for n in range(1, cfg.lanes + 1) if cfg.lanes % n == 0]
+        raise ConfigError(
+            f"{groups} processes share the rows, which does not divide lanes={cfg.lanes}. This run "
+            f"goes on {' or '.join(map(str, fit))}. For a new run: --set lanes={groups}, with a "
+            f"batch_size (now {cfg.batch_size}) that it divides; lanes decide the order of rows, "
+            "so a run that has begun keeps them."
+        )
