@@ -22,7 +22,7 @@ from harness.ledger import Ledger
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe
-from harness.step import TrainState
+from harness.step import TrainState, evaluated
 from harness.stop import Stop, greatest
 from harness.update import update
 from harness.watch import Watch, watching
@@ -135,7 +135,7 @@ def _stand(
             return step, checkpoints.restore(step, parts.functions, parts.loader)
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    screen.say(f"begin {run.path}: {n:,} parameters, {parts.corpus.train_documents:,} documents")
+    screen.say(f"begin {run.path}: {n:,} parameters")
     _save(checkpoints, 0, state, parts, clock)
     return 0, state
 
@@ -194,12 +194,11 @@ def _judge(
 ) -> bool:
     """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
     with watch.clock("evaluation"):
-        score = evaluate(parts, state.params, screen)
-    told, best = score.told(step, parts.corpus), False
+        score = evaluate(parts, evaluated(state), screen)
+    told, best = score.told(step, parts.corpus.unigram_entropy), False
     if jax.process_index() == 0:
-        others = [
-            e["loss"] for e in run.evaluations() if e["loss"] is not None and e["step"] != step
-        ]
+        alike = [e for e in run.evaluations() if e["tokens"] == told["tokens"]]
+        others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] != step]
         run.keep_evaluation(told, last=last)
         best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
     watch.write(step, {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")})
