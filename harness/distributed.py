@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -144,6 +145,15 @@ def farewell(error: BaseException | None = None) -> str:
     )
 
 
+def say_farewell(error: BaseException | None = None) -> None:
+    """Write `farewell` to stderr, once for all threads."""
+    if _unsaid.acquire(blocking=False):
+        os.write(2, (farewell(error) + "\n").encode())
+
+
+_unsaid = threading.Lock()
+
+
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process is gone.
 
@@ -169,10 +179,8 @@ def leave(status: int) -> None:
 def _speak_when_aborted() -> None:
     # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
     # that a process is; a handler of Python's would run too late, as abort() does not return
-    line = (farewell() + "\n").encode()
-
     def last_words(_: int) -> None:
-        os.write(2, line)
+        say_farewell()
         os._exit(LOST)
 
     global _handler

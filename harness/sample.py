@@ -29,7 +29,6 @@ def sample(
     temperature: float,
     seed: int,
     at: str,
-    screen: Screen,
 ) -> str:
     """Continue `prompt` with a checkpoint's parameters.
 
@@ -49,13 +48,12 @@ def sample(
     if not isinstance(task, Language):
         raise ConfigError(f"task={cfg.task!r}: only language models write text.")
     with (
-        assemble(run, cfg, screen) as parts,
+        assemble(run, cfg, Screen(quiet=True)) as parts,
         closing(
             Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
         ) as checkpoints,
     ):
         step = _step(run, checkpoints.steps, at)
-        screen.say(f"from checkpoint {step:,}")
         params = evaluated(checkpoints.restore(step, parts.functions))
         window = list(task.tokenizer.encode(prompt.encode()))
         key = jax.random.key(seed)
@@ -73,7 +71,7 @@ def _step(run: RunDir, steps: list[int], at: str) -> int:
         made = [e for e in run.evaluations() if e["loss"] is not None and e["step"] in steps]
         step = min(made, key=lambda e: e["loss"], default={"step": None})["step"]
     else:
-        step = max(steps, default=None) if at == "newest" else int(at)
+        step = max(steps, default=None) if at == "newest" else int(at) if at.isdigit() else None
     if step is None or step not in steps:
         raise CheckpointError(f"no checkpoint {at}: there are {steps}.")
     return step

@@ -14,6 +14,7 @@ import numpy as np
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, versions
 from harness.config import Config
+from harness.doctor import check, manifest, pin
 from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
@@ -36,6 +37,7 @@ def train(
     screen: Screen,
     begin_at: int | None = None,
     profile: range | None = None,
+    deterministic: bool = False,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -49,6 +51,8 @@ def train(
         screen: shows how far it is.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
         profile: steps of which an XProf trace is written.
+        deterministic: keep what is compiled for later launches, and refuse changes of what bits
+            depend on, see `doctor.manifest`.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -61,6 +65,8 @@ def train(
         MismatchError: the corpus is not the one that the run was begun with.
     """
     first = jax.process_index() == 0
+    if deterministic:
+        pin(run.path / "compiled")
     with (
         locked(run.lock, wait=False) if first else nullcontext(),
         clock_of(run.goodput if first else None) as clock,
@@ -69,6 +75,9 @@ def train(
     ):
         if first:
             run.begin(cfg)
+        changed = check(run.all_launches(), parts.mesh, strict=deterministic)
+        if changed:
+            screen.say(changed)
         if begin_at is not None:
             _go_back(checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, clock, screen)
@@ -176,6 +185,7 @@ def _scribe(run: RunDir, parts: Assembly, step: int, clock: Clock) -> Iterator[S
             "mesh": dict(parts.mesh.shape),
             "processes": jax.process_count(),
             **versions(),
+            "manifest": manifest(parts.mesh),
         }
     )
     with closing(Ledger(run.ledger)) as ledger:
