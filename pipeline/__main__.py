@@ -14,7 +14,7 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "verify")
+COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "seen", "verify")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pipeline.batches.assembly import Assembly
 from pipeline.batches.hosts import Neighbours, share_of
@@ -39,17 +39,18 @@ from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
-from pipeline.types import Feed
+from pipeline.types import BatchT, Feed
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
 
 
-class Loader:
+class Loader(Generic[BatchT]):
     """Batches of a dataset, in an exact order, resumable anywhere.
 
     `for batch in loader` goes from where the loader stands to the end of the pass; the next `for`
     is the next pass, reshuffled. `next(loader)` goes on from pass to pass. Without a feed a batch
-    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch.
+    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch. Type checkers
+    take a batch's type from `collate`, or from you: `Loader[dict[str, np.ndarray]](ds, 32)`.
 
     Args:
         dataset: what the data is.
@@ -86,7 +87,7 @@ class Loader:
         hosts: int | None = None,
         remainder: Literal["keep", "drop", "pad"] = "keep",
         steps: int | None = None,
-        collate: Callable[[list[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], BatchT] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
         start: bool = False,
@@ -115,7 +116,7 @@ class Loader:
         self._neighbours.check(warn=False)
         self._account = Account()
         self._owner, self._last, self._checked = 0, None, -1
-        self._once: Once | None = None
+        self._once: Once[BatchT] | None = None
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
@@ -179,7 +180,7 @@ class Loader:
 
     # ---- going on
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[BatchT]:
         epoch = self.epoch
         while self.epoch == epoch:
             if self._ask(self._left_skipped_pass):
@@ -194,7 +195,7 @@ class Loader:
             yield batch
 
     @short_traceback
-    def __next__(self) -> Any:
+    def __next__(self) -> BatchT:
         """The next batch; passes follow one another.
 
         Raises:
@@ -269,7 +270,7 @@ class Loader:
         if self._once is not None:
             self._once.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Loader[BatchT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -308,7 +309,7 @@ class Loader:
             # reached for names that a Loader does not have
             raise unknown_attribute(name)
 
-    def once(self) -> Once:
+    def once(self) -> Once[BatchT]:
         """One pass from step 0, each time it is iterated: what evaluation wants.
 
         Its workers stay from pass to pass, until it or this loader is closed or dropped.
@@ -333,6 +334,11 @@ class Loader:
         return self._account.stats(self._executor.stats(), self._ahead)
 
     # ---- where it stands
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the data is."""
+        return self._dataset
 
     @property
     def step(self) -> int:
@@ -406,11 +412,11 @@ class Loader:
         self._ask(lambda run: run.prefetch())
 
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
-        """Leave out the batches of these steps; or records and files, wherever they would come.
+        """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
         It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is left out, another one of
-        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
+        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
         packed row goes with any of its documents. Steps mean rows: after a resume with another
         batch size, the rows of skipped steps are cut out of the stream.
 
@@ -441,7 +447,7 @@ class Loader:
         self._move(moved)
 
     @short_traceback
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> BatchT:
         """The batch of a data step, skipped or not; the loader stays where it is."""
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         made = self._ask(lambda run: self._make(run.stream, run.stream.locate(step)))
@@ -541,7 +547,7 @@ class Loader:
         """
         saved = decode(state)
         top = self._dataset.top
-        check_dataset(state, top.fingerprint(), allow)
+        saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
         if "packages" in state:
             warn_of_versions("the state", state["packages"], top.node.packages)
 

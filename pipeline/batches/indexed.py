@@ -69,8 +69,8 @@ class IndexedStream:
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
         self._sole = share == HostShare(0, 1)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
-        left_out = position.exclusions
-        self._substitutes = Substitutes(part, left_out) if left_out else None
+        excluded = position.exclusions
+        self._substitutes = Substitutes(part, excluded) if excluded else None
         self._tail = Cursor()
         self._most = 1  # batches of the next work: few at first, so that the first comes soon
         self._ahead: dict[int, _Begun] = {}  # by step
@@ -95,9 +95,11 @@ class IndexedStream:
     def restored(self, saved: SavedState) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
-        skips = old.skips
+        n, skips = self._part.length, old.skips
+        if n != ENDLESS:
+            saved.check_within("row", cursor.rows, cursor.epoch * n, (cursor.epoch + 1) * n)
         if any(skip.rule is None for skip in skips):
-            skips = old_skips(old, self.rule, self._part.length)
+            skips = old_skips(old, self.rule, n)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
         # rows may meet by chance: where the state tells its sizes, these must agree as well
@@ -233,7 +235,7 @@ class IndexedStream:
 
     def origin(self, cursor: Cursor) -> Origin:
         take = self.take(cursor) if self._part.skips else None
-        if take is not None:  # only reading tells which rows stand in for others
+        if take is not None:  # only reading tells which rows are substitutes
             return take.block.origin
         part = self._mine(cursor)
         rows = np.zeros(0, np.int64) if part is None else part.rows

@@ -394,7 +394,7 @@ def test_a_tokenizer_of_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_ray_actors_write_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep[ray]'")
+    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep-data[ray]'")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     convert(ROWS, str(tmp_path / "a/x.parquet"), shards=3)
