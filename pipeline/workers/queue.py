@@ -208,12 +208,14 @@ class Queue:
     def _help(self, future: Future) -> None:
         # an interrupt leaves it claimed: it is evaluated when it is asked for again
         assert self._helper is not None
+        started = time.perf_counter()
         try:
             block = self._helper.evaluate(future.work)
         except Exception as error:
             self._settle(future, raising(error), 0)
         else:
             self._settle(future, lambda: block, weight(block))
+        self._busy += time.perf_counter() - started
 
     def cancel(self, future: Future) -> None:
         with self.lock:
