@@ -316,6 +316,17 @@ class Loader:
             self._once = Once(lambda: Loader(dataset, size, **options), self._shown)
         return self._once
 
+    def like(self, dataset: Dataset | None = None, **options: Any) -> Loader:
+        """Another loader at step 0: of the same options but for those given.
+
+        >>> loader = Loader(Dataset(range(8)), 2)
+        >>> len(loader.like(batch_size=4)), len(loader.like(Dataset(range(6))))
+        (2, 3)
+        """
+        size = options.pop("batch_size", self._batch_size)
+        dataset = self._dataset if dataset is None else dataset
+        return Loader(dataset, size, **{**self._options, **options})
+
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
 

@@ -104,13 +104,16 @@ class Stats:
         return max(busy, key=lambda s: s.seconds).name if busy else "nothing yet"
 
     def __repr__(self) -> str:
-        return "\n".join(_table(self))
+        return "\n".join(self.table(self.limit))
+
+    def table(self, limit: str) -> Iterator[str]:
+        """A line a stage, and what limits the rate, which may be known better than from these."""
+        return _table(self, limit)
 
 
-def _table(stats: Stats) -> Iterator[str]:
-    # a line a stage, and what limits the rate
+def _table(stats: Stats, limit: str) -> Iterator[str]:
     total = sum(stage.seconds for stage in stats.stages) or 1.0
-    names = [s.name + ("  <- the limit" if s.name == stats.limit else "") for s in stats.stages]
+    names = [s.name + ("  <- the limit" if s.name == limit else "") for s in stats.stages]
     width = max(map(len, [*names, "stage"]))
     yield f"{'stage':{width}} {'rows':>12} {'MB':>10} {'seconds':>9} {'share':>6} {'µs a row':>9}"
     for name, stage in zip(names, stats.stages, strict=True):
@@ -119,9 +122,7 @@ def _table(stats: Stats) -> Iterator[str]:
         spent = f"{stage.seconds:>9.3f} {stage.seconds / total:>6.0%}"
         yield f"{name:{width}} {stage.rows:>12,} {size:>10} {spent} {each:>9}"
     rate = stats.rows / stats.seconds if stats.seconds else 0.0
-    yield (
-        f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {stats.limit}."
-    )
+    yield (f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {limit}.")
     if stats.workers:
         yield (
             f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
