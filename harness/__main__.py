@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import Config, parse, settle
+from harness import distributed
+from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
 from pipeline.errors import PipelineError, need
@@ -26,13 +27,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done; 1 a replayed step differs; 2 it cannot be done as asked, and stderr
-        says why; 143 or 130 stopped by SIGTERM or Ctrl-C, all saved.
+        says why; 75 another process of the run has ended; 143 or 130 stopped by SIGTERM or Ctrl-C,
+        all saved.
     """
     args = _parser().parse_args(argv)
     _before_jax()
+    status = _run(args)
+    distributed.leave(status)
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         from harness.metrics import Screen
 
+        if "processes" in args:
+            flags = args.coordinator, args.processes, args.process
+            distributed.join(distributed.place(flags, os.environ))
         return args.run_command(args, RunDir(args.run), Screen())
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
@@ -47,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as e:
+        if not distributed.is_loss(e):
+            raise
+        print(distributed.farewell(e), file=sys.stderr)
+        return distributed.LOST
 
 
 def _before_jax() -> None:
@@ -59,7 +75,7 @@ def _before_jax() -> None:
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if args.begin_at is not None:
         run.begun()
-    cfg = run.config(parse(args.config))
+    cfg = run.config(parse(args.set, args.config))
     until = args.steps or cfg.steps
     done = run.evaluation()
     if done is None or done["step"] < until or args.begin_at is not None:
@@ -90,7 +106,7 @@ def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
 
 
 def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config(parse(args.config))
+    cfg = run.begun().config(parse(args.set, args.config))
     from harness.replay import replay
 
     return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
@@ -131,10 +147,12 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    known = ", ".join(f"{k}={v}" for k, v in vars(Config()).items())
 
     train = commands.add_parser(
-        "train", help="train, or go on training", epilog=f"Settings: {known}"
+        "train",
+        help="train, or go on training",
+        epilog=f"settings and their defaults:\n{SETTINGS_HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--steps", type=_positive, help="stop after so many steps of the run")
     train.add_argument(
@@ -159,7 +177,26 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, replay, settings):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
-        command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
+        several = command.add_argument_group("several processes, if no launcher tells them")
+        several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+        several.add_argument("--processes", metavar="N", help="how many there are")
+        several.add_argument("--process", metavar="I", help="which one this is, from 0")
+        command.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="FILE",
+            help="TOML, or a run's config.json; of several the later holds",
+        )
+        command.add_argument(
+            "--set",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="KEY=VALUE",
+            help="over --config",
+        )
     return parser
 
 

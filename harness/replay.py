@@ -20,6 +20,7 @@ from harness.rundir import RunDir
 from harness.sharding import host_arrays
 from harness.step import TrainState
 from harness.tokens import decode, encode
+from harness.update import update
 from pipeline.debug.digest import digest
 from pipeline.provenance.where import SegmentOrigin
 
@@ -49,7 +50,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
             for step in range(start, steps.stop):
                 data_step = parts.loader.step
                 batch = next(parts.loader)
-                state, told = parts.functions.train(state, batch)
+                state, told = update(parts.functions, state, batch)
                 if show and step in steps:
                     _show(parts, step, data_step, screen)
                 found = {

@@ -16,7 +16,9 @@ from harness.leaves import leaf_digests
 from harness.model import Transformer
 from harness.sharding import batch_sharding, replicated
 
-Batch = Mapping[str, Any]  # tokens, segment_ids, positions: int32[B, L]; maybe mask: bool[B]
+# tokens, segment_ids, positions: int32[B, L]; weights: float32[B, L], of each token in the loss;
+# maybe mask: bool[B]
+Batch = Mapping[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -33,7 +35,7 @@ class StepFunctions(NamedTuple):
         init: () -> TrainState, from the seed.
         abstract: TrainState of ShapeDtypeStructs with their shardings.
         train: (TrainState, batch) -> (TrainState, {"loss", "grad_norm"}); the state is donated.
-        evaluate: (params, batch) -> (float32 sum of cross-entropies, int32 tokens predicted).
+        evaluate: (params, batch) -> (weighted sum of cross-entropies, sum of weights), float32.
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
     """
@@ -65,24 +67,28 @@ def next_token_loss(logits_BxLxV: jax.Array, batch: Batch) -> tuple[jax.Array, j
     """Cross-entropy of each token given those before it in its document.
 
     The first token of a document and padding are predicted by nobody; rows that only fill up
-    the last batch of a pass (`mask` False) count for nothing.
+    the last batch of a pass (`mask` False) count for nothing. A token of weight 0 is still seen by
+    those after it in its document, but it is not predicted, whatever its loss would be.
 
     Returns:
-        Sum in nats, float32, and the number of tokens predicted, int32.
+        Weighted sum in nats and sum of the weights of the tokens predicted, both float32.
 
     >>> one = jnp.ones((1, 3), jnp.int32)
     >>> total, n = next_token_loss(jnp.zeros((1, 3, 4)), {"tokens": one, "segment_ids": one})
-    >>> round(float(total) / int(n), 4), int(n)
-    (1.3863, 2)
+    >>> round(float(total) / float(n), 4), float(n)
+    (1.3863, 2.0)
     """
     segments = batch["segment_ids"]
     counts_BxL = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
     if "mask" in batch:
         counts_BxL &= batch["mask"][:, None]
+    weights_BxL = batch.get("weights", jnp.ones(segments.shape, jnp.float32))[:, 1:]
+    counts_BxL &= weights_BxL > 0
     loss_BxL = optax.softmax_cross_entropy_with_integer_labels(
         logits_BxLxV[:, :-1], batch["tokens"][:, 1:]
     )
-    return jnp.sum(loss_BxL, where=counts_BxL), jnp.sum(counts_BxL)
+    total = jnp.sum(loss_BxL * weights_BxL, where=counts_BxL)
+    return total, jnp.sum(weights_BxL, where=counts_BxL)
 
 
 def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
@@ -107,7 +113,8 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
 
     def mean_loss(params: Any, batch: Batch) -> jax.Array:
         total, n = losses(params, batch)
-        return total / jnp.maximum(n, 1)
+        # where every token is masked the gradient is 0, and the moments still decay
+        return total / jnp.where(n > 0, n, 1)
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, grads = jax.value_and_grad(mean_loss)(state.params, batch)

@@ -22,6 +22,7 @@ from harness.rundir import RunDir
 from harness.scribe import Scribe
 from harness.step import TrainState
 from harness.stop import Stop
+from harness.update import update
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
             while step < until and not stop.agreed():
                 batch = next(loader)
                 scribe.has_data()
-                state, told = functions.train(state, batch)
+                state, told = update(functions, state, batch)
                 scribe.dispatched(step, batch, told)
                 step += 1
                 meter.advance(note=scribe.news)

@@ -119,10 +119,10 @@ def need(extra: str, package: str) -> MissingExtraError:
     """The error for an optional package that is missing.
 
     >>> print(need("harness", "jax"))
-    this needs jax, which is not installed: pip install 'lockstep[harness]'
+    this needs jax, which is not installed: pip install 'lockstep-data[harness]'
     """
     return MissingExtraError(
-        f"this needs {package}, which is not installed: pip install 'lockstep[{extra}]'"
+        f"this needs {package}, which is not installed: pip install 'lockstep-data[{extra}]'"
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pipeline.batches.assembly import Assembly
 from pipeline.batches.hosts import Neighbours, share_of
@@ -39,17 +39,18 @@ from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
-from pipeline.types import Feed
+from pipeline.types import BatchT, Feed
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
 
 
-class Loader:
+class Loader(Generic[BatchT]):
     """Batches of a dataset, in an exact order, resumable anywhere.
 
     `for batch in loader` goes from where the loader stands to the end of the pass; the next `for`
     is the next pass, reshuffled. `next(loader)` goes on from pass to pass. Without a feed a batch
-    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch.
+    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch. Type checkers
+    take a batch's type from `collate`, or from you: `Loader[dict[str, np.ndarray]](ds, 32)`.
 
     Args:
         dataset: what the data is.
@@ -63,6 +64,8 @@ class Loader:
         workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
+        start: whether workers begin at once, and after each move to another position, rather than
+            with the first batch asked for: see `start`.
 
     Raises:
         BatchError: the batch size fits neither hosts, lanes nor the dataset.
@@ -84,9 +87,10 @@ class Loader:
         hosts: int | None = None,
         remainder: Literal["keep", "drop", "pad"] = "keep",
         steps: int | None = None,
-        collate: Callable[[list[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], BatchT] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
+        start: bool = False,
         **others: Any,
     ) -> None:
         check_options(others, remainder, steps, collate)
@@ -101,6 +105,7 @@ class Loader:
             "collate": collate,
             "workers": workers,
             "ahead": ahead,
+            "start": start,
         }
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
@@ -111,10 +116,12 @@ class Loader:
         self._neighbours.check(warn=False)
         self._account = Account()
         self._owner, self._last, self._checked = 0, None, -1
-        self._once: Once | None = None
+        self._once: Once[BatchT] | None = None
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
+        if start:
+            self.start()
 
     def _open(self) -> Stream:
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
@@ -173,7 +180,7 @@ class Loader:
 
     # ---- going on
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[BatchT]:
         epoch = self.epoch
         while self.epoch == epoch:
             if self._ask(self._left_skipped_pass):
@@ -188,7 +195,7 @@ class Loader:
             yield batch
 
     @short_traceback
-    def __next__(self) -> Any:
+    def __next__(self) -> BatchT:
         """The next batch; passes follow one another.
 
         Raises:
@@ -263,7 +270,7 @@ class Loader:
         if self._once is not None:
             self._once.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Loader[BatchT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -302,7 +309,7 @@ class Loader:
             # reached for names that a Loader does not have
             raise unknown_attribute(name)
 
-    def once(self) -> Once:
+    def once(self) -> Once[BatchT]:
         """One pass from step 0, each time it is iterated: what evaluation wants.
 
         Its workers stay from pass to pass, until it or this loader is closed or dropped.
@@ -401,12 +408,26 @@ class Loader:
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
+    def start(self) -> None:
+        """Begin the workers and their reading ahead now, rather than with the first batch.
+
+        They then start while a model compiles or its checkpoint is restored. Without workers there
+        is nothing to begin.
+
+        >>> with Loader(Dataset(range(8)), 4, workers=2) as loader:
+        ...     loader.seek(1)
+        ...     loader.start()
+        ...     next(loader).tolist()
+        [4, 5, 6, 7]
+        """
+        self._ask(lambda run: run.prefetch())
+
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
-        """Leave out the batches of these steps; or records and files, wherever they would come.
+        """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
         It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is left out, another one of
-        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
+        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
         packed row goes with any of its documents. Steps mean rows: after a resume with another
         batch size, the rows of skipped steps are cut out of the stream.
 
@@ -437,7 +458,7 @@ class Loader:
         self._move(moved)
 
     @short_traceback
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> BatchT:
         """The batch of a data step, skipped or not; the loader stays where it is."""
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         made = self._ask(lambda run: self._make(run.stream, run.stream.locate(step)))
@@ -500,6 +521,8 @@ class Loader:
             self._position = moved(run)
 
         self._ask(move)
+        if self._options["start"]:
+            self.start()
 
     # ---- state
 
@@ -535,7 +558,7 @@ class Loader:
         """
         saved = decode(state)
         top = self._dataset.top
-        check_dataset(state, top.fingerprint(), allow)
+        saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
         if "packages" in state:
             warn_of_versions("the state", state["packages"], top.node.packages)
 
@@ -566,6 +589,9 @@ class Loader:
 def _reopened(
     dataset: Dataset, batch_size: Any, options: dict[str, Any], position: Position
 ) -> Loader:
-    loader = Loader(dataset, batch_size, **options)
-    loader._position = position
+    start, later = options["start"], options | dict[str, Any](start=False)
+    loader = Loader(dataset, batch_size, **later)
+    loader._options, loader._position = options, position
+    if start:
+        loader.start()
     return loader

@@ -113,6 +113,12 @@ class Run:
         if cursor.epoch == self.position.cursor.epoch:
             self.stream.prefetch(cursor, self._settled)
 
+    def prefetch(self) -> None:
+        """Have workers begin with the batches from here on."""
+        cursor = self._settled(self.position.cursor)
+        if self.skipping.end(cursor.step) is None:
+            self.stream.prefetch(cursor, self._settled)
+
     def cancel(self) -> None:
         """Cancel all that was made or begun ahead."""
         self.ready.clear()

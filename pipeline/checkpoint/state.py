@@ -38,11 +38,24 @@ class SavedState:
         position: where the loader stood; its lanes are those that the state knows.
         rule: how batches were cut; None if the state does not tell.
         frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
+        same: whether it is of the very dataset that takes it over, without a difference allowed.
     """
 
     position: Position
     rule: Rule | None
     frontiers: tuple[tuple[str, int], ...] = ()
+    same: bool = False
+
+    def check_within(self, what: str, number: int, first: int, last: int) -> None:
+        """Raises StateError where a number lies outside of the epoch that the state names.
+
+        Of a dataset that has changed since, by intent, the pass may have become shorter.
+        """
+        if self.same and not first <= number <= last:
+            raise StateError(
+                f"the state is damaged: {what} {number} is not of its epoch "
+                f"{self.position.cursor.epoch}, which goes from {first} to {last}. Use another."
+            )
 
 
 def encode(
@@ -143,8 +156,12 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
     return SavedState(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
 
 
-def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> None:
-    """Raises MismatchError, listing what differs, if the state is of another dataset than `now`."""
+def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> bool:
+    """Whether the state is of the dataset `now` to the last key; some differences are no error.
+
+    Raises:
+        MismatchError: it is of another dataset; lists what differs.
+    """
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     try:
@@ -155,7 +172,7 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     if not wrong:
-        return
+        return saved == now
     differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
     differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
     remedy = _lanes_remedy("lanes" in saved, "lanes" in now)

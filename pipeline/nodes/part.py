@@ -193,7 +193,7 @@ class Part:
         scope: Scope,
         new: list[tuple[Epoch, int]],
     ) -> Int64s:
-        # what stands for rows that cannot be read: the next of their epoch that can, or the error;
+        # the substitute of a row that fails: the next of its epoch that can be read, or the error;
         # rows found bad on the way are new ones
         good, found = set[tuple[Epoch, int]](), list[int]()
         for i, row in enumerate(rows.tolist()):
@@ -311,7 +311,7 @@ class Part:
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 
     def _needless(self, prefix: str) -> Iterator[str]:
-        # on_error says what stands for a bad record, whose value nobody needs
+        # on_error says which row is the substitute of a bad record, whose value nobody needs
         yield prefix + "on_error"
         if not any(stage.random for stage in self.stages):
             yield prefix + "seed"
