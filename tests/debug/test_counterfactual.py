@@ -122,7 +122,7 @@ def test_a_change_that_cannot_be_run_is_told() -> None:
 
     def locked(x: int) -> int:
         with lock:
-            return x
+            return x + sum(range(20_000))
 
     found = explain(Dataset(range(100)).map(locked).repeat(), seconds=0.2, batch=10)
     assert any("workers" in text for text in found.failed)
