@@ -31,6 +31,7 @@ from pipeline.errors import (
     shorten,
 )
 from pipeline.meter import METER
+from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
@@ -299,6 +300,10 @@ class Loader(Generic[BatchT]):
         c = self._position.cursor
         return f"Loader(step={c.step}, epoch={c.epoch}, {self._shown})"
 
+    def _repr_html_(self) -> str:
+        stats = self.stats()._repr_html_() if self._account.batches else ""
+        return f"<p>{escaped(repr(self))}</p>{self._dataset._repr_html_()}{stats}"
+
     @property
     def _shown(self) -> str:
         return f"batch_size={self._batch_size}, workers={self._workers!r}"
@@ -350,6 +355,11 @@ class Loader(Generic[BatchT]):
     def dataset(self) -> Dataset:
         """What the data is."""
         return self._dataset
+
+    @property
+    def workers(self) -> Workers:
+        """Who evaluates."""
+        return self._workers
 
     @property
     def step(self) -> int:

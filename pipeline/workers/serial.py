@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.block import Block
 from pipeline.meter import METER, Sums, weight
 from pipeline.nodes import Part
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.stats import QueueStats, Watch, Worked
 from pipeline.workers.work import Cost, Rows, Work, evaluate
 
 SECONDS = 0.02  # of one work: the loop waits for all of it
@@ -54,9 +54,11 @@ class SerialExecutor:
 
     Attributes:
         waiting: works submitted before they were needed, and not begun.
+        watch: told of each work that was evaluated.
     """
 
     fresh = False
+    watch: Watch | None = None
 
     def __init__(self, chain: Part, ahead: int) -> None:
         self._chain, self._ahead = chain, ahead
@@ -70,7 +72,8 @@ class SerialExecutor:
         return SerialFuture(self, work, early=not urgent)
 
     def evaluate(self, work: Work) -> Block:
-        before, started = METER.into(self._sums), time.perf_counter()
+        sums = self._sums if self.watch is None else Sums()
+        before, started = METER.into(sums), time.perf_counter()
         try:
             block = evaluate(self._chain, work)
         finally:
@@ -78,6 +81,10 @@ class SerialExecutor:
             seconds = time.perf_counter() - started
             self._busy += seconds
             METER.into(before)
+            if self.watch is not None:
+                stages = sums.tallies()
+                self._sums.add(stages)
+                self.watch(Worked(self._works, -1, started, seconds, stages))
         if isinstance(work, Rows):
             self._cost.add(rows=len(block), nbytes=weight(block), seconds=seconds)
         return block

@@ -62,7 +62,7 @@ def of_ahead(ahead: Any) -> Loader:
 CULPRITS = {
     "stage": (of_stage(0.02, 0.005), None, of_stage(0.005), None, "stage 1: map 'nap 0.02'"),
     "source": (of_source(0.02), None, of_source(0), None, "source"),
-    "loop": (of_stage(0.005), 0.05, of_stage(0.005), None, LOOP),
+    "loop": (of_stage(0.02), 0.1, of_stage(0.02), None, LOOP),
     "ahead": (of_ahead(1), 0.06, of_ahead("512MiB"), 0.06, AHEAD),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.block import Block, Columns
 from pipeline.dataset import Dataset, of_part
 from pipeline.debug.counterfactual.measure import Step, run
+from pipeline.debug.counterfactual.picture import page_of
 from pipeline.debug.counterfactual.standins import Kept, ReadyStage, Recording
 from pipeline.loader import Loader
 from pipeline.transforms import Map
@@ -24,7 +25,7 @@ MOST = 6  # stages that are looked at, the slowest
 _LITTLE = 0.02  # of the stages' time: a stage below it is not looked at
 _GAIN = 1.1  # less is noise
 _ROUNDS = 2  # the better of them counts
-_KNOB = 1.2  # an option that gains so much is named before any other cause
+_KNOB = 1.2, 0.7  # an option that gains so much, and so much of the best, is named before it
 LOOP, AHEAD = "the loop", "ahead="
 
 
@@ -56,6 +57,7 @@ class Explained:
         limit: the name of the one that limits the rate; "nothing" where none does.
         advice: what to do, a sentence each.
         failed: changes that could not be run, with the reason.
+        drawing: the dataset as SVG.
     """
 
     stats: Stats
@@ -64,6 +66,7 @@ class Explained:
     limit: str
     advice: tuple[str, ...]
     failed: tuple[str, ...] = ()
+    drawing: str = ""
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -78,6 +81,10 @@ class Explained:
             yield f"  {c.change:{width}} {c.gain:5.2f} x  {c.rate:>12,.0f} rows/s{mark}"
         yield from (f"  not measured: {text}" for text in self.failed)
         yield from self.advice
+
+    def html(self) -> str:
+        """A page with bars: the time of each stage, and what each change would bring."""
+        return page_of(self)
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain data: the stats' fields, and those of this."""
@@ -139,7 +146,8 @@ class _Trial:
         found = tuple(self._measured())
         limit = self._limit(found)
         advice, failed = tuple(_advice(limit, found)), tuple(self._failed.values())
-        return Explained(self.stats, self._rate, found, limit, advice, failed)
+        drawing = self._loader.dataset.visualize().svg()
+        return Explained(self.stats, self._rate, found, limit, advice, failed, drawing)
 
     def _try(self, name: str, change: str, **options: Any) -> None:
         self._changes[name] = change, options
@@ -203,7 +211,7 @@ class _Trial:
         best = max((c.gain for c in causes), default=0.0)
         if best < _GAIN:
             return "nothing" if self._step is not None else self.stats.limit
-        named = [c for c in causes if c.name == AHEAD and c.gain >= _KNOB]
+        named = [c for c in causes if c.name == AHEAD and c.gain >= max(_KNOB[0], _KNOB[1] * best)]
         return (named or [c for c in causes if c.gain == best])[0].name
 
 

@@ -12,6 +12,7 @@ from pipeline.workers.stats import Stats
 Step = Callable[[Any], Any] | float
 """What the loop does with a batch: a function of it, or seconds that it takes."""
 
+_PATIENCE = 20.0  # seconds for workers to start
 _WARM = 0.25  # of the time, in which workers fill their queue and nothing is counted
 
 
@@ -36,9 +37,9 @@ def run(loader: Loader, seconds: float, step: Step | None = None, *, one_pass: b
         step: what the loop does with each batch.
         one_pass: end with the pass, if that is earlier.
     """
-    use = _used(step)
+    use = used(step)
     with loader:
-        if not _next(loader, use):
+        if not _begun(loader, use):
             return Run(0.0, loader.stats())
         begin = time.perf_counter()
         counted, started = loader.stats().rows, begin
@@ -54,6 +55,17 @@ def run(loader: Loader, seconds: float, step: Step | None = None, *, one_pass: b
     return Run((stats.rows - counted) / spent if spent > 0 else 0.0, stats)
 
 
+def _begun(loader: Loader, use: Callable[[Any], Any]) -> bool:
+    # past the first batch; and until workers work, as the loop helps out while they start
+    late = time.perf_counter() + _PATIENCE
+    found = _next(loader, use)
+    while found and loader.stats().workers and not loader.stats().busy:
+        if time.perf_counter() > late:
+            break
+        found = _next(loader, use)
+    return found
+
+
 def _next(loader: Loader, use: Callable[[Any], Any]) -> bool:
     batch = next(loader, None)
     if batch is None:
@@ -62,7 +74,8 @@ def _next(loader: Loader, use: Callable[[Any], Any]) -> bool:
     return True
 
 
-def _used(step: Step | None) -> Callable[[Any], Any]:
+def used(step: Step | None) -> Callable[[Any], Any]:
+    """What the loop does, as a function of a batch."""
     if step is None:
         return lambda batch: None
     return step if callable(step) else lambda batch: time.sleep(step)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import time
+from pathlib import Path
 from typing import Any
 
+from pipeline.dataset import Dataset
 from pipeline.debug.counterfactual import explain
+from pipeline.debug.counterfactual.measure import used
+from pipeline.debug.trace import Trace
 from pipeline.errors import ChainError
+from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import imported, loadable, workers
 
@@ -21,6 +27,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--step", help="what the loop does: module:f, called with each batch; or seconds a batch"
     )
+    p.add_argument("--html", metavar="FILE", help="write a page with the figures as bars")
+    p.add_argument("--trace", metavar="FILE", help="write a trace, a lane a worker, for Perfetto")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -28,7 +36,25 @@ def run(args: argparse.Namespace) -> Answer:
     found = explain(
         data, seconds=args.seconds, batch=args.batch, workers=args.workers, step=_step(args.step)
     )
-    return Answer(found.as_json(), found.lines())
+    lines = [*found.lines()]
+    if args.html is not None:
+        Path(args.html).write_text(found.html(), encoding="utf-8")
+        lines.append(f"page written to {args.html}")
+    if args.trace is not None:
+        lines.append(_traced(args, data))
+    return Answer(found.as_json(), lines)
+
+
+def _traced(args: argparse.Namespace, data: Dataset | Loader) -> str:
+    loader = Loader(data, args.batch, workers=args.workers) if isinstance(data, Dataset) else data
+    use, end, trace = used(_step(args.step)), time.monotonic() + args.seconds, Trace()
+    with trace.of(loader) as traced:
+        for batch in trace.batches(traced):
+            use(batch)
+            if time.monotonic() > end:
+                break
+    trace.write(args.trace)
+    return f"trace written to {args.trace}: open it in ui.perfetto.dev"
 
 
 def _step(text: str | None) -> Any:
