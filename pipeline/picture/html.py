@@ -14,6 +14,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #888
 th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; }
 .bar { background: #4a74c9; height: .8rem; border-radius: 3px; }
+.bars { display: flex; gap: .5rem; align-items: center; white-space: nowrap; }
 .limit { font-weight: bold; }
 .limit .bar { background: #c2553d; }
 """
