@@ -22,6 +22,7 @@ from harness.step import TrainState
 from harness.tokens import decode, encode
 from harness.update import update
 from pipeline.debug.digest import digest
+from pipeline.debug.journal import Run
 from pipeline.provenance.where import SegmentOrigin
 
 
@@ -38,7 +39,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
         ConfigError: the ledger has no line for one of the steps.
         CheckpointError: no checkpoint stands before them, or the nearest is damaged.
     """
-    entries = _entries(run, steps)
+    entries, journal = _entries(run, steps), Run(run.path)
     with (
         assemble(run, cfg, screen) as parts,
         closing(
@@ -53,20 +54,28 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
                 state, told = update(parts.functions, state, batch)
                 if show and step in steps:
                     _show(parts, step, data_step, screen)
+                lines = entries.get(step, [])
                 found = {
-                    "digest": digest(host_arrays(batch)),
+                    "digests": [_digests(journal, parts, line, batch) for line in lines],
                     "data_step": data_step,
                     "loss_bits": float_bits(host_arrays(told["loss"])),
                     "grad_norm": finite(host_arrays(told["grad_norm"])),
                 }
                 # on the way to the window too: the first step that differs is to be named
-                differs = _compare(entries.get(step, []), found)
+                differs = _compare(lines, found)
                 if differs:
                     screen.say(differs + _elsewhere(run, parts, entries[step]))
                     return False
                 meter.advance()
     screen.say(f"{len(steps):,} steps proved equal, {steps.start:,} to {steps.stop - 1:,}")
     return True
+
+
+def _digests(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
+    # then and now: of rows as they were made or, in older ledgers, of the batch on devices
+    if not journal.proves(line):
+        return line.digest, digest(host_arrays(batch))
+    return journal.digest(line), journal.remade(parts.data, line)
 
 
 def _entries(run: RunDir, steps: range) -> dict[int, list[Entry]]:
@@ -99,10 +108,10 @@ def _nearest(
 
 def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
-    for entry in entries:
+    for entry, (then, now) in zip(entries, found["digests"], strict=True):
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
-        if entry.digest != found["digest"]:
-            return f"{which}batch digest {entry.digest} in the ledger, {found['digest']} now"
+        if then != now:
+            return f"{which}batch digest {then} in the ledger, {now} now"
         if entry.loss_bits != found["loss_bits"]:
             was, now = entry.loss_bits, found["loss_bits"]
             return (
@@ -116,8 +125,8 @@ def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     return ""
 
 
-def _value(bits: str) -> np.float32:
-    return np.uint32(int(bits, 16)).view(np.float32)
+def _value(bits: str | None) -> np.float32:
+    return np.uint32(int(bits or "7fc00000", 16)).view(np.float32)
 
 
 def _elsewhere(run: RunDir, parts: Assembly, entries: Sequence[Entry]) -> str:
