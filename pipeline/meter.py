@@ -34,7 +34,14 @@ class Sums:
         self.inside = 0.0
 
     def tallies(self) -> dict[str, Tally]:
-        return {stage: Tally(*figures) for stage, figures in self.stages.items()}
+        # of a copy: another thread may ask while this one's adds a stage
+        return {stage: Tally(*figures) for stage, figures in list(self.stages.items())}
+
+    def add(self, more: Mapping[str, Tally]) -> None:
+        """Add sums taken elsewhere."""
+        total = self.tallies()
+        add_up(total, more)
+        self.stages.update({stage: list(tally) for stage, tally in total.items()})
 
 
 class Beacon:
