@@ -14,7 +14,7 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "verify")
+COMMANDS = ("audit", "check", "convert", "doctor", "inspect", "manifest", "profile", "verify")
 
 
 def _parser() -> argparse.ArgumentParser:
