@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -16,15 +17,26 @@ from pipeline.debug.doctor.subjects import named_arguments, subject_of
 from pipeline.debug.doctor.watch import Enough, Job, Log, Watching, loaded
 from pipeline.debug.named import imported
 from pipeline.errors import ChainError
+from pipeline.workers.forkserver import unsafe_threads
 
 COMMAND = "import sys; from pipeline.debug.doctor.child import main; main(*sys.argv[1:])"
 
 
-def main(factory: str, folder: str, names: str) -> None:
+# what a factory may import as it is called; to import it once saves seconds a run
+_HEAVY = ("torch", "datasets", "accelerate", "lightning", "litdata", "streaming", "grain")
+
+
+def main(factory: str, folder: str, names: str, heavy: str) -> None:
     """Do the jobs of these names, one after the other, each in a process of its own.
 
     The factory's module is imported once and the interpreter forked for each job, as long as it has
     one thread; else each job gets an interpreter of its own.
+
+    Args:
+        factory: "module:name".
+        folder: where jobs, states and logs are.
+        names: of the jobs, between commas.
+        heavy: modules that the factory was seen to import, between commas.
     """
     jobs = [_job(Path(folder), name) for name in names.split(",")]
     try:
@@ -36,15 +48,18 @@ def main(factory: str, folder: str, names: str) -> None:
             own = str(error) if isinstance(error, ChainError) else _said(error)
             Log(_log(folder, job)).write(error=own, early=True)
         raise
+    for module in filter(None, heavy.split(",")):
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
     pid = 0
     for job in jobs:
-        alone = len(os.listdir("/proc/self/task")) == 1
+        alone = unsafe_threads() == 1
         if (not alone and len(jobs) == 1) or (alone and (pid := os.fork()) == 0):
             return _do(job, make, Path(folder))
         if alone:
             _wait(pid, job, folder)
         else:
-            command = [sys.executable, "-c", COMMAND, factory, folder, job.name]
+            command = [sys.executable, "-c", COMMAND, factory, folder, job.name, heavy]
             _wait(subprocess.Popen(command).pid, job, folder)
     return None
 
@@ -78,7 +93,7 @@ def _do(job: Job, make: Any, folder: Path) -> None:
         with contextlib.suppress(Enough):
             subject.run(watch, job.epoch)
         watch.finish(found)
-        log.write(done=True)
+        log.write(done=True, heavy=[name for name in _HEAVY if name in sys.modules])
         _leave(job)
     except BaseException as error:
         log.write(error=_said(error), kind=type(error).__name__)

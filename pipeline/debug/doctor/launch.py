@@ -61,6 +61,7 @@ class Launcher:
         self._pool = ThreadPoolExecutor(max_workers=2)
         self._launches = 0
         self.leftovers: list[str] = []
+        self.heavy: list[str] = []
 
     def start(self, *jobs: Job) -> Future[list[Seen]]:
         """Do jobs in one interpreter, after another, in the background."""
@@ -94,13 +95,14 @@ class Launcher:
         for job in jobs:
             (self.folder / f"{job.name}.job").write_text(json.dumps(asdict(job)))
         names = ",".join(job.name for job in jobs)
+        heavy = ",".join(self.heavy)
         command = [sys.executable, "-W", "ignore", "-c", COMMAND]
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork wants one thread
         seed = {"PYTHONHASHSEED": str(self._launches)}
         path = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         with open(self.folder / f"{jobs[0].name}.{jobs[0].rank}.out", "w") as out:
             process = subprocess.Popen(
-                [*command, self._factory, str(self.folder), names],
+                [*command, self._factory, str(self.folder), names, heavy],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -85,13 +85,12 @@ class _Plan:
         self._job = Job("base", arguments, key=options.key, seed=options.seed)
         self._job = replace(self._job, seconds=options.seconds)
         self._base = self._uninterrupted()
+        launcher.heavy = self._base.facts.get("heavy", [])
         self._keeps: bool = self._base.facts["keeps"]
         self._total = len(self._base.batches)
         self.runs = self._cut()
         self._save()
-        pending = self._side_by_side()
-        self._second(pending)
-        for future in pending:
+        for future in self._side_by_side():
             self._add(future)
         self._hosts()
         self.runs.leftovers = sorted(set(launcher.leftovers))
@@ -130,7 +129,7 @@ class _Plan:
         picked = [runs.first, runs.then, *later[len(later) // 2 :][:1]]
         self._cuts = sorted({k for k in picked if 0 < k < self._total and k != runs.edge})
         ends = (runs.edge,) if runs.edge else ()
-        cuts = (*self._cuts, *ends) if self._keeps else ()
+        cuts = (*{*self._cuts, self._host_cut}, *ends) if self._keeps else ()
         self._add(self._start(replace(self._whole("saved"), cuts=cuts, ends=ends if cuts else ())))
         if self._keeps and difference(self._base, runs.by_name["saved"]):
             self._add(self._start(self._whole("again")))
@@ -140,16 +139,9 @@ class _Plan:
         pending = [self._start(*self._resumes())] if self._keeps and self._cuts else []
         pending.append(self._start(*self._kills()))
         if "workers" in self._base.facts["named"]:
-            counts = dict.fromkeys(self._options.workers)
-            pending += [self._start(*self._with_workers(n)) for n in counts][1:]
+            _, *others = dict.fromkeys(self._options.workers)
+            pending += [self._start(*self._with_workers(count)) for count in others]
         return pending
-
-    def _second(self, pending: list[Future[list[Seen]]]) -> None:
-        if self._keeps and self._cuts:
-            self._add(pending.pop(0))
-            state = f"resumed-{self._chain_end}"
-            if (self._launcher.folder / f"{state}.pickle").exists():
-                pending.append(self._start(self._from(self._chain_end, "second", state)))
 
     def _hosts(self) -> None:
         named, torch = set(self._base.facts["named"]), self._base.facts["torch"]
@@ -157,27 +149,33 @@ class _Plan:
         if not counts or len(named & {"host", "hosts"}) < (1 if torch else 2):
             return
         self._tell("other host counts")
-        before, skip = [f"saved-{self.runs.first}"], self._rows_before(self.runs.first)
-        step = self.runs.first
+        cut = self._host_cut
+        before, skip, was = [f"saved-{cut}"], self._rows_before(cut), 1
         for count in counts:
             ranks = self._launcher.start_ranks(
-                [self._rank(r, count, before, step, skip) for r in range(count)]
+                [self._rank(r, count, before, skip) for r in range(count)]
             ).result()
             scratch = self._group(ranks, f"hosts{count}.", f"{count} hosts from the start", 0)
             if self._keeps:
-                self._group(ranks, f"hosts{count}-from", f"saved on {self._was}, {count}", skip)
-                step = self.runs.first
-                before = [f"hosts{count}.{r}-{step}" for r in range(count)]
-                skip = sum(len(b) for run in scratch for b in run.batches[:step])
-                self._group(ranks, f"hosts{count}-own", f"saved on {count}, {count}", skip)
-            self._was = count
+                taken = sum(len(b) for run in scratch for b in run.batches[:cut])
+                own = f"saved and restored on {count} hosts"
+                self._group(ranks, f"hosts{count}-own", own, taken)
+                changed = f"saved on {was} host(s), restored on {count}"
+                self._group(ranks, f"hosts{count}-from", changed, skip)
+                before, skip = [f"hosts{count}.{r}-{cut}" for r in range(count)], taken
+            was = count
         if self._keeps:
-            job = self._resumed_on_hosts(0, 1, "hosts1-back", before, step, skip)
-            self._group(self._start(job).result(), "hosts1-back", f"saved on {self._was}, 1", skip)
+            back = self._resumed_on_hosts(0, 1, "hosts1-back", before, skip)
+            words = f"saved on {was} hosts, restored on 1"
+            self._group(self._start(back).result(), "hosts1-back", words, skip)
 
     # ---- jobs
 
-    _was = 1
+    @property
+    def _host_cut(self) -> int:
+        # inside of the first pass, whoever's batches are a host's or all hosts'
+        steps = (self.runs.edge or self._total) // max(self._options.hosts)
+        return max(min(self.runs.first, steps - 1), 1)
 
     @property
     def _chain_end(self) -> int:
@@ -195,6 +193,7 @@ class _Plan:
     def _resumes(self) -> list[Job]:
         jobs = [self._from(k, f"resumed{i}", f"saved-{k}") for i, k in enumerate(self._cuts)]
         jobs[0] = replace(jobs[0], name="resumed", cuts=(self._chain_end,))
+        jobs.insert(1, self._from(self._chain_end, "second", f"resumed-{self._chain_end}"))
         if edge := self.runs.edge:
             jobs.append(self._from(edge, "edge-inside", f"saved-{edge}"))
             jobs.append(self._from(edge, "edge-after", f"saved-{edge}-end"))
@@ -220,27 +219,27 @@ class _Plan:
         first = self.runs.first
         return [replace(job, kill=first), replace(job, name="orphans", die=first)]
 
-    def _rank(self, rank: int, count: int, before: list[str], step: int, skip: int) -> list[Job]:
-        scratch = self._on_host(replace(self._whole(f"hosts{count}"), least=1), rank, count)
+    def _rank(self, rank: int, count: int, before: list[str], skip: int) -> list[Job]:
+        scratch = self._on_host(self._whole(f"hosts{count}"), rank, count)
         if not self._keeps:
             return [scratch]
-        cut, own = self.runs.first, [f"hosts{count}.{r}-{self.runs.first}" for r in range(count)]
+        own = [f"hosts{count}.{r}-{self._host_cut}" for r in range(count)]
         return [
-            replace(scratch, cuts=(cut,)),
-            self._resumed_on_hosts(rank, count, f"hosts{count}-own", own, cut, skip * count),
-            self._resumed_on_hosts(rank, count, f"hosts{count}-from", before, step, skip),
+            replace(scratch, cuts=(self._host_cut,)),
+            self._resumed_on_hosts(rank, count, f"hosts{count}-own", own, 0),
+            self._resumed_on_hosts(rank, count, f"hosts{count}-from", before, skip),
         ]
 
     def _resumed_on_hosts(
-        self, rank: int, count: int, name: str, states: list[str], step: int, skip: int
+        self, rank: int, count: int, name: str, states: list[str], skip: int
     ) -> Job:
         edges = [self._rows_before(edge) for edge in self._base.edges]
-        job = self._from(step, name, *states)
+        job = self._from(self._host_cut, name, *states)
         job = replace(job, epoch=sum(edge <= skip for edge in edges))
         return self._on_host(job, rank, count)
 
     def _on_host(self, job: Job, rank: int, count: int) -> Job:
-        least = max(min(self._total - job.start, self.runs.first + _HOST_STEPS), 1)
+        least = max(min(self._total - job.start, self._host_cut + _HOST_STEPS), 1)
         place = {"host": rank, "hosts": count}
         store = str(self._launcher.folder / f"{job.name}.store")
         use = self._base.facts["torch"] and count > 1

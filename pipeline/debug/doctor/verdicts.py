@@ -46,7 +46,7 @@ def _second(runs: Runs) -> Row:
     if not runs.base.facts["keeps"]:
         return _unclaimed(report.SECOND, _STATELESS)
     second = runs.by_name.get("second")
-    if second is None:
+    if second is None or "FileNotFoundError" in str(second.failure):
         none = Difference(runs.first, "no state of the resumed run", "a state to resume from")
         return _row(report.SECOND, _unsaved(runs), none)
     return _row(report.SECOND, difference(runs.base, second))
@@ -123,7 +123,7 @@ def _once(runs: Runs) -> Row:
         return _unclaimed(report.ONCE, "a pass of one batch cannot be interrupted")
     start = resumed.job.start
     parts = [("resumed once", whole[:start] + _rest_of_pass(resumed))]
-    if second is not None and second.job.start < edge:
+    if second is not None and second.job.start < edge and second.batches:
         between = resumed.batches[: second.job.start - start]
         parts.append(("resumed twice", whole[:start] + between + _rest_of_pass(second)))
     found = [_off(words, start, whole, came) for words, came in parts]
