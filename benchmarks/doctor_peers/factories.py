@@ -1,5 +1,6 @@
 """What the doctor examines: small loaders of other projects, as their documentation makes them."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import os
@@ -20,6 +21,8 @@ class Numbers:
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"id": int(index)}
 
+
+NUMBERS: Any = Numbers()
 
 # ---- Lockstep
 
@@ -75,20 +78,20 @@ def datasets_in_workers(workers: int = 0) -> Any:
 def torch_dataloader(workers: int = 0) -> Any:
     from torch.utils.data import DataLoader
 
-    return DataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=workers)
+    return DataLoader(NUMBERS, batch_size=4, shuffle=True, num_workers=workers)
 
 
 def torch_distributed(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
     from torch.utils.data import DataLoader, DistributedSampler
 
-    sampler = DistributedSampler(Numbers(), num_replicas=hosts, rank=host, seed=1)
-    return DataLoader(Numbers(), batch_size=8 // hosts, sampler=sampler, num_workers=workers)
+    sampler = DistributedSampler(NUMBERS, num_replicas=hosts, rank=host, seed=1)
+    return DataLoader(NUMBERS, batch_size=8 // hosts, sampler=sampler, num_workers=workers)
 
 
 def torchdata_stateful(workers: int = 0) -> Any:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    return StatefulDataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=workers)
+    return StatefulDataLoader(NUMBERS, batch_size=4, shuffle=True, num_workers=workers)
 
 
 # ---- Accelerate
@@ -101,7 +104,7 @@ def _accelerated(**options: Any) -> tuple[Any, Any]:
 
     shuffle = options.pop("shuffle", False)
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**options))
-    loader = DataLoader(Numbers(), batch_size=4, shuffle=shuffle)
+    loader = DataLoader(NUMBERS, batch_size=4, shuffle=shuffle)
     return accelerator, accelerator.prepare(loader)
 
 
@@ -124,14 +127,14 @@ def grain_loader(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
     )
     batch = [grain.Batch(8 // hosts)]
     return grain.DataLoader(
-        data_source=Numbers(), sampler=sampler, worker_count=workers, operations=batch
+        data_source=NUMBERS, sampler=sampler, worker_count=workers, operations=batch
     )
 
 
 def grain_dataset(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
     import grain
 
-    ds = grain.MapDataset.source(Numbers()).shuffle(seed=1)[host::hosts]
+    ds = grain.MapDataset.source(NUMBERS).shuffle(seed=1)[host::hosts]
     ds = ds.batch(8 // hosts).to_iter_dataset()
     options = grain.MultiprocessingOptions(num_workers=workers)
     return ds.mp_prefetch(options) if workers else ds
@@ -191,9 +194,13 @@ def lightning(workers: int = 0) -> Any:
             return torch.optim.SGD(self.parameters(), 0.1)
 
         def train_dataloader(self) -> Any:
-            return StatefulDataLoader(Numbers(), batch_size=4, num_workers=workers)
+            return StatefulDataLoader(NUMBERS, batch_size=4, num_workers=workers)
 
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     return pl.Trainer(accelerator="cpu", enable_checkpointing=False, **quiet), Model()
 
 
