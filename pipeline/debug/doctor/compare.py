@@ -56,8 +56,8 @@ def difference(base: Seen, got: Seen, *, steps: int | None = None) -> Difference
 
 def _empty_pass(base: Seen, got: Seen, step: int) -> str:
     # a loader's own state says which pass comes next; an iterator's may stand at its end
-    ended_before = base.edges.count(step) if step > got.job.start else 0
-    if "skips_ends" in got.facts or got.edges.count(step) <= ended_before:
+    with_batches = max(base.edges.count(step), 1) if step > got.job.start else 0
+    if "skips_ends" in got.facts or got.edges.count(step) <= with_batches:
         return ""
     return "a pass of the loader ended before its first batch"
 
