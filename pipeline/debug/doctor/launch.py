@@ -21,7 +21,8 @@ from pipeline.debug.doctor.rows import Record
 from pipeline.debug.doctor.watch import Job
 
 _IMPORT = 60.0  # seconds that an interpreter may take to import the factory's module
-_GRACE = 15.0  # seconds after which a process that still lives is left behind
+_GRACE = 6.0  # seconds after which a process that still lives is left behind
+_ORPHANS = 15.0  # the same where the parent was killed: torch's workers look every five seconds
 
 
 @dataclass
@@ -111,7 +112,8 @@ class Launcher:
         return process, jobs
 
     def _look_behind(self, mark: str, seen: list[Seen]) -> None:
-        lost = processes.left(mark, _GRACE)
+        grace = _ORPHANS if any(run.job.die for run in seen) else _GRACE
+        lost = processes.left(mark, 1.0 if self.leftovers else grace)
         self.leftovers += map(processes.name_of, lost)
         stuck = [run.job.name for run in seen if {"done", "hung"} <= run.facts.keys()]
         self.leftovers += [f"the process of the run {name!r}, which did not end" for name in stuck]

@@ -166,7 +166,9 @@ def _killed(runs: Runs) -> Row:
 def _nothing_left(runs: Runs) -> Row:
     if not runs.leftovers:
         return Row(report.NOTHING, "held")
-    return _row(report.NOTHING, Difference(None, "; ".join(runs.leftovers), "nothing"))
+    first, more = runs.leftovers[0], len(runs.leftovers) - 1
+    said = f"{first}, and {more} more" if more else first
+    return _row(report.NOTHING, Difference(None, said, "nothing"))
 
 
 # ---- helpers of several
