@@ -16,10 +16,11 @@ PAGES = [
 NEEDS = {
     "README.md": ["torch"],
     "docs/roads/torch.md": ["torch"],
+    "docs/roads/frameworks.md": ["torch", "accelerate"],
     "docs/library.md": ["jax", "torch"],
     "docs/migrate/grain.md": ["grain"],
     "docs/migrate/torch.md": ["torch"],
-    "docs/migrate/huggingface.md": ["datasets", "torch"],
+    "docs/migrate/huggingface.md": ["datasets"],
     "docs/migrate/mosaicml.md": ["streaming"],
     "docs/migrate/tfdata.md": ["tensorflow"],
     "docs/migrate/webdataset.md": ["webdataset"],
