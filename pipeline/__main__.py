@@ -14,7 +14,7 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "diff", "find", "inspect", "manifest", "profile")
+COMMANDS = ("audit", "check", "convert", "diff", "doctor", "find", "inspect", "manifest", "profile")
 COMMANDS += ("replay", "same", "seen", "show", "spikes", "verify", "where")
 
 

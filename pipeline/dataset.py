@@ -35,7 +35,7 @@ from pipeline.sampling.scanned import Scanned
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice, sliced
-from pipeline.sources import source_of
+from pipeline.sources.formats import source_of
 from pipeline.transforms import (
     Bucket,
     Filter,

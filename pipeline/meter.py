@@ -90,6 +90,20 @@ class Meter(threading.local):
                 sums[0] += len(block)
                 sums[1] += nbytes(block)
 
+    def add(self, stage: str, rows: int, size: int, seconds: float) -> None:
+        """Account for a stage that was not `timed`, as it did its rows in turns with others."""
+        here = self._here
+        sums = here.stages.setdefault(stage, [0, 0, 0.0])
+        sums[0] += rows
+        sums[1] += size
+        sums[2] += seconds
+        here.inside += seconds
+
+    @property
+    def inside(self) -> float:
+        """Seconds that this thread spent in stages."""
+        return self._here.inside
+
     def take(self) -> dict[str, Tally]:
         """This thread's sums since they were last taken."""
         return self.into(Sums()).tallies()

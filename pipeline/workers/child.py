@@ -148,7 +148,11 @@ class _Results:
     def of(self, work: Work) -> tuple[bytes, list[Extent], list[Slice]]:
         if self._arena is None:
             return self._dumps(produce(self._chain, work, self._stack), None), [], []
-        block = evaluate(self._chain, work)
+        try:
+            block = evaluate(self._chain, work, self._arena.empty if self._stack else None)
+        except ArenaError as error:
+            self._without(error)
+            return self.of(work)
         try:
             return self._in_arena(block, self._arena)
         except ArenaError as error:

@@ -91,7 +91,8 @@ class Here:
 
     def __init__(self, chain: Part, stack: bool, fresh: bool) -> None:
         self._chain, self._stack, self._fresh = chain, stack, fresh
-        self._seeds = seeds_globals(chain)
+        stages = (*chain.stages, *chain.stages_of_parts())
+        self._seeds = any(getattr(stage, "seed_globals", False) for stage in stages)
 
     def may(self, work: Work) -> bool:
         """Whether this thread may: global generators are seeded in the main thread alone."""
@@ -103,12 +104,6 @@ class Here:
         if self._fresh and isinstance(block.values, Columns):
             return Block(block.values.each(owned), block.origin, block.made)
         return block
-
-
-def seeds_globals(chain: Part) -> bool:
-    """Whether a stage seeds the process's global generators."""
-    stages = (*chain.stages, *chain.stages_of_parts())
-    return any(getattr(stage, "seed_globals", False) for stage in stages)
 
 
 @dataclass(frozen=True)

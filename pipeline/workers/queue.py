@@ -217,8 +217,9 @@ class Queue:
             self._settle(future, raising(error), 0)
         else:
             self._settle(future, lambda: block, weight(block))
-            spent = time.perf_counter() - started
-            self.measured({}, Worked(future.number, -1, started, spent, {}))
+        spent = time.perf_counter() - started
+        self._busy += spent
+        self.measured({}, Worked(future.number, -1, started, spent, {}))
 
     def cancel(self, future: Future) -> None:
         with self.lock:

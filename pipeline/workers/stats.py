@@ -93,7 +93,7 @@ class Stats:
         first: seconds until that batch was there.
         wait: seconds that the loop waited in `next`, the first batch included.
         workers: threads or processes; 0 if the loop evaluates.
-        busy: seconds that workers spent evaluating, all together.
+        busy: seconds spent evaluating, by workers and by the loop where it helps them.
         occupancy: busy over the time that the workers were there: near 1, they are the limit.
         ready, ready_bytes: results that wait to be asked for.
         asked: pieces of work begun or queued.
@@ -258,7 +258,7 @@ class Account:
             wait=self._wait,
             workers=queue.workers,
             busy=queue.busy,
-            occupancy=queue.busy / queue.up if queue.up else 0.0,
+            occupancy=min(1.0, queue.busy / queue.up) if queue.up else 0.0,
             ready=queue.ready,
             ready_bytes=queue.ready_bytes,
             asked=queue.asked,
