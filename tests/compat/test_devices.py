@@ -98,7 +98,7 @@ MAXTEXT = """
 import asyncio, json, sys, types
 from types import SimpleNamespace
 import jax, numpy as np
-import orbax.checkpoint.v1 as ocp
+from orbax.checkpoint.experimental import v1 as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pipeline.compat import maxtext
 from tests.compat.ranks import BATCH, LENGTH, RANKS, STEPS
