@@ -19,6 +19,7 @@ FLOORS = (
     {"sources"},
     {"sampling", "transforms"},
     {"nodes"},
+    {"picture"},
     {"dataset"},
     {"workers", "checkpoint", "combine"},
     {"provenance", "scan"},

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.errors import ChainError
 
 
-def imported(name: str) -> Any:
-    """What "module:name" names, the working folder's modules included.
+def imported(name: str, *, here: bool = True) -> Any:
+    """What "module:name" names, by default the working folder's modules included.
 
     Raises:
         ChainError: it is not written so, or there is no such module or name.
@@ -22,7 +22,7 @@ def imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ChainError(f"{name!r}: give module:name, as in train:dataset")
-    if os.getcwd() not in sys.path:
+    if here and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module)

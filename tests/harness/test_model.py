@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -14,7 +16,7 @@ from harness.config import Config
 from harness.errors import ConfigError
 from harness.model import Transformer
 from harness.sharding import make_mesh
-from harness.step import make_steps
+from harness.step import StepFunctions, make_steps
 
 CFG = Config(width=32, layers=1, hidden=48, length=12, batch_size=2, steps=8, warmup=2)
 
@@ -90,3 +92,39 @@ def test_steps_learn_and_keep_parameters_in_float32(dtype: str) -> None:
 def test_meshes_that_do_not_fit(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="fsdp"):
         make_mesh(Config(**given))
+
+
+@pytest.fixture(scope="module")
+def functions() -> Iterator[StepFunctions]:
+    mesh = make_mesh(CFG)
+    with jax.set_mesh(mesh):
+        yield make_steps(CFG, mesh)
+
+
+def weighed(row: dict[str, np.ndarray], zeros: slice) -> dict[str, np.ndarray]:
+    weights = np.ones((2, 12), np.float32)
+    weights[:, zeros] = 0
+    return {**{k: np.concatenate([v, v]) for k, v in row.items()}, "weights": weights}
+
+
+def test_weights_count_in_sum_and_in_number(functions: StepFunctions) -> None:
+    params, row = functions.init().params, packed([7, 8, 9], [5, 6, 4, 2])
+    alone = functions.evaluate(params, weighed(packed([7, 8, 9]), slice(0, 0)))
+    masked = functions.evaluate(params, weighed(row, slice(3, 7)))
+    assert float(masked[1]) == float(alone[1]) == 4
+    np.testing.assert_allclose(masked[0], alone[0], rtol=1e-5)
+    plain = {k: v for k, v in weighed(row, slice(0, 0)).items() if k != "weights"}
+    ones, none = (functions.evaluate(params, b) for b in (weighed(row, slice(0, 0)), plain))
+    assert [float(x) for x in ones] == [float(x) for x in none]
+
+
+def test_a_masked_batch_decays_moments_and_nothing_else(functions: StepFunctions) -> None:
+    row = packed([7, 8, 9, 10, 7, 8, 9, 10])
+    state, _ = functions.train(functions.init(), weighed(row, slice(0, 0)))
+    before = jax.tree.map(np.array, optax.tree_utils.tree_get(state.opt_state, "mu"))
+    state, told = functions.train(state, weighed(row, slice(None)))
+    assert (float(told["loss"]), float(told["grad_norm"])) == (0, 0)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    after = optax.tree_utils.tree_get(state.opt_state, "mu")
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(b, 0.9 * a, rtol=1e-6)
