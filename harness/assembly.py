@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from harness.config import Config
 from harness.data import Corpus, prepare, training_data
+from harness.edits import Edits, edits_of
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import batch_sharding, make_mesh
@@ -28,6 +29,7 @@ class Assembly:
     data: Dataset
     loader: Loader
     functions: StepFunctions
+    edits: Edits
 
 
 @contextmanager
@@ -44,4 +46,4 @@ def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
         jax.set_mesh(mesh),
         Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
     ):
-        yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh))
+        yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh), edits_of(run.path))

@@ -50,7 +50,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
             for step in range(start, steps.stop):
                 data_step = parts.loader.step
                 batch = next(parts.loader)
-                state, told = update(parts.functions, state, batch)
+                state, told = update(parts, state, batch)
                 if show and step in steps:
                     _show(parts, step, data_step, screen)
                 found = {

@@ -58,7 +58,7 @@ def train(
     ):
         if first:
             run.begin(cfg)
-        loader, functions = parts.loader, parts.functions
+        loader = parts.loader
         if begin_at is not None:
             _go_back(checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, screen)
@@ -70,7 +70,7 @@ def train(
             while step < until and not stop.agreed():
                 batch = next(loader)
                 scribe.has_data()
-                state, told = update(functions, state, batch)
+                state, told = update(parts, state, batch)
                 scribe.dispatched(step, batch, told)
                 step += 1
                 meter.advance(note=scribe.news)

@@ -6,33 +6,54 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.step import Batch, StepFunctions, TrainState
+from harness.assembly import Assembly
+from harness.sharding import host_arrays
+from harness.step import Batch, TrainState
+from pipeline import JaxFeed
 
 
 def update(
-    functions: StepFunctions, state: TrainState, batch: Batch
+    parts: Assembly, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step; the state is donated.
+    """One step on the batch that the loader gave last; the state is donated.
 
     The compiled step always takes `weights`, float32[B, L], so that a run in which some are 0 and
     a run in which none are go through the same program: their bits then differ only where the
-    weights do. A batch without weights gets ones.
+    weights do. A batch that the run consumes without update has a loss and a gradient norm of 0.
     """
-    return functions.train(state, weighted(batch))
+    data_step = parts.loader.last_step
+    assert data_step is not None
+    if not parts.edits.uses(data_step):
+        total, n = parts.functions.evaluate(state.params, weighted(batch))
+        return state, {"loss": total / jnp.maximum(n, 1), "grad_norm": jnp.zeros(())}
+    masked = None
+    if parts.edits.masked:
+        rows = JaxFeed(batch["tokens"].sharding).rows(len(batch["tokens"]))
+        segment_ids = host_arrays(batch["segment_ids"])[rows]
+        masked = parts.edits.weights(parts.loader, data_step, segment_ids)
+    return parts.functions.train(state, weighted(batch, masked))
 
 
-def weighted(batch: Batch) -> Batch:
-    """The batch with weights, ones where it has none."""
-    if "weights" in batch:
-        return batch
+def weighted(batch: Batch, weights: NDArray[np.float32] | None = None) -> Batch:
+    """The batch with weights: the given ones of this process's rows, times its own; else ones."""
     tokens = batch["tokens"]
-    return {**batch, "weights": _ones(tokens.shape, tokens.sharding)}
+    if weights is not None:
+        feed = JaxFeed(tokens.sharding)
+        placed = feed.put({"w": weights}, feed.rows(len(tokens)), len(tokens))["w"]
+        return {**batch, "weights": placed * batch["weights"] if "weights" in batch else placed}
+    return batch if "weights" in batch else {**batch, "weights": _ones(tokens)}
+
+
+def _ones(like: jax.Array) -> jax.Array:
+    return _cached_ones(like.shape, like.sharding)
 
 
 @cache
-def _ones(shape: tuple[int, ...], sharding: Any) -> jax.Array:
+def _cached_ones(shape: tuple[int, ...], sharding: Any) -> jax.Array:
     def shard(index: Any) -> Any:
         return np.broadcast_to(np.float32(1), shape)[index]
 
