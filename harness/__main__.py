@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import Config, parse, settle
+from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
 from pipeline.errors import PipelineError, need
@@ -59,7 +59,7 @@ def _before_jax() -> None:
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if args.begin_at is not None:
         run.begun()
-    cfg = run.config(parse(args.config))
+    cfg = run.config(parse(args.set, args.config))
     until = args.steps or cfg.steps
     done = run.evaluation()
     if done is None or done["step"] < until or args.begin_at is not None:
@@ -90,7 +90,7 @@ def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
 
 
 def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config(parse(args.config))
+    cfg = run.begun().config(parse(args.set, args.config))
     from harness.replay import replay
 
     return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
@@ -131,10 +131,12 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    known = ", ".join(f"{k}={v}" for k, v in vars(Config()).items())
 
     train = commands.add_parser(
-        "train", help="train, or go on training", epilog=f"Settings: {known}"
+        "train",
+        help="train, or go on training",
+        epilog=f"settings and their defaults:\n{SETTINGS_HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--steps", type=_positive, help="stop after so many steps of the run")
     train.add_argument(
@@ -159,7 +161,22 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, replay, settings):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
-        command.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
+        command.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="FILE",
+            help="TOML, or a run's config.json; of several the later holds",
+        )
+        command.add_argument(
+            "--set",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="KEY=VALUE",
+            help="over --config",
+        )
     return parser
 
 

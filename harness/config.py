@@ -1,37 +1,160 @@
-"""What a run is: the settings that decide its bits, and how they are read and compared."""
+"""What a run is: the settings that decide its bits, and how they are checked and compared."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.settings import (
+    flatten,
+    help_text,
+    known_settings,
+    nest,
+    read_file,
+    setting,
+    split_words,
+    typed,
+)
+
+
+def _choose(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} must be one of {', '.join(map(repr, known))}.")
+
+
+def _within(name: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value < high:  # NaN fails too
+        bound = "finite" if high == math.inf else f"below {high}"
+        raise ConfigError(f"{name}={value} must be {bound}, from {low} on.")
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name}={value} must be above 0 and finite.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """[data]: what is trained on. `data = "…"` is short for `data.source`."""
+
+    source: str = setting(
+        "../data",
+        "module:name of a Dataset or of a function of the config; else the folder of the "
+        "embedded corpus, relative to the run's",
+        free=True,
+    )
+    train: str | dict[str, str] = setting("", "path, glob or URL; a table of several", free=True)
+    weights: dict[str, int] | None = setting(None, "rows of each part of data.train in the mix")
+    evaluation: str | dict[str, str] = setting("", "held-out files; else the end of data.train")
+    held_out: float = setting(0.01, "share of data.train that is held out at its end")
+    text: str = setting("text", "field of the text, or of its tokens")
+    prompt: str = setting("", "field of text that comes before it and is not learned")
+    tokenizer: str = setting("bytes", "bytes, or a tokenizer.json of Hugging Face tokenizers")
+
+    def __post_init__(self) -> None:
+        _within("data.held_out", self.held_out, 0, 1)
+        parts = self.train if isinstance(self.train, dict) else {}
+        weights = self.weights or {}
+        if weights and set(weights) != set(parts):
+            raise ConfigError(
+                f"data.weights names {sorted(weights)}, data.train {sorted(parts)}: "
+                "give each part its weight."
+            )
+        for name, weight in weights.items():
+            if not isinstance(weight, int) or weight < 1:
+                raise ConfigError(f"data.weights.{name}={weight!r} must be a whole number above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """[model]: what the transformer has beyond its sizes."""
+
+    vocab: int = setting(0, "tokens that the model knows; 0: as many as the tokenizer")
+    kv_heads: int = setting(0, "heads of keys and values, a divisor of heads; 0: heads")
+    head_width: int = setting(0, "width of a head; 0: width / heads")
+    qk_norm: bool = setting(False, "RMS norm of queries and keys")
+    rope_theta: float = setting(10_000.0, "base of the rotary frequencies")
+    rope_scaling: str = setting("none", "none, linear, llama3")
+    rope_factor: float = setting(8.0, "by which scaling stretches positions")
+    rope_low: float = setting(1.0, "llama3: low_freq_factor")
+    rope_high: float = setting(4.0, "llama3: high_freq_factor")
+    rope_original: int = setting(8192, "llama3: original_max_position_embeddings")
+    norm_eps: float = setting(1e-6, "epsilon of RMS norms")
+    tied: bool = setting(False, "the head is the embedding, transposed")
+    dropout: float = setting(0.0, "share of each block's output that a step drops")
+    attention: str = setting(
+        "fused",
+        "fused (jax.nn.dot_product_attention, cuDNN on GPUs in bfloat16), xla, cudnn, tokamax, "
+        "plain",
+        before="plain",
+    )
+    scan: bool = setting(False, "one compiled layer, scanned over stacked parameters")
+    remat: str = setting("none", "none, dots (keep products of matrices), full")
+    z_loss: float = setting(0.0, "weight of log(sum(exp(logits)))^2 in training")
+    loss_chunk: int = setting(0, "tokens of a row whose logits exist at once; 0: all")
+
+    def __post_init__(self) -> None:
+        _choose("model.rope_scaling", self.rope_scaling, "none", "linear", "llama3")
+        _choose("model.remat", self.remat, "none", "dots", "full")
+        _choose("model.attention", self.attention, "fused", "xla", "cudnn", "tokamax", "plain")
+        _within("model.dropout", self.dropout, 0, 1)
+        _within("model.z_loss", self.z_loss, 0)
+        for name in ("vocab", "kv_heads", "head_width", "loss_chunk"):
+            _within(f"model.{name}", getattr(self, name), 0)
+        for name in ("rope_theta", "rope_factor", "norm_eps", "rope_low", "rope_original"):
+            _above_zero(f"model.{name}", getattr(self, name))
+        if not self.rope_low < self.rope_high < math.inf:
+            raise ConfigError(
+                f"model.rope_high={self.rope_high} must be above model.rope_low={self.rope_low}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """[optim]: how gradients become updates."""
+
+    name: str = setting("adamw", "adamw, muon (matrices by Muon, the rest by AdamW)")
+    schedule: str = setting("cosine", "cosine, wsd, linear, constant")
+    final: float = setting(0.05, "rate after the last step, as a share of learning_rate")
+    decay: float = setting(0.2, "wsd: share of the steps in which the rate falls")
+    from_zero: bool = setting(False, "warmup begins at rate 0: step 0 learns nothing", before=True)
+    b1: float = setting(0.9, "decay of the first moment")
+    b2: float = setting(0.95, "decay of the second moment")
+    eps: float = setting(1e-8, "AdamW's epsilon")
+    accumulate: int = setting(1, "parts of a batch whose gradients are summed one after another")
+    every: int = setting(1, "steps whose gradients are averaged for an update (MultiSteps)")
+    ema: float = setting(0.0, "decay of a moving average of parameters, evaluated; 0: none")
+
+    def __post_init__(self) -> None:
+        _choose("optim.name", self.name, "adamw", "muon")
+        _choose("optim.schedule", self.schedule, "cosine", "wsd", "linear", "constant")
+        for name in ("final", "decay"):
+            _within(f"optim.{name}", getattr(self, name), 0, 1 + 1e-9)
+        for name in ("b1", "b2", "ema"):
+            _within(f"optim.{name}", getattr(self, name), 0, 1)
+        _above_zero("optim.eps", self.eps)
+        for name in ("accumulate", "every"):
+            _within(f"optim.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
+
+    tensor: int = setting(1, "devices over which each matrix product is split", free=True)
+
+    def __post_init__(self) -> None:
+        _within("mesh.tensor", self.tensor, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of a run; the defaults train in about two minutes on two CPU cores.
-
-    Attributes:
-        seed: of the parameters and of the data's order.
-        steps: length of the learning-rate schedule, and where training stops by default.
-        batch_size: the global batch, in packed rows.
-        length: tokens a row.
-        lanes: the most processes that may ever share the stream of rows, a divisor of batch_size.
-        width, layers, heads, hidden: of the transformer.
-        dtype: what is computed in, "float32" or "bfloat16"; parameters are float32.
-        learning_rate, warmup, weight_decay, clip: AdamW's, under warmup-cosine and clipping.
-        on_nonfinite: what a step does whose loss or gradient norm is not finite: "stop" ends the
-            run, the checkpoint before it kept; "skip" leaves the state as it was and goes on.
-        fsdp: devices over which parameters are split, a divisor of their number; 0 means all.
-        data: directory of the converted corpus, relative to the run's directory.
-        save_every: steps between checkpoints.
-        keep: how many of the newest checkpoints are kept.
-        keep_every: steps between checkpoints that are kept for good, step 0 among them.
 
     Raises:
         ConfigError: settings that cannot work together.
@@ -41,46 +164,62 @@ class Config:
     harness.errors.ConfigError: width=100 must be an even multiple of heads=3.
     """
 
-    seed: int = 0
-    steps: int = 300
-    batch_size: int = 8
-    length: int = 256
-    lanes: int = 1
-    width: int = 128
-    layers: int = 3
-    heads: int = 4
-    hidden: int = 384
-    dtype: str = "float32"
-    learning_rate: float = 4e-3
-    warmup: int = 30
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    on_nonfinite: str = "stop"
-    fsdp: int = 0
-    data: str = "../data"
-    save_every: int = 50
-    keep: int = 3
-    keep_every: int = 100
+    seed: int = setting(0, "of the parameters and of the data's order")
+    steps: int = setting(300, "length of the schedule, and where training stops by default")
+    batch_size: int = setting(8, "the global batch, in rows")
+    length: int = setting(256, "tokens a row")
+    lanes: int = setting(1, "the most processes that may share the rows; divides batch_size")
+    width: int = setting(128, "of the transformer")
+    layers: int = setting(3, "of the transformer")
+    heads: int = setting(4, "of queries")
+    hidden: int = setting(384, "of each layer's SwiGLU")
+    dtype: str = setting("float32", "computed in: float32, bfloat16; parameters are float32")
+    learning_rate: float = setting(4e-3, "at the end of warmup")
+    warmup: int = setting(30, "steps in which the rate rises")
+    weight_decay: float = setting(0.1, "AdamW's, of matrices")
+    clip: float = setting(1.0, "global norm to which gradients are clipped")
+    on_nonfinite: str = setting(
+        "stop", "a loss or gradient that is not finite: stop, or skip the update", free=True
+    )
+    fsdp: int = setting(
+        0, "devices over which parameters are split; 0: all that tensor leaves", free=True
+    )
+    save_every: int = setting(50, "steps between checkpoints", free=True)
+    keep: int = setting(3, "newest checkpoints kept", free=True)
+    keep_every: int = setting(100, "steps between checkpoints kept for good", free=True)
+    task: str = setting("language", "language, or module:name of a task (see harness/task.py)")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.width % (2 * self.heads):
+        if self.width % (2 * self.heads) and not self.model.head_width:
             raise ConfigError(f"width={self.width} must be an even multiple of heads={self.heads}.")
-        if self.batch_size % self.lanes:
+        if self.model.head_width % 2:
+            raise ConfigError(f"model.head_width={self.model.head_width} must be even.")
+        if self.heads % (self.model.kv_heads or self.heads):
             raise ConfigError(
-                f"batch_size={self.batch_size} must be a multiple of lanes={self.lanes}."
+                f"heads={self.heads} must be a multiple of model.kv_heads={self.model.kv_heads}."
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"dtype={self.dtype!r} must be 'float32' or 'bfloat16'.")
-        if self.on_nonfinite not in ("stop", "skip"):
-            raise ConfigError(f"on_nonfinite={self.on_nonfinite!r} must be 'stop' or 'skip'.")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:  # NaN fails too
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0 and finite.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay={self.weight_decay} must be finite, from 0 on.")
+        if self.model.loss_chunk and self.length % self.model.loss_chunk:
+            raise ConfigError(
+                f"length={self.length} must be a multiple of "
+                f"model.loss_chunk={self.model.loss_chunk}."
+            )
+        for name, parts in (("lanes", self.lanes), ("optim.accumulate", self.optim.accumulate)):
+            if self.batch_size % parts:
+                raise ConfigError(
+                    f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
+                )
+        _choose("dtype", self.dtype, "float32", "bfloat16")
+        _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
+        _above_zero("learning_rate", self.learning_rate)
+        _above_zero("clip", self.clip)
+        _within("weight_decay", self.weight_decay, 0)
         if self.fsdp < 0 or not 0 <= self.warmup < self.steps:
             raise ConfigError(
                 f"fsdp={self.fsdp} must not be negative, and warmup={self.warmup} must lie "
@@ -90,37 +229,60 @@ class Config:
 
 _POSITIVE = ("steps", "batch_size", "length", "lanes", "width", "layers", "heads", "hidden")
 _POSITIVE += ("save_every", "keep", "keep_every")
-# where data lies and which checkpoints are kept changes no bits, nor what becomes of a step without
-# a loss; on another mesh its last bits differ, so each launch tells its mesh
-_FREE = frozenset({"data", "save_every", "keep", "keep_every", "fsdp", "on_nonfinite"})
-_FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+_KNOWN = known_settings(Config)
+_SHORT = {"data": "data.source"}
+SETTINGS_HELP = help_text(_KNOWN)
 
 
-def parse(pairs: Sequence[str]) -> dict[str, Any]:
-    """Settings from a command line's `key=value` words.
+def _typed(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, each of its type."""
+    named = {_SHORT.get(k, k): v for k, v in flatten(tables, _KNOWN).items()}
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        table, _, part = name.rpartition(".")
+        if name not in _KNOWN and table in _KNOWN and _KNOWN[table].kind not in _PLAIN:
+            inner = int(value) if table == "data.weights" and str(value).isdigit() else value
+            found[table] = {**(found.get(table) or {}), part: inner}  # data.train.web=…
+        else:
+            found[name] = typed(name, value, _KNOWN)
+    return found
+
+
+_PLAIN = (int, float, str, bool)
+
+
+def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
+    """Settings of TOML files and of `key=value` words, by dotted name; the later one holds.
 
     Raises:
         ConfigError: an unknown key (the nearest is named) or a value of another type.
 
-    >>> parse(["steps=20", "dtype=bfloat16"])
-    {'steps': 20, 'dtype': 'bfloat16'}
+    >>> parse(["steps=20", "model.kv_heads=2"])
+    {'steps': 20, 'model.kv_heads': 2}
     >>> parse(["step=20"])
     Traceback (most recent call last):
     harness.errors.ConfigError: no setting is called 'step'. Did you mean 'steps'?
     """
-    return dict(_parse_one(*pair.partition("=")[::2]) for pair in pairs)
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= _typed(read_file(file))
+    return found | _typed(dict(split_words(pairs)))
 
 
-def _parse_one(key: str, text: str) -> tuple[str, Any]:
-    if key not in _FIELDS:
-        near = difflib.get_close_matches(key, _FIELDS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(_FIELDS)}."
-        raise ConfigError(f"no setting is called {key!r}. {hint}")
-    kind = type(_FIELDS[key].default)
-    try:
-        return key, kind(text)
-    except ValueError as e:
-        raise ConfigError(f"{key}={text!r} is not of type {kind.__name__}.") from e
+def make(settings: Mapping[str, Any]) -> Config:
+    """A Config of settings by dotted name.
+
+    >>> make({"seed": 1, "model.kv_heads": 2}).model.kv_heads
+    2
+    """
+    parts = {"data": DataConfig, "model": ModelConfig, "optim": OptimConfig, "mesh": MeshConfig}
+    tables = nest(settings)
+    return Config(**{**tables, **{k: parts[k](**tables[k]) for k in parts if k in tables}})
+
+
+def flat(cfg: Config) -> dict[str, Any]:
+    """All settings by dotted name."""
+    return flatten(dataclasses.asdict(cfg), _KNOWN)
 
 
 def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config:
@@ -128,7 +290,7 @@ def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config
 
     Args:
         stored: what the run's first launch wrote, or None.
-        given: settings that this launch asks for.
+        given: settings that this launch asks for, by dotted name.
 
     Raises:
         ConfigError: `given` would change the bits of a run that has begun, or the run has settings
@@ -138,23 +300,24 @@ def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config
     1
     """
     if stored is None:
-        return Config(**given)
-    unknown = sorted(set(stored) - set(_FIELDS))
+        return make(given)
+    stored = {_SHORT.get(k, k): v for k, v in flatten(stored, _KNOWN).items()}
+    unknown = sorted(set(stored) - set(_KNOWN))
     if unknown:
         raise ConfigError(
             f"the run's config.json has settings that this version does not know: {unknown}. "
             "Resume it with the version that began it."
         )
-    # a setting that is younger than the run has the default, which keeps the older behaviour
-    stored = {**dataclasses.asdict(Config()), **stored}
+    # a setting that is younger than the run has what the older version did
+    stored = {**{name: known.before for name, known in _KNOWN.items()}, **stored}
     changed = [
         f"{key}: {stored[key]!r} -> {value!r}"
         for key, value in given.items()
-        if key not in _FREE and value != stored[key]
+        if not _KNOWN[key].free and value != stored[key]
     ]
     if changed:
         raise ConfigError(
             f"this run was begun with other settings. {'; '.join(changed)}. Leave them out to "
             "resume it, or give --run another directory. (To train longer, use --steps.)"
         )
-    return Config(**{**stored, **given})
+    return make({**stored, **given})

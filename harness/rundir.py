@@ -48,7 +48,7 @@ class RunDir:
 
     def data(self, cfg: Config) -> Path:
         """Where the converted corpus lies."""
-        return (self.path / cfg.data).resolve()
+        return (self.path / cfg.data.source).resolve()
 
     def config(self, given: Mapping[str, Any] | None = None) -> Config:
         """The run's settings with what this launch gives; see `config.settle` for what it may.

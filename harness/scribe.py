@@ -102,5 +102,5 @@ class Scribe:
             raise NotFiniteError(
                 f"step {owed['step']:,}: {odd[0]} is {float(told[odd[0]])}. Nothing after it was "
                 f"saved. To see its records: replay --steps {owed['step']}:{owed['step'] + 1} "
-                "--show. To pass over such steps: --config on_nonfinite=skip."
+                "--show. To pass over such steps: --set on_nonfinite=skip."
             )

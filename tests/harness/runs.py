@@ -35,7 +35,7 @@ class Workplace:
         """Begin or resume training; the caller ends it."""
         command = [sys.executable, "-m", "harness", "train", "--run", str(self.path / run)]
         return subprocess.Popen(
-            [*command, "--config", *TINY],
+            [*command, "--set", *TINY],
             env=self.environment(devices),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

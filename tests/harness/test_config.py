@@ -18,7 +18,7 @@ def test_values_get_their_setting_s_type() -> None:
     assert parse(["learning_rate=1e-3", "seed=7", "data=/a=b"]) == {
         "learning_rate": 1e-3,
         "seed": 7,
-        "data": "/a=b",
+        "data.source": "/a=b",
     }
 
 
@@ -56,5 +56,5 @@ def test_settings_of_another_version() -> None:
 
 def test_mismatch_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunDir(tmp_path).begin(Config())
-    assert main(["train", "--run", str(tmp_path), "--config", "length=128"]) == 2
+    assert main(["train", "--run", str(tmp_path), "--set", "length=128"]) == 2
     assert "length: 256 -> 128" in capsys.readouterr().err
