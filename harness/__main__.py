@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
+from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     until = args.steps or cfg.steps
     done = run.evaluation()
     if done is None or done["step"] < until or args.begin_at is not None:
-        from harness.train import train
+        if args.on_spike and args.begin_at is None:
+            run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
+        else:
+            from harness.train import train
 
-        stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
+            stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -146,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
     )
+    add_on_spike(train)
     train.set_defaults(run_command=_train)
 
     settings = commands.add_parser(
@@ -158,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
+    add_spike_commands(commands, _directory, _window)
     for command in (train, replay, settings):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):

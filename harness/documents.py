@@ -80,18 +80,22 @@ def chosen(documents: Iterable[Document], records: Container[Record]) -> list[Do
 
 
 def weights_without(
-    segment_ids: NDArray[np.int32], documents: Iterable[Document]
+    shape: Sequence[int], documents: Iterable[Document], segment_ids: Any = None
 ) -> NDArray[np.float32]:
-    """Weights of a batch's tokens, float32[B, L]: 0 for those of some documents, else 1.
+    """Weights of a batch, float32 of a shape: 0 for what some documents hold of it, else 1.
+
+    Args:
+        shape: [B, L], or [B] where each row has one weight.
+        documents: to leave out.
+        segment_ids: int32[B, L] of a packed batch.
 
     >>> out = Document("", 0, 0, "", 0, (Piece(0, 2, 0, 1),))
-    >>> weights_without(np.array([[1, 1, 2]]), [out]).tolist()
+    >>> weights_without((1, 3), [out], np.array([[1, 1, 2]])).tolist()
     [[1.0, 1.0, 0.0]]
     """
-    weights = np.ones(segment_ids.shape, np.float32)
-    for piece in (piece for document in documents for piece in document.pieces):
-        here = segment_ids[piece.row] == piece.segment
-        weights[piece.row, here if piece.segment else slice(None)] = 0
+    weights = np.ones(shape, np.float32)
+    for row, segment, *_ in (piece for document in documents for piece in document.pieces):
+        weights[row] = np.where(segment_ids[row] == segment, 0, weights[row]) if segment else 0
     return weights
 
 

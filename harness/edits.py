@@ -42,7 +42,7 @@ class Edits:
         if not self.masked:
             return None
         out = chosen(documents_of(loader.where(data_step)), self._records)
-        return weights_without(segment_ids, out) if out else None
+        return weights_without(segment_ids.shape, out, segment_ids) if out else None
 
     @cached_property
     def _records(self) -> set[Record]:

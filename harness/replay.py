@@ -53,14 +53,9 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
                 state, told = update(parts, state, batch)
                 if show and step in steps:
                     _show(parts, step, data_step, screen)
-                found = {
-                    "digest": digest(host_arrays(batch)),
-                    "data_step": data_step,
-                    "loss_bits": float_bits(host_arrays(told["loss"])),
-                    "grad_norm": finite(host_arrays(told["grad_norm"])),
-                }
+                found = found_again(batch, data_step, told)
                 # on the way to the window too: the first step that differs is to be named
-                differs = _compare(entries.get(step, []), found)
+                differs = difference(entries.get(step, []), found)
                 if differs:
                     screen.say(differs + _elsewhere(run, parts, entries[step]))
                     return False
@@ -97,7 +92,19 @@ def _nearest(
     return before[-1], checkpoints.restore(before[-1], parts.functions, parts.loader)
 
 
-def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
+def found_again(
+    batch: Mapping[str, Any], data_step: int, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a recomputed step has to be equal in to its line of the ledger."""
+    return {
+        "digest": digest(host_arrays(batch)),
+        "data_step": data_step,
+        "loss_bits": float_bits(host_arrays(told["loss"])),
+        "grad_norm": finite(host_arrays(told["grad_norm"])),
+    }
+
+
+def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
     for entry in entries:
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from harness.ledger import Entry, Ledger, finite, float_bits
 from harness.sharding import host_arrays
 from pipeline import Loader
 from pipeline.debug.digest import digest
+
+Watch = Callable[[Entry], None]
 
 
 @dataclass
@@ -38,9 +40,19 @@ class Scribe:
         launch: this process start's number.
         loader: whose batches the steps take.
         stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
+        watch: sees each entry once it is written, and may raise.
     """
 
-    def __init__(self, ledger: Ledger | None, launch: int, loader: Loader, *, stops: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        launch: int,
+        loader: Loader,
+        *,
+        stops: bool,
+        watch: Watch | None = None,
+    ) -> None:
+        self._watch_entry = watch
         self._ledger, self._launch, self._loader, self._stops = ledger, launch, loader, stops
         self._at = loader.state_dict()
         self._watch = Stopwatch()
@@ -87,16 +99,17 @@ class Scribe:
             return
         told = {k: host_arrays(v) for k, v in owed.pop("told").items()}
         self.news = f"loss {float(told['loss']):.3f}"
+        entry = Entry(
+            **owed,
+            launch=self._launch,
+            loss=finite(told["loss"]),
+            loss_bits=float_bits(told["loss"]),
+            grad_norm=finite(told["grad_norm"]),
+        )
         if self._ledger is not None:
-            self._ledger.append(
-                Entry(
-                    **owed,
-                    launch=self._launch,
-                    loss=finite(told["loss"]),
-                    loss_bits=float_bits(told["loss"]),
-                    grad_norm=finite(told["grad_norm"]),
-                )
-            )
+            self._ledger.append(entry)
+        if self._watch_entry is not None:
+            self._watch_entry(entry)
         odd = [k for k in ("loss", "grad_norm") if finite(told[k]) is None]
         if odd and self._stops:
             raise NotFiniteError(

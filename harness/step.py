@@ -38,6 +38,7 @@ class StepFunctions(NamedTuple):
         evaluate: (params, batch) -> (weighted sum of cross-entropies, sum of weights), float32.
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
+        losses: as `evaluate`, not compiled: to be differentiated and mapped.
     """
 
     init: Callable[[], TrainState]
@@ -46,6 +47,7 @@ class StepFunctions(NamedTuple):
     evaluate: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
     digest: Callable[[TrainState], jax.Array]
     finite: Callable[[TrainState], jax.Array]
+    losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
 def make_optimizer(cfg: Config) -> optax.GradientTransformation:
@@ -145,6 +147,7 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
         evaluate=jax.jit(losses, in_shardings=(shardings.params, rows), out_shardings=one),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
+        losses=losses,
     )
 
 

@@ -19,14 +19,20 @@ from harness.files import locked
 from harness.ledger import Ledger, finite, float_bits
 from harness.metrics import Screen
 from harness.rundir import RunDir
-from harness.scribe import Scribe
+from harness.scribe import Scribe, Watch
 from harness.step import TrainState
 from harness.stop import Stop
 from harness.update import update
 
 
 def train(
-    run: RunDir, cfg: Config, *, until: int, screen: Screen, begin_at: int | None = None
+    run: RunDir,
+    cfg: Config,
+    *,
+    until: int,
+    screen: Screen,
+    begin_at: int | None = None,
+    watch: Watch | None = None,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -39,6 +45,7 @@ def train(
         until: the step to reach.
         screen: shows how far it is.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
+        watch: sees each ledger line once it is written, and may raise.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -64,7 +71,7 @@ def train(
         step, state = _stand(run, parts, checkpoints, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, step, first) as scribe,
+            _scribe(run, parts, step, first, watch) as scribe,
             screen.meter("train", total=until, done=step) as meter,
         ):
             while step < until and not stop.agreed():
@@ -128,9 +135,12 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Scribe]:
+def _scribe(
+    run: RunDir, parts: Assembly, step: int, first: bool, watch: Watch | None
+) -> Iterator[Scribe]:
+    stops = parts.cfg.on_nonfinite == "stop"
     if not first:
-        yield Scribe(None, 0, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
+        yield Scribe(None, 0, parts.loader, stops=stops, watch=watch)
         return
     launch = run.launch(
         {
@@ -142,7 +152,7 @@ def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Sc
         }
     )
     with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, launch, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
+        yield Scribe(ledger, launch, parts.loader, stops=stops, watch=watch)
 
 
 def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:

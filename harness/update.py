@@ -27,15 +27,20 @@ def update(
     """
     data_step = parts.loader.last_step
     assert data_step is not None
-    if not parts.edits.uses(data_step):
-        total, n = parts.functions.evaluate(state.params, weighted(batch))
-        return state, {"loss": total / jnp.maximum(n, 1), "grad_norm": jnp.zeros(())}
-    masked = None
-    if parts.edits.masked:
-        rows = JaxFeed(batch["tokens"].sharding).rows(len(batch["tokens"]))
-        segment_ids = host_arrays(batch["segment_ids"])[rows]
-        masked = parts.edits.weights(parts.loader, data_step, segment_ids)
-    return parts.functions.train(state, weighted(batch, masked))
+    batch = prepared(parts, batch, data_step)
+    if parts.edits.uses(data_step):
+        return parts.functions.train(state, batch)
+    total, n = parts.functions.evaluate(state.params, batch)
+    return state, {"loss": total / jnp.maximum(n, 1), "grad_norm": jnp.zeros(())}
+
+
+def prepared(parts: Assembly, batch: Batch, data_step: int) -> Batch:
+    """The batch of a data step with the weights that it has in this run."""
+    if not parts.edits.masked:
+        return weighted(batch)
+    rows = JaxFeed(batch["tokens"].sharding).rows(len(batch["tokens"]))
+    segment_ids = host_arrays(batch["segment_ids"])[rows]
+    return weighted(batch, parts.edits.weights(parts.loader, data_step, segment_ids))
 
 
 def weighted(batch: Batch, weights: NDArray[np.float32] | None = None) -> Batch:

@@ -1,0 +1,174 @@
+"""What made a step's loss or gradient norm spike: its data, the machine, or the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.config import Config
+from harness.documents import (
+    Document,
+    documents_of,
+    excerpt,
+    repetition,
+    tokens_of,
+    weights_without,
+)
+from harness.explain import Explanation, search
+from harness.metrics import Screen
+from harness.past import Past, Stand, copied, entries_by_step, opened
+from harness.recheck import Recent, recheck, standing_out
+from harness.rows import document_losses, token_losses
+from harness.rundir import RunDir
+from harness.sharding import host_arrays
+from harness.spikes import excess, latest
+from harness.step import Batch
+from harness.tokens import decode
+from harness.update import weighted
+from harness.verdict import Verdict, command
+
+LEAST_SCORE = 2.5  # below it a step is noise, and any explanation would be too
+
+
+def blame(run: RunDir, cfg: Config, step: int, screen: Screen) -> Verdict:
+    """Find out what made a step spike. Nothing is written.
+
+    A replay from at least 100 steps before compares each step with the ledger, and each state with
+    the digests of checkpoints on the way. If all bits are equal, the spike is computed again with
+    parts of the data left out, at most 5 + 2 log2(batch size) times.
+
+    Args:
+        run: the run.
+        cfg: its settings.
+        step: the step that spiked.
+        screen: shows how far it is.
+
+    Raises:
+        ConfigError: the ledger has no line for the step.
+        CheckpointError: no checkpoint stands before it.
+    """
+    entries = entries_by_step(run)
+    field, value, before, score = excess(
+        latest(e for found in entries.values() for e in found), step
+    )
+    with opened(run, cfg, screen) as past:
+        other, recent = recheck(past, entries, step)
+        if other is not None:
+            return other
+        if not score >= LEAST_SCORE:
+            return Verdict(
+                kind="undecided",
+                step=step,
+                summary=f"step {step:,} does not stand out: its {field} is {value:.4g}, the "
+                f"median before it {before:.4g} (z {score:.1f}). Its replay is bit-equal.",
+            )
+        return _explained(past, recent, step, field, value, before)
+
+
+def _explained(
+    past: Past, recent: Recent, step: int, field: str, value: float, before: float
+) -> Verdict:
+    losses: dict[int, dict[Document, float]] = {}
+
+    def documents(at: int) -> Sequence[Document]:
+        losses[at] = _document_losses(past, recent.stands[at])
+        return sorted(losses[at], key=lambda d: -np.nan_to_num(losses[at][d], nan=-np.inf))
+
+    def measure(at: int, without: Sequence[Document] | None) -> float:
+        functions, stand = past.parts.functions, recent.stands[at]
+        if at == step and without is None:  # nothing would be left: the next batch stands in
+            return float(functions.train(copied(stand.state), recent.after)[1][field])
+        shape = stand.batch["weights"].shape
+        weights = np.zeros(shape, np.float32)
+        if without is not None:
+            weights = weights_without(shape, without, _segments(stand.batch))
+        state, told = functions.train(copied(stand.state), weighted(stand.batch, weights))
+        for later in range(at + 1, step + 1):
+            if later in recent.stands:
+                state, told = functions.train(state, recent.stands[later].batch)
+        return float(told[field])
+
+    found: Explanation[Document] = search(
+        measure,
+        documents,
+        steps=sorted(recent.stands, reverse=True),
+        value=value,
+        before=before,
+        rows=past.parts.cfg.batch_size,
+    )
+    told = f"{field} {value:.4g} at step {step:,}, median before it {before:.4g}"
+    if found.units:
+        return _data(past, recent, found, losses[found.step], told)
+    return _optimizer(past, recent, found, step, told)
+
+
+def _document_losses(past: Past, stand: Stand) -> dict[Document, float]:
+    documents = documents_of(past.parts.loader.where(stand.data_step))
+    each = token_losses(past.parts.functions.losses, stand.state.params, stand.batch)
+    means = document_losses(documents, *each, _segments(stand.batch))
+    return dict(zip(documents, means, strict=True))
+
+
+def _segments(batch: Batch) -> Any:
+    return host_arrays(batch["segment_ids"]) if "segment_ids" in batch else None
+
+
+def _data(
+    past: Past,
+    recent: Recent,
+    found: Explanation[Document],
+    losses: Mapping[Document, float],
+    told: str,
+) -> Verdict:
+    batch = host_arrays(dict(recent.stands[found.step].batch))
+    documents = tuple(_shown(d, losses[d], batch) for d in found.units)
+    what = f"document {found.units[0].name} explains"
+    if len(found.units) > 1:
+        what = f"{len(found.units)} documents together explain"
+    names = " ".join(d.name for d in found.units)
+    return Verdict(
+        kind="data",
+        step=found.step,
+        summary=f"{what} {found.share:.0%} of the excess at step {found.step:,}.",
+        evidence=(told, _shares(found)),
+        documents=documents,
+        command=command(past, f"fork --without {names}"),
+        evaluations=found.evaluations,
+    )
+
+
+def _shown(document: Document, loss: float, batch: Any) -> dict[str, Any]:
+    tokens = np.concatenate([tokens_of(batch, piece) for piece in document.pieces])
+    return {
+        "name": document.name,
+        "component": document.component,
+        "record": document.record,
+        "epoch": document.epoch,
+        "loss": loss,
+        "rows": sorted({piece.row for piece in document.pieces}),
+        "repeats": repetition(tokens),
+        "text": excerpt(decode(tokens)),
+    }
+
+
+def _shares(found: Explanation[Document]) -> str:
+    shares = ", ".join(f"{step:,}: {share:.0%}" for step, share in found.steps.items())
+    return f"without all of a step's data the excess shrinks by ({shares})"
+
+
+def _optimizer(
+    past: Past, recent: Recent, found: Explanation[Document], step: int, told: str
+) -> Verdict:
+    before = max((s for s in past.checkpoints.steps if s < step), default=0)
+    rate = past.parts.cfg.learning_rate
+    return Verdict(
+        kind="optimizer",
+        step=step,
+        summary="the optimizer or the configuration: the replay repeats the spike, and no part of "
+        f"the data of steps {min(recent.stands):,} to {step:,} explains it.",
+        evidence=(told, _shares(found), *standing_out(recent)),
+        command=command(past, f"rewind --to {before} --set learning_rate={rate / 2:g}"),
+        evaluations=found.evaluations,
+    )
