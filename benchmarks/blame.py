@@ -152,8 +152,9 @@ def _faulty(step: int, gradient: bool, rng: np.random.Generator) -> Callable[...
 
         def bad_optimizer(cfg: Config) -> Any:
             inner = honest(cfg)
-            return optax.GradientTransformationExtraArgs(
-                inner.init, lambda g, s, p=None, **_: inner.update(flip(g), s, p)
+            return optax.GradientTransformation(
+                inner.init,
+                lambda updates, state, params=None: inner.update(flip(updates), state, params),
             )
 
         with mock.patch.object(step_module, "make_optimizer", bad_optimizer):
@@ -218,7 +219,7 @@ PARTS = {"document": documents, "flip": flips, "optimizer": optimizers}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Thirty planted faults, and what blame says.")
     parser.add_argument("--cases", type=int, default=10, help="of each kind")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")

@@ -82,9 +82,11 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 
 def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
+    unit = "nats a byte" if done["unigram_entropy"] else "a unit"
+    entropy = f"; unigram entropy {done['unigram_entropy']:.4f}" if done["unigram_entropy"] else ""
+    loss = "is not known" if done["loss"] is None else f"{done['loss']:.4f} {unit}"
     screen.say(
-        f"held-out loss {done['loss']:.4f} nats a byte after step {done['step']:,} "
-        f"({done['tokens']:,} tokens; unigram entropy {done['unigram_entropy']:.4f})\n"
+        f"held-out loss {loss} after step {done['step']:,} ({done['tokens']:,} tokens{entropy})\n"
         f"run          {run.path}\n"
         f"checkpoints  {run.checkpoints}\n"
         f"ledger       {run.ledger}\n"

@@ -10,12 +10,13 @@ import jax
 from jax.sharding import Mesh
 
 from harness.config import Config
-from harness.data import Corpus, prepare, training_data
+from harness.data import Corpus, open_data, training_data
 from harness.edits import Edits, edits_of
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import batch_sharding, make_mesh
 from harness.step import StepFunctions, make_steps
+from harness.task import Task, make_task
 from pipeline import Dataset, JaxFeed, Loader
 
 
@@ -29,6 +30,7 @@ class Assembly:
     data: Dataset
     loader: Loader
     functions: StepFunctions
+    task: Task
     edits: Edits
 
 
@@ -40,10 +42,11 @@ def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
         ConfigError: the devices do not fit the settings.
     """
     mesh = make_mesh(cfg)
-    corpus = prepare(run.data(cfg), screen)
+    corpus, task = open_data(cfg, run.data(cfg), screen), make_task(cfg)
     data = training_data(corpus, cfg)
     with (
         jax.set_mesh(mesh),
         Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
     ):
-        yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh), edits_of(run.path))
+        functions, edits = make_steps(cfg, mesh, task), edits_of(run.path)
+        yield Assembly(cfg, mesh, corpus, data, loader, functions, task, edits)

@@ -12,8 +12,7 @@ from harness.documents import (
     Document,
     documents_of,
     excerpt,
-    repetition,
-    tokens_of,
+    look,
     weights_without,
 )
 from harness.explain import Explanation, search
@@ -24,9 +23,8 @@ from harness.rows import document_losses, token_losses
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
 from harness.spikes import excess, latest
-from harness.step import Batch
-from harness.tokens import decode
-from harness.update import weighted
+from harness.task import Batch, Task
+from harness.update import times
 from harness.verdict import Verdict, command
 
 LEAST_SCORE = 2.5  # below it a step is noise, and any explanation would be too
@@ -84,7 +82,7 @@ def _explained(
         weights = np.zeros(shape, np.float32)
         if without is not None:
             weights = weights_without(shape, without, _segments(stand.batch))
-        state, told = functions.train(copied(stand.state), weighted(stand.batch, weights))
+        state, told = functions.train(copied(stand.state), times(stand.batch, weights))
         for later in range(at + 1, step + 1):
             if later in recent.stands:
                 state, told = functions.train(state, recent.stands[later].batch)
@@ -123,7 +121,7 @@ def _data(
     told: str,
 ) -> Verdict:
     batch = host_arrays(dict(recent.stands[found.step].batch))
-    documents = tuple(_shown(d, losses[d], batch) for d in found.units)
+    documents = tuple(_shown(past.parts.task, d, losses[d], batch) for d in found.units)
     what = f"document {found.units[0].name} explains"
     if len(found.units) > 1:
         what = f"{len(found.units)} documents together explain"
@@ -139,8 +137,8 @@ def _data(
     )
 
 
-def _shown(document: Document, loss: float, batch: Any) -> dict[str, Any]:
-    tokens = np.concatenate([tokens_of(batch, piece) for piece in document.pieces])
+def _shown(task: Task, document: Document, loss: float, batch: Any) -> dict[str, Any]:
+    text, repeats = look(task, batch, document.pieces)
     return {
         "name": document.name,
         "component": document.component,
@@ -148,8 +146,8 @@ def _shown(document: Document, loss: float, batch: Any) -> dict[str, Any]:
         "epoch": document.epoch,
         "loss": loss,
         "rows": sorted({piece.row for piece in document.pieces}),
-        "repeats": repetition(tokens),
-        "text": excerpt(decode(tokens)),
+        "repeats": repeats,
+        "text": excerpt(text),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.task import Task
 from harness.tokens import decode
 from pipeline.provenance.where import RowOrigin
 
@@ -99,10 +100,23 @@ def weights_without(
     return weights
 
 
-def tokens_of(batch: Any, piece: Piece) -> NDArray[np.int32]:
-    """The tokens of a piece, int32[n], of a batch of NumPy arrays."""
-    row = batch["tokens"][piece.row]
-    return row[batch["segment_ids"][piece.row] == piece.segment] if piece.segment else row
+def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
+    """Pieces as a task shows them, and the n-gram that their tokens repeat, "" where none is.
+
+    Args:
+        task: of the run.
+        batch: NumPy arrays.
+        pieces: of one document.
+    """
+    shown: list[str] = []
+    tokens: list[NDArray[Any]] = [np.zeros(0, np.int32)]
+    for piece in pieces:
+        row = {name: values[piece.row] for name, values in batch.items()}
+        shown.append(task.show(row, max(0, piece.segment - 1)))
+        if "tokens" in row:
+            here = row["segment_ids"] == piece.segment if piece.segment else slice(None)
+            tokens.append(row["tokens"][here])
+    return "".join(shown), repetition(np.concatenate(tokens))
 
 
 def repetition(tokens: NDArray[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,13 +36,13 @@ class Edits:
         return not any(start <= data_step < stop for start, stop in self.unused)
 
     def weights(
-        self, loader: Loader, data_step: int, segment_ids: NDArray[np.int32]
+        self, loader: Loader, data_step: int, shape: Sequence[int], segment_ids: Any
     ) -> NDArray[np.float32] | None:
-        """Weights float32[B, L] of this process's rows; None where none of them is masked."""
+        """Weights of this process's rows, of a shape; None where none of them is masked."""
         if not self.masked:
             return None
         out = chosen(documents_of(loader.where(data_step)), self._records)
-        return weights_without(segment_ids.shape, out, segment_ids) if out else None
+        return weights_without(shape, out, segment_ids) if out else None
 
     @cached_property
     def _records(self) -> set[Record]:

@@ -16,10 +16,12 @@ def evaluate(parts: Assembly, params: Any, screen: Screen) -> tuple[float, int]:
     """The held-out speeches exactly once over, in order.
 
     Returns:
-        Mean cross-entropy in nats a token, and the number of tokens predicted.
+        Mean loss, of tokens in nats, and the number of them; NaN and 0 where nothing is held out.
     """
     cfg, feed = parts.cfg, JaxFeed(batch_sharding(parts.mesh))
     data = held_out_data(parts.corpus, cfg)
+    if data is None:
+        return math.nan, 0
     sums: list[float] = []
     tokens = 0
     about = math.ceil(parts.corpus.held_out_tokens / (cfg.length * cfg.batch_size))
@@ -30,6 +32,6 @@ def evaluate(parts: Assembly, params: Any, screen: Screen) -> tuple[float, int]:
         for batch in loader.once():
             total, n = parts.functions.evaluate(params, batch)
             sums.append(float(total))
-            tokens += int(n)
+            tokens += round(float(n))
             meter.advance()
     return math.fsum(sums) / tokens, tokens

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from harness.config import Config
-from harness.documents import Document, documents_of, excerpt, repetition, tokens_of
+from harness.documents import Document, documents_of, excerpt, look
 from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.past import opened
 from harness.rows import gradient_norms, token_losses
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
-from harness.tokens import decode
+from harness.task import Task
 from harness.update import prepared
 
 RANKS = ("loss", "gradnorm")
@@ -65,7 +65,7 @@ def inspect(
             "row": row,
             "loss": float(means[row]),
             "gradnorm": float(norms[row]),
-            "documents": _documents(documents, row, arrays, each, counts),
+            "documents": _documents(past.parts.task, documents, row, arrays, each, counts),
         }
         for row in _ranked([values[name] for name in rank])[:top]
     ]
@@ -79,7 +79,7 @@ def _ranked(values: Sequence[np.ndarray]) -> list[int]:
 
 
 def _documents(
-    documents: Sequence[Document], row: int, arrays: Any, losses: Any, counts: Any
+    task: Task, documents: Sequence[Document], row: int, arrays: Any, losses: Any, counts: Any
 ) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for document in documents:
@@ -90,7 +90,7 @@ def _documents(
             if piece.segment:
                 here = arrays["segment_ids"][row] == piece.segment
             n = float(np.sum(counts[row][here]))
-            tokens = tokens_of(arrays, piece)
+            text, repeats = look(task, arrays, [piece])
             found.append(
                 {
                     "name": document.name,
@@ -101,8 +101,8 @@ def _documents(
                     "epoch": document.epoch,
                     "tokens": [piece.start, piece.stop],
                     "loss": float(np.sum(losses[row][here])) / n if n else None,
-                    "repeats": repetition(tokens),
-                    "text": decode(tokens),
+                    "repeats": repeats,
+                    "text": text,
                 }
             )
     return found

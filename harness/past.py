@@ -17,7 +17,8 @@ from harness.errors import CheckpointError, ConfigError
 from harness.ledger import Entry, read
 from harness.metrics import Screen
 from harness.rundir import RunDir
-from harness.step import Batch, TrainState
+from harness.step import TrainState
+from harness.task import Batch
 from harness.update import update
 
 

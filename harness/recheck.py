@@ -17,7 +17,8 @@ from harness.leaves import differing_leaves, leaf_names
 from harness.ledger import Entry
 from harness.past import Past, Stand, copied
 from harness.replay import difference, found_again
-from harness.step import Batch, TrainState
+from harness.step import TrainState
+from harness.task import Batch
 from harness.update import prepared
 from harness.verdict import Verdict, command
 

@@ -12,14 +12,12 @@ import numpy as np
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints
 from harness.config import Config
-from harness.data import unpack_record
 from harness.errors import CheckpointError, ConfigError
 from harness.ledger import Entry, finite, float_bits, read
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
 from harness.step import TrainState
-from harness.tokens import decode, encode
 from harness.update import update
 from pipeline.debug.digest import digest
 from pipeline.provenance.where import SegmentOrigin
@@ -52,7 +50,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
                 batch = next(parts.loader)
                 state, told = update(parts, state, batch)
                 if show and step in steps:
-                    _show(parts, step, data_step, screen)
+                    _show(parts, step, data_step, batch, screen)
                 found = found_again(batch, data_step, told)
                 # on the way to the window too: the first step that differs is to be named
                 differs = difference(entries.get(step, []), found)
@@ -135,19 +133,18 @@ def _elsewhere(run: RunDir, parts: Assembly, entries: Sequence[Entry]) -> str:
     return f"\n(that launch ran on the mesh {others[0]}, this is {mesh})" if others else ""
 
 
-def _show(parts: Assembly, step: int, data_step: int, screen: Screen) -> None:
+def _show(
+    parts: Assembly, step: int, data_step: int, batch: Mapping[str, Any], screen: Screen
+) -> None:
     screen.say(f"step {step:,}, data step {data_step:,}")
-    for i, row in enumerate(parts.loader.where(data_step)):
-        for segment in row.segments:
-            screen.say(f"  row {i}  {_text(parts, segment)}")
+    rows = host_arrays(dict(batch))
+    for i, origin in enumerate(parts.loader.where(data_step)):
+        row = {name: values[i] for name, values in rows.items()}
+        for k, segment in enumerate(origin.segments):
+            screen.say(f"  row {i}  {_place(segment)}\n    {parts.task.show(row, k)}")
 
 
-def _text(parts: Assembly, segment: SegmentOrigin) -> str:
+def _place(segment: SegmentOrigin) -> str:
     row = segment.row
-    record: Any = parts.data.components[0].source.read(np.array([row.record], np.int64))
-    whence, text = unpack_record(record[0])
     place = f"epoch {row.epoch}  record {row.file_record} of {Path(row.file).name}"
-    span = f"tokens [{segment.start}:{segment.stop}]"
-    speech = f"{whence['id']}, {whence['year']}, {whence['president']}, part {whence['part']}"
-    part = decode(encode(text)[segment.start : segment.stop])
-    return f"{place}  {span}  {speech}\n    {part}"
+    return f"{place}  tokens [{segment.start}:{segment.stop}]"

@@ -13,7 +13,7 @@ import optax
 from numpy.typing import NDArray
 
 from harness.documents import Document
-from harness.step import Batch
+from harness.task import Batch
 
 Losses = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 _AT_ONCE = 8  # rows whose gradients exist at once

@@ -20,7 +20,7 @@ from harness.ledger import Ledger, finite, float_bits
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe, Watch
-from harness.step import TrainState
+from harness.step import TrainState, evaluated
 from harness.stop import Stop
 from harness.update import update
 
@@ -111,7 +111,7 @@ def _stand(
         return step, checkpoints.restore(step, parts.functions, parts.loader)
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    screen.say(f"begin {run.path}: {n:,} parameters, {parts.corpus.train_documents:,} documents")
+    screen.say(f"begin {run.path}: {n:,} parameters")
     _save(checkpoints, 0, state, parts)
     return 0, state
 
@@ -157,7 +157,7 @@ def _scribe(
 
 def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:
     """Evaluate what training reached, and keep the result."""
-    loss, tokens = evaluate(parts, state.params, screen)
+    loss, tokens = evaluate(parts, evaluated(state), screen)
     if jax.process_index() == 0:
         run.keep_evaluation(
             {

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from harness.assembly import Assembly
 from harness.sharding import host_arrays
-from harness.step import Batch, TrainState
+from harness.step import TrainState
+from harness.task import Batch
 from pipeline import JaxFeed
 
 
@@ -23,7 +24,7 @@ def update(
 
     The compiled step always takes `weights`, float32[B, L], so that a run in which some are 0 and
     a run in which none are go through the same program: their bits then differ only where the
-    weights do. A batch that the run consumes without update has a loss and a gradient norm of 0.
+    weights do. A batch that the run consumes without update has a gradient norm of 0.
     """
     data_step = parts.loader.last_step
     assert data_step is not None
@@ -36,29 +37,39 @@ def update(
 
 def prepared(parts: Assembly, batch: Batch, data_step: int) -> Batch:
     """The batch of a data step with the weights that it has in this run."""
+    batch = weighted(batch)
     if not parts.edits.masked:
-        return weighted(batch)
-    rows = JaxFeed(batch["tokens"].sharding).rows(len(batch["tokens"]))
-    segment_ids = host_arrays(batch["segment_ids"])[rows]
-    return weighted(batch, parts.edits.weights(parts.loader, data_step, segment_ids))
+        return batch
+    weights = batch["weights"]
+    rows = JaxFeed(weights.sharding).rows(len(weights))
+    segment_ids = host_arrays(batch["segment_ids"])[rows] if "segment_ids" in batch else None
+    shape = (len(rows), *weights.shape[1:])
+    masked = parts.edits.weights(parts.loader, data_step, shape, segment_ids)
+    return batch if masked is None else times(batch, masked)
 
 
-def weighted(batch: Batch, weights: NDArray[np.float32] | None = None) -> Batch:
-    """The batch with weights: the given ones of this process's rows, times its own; else ones."""
-    tokens = batch["tokens"]
-    if weights is not None:
-        feed = JaxFeed(tokens.sharding)
-        placed = feed.put({"w": weights}, feed.rows(len(tokens)), len(tokens))["w"]
-        return {**batch, "weights": placed * batch["weights"] if "weights" in batch else placed}
-    return batch if "weights" in batch else {**batch, "weights": _ones(tokens)}
+def times(batch: Batch, factors: NDArray[np.float32]) -> Batch:
+    """A weighted batch whose weights are multiplied by factors, of this process's rows."""
+    weights = batch["weights"]
+    feed = JaxFeed(weights.sharding)
+    placed = feed.put({"w": factors}, feed.rows(len(weights)), len(weights))["w"]
+    return {**batch, "weights": placed * weights}
 
 
-def _ones(like: jax.Array) -> jax.Array:
-    return _cached_ones(like.shape, like.sharding)
+def weighted(batch: Batch) -> Batch:
+    """The batch with weights, ones where it has none."""
+    if "weights" in batch:
+        return batch
+    if "tokens" in batch:
+        shape, sharding = batch["tokens"].shape, batch["tokens"].sharding
+    else:  # one weight a row
+        first = next(iter(batch.values()))
+        shape, sharding = first.shape[:1], first.sharding
+    return {**batch, "weights": _ones(shape, sharding)}
 
 
 @cache
-def _cached_ones(shape: tuple[int, ...], sharding: Any) -> jax.Array:
+def _ones(shape: tuple[int, ...], sharding: Any) -> jax.Array:
     def shard(index: Any) -> Any:
         return np.broadcast_to(np.float32(1), shape)[index]
 
