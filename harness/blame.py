@@ -23,10 +23,12 @@ from harness.rows import document_losses, token_losses
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
 from harness.spikes import excess, latest
+from harness.step import TrainState
 from harness.task import Batch, Task
 from harness.update import times
 from harness.verdict import Verdict, command
 
+ODD = 4.0  # z-score of a document's loss, above which it is no ordinary one
 LEAST_SCORE = 2.5  # below it a step is noise, and any explanation would be too
 
 
@@ -96,10 +98,35 @@ def _explained(
         before=before,
         rows=past.parts.cfg.batch_size,
     )
-    told = f"{field} {value:.4g} at step {step:,}, median before it {before:.4g}"
-    if found.units:
-        return _data(past, recent, found, losses[found.step], told)
-    return _optimizer(past, recent, found, step, told)
+    evidence = [f"{field} {value:.4g} at step {step:,}, median before it {before:.4g}"]
+    evidence.append(_shares(found))
+    if not found.units:
+        return _optimizer(past, recent, found, step, evidence)
+    score = _oddness(past, recent, found.units)
+    names = " ".join(d.name for d in found.units)
+    evidence.append(
+        f"{names}: {found.share:.0%} of the excess; to the parameters before step "
+        f"{min(recent.changes):,} its loss has z {score:.1f} among the documents of these steps"
+    )
+    if not score >= ODD:
+        return _optimizer(past, recent, found, step, evidence)
+    return _data(past, recent, found, losses[found.step], evidence)
+
+
+def _oddness(past: Past, recent: Recent, units: Sequence[Document]) -> float:
+    """How far the worst of some documents lies above all of the candidates', by loss.
+
+    The parameters are those of before all that may have gone wrong: where the optimizer diverges,
+    some document or other is always what it diverges on, but an ordinary one.
+    """
+    every: dict[Document, float] = {}
+    for stand in recent.stands.values():
+        state = TrainState(recent.earlier, None)
+        every |= _document_losses(past, stand._replace(state=state))
+    losses = np.array(list(every.values()))
+    middle = np.nanmedian(losses)
+    scale = max(1.4826 * np.nanmedian(np.abs(losses - middle)), 1e-3 * abs(middle))
+    return float((np.nanmax([every[unit] for unit in units]) - middle) / scale)
 
 
 def _document_losses(past: Past, stand: Stand) -> dict[Document, float]:
@@ -118,7 +145,7 @@ def _data(
     recent: Recent,
     found: Explanation[Document],
     losses: Mapping[Document, float],
-    told: str,
+    evidence: Sequence[str],
 ) -> Verdict:
     batch = host_arrays(dict(recent.stands[found.step].batch))
     documents = tuple(_shown(past.parts.task, d, losses[d], batch) for d in found.units)
@@ -130,7 +157,7 @@ def _data(
         kind="data",
         step=found.step,
         summary=f"{what} {found.share:.0%} of the excess at step {found.step:,}.",
-        evidence=(told, _shares(found)),
+        evidence=tuple(evidence),
         documents=documents,
         command=command(past, f"fork --without {names}"),
         evaluations=found.evaluations,
@@ -157,16 +184,20 @@ def _shares(found: Explanation[Document]) -> str:
 
 
 def _optimizer(
-    past: Past, recent: Recent, found: Explanation[Document], step: int, told: str
+    past: Past,
+    recent: Recent,
+    found: Explanation[Document],
+    step: int,
+    evidence: Sequence[str],
 ) -> Verdict:
     before = max((s for s in past.checkpoints.steps if s < step), default=0)
     rate = past.parts.cfg.learning_rate
     return Verdict(
         kind="optimizer",
         step=step,
-        summary="the optimizer or the configuration: the replay repeats the spike, and no part of "
-        f"the data of steps {min(recent.stands):,} to {step:,} explains it.",
-        evidence=(told, _shares(found), *standing_out(recent)),
+        summary="the optimizer or the configuration: the replay repeats the spike, and nothing "
+        f"unusual in the data of steps {min(recent.stands):,} to {step:,} explains it.",
+        evidence=(*evidence, *standing_out(recent)),
         command=command(past, f"rewind --to {before} --set learning_rate={rate / 2:g}"),
         evaluations=found.evaluations,
     )

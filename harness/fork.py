@@ -25,6 +25,7 @@ from harness.spikes import latest
 from pipeline import Loader
 from pipeline.errors import PositionError
 from pipeline.provenance.records import records_of
+from pipeline.types import Component
 
 CHUNK = 64  # steps whose rows are looked through at once
 Records = tuple[tuple[str, int, int], ...]  # component, start, stop
@@ -69,7 +70,7 @@ def rewind(
         CheckpointError: no checkpoint stands at or before `to`.
     """
     with opened(run, cfg, screen) as past:
-        records = records_named(past.parts.loader, past.parts.data.components, without)
+        records = records_named(past.parts.data.components, without)
         checkpoint, state = past.restore(to)
         skipped = _data_steps(run, skip, checkpoint) if skip else ()
         how = "consume" if consume else "jump" if skip or not records else "substitute"
@@ -122,8 +123,7 @@ def fork(
         CheckpointError: no checkpoint stands early enough.
     """
     with opened(run, cfg, screen) as past:
-        loader = past.parts.loader
-        records = records_named(loader, past.parts.data.components, without)
+        records = records_named(past.parts.data.components, without)
         if not records:
             raise ConfigError("--without names no record: give FILE:NUMBER or a file of them")
         touched = first_touch(past, records)
@@ -151,7 +151,7 @@ def fork(
     return Fork(target, checkpoint, touched)
 
 
-def records_named(loader: Loader, components: Any, given: Iterable[str]) -> Records:
+def records_named(components: Sequence[Component], given: Iterable[str]) -> Records:
     """Records by what people write: FILE:NUMBER, COMPONENT:NUMBER, NUMBER, or a file of such lines.
 
     A part from `#` on is a remark. Numbers count from 0, in the file that is named.

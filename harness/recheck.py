@@ -33,12 +33,14 @@ class Recent:
     Attributes:
         stands: the candidates, by step; their batches have weights.
         after: the batch after the spike's.
+        earlier: the parameters some steps before the candidates; None only if there are none.
         changes: of the last steps, how much each leaf of the state changed, float32[leaves].
     """
 
     stands: dict[int, Stand]
     after: Batch
     changes: dict[int, np.ndarray]
+    earlier: Any = None
 
 
 def recheck(
@@ -58,6 +60,8 @@ def recheck(
         batch = prepared(parts, stand.batch, stand.data_step)
         near = stand.step >= step - BACK - USUAL
         kept = copied(stand.state) if near else None
+        if kept is not None and recent.earlier is None:
+            recent.earlier = kept.params
         state, told = go()
         found = found_again(stand.batch, stand.data_step, told)
         differs = difference(entries.get(stand.step, []), found)
