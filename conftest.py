@@ -22,5 +22,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         extra = NEEDS.get(item.path.relative_to(config.rootpath).as_posix())
         if extra is not None and find_spec(extra) is None:
-            reason = f"needs the extra: pip install 'lockstep[{extra}]'"
+            reason = f"needs the extra: pip install 'lockstep-data[{extra}]'"
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import distributed
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
@@ -27,13 +28,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done; 1 a replayed step differs; 2 it cannot be done as asked, and stderr
-        says why; 143 or 130 stopped by SIGTERM or Ctrl-C, all saved.
+        says why; 75 another process of the run has ended; 143 or 130 stopped by SIGTERM or Ctrl-C,
+        all saved.
     """
     args = _parser().parse_args(argv)
     _before_jax()
+    status = _run(args)
+    distributed.leave(status)
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         from harness.metrics import Screen
 
+        if "processes" in args:
+            flags = args.coordinator, args.processes, args.process
+            distributed.join(distributed.place(flags, os.environ))
         return args.run_command(args, RunDir(args.run), Screen())
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
@@ -48,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as e:
+        if not distributed.is_loss(e):
+            raise
+        print(distributed.farewell(e), file=sys.stderr)
+        return distributed.LOST
 
 
 def _before_jax() -> None:
@@ -169,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, replay, settings):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
+        several = command.add_argument_group("several processes, if no launcher tells them")
+        several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+        several.add_argument("--processes", metavar="N", help="how many there are")
+        several.add_argument("--process", metavar="I", help="which one this is, from 0")
         command.add_argument(
             "--config",
             action="append",

@@ -17,17 +17,18 @@ from harness.config import Config, flat, make
 from harness.edits import FILE, Lineage, lineage_of
 from harness.errors import ConfigError
 from harness.files import read_lines, write_json
-from harness.ledger import read
+from harness.ledger import Entry, read
 from harness.metrics import Screen
 from harness.past import Past, opened
 from harness.rundir import RunDir
 from harness.spikes import latest
 from pipeline import Loader
+from pipeline.debug.journal.states import read_states
+from pipeline.debug.seen.steps import occurrences
 from pipeline.errors import PositionError
 from pipeline.provenance.records import records_of
 from pipeline.types import Component
 
-CHUNK = 64  # steps whose rows are looked through at once
 Records = tuple[tuple[str, int, int], ...]  # component, start, stop
 
 
@@ -179,18 +180,26 @@ def records_named(components: Sequence[Component], given: Iterable[str]) -> Reco
 
 
 def first_touch(past: Past, records: Records) -> int | None:
-    """The first step of the run whose batch held one of some records; None where none did."""
-    by_data = {e.data_step: e.step for e in latest(read(past.run.ledger)).values()}
-    if not by_data:
-        return None
-    last = max(by_data) + 1
-    for start in range(min(by_data), last, CHUNK):
-        within = range(start, min(start + CHUNK, last))
-        found = past.parts.loader.find(_pairs(records), within=within)
-        steps = [by_data[data] for data in found if data in by_data]
-        if steps:
-            return min(steps)
-    return None
+    """The first step of the run whose batch held one of some records; None where none did.
+
+    Where rows are counted as they come, arithmetic tells the records' blocks, and only the steps
+    between the journal's states around them are read again.
+    """
+    steps = {data: e.step for e in latest(read(past.run.ledger)).values() for data in _data_of(e)}
+    each = [(name, record) for name, a, b in records for record in range(a, b)]
+    with Loader(past.parts.data, past.parts.cfg.batch_size) as loader:
+        here = loader.state_dict()
+        states = [
+            (noted.step, {**noted.state, "dataset": here["dataset"]})
+            for noted in read_states(past.run.path / "states.jsonl")
+        ]
+        rising = sorted(dict(states).items())
+        found, _ = occurrences(loader, each, max(steps, default=-1) + 1, rising, 0)
+    return min((steps[data] for data in found if data in steps), default=None)
+
+
+def _data_of(entry: Entry) -> range:
+    return range(entry.data_step, entry.data_end)
 
 
 def _pairs(records: Records) -> list[Any]:
@@ -256,8 +265,13 @@ def _settings(run: RunDir, cfg: Config) -> Config:
 
 
 def _write_history(run: RunDir, target: Path, checkpoint: int) -> None:
-    """The run's own lines up to the checkpoint: a fork's curve begins where the run's does."""
-    lines = [line for line in read_lines(run.ledger) if line["step"] < checkpoint]
-    (target / run.ledger.name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if run.launches.exists():
-        shutil.copyfile(run.launches, target / run.launches.name)
+    """The run's journal up to the checkpoint: a fork's curve begins where the run's does."""
+    stop = max((e.data_end for e in read(run.ledger) if e.step < checkpoint), default=0)
+    for name in ("ledger", "states", "launches"):
+        for source in sorted(run.path.glob(f"{name}*.jsonl")):
+            lines = read_lines(source)
+            if name != "launches":
+                end = checkpoint if name == "ledger" else stop + 1
+                lines = [line for line in lines if line["step"] < end]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (target / source.name).write_text(text)

@@ -21,6 +21,7 @@ from harness.step import TrainState
 from harness.task import Batch
 from harness.update import prepared
 from harness.verdict import Verdict, command
+from pipeline.debug.journal import Run
 
 MARGIN = 100  # steps before the spike at which the replay begins at the latest
 USUAL = 20  # steps before the candidates whose updates say what is usual
@@ -49,6 +50,7 @@ def recheck(
     """Do the steps up to the spike again; a verdict where they differ from the run's."""
     parts, recent = past.parts, Recent({}, {}, {})
     start, state = past.restore(step, margin=MARGIN)
+    journal = Run(past.run.path)
     verdict = _other_machine(past, entries, range(start, step + 1))
     if verdict is not None:
         return verdict, recent
@@ -63,8 +65,9 @@ def recheck(
         if kept is not None and recent.earlier is None:
             recent.earlier = kept.params
         state, told = go()
-        found = found_again(stand.batch, stand.data_step, told)
-        differs = difference(entries.get(stand.step, []), found)
+        lines = entries.get(stand.step, [])
+        found = found_again(journal, parts, lines, stand.batch, told)
+        differs = difference(lines, found)
         if differs:
             return _other_bits(past, entries[stand.step], found, differs), recent
         if kept is not None:
@@ -121,7 +124,8 @@ def _other_bits(
     past: Past, entries: Sequence[Entry], found: Mapping[str, Any], differs: str
 ) -> Verdict:
     step = entries[0].step
-    if any(e.digest != found["digest"] or e.data_step != found["data_step"] for e in entries):
+    moved = any(e.data_step != found["data_step"] for e in entries)
+    if moved or any(then != now for then, now in found["digests"]):
         return Verdict(
             kind="undecided",
             step=step,

@@ -20,6 +20,7 @@ from harness.sharding import host_arrays
 from harness.step import TrainState
 from harness.update import update
 from pipeline.debug.digest import digest
+from pipeline.debug.journal import Run
 from pipeline.provenance.where import SegmentOrigin
 
 
@@ -36,7 +37,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
         ConfigError: the ledger has no line for one of the steps.
         CheckpointError: no checkpoint stands before them, or the nearest is damaged.
     """
-    entries = _entries(run, steps)
+    entries, journal = _entries(run, steps), Run(run.path)
     with (
         assemble(run, cfg, screen) as parts,
         closing(
@@ -51,15 +52,23 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
                 state, told = update(parts, state, batch)
                 if show and step in steps:
                     _show(parts, step, data_step, batch, screen)
-                found = found_again(batch, data_step, told)
+                lines = entries.get(step, [])
+                found = found_again(journal, parts, lines, batch, told)
                 # on the way to the window too: the first step that differs is to be named
-                differs = difference(entries.get(step, []), found)
+                differs = difference(lines, found)
                 if differs:
                     screen.say(differs + _elsewhere(run, parts, entries[step]))
                     return False
                 meter.advance()
     screen.say(f"{len(steps):,} steps proved equal, {steps.start:,} to {steps.stop - 1:,}")
     return True
+
+
+def _digests(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
+    # then and now: of rows as they were made or, in older ledgers, of the batch on devices
+    if not journal.proves(line):
+        return line.digest, digest(host_arrays(batch))
+    return journal.digest(line), journal.remade(parts.data, line)
 
 
 def _entries(run: RunDir, steps: range) -> dict[int, list[Entry]]:
@@ -91,12 +100,12 @@ def _nearest(
 
 
 def found_again(
-    batch: Mapping[str, Any], data_step: int, told: Mapping[str, Any]
+    journal: Run, parts: Assembly, lines: Sequence[Entry], batch: Any, told: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a recomputed step has to be equal in to its line of the ledger."""
+    """What a recomputed step, the loader's last, has to be equal in to its lines of the ledger."""
     return {
-        "digest": digest(host_arrays(batch)),
-        "data_step": data_step,
+        "digests": [_digests(journal, parts, line, batch) for line in lines],
+        "data_step": parts.loader.last_step,
         "loss_bits": float_bits(host_arrays(told["loss"])),
         "grad_norm": finite(host_arrays(told["grad_norm"])),
     }
@@ -104,10 +113,10 @@ def found_again(
 
 def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
-    for entry in entries:
+    for entry, (then, now) in zip(entries, found["digests"], strict=True):
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
-        if entry.digest != found["digest"]:
-            return f"{which}batch digest {entry.digest} in the ledger, {found['digest']} now"
+        if then != now:
+            return f"{which}batch digest {then} in the ledger, {now} now"
         if entry.loss_bits != found["loss_bits"]:
             was, now = entry.loss_bits, found["loss_bits"]
             return (
@@ -121,8 +130,8 @@ def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     return ""
 
 
-def _value(bits: str) -> np.float32:
-    return np.uint32(int(bits, 16)).view(np.float32)
+def _value(bits: str | None) -> np.float32:
+    return np.uint32(int(bits or "7fc00000", 16)).view(np.float32)
 
 
 def _elsewhere(run: RunDir, parts: Assembly, entries: Sequence[Entry]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
@@ -16,13 +15,14 @@ from harness.config import Config
 from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
-from harness.ledger import Ledger, finite, float_bits
+from harness.ledger import finite, float_bits
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe, Watch
 from harness.step import TrainState, evaluated
 from harness.stop import Stop
 from harness.update import update
+from pipeline.debug.journal import Journal
 
 
 def train(
@@ -71,22 +71,20 @@ def train(
         step, state = _stand(run, parts, checkpoints, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, step, first, watch) as scribe,
+            _scribe(run, parts, watch) as scribe,
             screen.meter("train", total=until, done=step) as meter,
         ):
             while step < until and not stop.agreed():
                 batch = next(loader)
-                scribe.has_data()
                 state, told = update(parts, state, batch)
-                scribe.dispatched(step, batch, told)
+                scribe.dispatched(step, told)
                 step += 1
                 meter.advance(note=scribe.news)
                 if step % cfg.save_every == 0 and step < until:
-                    scribe.flush()
-                    _save(checkpoints, step, state, parts)
-                    scribe.saved()
-            scribe.flush()
-            _save(checkpoints, step, state, parts)
+                    with scribe.saving():
+                        _save(checkpoints, step, state, parts)
+            with scribe.saving():
+                _save(checkpoints, step, state, parts)
             checkpoints.wait()
         if step >= until:
             _conclude(run, parts, step, state, screen)
@@ -135,24 +133,10 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(
-    run: RunDir, parts: Assembly, step: int, first: bool, watch: Watch | None
-) -> Iterator[Scribe]:
-    stops = parts.cfg.on_nonfinite == "stop"
-    if not first:
-        yield Scribe(None, 0, parts.loader, stops=stops, watch=watch)
-        return
-    launch = run.launch(
-        {
-            "step": step,
-            "unix_time": round(time.time(), 3),
-            "mesh": dict(parts.mesh.shape),
-            "processes": jax.process_count(),
-            **versions(),
-        }
-    )
-    with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, launch, parts.loader, stops=stops, watch=watch)
+def _scribe(run: RunDir, parts: Assembly, watch: Watch | None) -> Iterator[Scribe]:
+    facts = {"mesh": dict(parts.mesh.shape), "processes": jax.process_count(), **versions()}
+    with Journal(run.path, parts.loader, facts=facts) as journal:
+        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", watch=watch)
 
 
 def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:

@@ -181,3 +181,12 @@ def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
         if type(value) not in _ATOMS:
             flat[i] = fresh(value)
     return flat.reshape(a.shape)
+
+
+def owned(a: NDArray[Any]) -> NDArray[Any]:
+    """The array itself where nobody else holds its memory and it can be written to; else a copy."""
+    # a view may be of a block that later batches read, or of an array that a user's function keeps
+    if a.dtype == object:
+        return fresh_elements(a)
+    own = a.base is None and a.flags.writeable and a.flags.c_contiguous
+    return a if own else a.copy()

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # Python's own takes no default before 3.13
+
+    BatchT = TypeVar("BatchT", default=Any)  # what a Loader hands out
+else:
+    from typing import TypeVar
+
+    BatchT = TypeVar("BatchT")
 
 ENDLESS = 1 << 62  # the length of an endless dataset; order arithmetic is exact to 2**48 positions
 

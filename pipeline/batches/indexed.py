@@ -49,9 +49,10 @@ class IndexedStream:
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
         self._sole = share == HostShare(0, 1)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
-        left_out = position.exclusions
-        self._substitutes = Substitutes(part, left_out) if left_out else None
+        excluded = position.exclusions
+        self._substitutes = Substitutes(part, excluded) if excluded else None
         self._tail = Cursor()
+        self._most = 1  # batches of the next work: few at first, so that the first comes soon
         self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
 
     def check(self) -> None:
@@ -73,9 +74,11 @@ class IndexedStream:
     def restored(self, saved: SavedState) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
-        skips = old.skips
+        n, skips = self._part.length, old.skips
+        if n != ENDLESS:
+            saved.check_within("row", cursor.rows, cursor.epoch * n, (cursor.epoch + 1) * n)
         if any(skip.rule is None for skip in skips):
-            skips = old_skips(old, self.rule, self._part.length)
+            skips = old_skips(old, self.rule, n)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
         # rows may meet by chance: where the state tells its sizes, these must agree as well
@@ -186,11 +189,12 @@ class IndexedStream:
             if not spans:
                 break
             rows, _, _ = self._mine(tail, spans)
-            most = min(GROUP, self._executor.group(len(rows)))
+            most = min(self._most, self._executor.group(len(rows)))
             found[tail] = rows
             tail = settle(self._passes.after(tail))
         if not found:
             return False
+        self._most = min(GROUP, 2 * len(found))
         pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))
         start = 0
         for cursor, rows in found.items():
@@ -208,7 +212,7 @@ class IndexedStream:
 
     def origin(self, cursor: Cursor) -> Origin:
         rows, _, _ = self._mine(cursor, self._passes.spans(cursor))
-        if self._part.skips:  # only reading tells which rows stand in for others
+        if self._part.skips:  # only reading tells which rows are substitutes
             return self._checked(rows, self._read(rows), cursor.step).origin
         return self._part.origin(At.of_rows(rows, max(1, self._part.length)))
 

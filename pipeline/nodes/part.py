@@ -193,7 +193,7 @@ class Part:
         scope: Scope,
         new: list[tuple[Epoch, int]],
     ) -> Int64s:
-        # what stands for rows that cannot be read: the next of their epoch that can, or the error;
+        # the substitute of a row that fails: the next of its epoch that can be read, or the error;
         # rows found bad on the way are new ones
         good, found = set[tuple[Epoch, int]](), list[int]()
         for i, row in enumerate(rows.tolist()):
@@ -280,6 +280,18 @@ class Part:
     def _blocks(self) -> dict[Path, tuple[Blocks, Here]]:
         return {}
 
+    def blocks_holding(self, spans: list[Span], places: Sequence[Lane]) -> list[tuple[int, int]]:
+        """The (lane, block) pairs of streamed rows whose blocks hold records.
+
+        Args:
+            spans: the records.
+            places: where the lanes stand: only blocks begun before are looked at.
+
+        Raises:
+            NoInverseError: only reading tells.
+        """
+        return self.stream.holding(spans, self._here, places)
+
     def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
         """The first row of each mix that nothing has touched, by its key in the fingerprint.
 
@@ -299,7 +311,7 @@ class Part:
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 
     def _needless(self, prefix: str) -> Iterator[str]:
-        # on_error says what stands for a bad record, whose value nobody needs
+        # on_error says which row is the substitute of a bad record, whose value nobody needs
         yield prefix + "on_error"
         if not any(stage.random for stage in self.stages):
             yield prefix + "seed"

@@ -20,14 +20,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pipeline.errors import OURS
 from pipeline.workers import child, executor, packets, sending
 
 GRACE = 0.5  # seconds for workers to end by themselves
 _DEATH = 1  # PR_SET_PDEATHSIG
 _HARMLESS = {"jemalloc_bg_thd"}  # threads that know of forks: pyarrow's allocator has one
+# code of a fresh interpreter: our package, whatever else is called `pipeline` on its path
+IMPORT_OURS = (
+    f"import sys; sys.path.insert(0, {os.path.dirname(os.path.dirname(OURS))!r}); "
+    "import pipeline; sys.path.pop(0); "
+)
 _BOOT = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from pipeline.workers.forkserver import main; main(*{args!r})"
+    "{ours}sys.path[:] = {path!r}; from pipeline.workers.forkserver import main; main(*{args!r})"
 )
 _ENVIRONMENT = {
     # n workers with a thread for each core would fight over the cores
@@ -91,7 +96,7 @@ def start(fds: tuple[int, ...], parcel: sending.Parcel) -> subprocess.Popen[byte
 
 
 def _boot(*args: Any) -> str:
-    return _BOOT.format(path=sys.path, args=args)
+    return _BOOT.format(ours=IMPORT_OURS, path=sys.path, args=args)
 
 
 def main(

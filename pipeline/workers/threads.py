@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pipeline.meter import METER, weight
 from pipeline.nodes import Part
-from pipeline.workers.executor import Crew, Parallel
+from pipeline.workers.executor import Crew, Parallel, seeds_globals
 from pipeline.workers.queue import Future, Outcome, Queue, raising
 from pipeline.workers.work import produce
 
@@ -31,6 +31,9 @@ class Threads(Parallel):
     """
 
     nests: ClassVar[bool] = True
+
+    def _helped(self, chain: Part) -> bool:
+        return not seeds_globals(chain)  # threads refuse these: so must the loop, at every batch
 
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         return _Crew(chain, queue, self.n, stack)

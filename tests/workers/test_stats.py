@@ -28,7 +28,7 @@ def _dataset() -> Dataset:
     return Dataset(columns).map(_spin, name="spin").filter(lambda r: r["x"] % 2 == 0, name="even")
 
 
-@pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2, parent=False)], ids=str)
 def test_each_stage_is_counted_wherever_it_runs(workers: Any) -> None:
     with Loader(_dataset(), 10, workers=workers) as loader:
         list(loader)
