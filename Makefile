@@ -6,7 +6,7 @@ TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 RUN ?= runs/default
 
-.PHONY: train test test-all check bench clean
+.PHONY: train spike test test-all check bench clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -24,6 +24,9 @@ $(TEST): pyproject.toml constraints.txt | .venv/made
 
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
+
+spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train without them
+	$(BIN)/python examples/spike/walk.py runs/spike
 
 # a folder of its own: sessions beside this one are left alone, and nothing stays
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
