@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.documents import (
     weights_without,
 )
 from harness.explain import Explanation, search
+from harness.ledger import finite
 from harness.metrics import Screen
 from harness.past import Past, Stand, copied, entries_by_step, opened
 from harness.recheck import Recent, recheck, standing_out
@@ -74,7 +76,7 @@ def _explained(
 
     def documents(at: int) -> Sequence[Document]:
         losses[at] = _document_losses(past, recent.stands[at])
-        return sorted(losses[at], key=lambda d: -np.nan_to_num(losses[at][d], nan=-np.inf))
+        return sorted(losses[at], key=lambda d: -_suspicion(losses[at][d]))
 
     def measure(at: int, without: Sequence[Document] | None) -> float:
         functions, stand = past.parts.functions, recent.stands[at]
@@ -123,10 +125,14 @@ def _oddness(past: Past, recent: Recent, units: Sequence[Document]) -> float:
     for stand in recent.stands.values():
         state = TrainState(recent.earlier, None)
         every |= _document_losses(past, stand._replace(state=state))
-    losses = np.array(list(every.values()))
-    middle = np.nanmedian(losses)
-    scale = max(1.4826 * np.nanmedian(np.abs(losses - middle)), 1e-3 * abs(middle))
-    return float((np.nanmax([every[unit] for unit in units]) - middle) / scale)
+    losses = np.array([loss for loss in every.values() if math.isfinite(loss)])
+    middle = np.median(losses)
+    scale = max(1.4826 * np.median(np.abs(losses - middle)), 1e-3 * abs(middle))
+    return float((max(_suspicion(every[unit]) for unit in units) - middle) / scale)
+
+
+def _suspicion(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
 
 
 def _document_losses(past: Past, stand: Stand) -> dict[Document, float]:
@@ -171,7 +177,7 @@ def _shown(task: Task, document: Document, loss: float, batch: Any) -> dict[str,
         "component": document.component,
         "record": document.record,
         "epoch": document.epoch,
-        "loss": loss,
+        "loss": finite(loss),
         "rows": sorted({piece.row for piece in document.pieces}),
         "repeats": repeats,
         "text": excerpt(text),

@@ -49,8 +49,11 @@ class Document:
 
     @property
     def name(self) -> str:
-        """As `--without` takes it: its file's name and its number there."""
-        return f"{self.file.rpartition('/')[2]}:{self.file_record}"
+        """As `--without` takes it: its file's name and its number there, or else its number."""
+        file = self.file.rpartition("/")[2]
+        if "." in file:  # else the name of a source that has no files
+            return f"{file}:{self.file_record}"
+        return f"{self.component}:{self.record}" if self.component else f"{self.record}"
 
 
 def documents_of(rows: Sequence[RowOrigin]) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from harness.config import Config
 from harness.documents import Document, documents_of, excerpt, look
 from harness.errors import ConfigError
+from harness.ledger import finite
 from harness.metrics import Screen
 from harness.past import opened
 from harness.rows import gradient_norms, token_losses
@@ -63,8 +65,8 @@ def inspect(
     return [
         {
             "row": row,
-            "loss": float(means[row]),
-            "gradnorm": float(norms[row]),
+            "loss": finite(means[row]),
+            "gradnorm": finite(norms[row]),
             "documents": _documents(past.parts.task, documents, row, arrays, each, counts),
         }
         for row in _ranked([values[name] for name in rank])[:top]
@@ -100,7 +102,7 @@ def _documents(
                     "file_record": document.file_record,
                     "epoch": document.epoch,
                     "tokens": [piece.start, piece.stop],
-                    "loss": float(np.sum(losses[row][here])) / n if n else None,
+                    "loss": finite(np.sum(losses[row][here]) / n) if n else None,
                     "repeats": repeats,
                     "text": text,
                 }
@@ -112,7 +114,8 @@ def tell(step: int, rows: Sequence[dict[str, Any]], screen: Screen) -> None:
     """Print what `inspect` found."""
     screen.say(f"step {step:,}\n row    loss  gradnorm  documents")
     for row in rows:
-        screen.say(f"{row['row']:>4}  {row['loss']:>6.3f}  {row['gradnorm']:>8.3f}")
+        loss, norm = (math.nan if row[k] is None else row[k] for k in ("loss", "gradnorm"))
+        screen.say(f"{row['row']:>4}  {loss:>6.3f}  {norm:>8.3f}")
         for d in row["documents"]:
             loss = "" if d["loss"] is None else f"  loss {d['loss']:.3f}"
             flag = f"  REPEATS {d['repeats']}" if d["repeats"] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -68,7 +69,7 @@ def document_losses(
     counts_BxL: NDArray[Any],
     segment_ids: NDArray[Any],
 ) -> list[float]:
-    """The mean loss of each document's tokens in a batch; NaN of one that has none that count."""
+    """The mean loss of each document's tokens in a batch; -inf of one that has none that count."""
     found: list[float] = []
     for document in documents:
         total = n = 0.0
@@ -76,5 +77,5 @@ def document_losses(
             here = segment_ids[row] == segment if segment else slice(None)
             total += float(losses_BxL[row][here].sum())
             n += float(counts_BxL[row][here].sum())
-        found.append(total / n if n else float("nan"))
+        found.append(total / n if n else -math.inf)
     return found

@@ -146,7 +146,7 @@ def _blame(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
             screen.say(f"  {line}")
         for d in found.documents:
             flag = f"  REPEATS {d['repeats']}" if d["repeats"] else ""
-            screen.say(f"  {d['name']}  rows {d['rows']}  loss {d['loss']:.3f}{flag}")
+            screen.say(f"  {d['name']}  rows {d['rows']}  loss {d['loss']}{flag}")
             screen.say(f"    {d['text']}")
         if found.command:
             screen.say(f"next: {found.command}")

@@ -144,3 +144,5 @@ def test_policies() -> None:
 
 def test_a_document_s_name_is_its_file_and_number() -> None:
     assert Document("", 700, 0, "/data/train-1.arrayrecord", 7, ()).name == "train-1.arrayrecord:7"
+    assert Document("", 700, 0, "MemorySource", 700, ()).name == "700"
+    assert Document("web", 700, 0, "MemorySource", 700, ()).name == "web:700"
