@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.config import Config
-from harness.documents import (
-    Document,
-    documents_of,
-    excerpt,
-    look,
-    weights_without,
-)
-from harness.explain import Explanation, search
+from harness.inspect_step import excerpt, look
 from harness.ledger import finite
 from harness.metrics import Screen
 from harness.past import Past, Stand, copied, entries_by_step, opened
@@ -29,6 +22,8 @@ from harness.step import TrainState
 from harness.task import Batch, Task
 from harness.update import times
 from harness.verdict import Verdict, command
+from pipeline.debug.documents import Document, documents_of, weights_without
+from pipeline.debug.explain import Explanation, search
 
 ODD = 4.0  # z-score of a document's loss, above which it is no ordinary one
 LEAST_SCORE = 2.5  # below it a step is noise, and any explanation would be too

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.documents import Record, chosen, documents_of, weights_without
 from harness.errors import DamageError
 from harness.files import read_json
 from pipeline import Loader
+from pipeline.debug.documents import Record, chosen, documents_of, weights_without
 
 FILE = "fork.json"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.config import Config
-from harness.documents import Document, documents_of, excerpt, look
 from harness.errors import ConfigError
 from harness.ledger import finite
 from harness.metrics import Screen
@@ -19,6 +19,7 @@ from harness.rundir import RunDir
 from harness.sharding import host_arrays
 from harness.task import Task
 from harness.update import prepared
+from pipeline.debug.documents import Document, Piece, documents_of, repetition
 
 RANKS = ("loss", "gradnorm")
 
@@ -71,6 +72,33 @@ def inspect(
         }
         for row in _ranked([values[name] for name in rank])[:top]
     ]
+
+
+def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
+    """Pieces as a task shows them, and the n-gram that their tokens repeat, "" where none is.
+
+    Args:
+        task: of the run.
+        batch: NumPy arrays.
+        pieces: of one document.
+    """
+    shown: list[str] = []
+    tokens: list[NDArray[Any]] = [np.zeros(0, np.int32)]
+    for piece in pieces:
+        row = {name: values[piece.row] for name, values in batch.items()}
+        shown.append(task.show(row, max(0, piece.segment - 1)))
+        if "tokens" in row:
+            here = row["segment_ids"] == piece.segment if piece.segment else slice(None)
+            tokens.append(row["tokens"][here])
+    tokenizer = getattr(task, "tokenizer", None)
+    show = (lambda gram: repr(tokenizer.decode(gram))) if tokenizer else str
+    return "".join(shown), repetition(np.concatenate(tokens), show)
+
+
+def excerpt(text: str, most: int = 160) -> str:
+    """A text on one line, its middle left out where it is long."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else f"{flat[: most // 2]} … {flat[-most // 2 :]}"
 
 
 def _ranked(values: Sequence[np.ndarray]) -> list[int]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from harness.config import Config
 from harness.data import NAME, Corpus, training_data
-from harness.documents import Document, documents_of
 from pipeline import ArrayRecordSource, Loader
+from pipeline.debug.documents import Document, documents_of
 
 KINDS = ("constant", "ngrams", "shuffled")
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from harness.checkpoint import versions
-from harness.explain import BACK
 from harness.leaves import differing_leaves, leaf_names
 from harness.ledger import Entry
 from harness.past import Past, Stand, copied
@@ -21,6 +20,7 @@ from harness.step import TrainState
 from harness.task import Batch
 from harness.update import prepared
 from harness.verdict import Verdict, command
+from pipeline.debug.explain import BACK
 from pipeline.debug.journal import Run
 
 MARGIN = 100  # steps before the spike at which the replay begins at the latest

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from harness.documents import Document
 from harness.task import Batch
+from pipeline.debug.documents import Document
 
 Losses = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 _AT_ONCE = 8  # rows whose gradients exist at once

@@ -19,7 +19,6 @@ from harness.__main__ import main
 from harness.checkpoint import Checkpoints
 from harness.config import parse
 from harness.data import prepare
-from harness.documents import Document
 from harness.ledger import Entry, read
 from harness.metrics import Screen
 from harness.poison import document_at, plant
@@ -27,6 +26,7 @@ from harness.rundir import RunDir
 from harness.sharding import make_mesh
 from harness.spikes import latest
 from harness.step import make_steps
+from pipeline.debug.documents import Document
 from tests.harness.runs import TINY, Workplace
 
 pytestmark = pytest.mark.long

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.task import Task
-from harness.tokens import decode
 from pipeline.provenance.where import RowOrigin
 
 Record = tuple[str, int]  # component, number in its source
@@ -103,33 +100,20 @@ def weights_without(
     return weights
 
 
-def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
-    """Pieces as a task shows them, and the n-gram that their tokens repeat, "" where none is.
-
-    Args:
-        task: of the run.
-        batch: NumPy arrays.
-        pieces: of one document.
-    """
-    shown: list[str] = []
-    tokens: list[NDArray[Any]] = [np.zeros(0, np.int32)]
-    for piece in pieces:
-        row = {name: values[piece.row] for name, values in batch.items()}
-        shown.append(task.show(row, max(0, piece.segment - 1)))
-        if "tokens" in row:
-            here = row["segment_ids"] == piece.segment if piece.segment else slice(None)
-            tokens.append(row["tokens"][here])
-    return "".join(shown), repetition(np.concatenate(tokens))
-
-
-def repetition(tokens: NDArray[Any]) -> str:
+def repetition(
+    tokens: NDArray[Any], show: Callable[[NDArray[Any]], str] = lambda gram: str(gram.tolist())
+) -> str:
     """The n-gram of at most 13 tokens that is repeated over the longest stretch, "" where none is.
 
     Fewer than 8 repetitions on end are language; runs of 1 to 13 tokens are what made losses spike
     in OLMo 2 (2024, section 3.1).
 
-    >>> repetition(np.frombuffer(b"so " * 20 + b"much", np.uint8))
-    "'so ' 20 times"
+    Args:
+        tokens: of a document, int[n].
+        show: an n-gram as people read it.
+
+    >>> repetition(np.frombuffer(b"so " * 20 + b"much", np.uint8), lambda gram: str(bytes(gram)))
+    "b'so ' 20 times"
     """
     longest, found = 0, ""
     for period in range(1, min(MOST_PERIOD, len(tokens) - 1) + 1):
@@ -139,22 +123,5 @@ def repetition(tokens: NDArray[Any]) -> str:
             times = (stop - start) // period + 1
             if times >= FEWEST_REPEATS and stop - start > longest:
                 longest = stop - start
-                gram = decode(np.asarray(tokens[start : start + period], np.int32))
-                found = f"{gram!r} {times} times"
+                found = f"{show(tokens[start : start + period])} {times} times"
     return found
-
-
-def excerpt(text: str, most: int = 160) -> str:
-    """A text on one line, its middle left out where it is long."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= most else f"{flat[: most // 2]} … {flat[-most // 2 :]}"
-
-
-def halves(items: Sequence[Any]) -> list[Sequence[Any]]:
-    """Both halves of a list, the first not the smaller one.
-
-    >>> halves([1, 2, 3])
-    [[1, 2], [3]]
-    """
-    cuts = [0, (len(items) + 1) // 2, len(items)]
-    return [items[a:b] for a, b in pairwise(cuts)]

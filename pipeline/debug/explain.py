@@ -1,7 +1,4 @@
-"""Which rows of which step made a value spike: by leaving some out, and looking at it again.
-
-Nothing here knows the harness: `explain` works with any step function.
-"""
+"""Which rows of which step made a loss spike: by leaving some out, and looking at it again."""
 
 from __future__ import annotations
 
@@ -9,11 +6,10 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-
-from harness.documents import halves
 
 BACK = 4  # steps before the spike that may have caused it
 ENOUGH = 0.5  # share of the excess that counts as an explanation
@@ -86,7 +82,7 @@ def search(
     first = True
     while len(current) > 1 and spent < budget:
         shares: list[float] = []
-        parts = halves(current)
+        parts = _halves(current)
         for part in parts:
             if spent < budget and (first or not shares or shares[0] < ENOUGH):
                 shares.append(share(step, part))
@@ -98,6 +94,16 @@ def search(
             break
         current, found, first = list(parts[good[0]]), shares[good[0]], False
     return Explanation(step, tuple(current), found, whole, spent)
+
+
+def _halves(items: Sequence[Any]) -> list[Sequence[Any]]:
+    """Both halves of a list, the first not the smaller one.
+
+    >>> _halves([1, 2, 3])
+    [[1, 2], [3]]
+    """
+    cuts = [0, (len(items) + 1) // 2, len(items)]
+    return [items[a:b] for a, b in pairwise(cuts)]
 
 
 def explained(value: float, without: float, before: float) -> float:
