@@ -67,7 +67,7 @@ class Policy:
         return policy
 
 
-class Watch:
+class Alarm:
     """Sees each ledger line as it is written, and raises at a spike."""
 
     def __init__(self, run: RunDir, z: float) -> None:
@@ -101,8 +101,8 @@ def train_on(
             here, cfg = target, target.config()
             continue
         try:
-            watch = Watch(here, policy.z)
-            return here, train(here, cfg, until=until, screen=screen, watch=watch)
+            alarm = Alarm(here, policy.z)
+            return here, train(here, cfg, until=until, screen=screen, alarm=alarm)
         except SpikeError as spike:
             screen.say(f"{spike}: {policy.back} steps back, {policy.skip} skipped")
             skip = range(max(0, spike.step - policy.skip + 1), spike.step + 1)

@@ -15,7 +15,7 @@ from harness.checkpoint import versions
 from harness.leaves import differing_leaves, leaf_names
 from harness.ledger import Entry
 from harness.past import Past, Stand, copied
-from harness.replay import difference, found_again
+from harness.replay import difference, digests_of, found_again
 from harness.step import TrainState
 from harness.task import Batch
 from harness.update import prepared
@@ -66,7 +66,11 @@ def recheck(
             recent.earlier = kept.params
         state, told = go()
         lines = entries.get(stand.step, [])
-        found = found_again(journal, parts, lines, stand.batch, told)
+        found = found_again(
+            [digests_of(journal, parts, line, stand.batch) for line in lines],
+            stand.data_step,
+            told,
+        )
         differs = difference(lines, found)
         if differs:
             return _other_bits(past, entries[stand.step], found, differs), recent

@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import NotFiniteError
 from pipeline.debug.journal import Journal, Line
 
-Watch = Callable[[Line], None]
+Alarm = Callable[[Line], None]
 
 
 class Scribe:
@@ -18,14 +18,14 @@ class Scribe:
     Args:
         journal: of this process.
         stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
-        watch: sees each line once it is written, and may raise.
+        alarm: sees each line once it is written, and may raise.
 
     Attributes:
         news: the newest loss, in words.
     """
 
-    def __init__(self, journal: Journal, *, stops: bool, watch: Watch | None = None) -> None:
-        self._journal, self._stops, self._watch = journal, stops, watch
+    def __init__(self, journal: Journal, *, stops: bool, alarm: Alarm | None = None) -> None:
+        self._journal, self._stops, self._alarm = journal, stops, alarm
         self._seen: Line | None = None
         self.news = ""
 
@@ -52,8 +52,8 @@ class Scribe:
             return
         self._seen = line
         self.news = f"loss {line.loss_value:.3f}"
-        if self._watch is not None:
-            self._watch(line)
+        if self._alarm is not None:
+            self._alarm(line)
         odd = [name for name in ("loss", "grad_norm") if getattr(line, name) is None]
         if odd and self._stops:
             value = line.loss_value if odd[0] == "loss" else "not finite"
