@@ -25,7 +25,7 @@ from harness.verdict import Verdict, command
 from pipeline.debug.documents import Document, documents_of, weights_without
 from pipeline.debug.explain import Explanation, search
 
-ODD = 4.0  # z-score of a document's loss, above which it is no ordinary one
+ODD = 6.0  # z-score of a document's loss, above which it is no ordinary one
 LEAST_SCORE = 2.5  # below it a step is noise, and any explanation would be too
 
 
