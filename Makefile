@@ -6,7 +6,7 @@ TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 RUN ?= runs/default
 
-.PHONY: train test test-all check bench clean
+.PHONY: train test test-all chaos check bench clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -34,6 +34,9 @@ test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on 
 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
 	@$(PYTEST) --dist load -m long $(ARGS)
+
+chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: hours; KILLS=30 for fewer
+	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000)
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

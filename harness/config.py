@@ -147,9 +147,11 @@ class MeshConfig:
     """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
 
     tensor: int = setting(1, "devices over which each matrix product is split", free=True)
+    shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
 
     def __post_init__(self) -> None:
         _within("mesh.tensor", self.tensor, 1)
+        _within("mesh.shards", self.shards, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +251,14 @@ class Config:
                 raise ConfigError(
                     f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
                 )
+        if self.mesh.shards and (
+            self.batch_size % self.mesh.shards
+            or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
+        ):
+            raise ConfigError(
+                f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
+                f"goes with fsdp=0 or 1, mesh.tensor=1 and optim.accumulate=1."
+            )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
         _above_zero("learning_rate", self.learning_rate)

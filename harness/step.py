@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
+from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
@@ -78,7 +79,13 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         seen.traced(batch)
-        loss, grads = gradients(state.params, batch, _step_key(cfg.seed, state.opt_state))
+        loss, grads = gradients(state.params, batch, key(state))
+        return advance(state, loss, grads)
+
+    def key(state: TrainState) -> jax.Array:
+        return _step_key(cfg.seed, state.opt_state)
+
+    def advance(state: TrainState, loss: jax.Array, grads: Any) -> Any:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         after = TrainState(optax.apply_updates(state.params, updates), opt_state)
@@ -92,7 +99,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     graph = graphs[-1]
     shardings = _shardings(shapes, mesh)
     rows, one = batch_sharding(mesh), replicated(mesh)
-    return StepFunctions(
+    made = StepFunctions(
         init=jax.jit(init, out_shardings=shardings),
         abstract=jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
@@ -108,6 +115,10 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
         losses=losses,
     )
+    if not cfg.mesh.shards:
+        return made
+    fixed = Invariant(Pieces(losses, key, advance), mesh, cfg.mesh.shards)
+    return made._replace(train=fixed.train, evaluate=fixed.evaluate)
 
 
 def evaluated(state: TrainState) -> Any:
