@@ -7,6 +7,7 @@ width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def attend(
 
     The softmax is in float32 whatever the compute dtype is. `mask` is bool[B, L, L].
     """
-    how = cfg.model.attention
+    how: Any = cfg.model.attention
     if how == "plain":
         return plain_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK, mask)
     if how == "tokamax":
@@ -86,7 +87,7 @@ def attend(
         k_BxLxGxK,
         v_BxLxGxK,
         mask=mask[:, None],
-        implementation=how,  # pyright: ignore[reportArgumentType]
+        implementation=how,
     )
 
 

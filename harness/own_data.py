@@ -134,6 +134,7 @@ def _shuffled(records: Dataset) -> Dataset:
 
 def _packed(records: Dataset, cfg: Config) -> Dataset:
     name, prompt = cfg.data.tokenizer, cfg.data.prompt
+    _tokenizer(name)  # a missing file is told here
     content = "" if name == "bytes" else hashlib.sha256(Path(name).read_bytes()).hexdigest()
     documents = records.map(Encode(cfg.data.text, prompt, name, content))
     if not prompt:

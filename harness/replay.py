@@ -22,6 +22,7 @@ from harness.show import show_rows
 from harness.step import TrainState
 from harness.update import update
 from pipeline.debug.digest import digest
+from pipeline.debug.journal import Run
 
 PROVED, DIFFERS, NOT_HERE = 0, 1, 2
 
@@ -108,6 +109,7 @@ class _Part:
     def _go(
         self, leg: Leg, parts: Assembly, state: TrainState, meter: Meter
     ) -> tuple[int, TrainState]:
+        journal = Run(self.run.path)
         for step in range(leg.start, leg.stop):
             data_step = parts.loader.step
             batch = next(parts.loader)
@@ -115,9 +117,10 @@ class _Part:
             if self.show and step in self.window:
                 rows = host_arrays(dict(batch))
                 show_rows(parts.task.show, parts.loader, step, data_step, rows, self.screen)
-            found = found_again(batch, data_step, told)
+            lines = leg.stage.entries.get(step, [])
+            digests = [_digests(journal, parts, line, batch) for line in lines]
             # on the way to the window too: the first step that differs is to be named
-            differs = difference(leg.stage.entries.get(step, []), found)
+            differs = difference(lines, found_again(digests, data_step, told))
             elsewhere = leg.stage.processes != jax.process_count()
             if differs and elsewhere and "batch digest" not in differs:
                 self.screen.say(
@@ -136,12 +139,19 @@ def _moved(state: TrainState, abstract: TrainState) -> TrainState:
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, abstract)
 
 
+def _digests(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
+    # then and now: of rows as they were made or, in older ledgers, of the batch on devices
+    if not journal.proves(line):
+        return line.digest, digest(host_arrays(batch))
+    return journal.digest(line), journal.remade(parts.data, line)
+
+
 def found_again(
-    batch: Mapping[str, Any], data_step: int, told: Mapping[str, Any]
+    digests: Sequence[tuple[str, str]], data_step: int, told: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a recomputed step has to be equal in to its line of the ledger."""
     return {
-        "digest": digest(host_arrays(batch)),
+        "digests": digests,
         "data_step": data_step,
         "loss_bits": float_bits(host_arrays(told["loss"])),
         "grad_norm": finite(host_arrays(told["grad_norm"])),
@@ -150,10 +160,10 @@ def found_again(
 
 def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
-    for entry in entries:
+    for entry, (then, now) in zip(entries, found["digests"], strict=True):
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
-        if entry.digest != found["digest"]:
-            return f"{which}batch digest {entry.digest} in the ledger, {found['digest']} now"
+        if then != now:
+            return f"{which}batch digest {then} in the ledger, {now} now"
         if entry.loss_bits != found["loss_bits"]:
             was, now = entry.loss_bits, found["loss_bits"]
             return (
@@ -167,5 +177,5 @@ def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     return ""
 
 
-def _value(bits: str) -> np.float32:
-    return np.uint32(int(bits, 16)).view(np.float32)
+def _value(bits: str | None) -> np.float32:
+    return np.uint32(int(bits or "7fc00000", 16)).view(np.float32)

@@ -19,7 +19,8 @@ class RunDir:
 
         D/config.json        settings, written by the first launch
         D/launches.jsonl     a line each time training starts: where it stood, on which devices
-        D/ledger.jsonl       a line a step
+        D/ledger.jsonl       a line a step: of further processes ledger-00001.jsonl, ...
+        D/states.jsonl       the loader's state every 100 steps
         D/checkpoints/K/     all that step K needs to be the next one
         D/evaluation.json    the held-out loss after the last step
         D/evaluations.jsonl  a line an evaluation, those while training among them
@@ -98,14 +99,6 @@ class RunDir:
                 f"{self.path}"
             )
         return self
-
-    def launch(self, facts: Mapping[str, Any]) -> int:
-        """Note that a process has begun to train, and get its number: 0, 1, ..."""
-        log = LineLog(self.launches)
-        number = len(read_lines(self.launches))
-        log.append({"launch": number, **facts})
-        log.close()
-        return number
 
     def all_launches(self) -> list[dict[str, Any]]:
         """What each launch noted: the step it began at, its time, devices and versions."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
@@ -19,7 +18,6 @@ from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
 from harness.goodput import Clock, clock_of
-from harness.ledger import Ledger
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe
@@ -27,6 +25,7 @@ from harness.step import TrainState, evaluated
 from harness.stop import Stop, greatest
 from harness.update import update
 from harness.watch import Watch, watching
+from pipeline.debug.journal import Journal
 
 
 def train(
@@ -83,31 +82,30 @@ def train(
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, step, clock) as scribe,
+            _scribe(run, parts, clock) as scribe,
             watching(run, parts, clock, profile) as watch,
             screen.meter("train", total=until, done=step) as meter,
         ):
             while step < until and not stop.agreed():
                 with watch.data_wait(step):
                     batch = next(parts.loader)
-                scribe.has_data()
                 with watch.step(step):
                     state, told = update(parts.functions, state, batch)
-                    scribe.dispatched(step, batch, told)
+                    scribe.dispatched(step, told)
                 watch.done(step, batch, told)
                 step += 1
                 meter.advance(note=f"{scribe.news}  {watch.note}")
                 saves = step < until and _due(step, cfg.save_every)
                 if step < until and _due(step, cfg.evaluate.every):
-                    if _judge(run, parts, step, state, watch, screen):
+                    with scribe.saving():
+                        best = _judge(run, parts, step, state, watch, screen)
+                    if best:
                         checkpoints.best, saves = step, True
-                    scribe.saved()
                 if saves:
-                    scribe.flush()
-                    _save(checkpoints, step, state, parts, clock)
-                    scribe.saved()
-            scribe.flush()
-            _save(checkpoints, step, state, parts, clock)
+                    with scribe.saving():
+                        _save(checkpoints, step, state, parts, clock)
+            with scribe.saving():
+                _save(checkpoints, step, state, parts, clock)
             with clock("save"):
                 checkpoints.wait()
             if step >= until:
@@ -173,23 +171,16 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, step: int, clock: Clock) -> Iterator[Scribe]:
-    stops = parts.cfg.on_nonfinite == "stop"
-    if jax.process_index():
-        yield Scribe(None, 0, parts.loader, stops=stops)
-        return
-    clock.launch = run.launch(
-        {
-            "step": step,
-            "unix_time": round(time.time(), 3),
-            "mesh": dict(parts.mesh.shape),
-            "processes": jax.process_count(),
-            **versions(),
-            "manifest": manifest(parts.mesh),
-        }
-    )
-    with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, clock.launch, parts.loader, stops=stops)
+def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
+    facts = {
+        "mesh": dict(parts.mesh.shape),
+        "processes": jax.process_count(),
+        **versions(),
+        "manifest": manifest(parts.mesh),
+    }
+    with Journal(run.path, parts.loader, facts=facts) as journal:
+        clock.launch = journal.launch
+        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop")
 
 
 def _judge(

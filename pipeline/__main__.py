@@ -14,7 +14,8 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "verify")
+COMMANDS = ("audit", "check", "convert", "diff", "doctor", "find", "inspect", "manifest", "profile")
+COMMANDS += ("replay", "same", "seen", "show", "spikes", "verify", "where")
 
 
 def _parser() -> argparse.ArgumentParser:
