@@ -47,7 +47,7 @@ def start(processes: int, devices: int, words: list[str]) -> list[subprocess.Pop
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--devices", type=int, default=1, help="of each process, on CPUs")
     parser.add_argument("--restarts", type=int, default=3, help="how often all are started again")
