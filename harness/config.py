@@ -179,6 +179,24 @@ class LogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
+
+    side: int = setting(28, "height and width in pixels, a multiple of patch")
+    channels: int = setting(1, "values a pixel")
+    patch: int = setting(4, "side of a patch")
+    classes: int = setting(10, "labels are below")
+
+    def __post_init__(self) -> None:
+        for name in ("side", "channels", "patch", "classes"):
+            _within(f"image.{name}", getattr(self, name), 1)
+        if self.side % self.patch:
+            raise ConfigError(
+                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of a run; the defaults train in about two minutes on two CPU cores.
 
@@ -225,6 +243,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    image: ImageConfig = ImageConfig()
 
     def __post_init__(self) -> None:
         if not self.lanes:
@@ -319,10 +338,11 @@ def make(settings: Mapping[str, Any]) -> Config:
     >>> make({"seed": 1, "model.kv_heads": 2}).model.kv_heads
     2
     """
-    parts = {"data": DataConfig, "model": ModelConfig, "optim": OptimConfig, "mesh": MeshConfig}
-    parts |= {"evaluate": EvaluateConfig, "log": LogConfig}
     tables = nest(settings)
-    return Config(**{**tables, **{k: parts[k](**tables[k]) for k in parts if k in tables}})
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.default) and field.name in tables:
+            tables[field.name] = type(field.default)(**tables[field.name])
+    return Config(**tables)
 
 
 def flat(cfg: Config) -> dict[str, Any]:

@@ -97,9 +97,23 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(init)
     graph = graphs[-1]
+    made = _compiled(mesh, shapes, init, train, losses)
+    if not cfg.mesh.shards:
+        return made
+    fixed = Invariant(Pieces(losses, key, advance), mesh, cfg.mesh.shards)
+    return made._replace(train=fixed.train, evaluate=fixed.evaluate)
+
+
+def _compiled(
+    mesh: Mesh,
+    shapes: TrainState,
+    init: Callable[..., Any],
+    train: Callable[..., Any],
+    losses: Callable[..., Any],
+) -> StepFunctions:
     shardings = _shardings(shapes, mesh)
     rows, one = batch_sharding(mesh), replicated(mesh)
-    made = StepFunctions(
+    return StepFunctions(
         init=jax.jit(init, out_shardings=shardings),
         abstract=jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
@@ -115,10 +129,6 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
         losses=losses,
     )
-    if not cfg.mesh.shards:
-        return made
-    fixed = Invariant(Pieces(losses, key, advance), mesh, cfg.mesh.shards)
-    return made._replace(train=fixed.train, evaluate=fixed.evaluate)
 
 
 def evaluated(state: TrainState) -> Any:
