@@ -124,11 +124,12 @@ def test_peaks(kind: str, tflops: float) -> None:
 
 
 def test_flops_of_a_token_in_both_conventions() -> None:
-    # Llama 2 7B: 6.48e9 parameters in products, 32 layers of width 4096, rows of 4096
-    found = token_flops(6_476_267_520, 4096, 32, 4096)
-    attention = 12 * 32 * 4096 * 4096
-    assert found.full == 6 * 6_476_267_520 + attention
-    assert found.causal == 6 * 6_476_267_520 + attention / 2
+    cfg = make({"width": 64, "heads": 4, "layers": 3, "hidden": 96, "length": 128})
+    products = 3 * (4 * 64 * 64 + 3 * 64 * 96) + 64 * 264
+    attention = 12 * 3 * 64 * 128  # two products of each pair of tokens, and their gradients
+    found = token_flops(cfg)
+    assert found.full == 6 * products + attention
+    assert found.causal == 6 * products + attention / 2
     assert utilisation(found.full, 1.0, 8, "cpu") is None
     assert all(p.source for p in PEAKS)
 
