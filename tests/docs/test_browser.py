@@ -86,7 +86,9 @@ def page() -> Iterator[Any]:
 @pytest.mark.parametrize("dark", [False, True])
 def test_pages_are_whole_on_a_phone(page: Any, built: Path, address: str, dark: bool) -> None:
     page.screen(390, 844, dark=dark)
-    for path in sorted(built.rglob("*.html")):
+    page.open(f"{address}/index.html")
+    page.script("localStorage.clear()")  # which of the two was shown last
+    for path in sorted(built.rglob("*.html"))[:: 6 if dark else 1]:
         page.open(f"{address}/{path.relative_to(built).as_posix()}")
         too_wide = "return document.documentElement.scrollWidth - innerWidth"
         assert page.script(too_wide) <= 0, path
@@ -107,10 +109,11 @@ def test_questions_find_their_page(page: Any, address: str) -> None:
             "box.focus(); box.value = arguments[0];"
             "box.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true}))"
         )
-        page.script(ask, question)
         shown = "[...document.querySelectorAll('.md-search-result__item > a')]"
-        asked = "document.querySelector('.md-search__input').value"
-        page.wait(f"{asked} && {shown}.some(a => a.href.includes('{answer}'))")
+        page.script(ask, "")
+        page.wait(f"!{shown}.length")  # what the last question found is gone
+        page.script(ask, question)
+        page.wait(f"{shown}.length")
         hrefs = f"return {shown}.slice(0, 3).map(a => a.getAttribute('href'))"
         first = page.script(hrefs)
         if not any(answer in href for href in first):
