@@ -77,8 +77,8 @@ def address(built: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
+@pytest.fixture
+def page() -> Iterator[Any]:  # a new browser: pages keep which of light and dark was shown last
     with webdriver.chromium() as found:
         yield found
 
@@ -86,8 +86,6 @@ def page() -> Iterator[Any]:
 @pytest.mark.parametrize("dark", [False, True])
 def test_pages_are_whole_on_a_phone(page: Any, built: Path, address: str, dark: bool) -> None:
     page.screen(390, 844, dark=dark)
-    page.open(f"{address}/index.html")
-    page.script("localStorage.clear()")  # which of the two was shown last
     for path in sorted(built.rglob("*.html"))[:: 6 if dark else 1]:
         page.open(f"{address}/{path.relative_to(built).as_posix()}")
         too_wide = "return document.documentElement.scrollWidth - innerWidth"
