@@ -140,6 +140,13 @@ def _show(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0
 
 
+def _seen(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config()
+    from harness.seen import seen
+
+    return 0 if seen(run, cfg, args.file, args.proof, screen) else 1
+
+
 def _sample(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     cfg = run.begun().config()
     from harness.sample import sample
@@ -255,6 +262,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
     show.set_defaults(run_command=_show)
 
+    seen = commands.add_parser("seen", help="was a document trained on? exit 1 if never")
+    seen.add_argument("file", type=Path, metavar="FILE", help="the document's text")
+    seen.add_argument("--proof", type=Path, metavar="P", help="write the proof to this file")
+    seen.set_defaults(run_command=_seen)
+
     sample = commands.add_parser("sample", help="let the model write")
     sample.add_argument("--prompt", default="", help="what it continues")
     sample.add_argument("--tokens", type=_positive, default=200, help="how many it writes")
@@ -271,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (goodput, doctor):
         command.add_argument("--json", action="store_true")
-    for command in (train, replay, settings, show, sample, goodput, doctor):
+    for command in (train, replay, settings, show, seen, sample, goodput, doctor):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     train.add_argument(
         "--deterministic",
