@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ from pipeline.errors import PipelineError
 
 _PAST = 4  # batches to see of the pass after the first
 _FURTHEST = 10  # times the batches asked for, to find where a pass ends
+_FIRST = 3  # times the limit: the first run imports all for the first time
+_SLOWER = 6  # times as long as it did may other runs take
+_SHORTEST = 15.0  # seconds that each of them has
 _HOST_STEPS = 8  # steps of several hosts to see after a cut
 
 
@@ -98,7 +102,6 @@ class _Plan:
         self._launcher, self._options, self._tell = launcher, options, tell
         arguments = {"workers": options.workers[0], "host": 0, "hosts": 1}
         self._job = Job("base", arguments, key=options.key, seed=options.seed)
-        self._job = replace(self._job, seconds=options.seconds)
         self._base = self._uninterrupted()
         launcher.heavy = self._base.facts.get("heavy", [])
         self._keeps: bool = self._base.facts["keeps"]
@@ -114,8 +117,12 @@ class _Plan:
 
     def _uninterrupted(self) -> Seen:
         self._tell("an uninterrupted run")
-        n = self._options.batches
-        base = self._start(replace(self._job, least=n, past=_PAST, most=n * _FURTHEST)).result()[0]
+        n, limit, started = self._options.batches, self._options.seconds, time.monotonic()
+        job = replace(self._job, least=n, past=_PAST, most=n * _FURTHEST, seconds=_FIRST * limit)
+        base = self._start(job).result()[0]
+        # how long the others may take depends on how busy the machine is
+        took = time.monotonic() - started
+        self._job = replace(self._job, seconds=min(limit, max(_SHORTEST, _SLOWER * took)))
         if "early" in base.facts:
             raise DoctorError(base.facts["error"])
         if base.failure and not base.batches:
