@@ -30,7 +30,7 @@ from pipeline.errors import (
     short_traceback,
     shorten,
 )
-from pipeline.meter import METER
+from pipeline.meter import METER, marked
 from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
@@ -218,7 +218,8 @@ class Loader(Generic[BatchT]):
                 self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
-                found = run.fill(across=across)
+                with marked("next batch"):
+                    found = run.fill(across=across)
             finally:
                 self._position = run.position
             if not found:
