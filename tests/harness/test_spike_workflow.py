@@ -133,10 +133,10 @@ def test_other_bits_are_the_machine_s(
     assert "rewind" in verdict["command"]
 
     launches = [json.loads(x) for x in (run / "launches.jsonl").read_text().splitlines()]
-    launches[0]["device"] = "another"
+    launches[0]["manifest"]["device"] = "another"
     (run / "launches.jsonl").write_text(json.dumps(launches[0]) + "\n")
     assert main(["blame", "--run", str(run), "--step", str(BAD), "--json"]) == 1
-    assert "device was another" in told(capsys)["summary"]
+    assert "device another -> " in told(capsys)["summary"]
 
 
 @pytest.mark.parametrize("devices", [1, 4])
