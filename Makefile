@@ -6,7 +6,7 @@ TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 RUN ?= runs/default
 
-.PHONY: train test test-all check bench clean
+.PHONY: train test test-all check bench bench-check clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -40,8 +40,11 @@ check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(TEST)  ## every benchmark, each prints ratios measured in one run
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+bench: $(TEST)  ## every workload beside its peers and limit, in one run; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+bench-check: $(TEST)  ## the same, fails where a ratio fell by more than a fifth
+	$(BIN)/python -m benchmarks --check
 
 clean:  ## remove the environment and what runs made
 	rm -rf .venv runs build dist *.egg-info
