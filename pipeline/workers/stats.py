@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.meter import Sums, Tally, add_up, batch_bytes
@@ -42,6 +42,8 @@ class QueueStats:
         ready_bytes: their bytes.
         asked: pieces of work submitted and not done.
         restarts: workers replaced.
+        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
+        choice: who was chosen; "" while that is being found out.
     """
 
     workers: int = 0
@@ -54,6 +56,8 @@ class QueueStats:
     ready_bytes: int = 0
     asked: int = 0
     restarts: int = 0
+    tried: Mapping[str, float] = field(default_factory=dict[str, float])
+    choice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Stats:
         asked: pieces of work begun or queued.
         ahead: bytes that may wait.
         restarts: workers replaced.
+        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
+        choice: who was chosen; "" while that is being found out, or was not asked for.
     """
 
     stages: tuple[StageStats, ...]
@@ -94,6 +100,8 @@ class Stats:
     asked: int
     ahead: int
     restarts: int
+    tried: Mapping[str, float] = field(default_factory=dict[str, float])
+    choice: str = ""
 
     @property
     def limit(self) -> str:
@@ -122,6 +130,9 @@ def _table(stats: Stats) -> Iterator[str]:
     yield (
         f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {stats.limit}."
     )
+    if stats.tried:
+        found = ", ".join(f"{who} {pace:,.0f} rows/s" for who, pace in stats.tried.items())
+        yield f"Tried: {found}. Chosen: {stats.choice or 'not yet'}."
     if stats.workers:
         yield (
             f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
@@ -177,6 +188,8 @@ class Account:
             asked=queue.asked,
             ahead=ahead,
             restarts=queue.restarts,
+            tried=queue.tried,
+            choice=queue.choice,
         )
 
 
