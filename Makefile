@@ -4,9 +4,11 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := .venv/ready-train
 TEST := .venv/ready-test
+DOCS := .venv/ready-docs
 RUN ?= runs/default
+PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train test test-all check bench bench-check clean
+.PHONY: train spike test test-all chaos check bench bench-check docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -22,8 +24,15 @@ $(TEST): pyproject.toml constraints.txt | .venv/made
 	$(INSTALL) -e '.[dev,torch,ray,loops]'
 	touch $(TRAIN) $@
 
+$(DOCS): pyproject.toml constraints.txt | .venv/made
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
+
+spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train without them
+	$(BIN)/python examples/spike/walk.py runs/spike
 
 # a folder of its own: sessions beside this one are left alone, and nothing stays
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
@@ -35,6 +44,9 @@ test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
 	@$(PYTEST) --dist load -m long $(ARGS)
 
+chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: hours; KILLS=30 for fewer
+	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000)
+
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +57,16 @@ bench: $(TEST)  ## every workload beside its peers and limit, in one run; writes
 
 bench-check: $(TEST)  ## the same, fails where a ratio fell by more than a fifth
 	$(BIN)/python -m benchmarks --check
+
+docs: $(DOCS)  ## the pages, into build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open build/docs/index.html"
+
+wheel: $(TEST)  ## the wheel and the sdist, into dist/
+	$(BIN)/python -m build --outdir dist .
+
+test-wheel: $(TEST)  ## the wheel, installed into empty environments of these interpreters, passes the tests
+	$(BIN)/python tests/tools/installed.py --pythons "$(PYTHONS)" $(ARGS)
 
 clean:  ## remove the environment and what runs made
 	rm -rf .venv runs build dist *.egg-info

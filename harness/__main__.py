@@ -1,8 +1,9 @@
-"""The command line: python -m harness train | replay."""
+"""The command line: python -m harness train | replay | show | sample | goodput | doctor."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from harness import distributed
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
+from harness.run_commands import add_run_commands
 from harness.rundir import RunDir
+from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
 
 if TYPE_CHECKING:
     from harness.metrics import Screen
 
 _REPEATABLE = "--xla_gpu_exclude_nondeterministic_ops"
+_CPUS = "--xla_force_host_platform_device_count"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         all saved.
     """
     args = _parser().parse_args(argv)
-    _before_jax()
+    _before_jax(args)
     status = _run(args)
     distributed.leave(status)
     return status
@@ -44,7 +48,8 @@ def _run(args: argparse.Namespace) -> int:
         if "processes" in args:
             flags = args.coordinator, args.processes, args.process
             distributed.join(distributed.place(flags, os.environ))
-        return args.run_command(args, RunDir(args.run), Screen())
+        screen = Screen(quiet=not distributed.first())  # the first process speaks for all
+        return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
@@ -61,15 +66,22 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as e:
         if not distributed.is_loss(e):
             raise
-        print(distributed.farewell(e), file=sys.stderr)
+        distributed.say_farewell(e)
         return distributed.LOST
 
 
-def _before_jax() -> None:
+def _before_jax(args: argparse.Namespace) -> None:
     # read once, when jax starts: without it, GPU scatters add in any order
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _REPEATABLE not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_REPEATABLE}=true".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if not any(flag.startswith(_REPEATABLE) for flag in flags):
+        flags.append(f"{_REPEATABLE}=true")
+    if args.run_command is _replay:  # on CPUs, as many devices as the run's largest mesh had
+        launches = RunDir(args.run).all_launches()
+        most = max((math.prod(launch["mesh"].values()) for launch in launches), default=1)
+        given = [int(flag.partition("=")[2]) for flag in flags if flag.startswith(_CPUS)]
+        if most > max(given, default=1):
+            flags = [flag for flag in flags if not flag.startswith(_CPUS)] + [f"{_CPUS}={most}"]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
@@ -79,9 +91,20 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     until = args.steps or cfg.steps
     done = run.evaluation()
     if done is None or done["step"] < until or args.begin_at is not None:
-        from harness.train import train
+        if args.on_spike and args.begin_at is None:
+            run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
+        else:
+            from harness.train import train
 
-        stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
+            stopped = train(
+                run,
+                cfg,
+                until=until,
+                screen=screen,
+                begin_at=args.begin_at,
+                profile=args.profile,
+                deterministic=args.deterministic,
+            )
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -94,9 +117,11 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 
 def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
+    unit = "nats a byte" if done["unigram_entropy"] else "a unit"
+    entropy = f"; unigram entropy {done['unigram_entropy']:.4f}" if done["unigram_entropy"] else ""
+    loss = "is not known" if done["loss"] is None else f"{done['loss']:.4f} {unit}"
     screen.say(
-        f"held-out loss {done['loss']:.4f} nats a byte after step {done['step']:,} "
-        f"({done['tokens']:,} tokens; unigram entropy {done['unigram_entropy']:.4f})\n"
+        f"held-out loss {loss} after step {done['step']:,} ({done['tokens']:,} tokens{entropy})\n"
         f"run          {run.path}\n"
         f"checkpoints  {run.checkpoints}\n"
         f"ledger       {run.ledger}\n"
@@ -109,7 +134,7 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     cfg = run.begun().config(parse(args.set, args.config))
     from harness.replay import replay
 
-    return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
+    return replay(run, cfg, args.steps, show=args.show, screen=screen)
 
 
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
@@ -144,10 +169,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-
+def _add_train(commands: Any) -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train, or go on training",
@@ -162,8 +184,48 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
     )
+    add_on_spike(train)
+    train.add_argument(
+        "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
+    )
+    train.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="keep what is compiled and autotuned in the run's compiled/, and refuse to go on "
+        "where versions, flags or devices have changed",
+    )
     train.set_defaults(run_command=_train)
+    return train
 
+
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    several = command.add_argument_group("several processes, if no launcher tells them")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--processes", metavar="N", help="how many there are")
+    several.add_argument("--process", metavar="I", help="which one this is, from 0")
+    command.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="TOML, or a run's config.json; of several the later holds",
+    )
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="over --config",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = _add_train(commands)
     settings = commands.add_parser(
         "settings", help="write a lost config.json again, from the newest checkpoint"
     )
@@ -174,29 +236,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
-    for command in (train, replay, settings):
+    add_spike_commands(commands, _directory, _window)
+    looking = add_run_commands(commands, window=_window, positive=_positive)
+    for command in (train, replay, settings, *looking):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
-        several = command.add_argument_group("several processes, if no launcher tells them")
-        several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-        several.add_argument("--processes", metavar="N", help="how many there are")
-        several.add_argument("--process", metavar="I", help="which one this is, from 0")
-        command.add_argument(
-            "--config",
-            action="append",
-            default=[],
-            type=Path,
-            metavar="FILE",
-            help="TOML, or a run's config.json; of several the later holds",
-        )
-        command.add_argument(
-            "--set",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="KEY=VALUE",
-            help="over --config",
-        )
+        _add_shared(command)
     return parser
 
 

@@ -7,6 +7,7 @@ under its name only when it is whole.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import shutil
@@ -18,7 +19,8 @@ import jax
 import orbax.checkpoint
 from orbax.checkpoint.experimental import v1 as ocp
 
-from harness.errors import DamagedCheckpointError
+from harness.edits import FILE, lineage_of
+from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.leaves import DigestFile, differing_leaves, leaf_names
 from harness.step import StepFunctions, TrainState
 from pipeline.errors import MismatchError
@@ -38,6 +40,7 @@ class Checkpoints:
 
     def __init__(self, path: Path, *, keep: int, keep_every: int, clean: bool) -> None:
         self._path, self._keep, self._keep_every = path.resolve(), keep, keep_every
+        self.best: int | None = None  # the step of one that is kept whatever its age
         self._prunes = clean and jax.process_index() == 0
         if self._prunes:
             _remove_trash(self._path)
@@ -58,10 +61,11 @@ class Checkpoints:
         The state may be donated and the loader advanced as soon as this returns. A save still
         under way is waited for first.
         """
+        self.wait()
         if step in self.steps:
             return
-        self.wait()
         told: Any = {"config": config, "step": step, "versions": versions()}
+        told["lineage"] = lineage_of(self._path.parent)
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
@@ -80,12 +84,14 @@ class Checkpoints:
         Raises:
             DamagedCheckpointError: its files hold other bits than were saved.
             MismatchError: it was saved over another dataset.
+            CheckpointError: it is of a fork, and the run's `fork.json` says something else.
         """
+        self._check_lineage(step)
         with self._reading(step):
             if loader is not None:
                 self._orbax.load_checkpointables(step, {"data": loader})
             state = self._orbax.load_checkpointables(step, {_STATE: functions.abstract})[_STATE]
-            saved = self._digests(step, state)
+            saved = self._digests(step)
         if saved is not None:  # None: from before there were digests
             wrong = differing_leaves(saved, leaf_names(state), functions.digest(state))
             if wrong:
@@ -95,9 +101,26 @@ class Checkpoints:
 
     def config(self, step: int) -> dict[str, Any] | None:
         """The settings that a checkpoint was saved under; None where it does not tell."""
+        return self._told(step).get("config")
+
+    def digests(self, step: int) -> dict[str, list[int]] | None:
+        """The digest of each leaf that was saved, by its name; None in a checkpoint without."""
         with self._reading(step):
-            told: Any = self._orbax.checkpointables_metadata(step).custom_metadata or {}
-        return told.get("config")
+            return self._digests(step)
+
+    def _told(self, step: int) -> dict[str, Any]:
+        # Orbax's own reading of it warns of each part that has no metadata
+        with self._reading(step):
+            told = json.loads((self._path / str(step) / "_CHECKPOINT_METADATA").read_bytes())
+        return told.get("custom_metadata") or {}
+
+    def _check_lineage(self, step: int) -> None:
+        saved = self._told(step).get("lineage") or {}
+        if json.dumps(saved) != json.dumps(lineage_of(self._path.parent)):
+            raise CheckpointError(
+                f"{self._path.parent / FILE} does not say what checkpoint {step} was saved under: "
+                f"{json.dumps(saved) if saved else 'no fork'}. Put that back into the file."
+            )
 
     def set_aside(self, after: int) -> list[int]:
         """Take the checkpoints after a step out of the way, as folders named `set-aside-K`."""
@@ -112,10 +135,10 @@ class Checkpoints:
     def _numbered(self) -> list[int]:
         return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdigit())
 
-    def _digests(self, step: int, state: TrainState) -> dict[str, list[int]] | None:
+    def _digests(self, step: int) -> dict[str, list[int]] | None:
         if not (self._path / str(step) / _DIGESTS).is_dir():
             return None
-        file = DigestFile(leaf_names(state))
+        file = DigestFile(())
         self._orbax.load_checkpointables(step, {_DIGESTS: file})
         return file.saved
 
@@ -153,7 +176,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Until the save under way, if any, is whole on disk; then remove what it made old."""
         self._orbax.wait()
-        old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every)
+        old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every, best=self.best)
         if not old or not self._prunes:
             return
         # Orbax would remove file by file: a kill then leaves half a checkpoint under its name
@@ -177,13 +200,15 @@ def _remove_trash(path: Path) -> None:
         shutil.rmtree(old)
 
 
-def expendable(steps: Sequence[int], *, keep: int, keep_every: int) -> list[int]:
-    """Of rising steps, those that are neither among the newest nor kept for good.
+def expendable(
+    steps: Sequence[int], *, keep: int, keep_every: int, best: int | None = None
+) -> list[int]:
+    """Of rising steps, those that are neither among the newest nor the best nor kept for good.
 
     >>> expendable([0, 50, 100, 150, 200, 250], keep=2, keep_every=100)
     [50, 150]
     """
-    return [step for step in steps[:-keep] if step % keep_every]
+    return [step for step in steps[:-keep] if step % keep_every and step != best]
 
 
 def versions() -> dict[str, str]:

@@ -147,9 +147,53 @@ class MeshConfig:
     """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
 
     tensor: int = setting(1, "devices over which each matrix product is split", free=True)
+    shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
 
     def __post_init__(self) -> None:
         _within("mesh.tensor", self.tensor, 1)
+        _within("mesh.shards", self.shards, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """[evaluate]: when the held-out part is looked at; after the last step it always is."""
+
+    every: int = setting(0, "steps between evaluations; the best state is kept; 0: none", free=True)
+    batches: int = setting(0, "batches of an evaluation; 0: all", free=True)
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batches"):
+            _within(f"evaluate.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """[log]: where metrics go beside metrics.jsonl."""
+
+    every: int = setting(10, "steps between lines of metrics", free=True)
+    tensorboard: bool = setting(False, "event files in the run's tensorboard/", free=True)
+    wandb: str = setting("", "project at Weights & Biases", free=True)
+
+    def __post_init__(self) -> None:
+        _within("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
+
+    side: int = setting(28, "height and width in pixels, a multiple of patch")
+    channels: int = setting(1, "values a pixel")
+    patch: int = setting(4, "side of a patch")
+    classes: int = setting(10, "labels are below")
+
+    def __post_init__(self) -> None:
+        for name in ("side", "channels", "patch", "classes"):
+            _within(f"image.{name}", getattr(self, name), 1)
+        if self.side % self.patch:
+            raise ConfigError(
+                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +212,12 @@ class Config:
     steps: int = setting(300, "length of the schedule, and where training stops by default")
     batch_size: int = setting(8, "the global batch, in rows")
     length: int = setting(256, "tokens a row")
-    lanes: int = setting(1, "the most processes that may share the rows; divides batch_size")
+    lanes: int = setting(
+        0,
+        "the most processes that may share the rows, a divisor of batch_size; 0: its greatest up "
+        "to 4",
+        before=1,
+    )
     width: int = setting(128, "of the transformer")
     layers: int = setting(3, "of the transformer")
     heads: int = setting(4, "of queries")
@@ -192,8 +241,14 @@ class Config:
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
+    image: ImageConfig = ImageConfig()
 
     def __post_init__(self) -> None:
+        if not self.lanes:
+            lanes = next(n for n in (4, 3, 2, 1) if self.batch_size % n == 0)
+            object.__setattr__(self, "lanes", lanes)  # so that config.json keeps the number
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -215,6 +270,14 @@ class Config:
                 raise ConfigError(
                     f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
                 )
+        if self.mesh.shards and (
+            self.batch_size % self.mesh.shards
+            or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
+        ):
+            raise ConfigError(
+                f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
+                f"goes with fsdp=0 or 1, mesh.tensor=1 and optim.accumulate=1."
+            )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
         _above_zero("learning_rate", self.learning_rate)
@@ -275,9 +338,11 @@ def make(settings: Mapping[str, Any]) -> Config:
     >>> make({"seed": 1, "model.kv_heads": 2}).model.kv_heads
     2
     """
-    parts = {"data": DataConfig, "model": ModelConfig, "optim": OptimConfig, "mesh": MeshConfig}
     tables = nest(settings)
-    return Config(**{**tables, **{k: parts[k](**tables[k]) for k in parts if k in tables}})
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.default) and field.name in tables:
+            tables[field.name] = type(field.default)(**tables[field.name])
+    return Config(**tables)
 
 
 def flat(cfg: Config) -> dict[str, Any]:

@@ -99,6 +99,10 @@ class MismatchError(StateError):
     """A state belongs to another dataset: restore that dataset, or allow the difference."""
 
 
+class JournalError(PipelineError, ValueError):
+    """A run's journal is missing, damaged, or tells too little: see what the message names."""
+
+
 class StreamEndError(PipelineError):
     """A counted stream ended before the promised steps: lower steps= or repeat the dataset."""
 

@@ -14,9 +14,9 @@ from pipeline.batches.hosts import Neighbours, share_of
 from pipeline.batches.once import Once
 from pipeline.batches.opening import open_stream
 from pipeline.batches.options import check_options, unknown_attribute
-from pipeline.batches.run import Made, Run
+from pipeline.batches.run import Made, Observer, Run
 from pipeline.batches.skipping import MOST_STEPS, step_ranges
-from pipeline.batches.stream import Stream
+from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.position import Position
@@ -31,7 +31,8 @@ from pipeline.errors import (
     short_traceback,
     shorten,
 )
-from pipeline.meter import METER
+from pipeline.meter import METER, marked
+from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
@@ -119,6 +120,7 @@ class Loader(Generic[BatchT]):
         self._account = Account()
         self._owner, self._last, self._checked = 0, None, -1
         self._once: Once[BatchT] | None = None
+        self._observer: Observer | None = None
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
@@ -162,7 +164,7 @@ class Loader(Generic[BatchT]):
     def _fork(self) -> None:
         # the parent's workers, and a thread of its that held a turn, are not in this process
         self._inherited = self._executor, self._run
-        self._owner, self._checked = 0, -1
+        self._owner, self._checked, self._observer = 0, -1, None
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 
     def _running(self) -> Run:
@@ -218,15 +220,19 @@ class Loader(Generic[BatchT]):
                 self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
-                found = run.fill(across=across)
+                with marked("next batch"):
+                    found = run.fill(across=across)
             finally:
                 self._position = run.position
             if not found:
                 raise StopIteration
             self._account.handed_out(run.ready[0][0].batch, run.ready[0][0].rows, asked)
+            if self._observer:
+                waited = time.perf_counter() - asked
+                self._observer.handed_out(run.position, run.ready[0][0], waited)
             # no call from here on, where an interrupt could come between
             made, position = run.ready[0]
-            batch, _, after = made
+            batch, after = made.batch, made.after
             self._position = run.position = position
             self._last = after.step - 1
             del run.ready[0]
@@ -248,6 +254,7 @@ class Loader(Generic[BatchT]):
             take = stream.take(cursor)
             if take is None:
                 return None
+            told = self._observer.made(take) if self._observer else None
             started = time.perf_counter()
             batch = self._assembly(take)
         except StopIteration as e:
@@ -262,7 +269,7 @@ class Loader(Generic[BatchT]):
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
-        return Made(batch, len(take.block), take.after)
+        return Made(batch, len(take.block), take.after, told)
 
     def close(self) -> None:
         """End what runs for this loader; its state can still be read."""
@@ -301,6 +308,10 @@ class Loader(Generic[BatchT]):
         c = self._position.cursor
         return f"Loader(step={c.step}, epoch={c.epoch}, {self._shown})"
 
+    def _repr_html_(self) -> str:
+        stats = self.stats()._repr_html_() if self._account.batches else ""
+        return f"<p>{escaped(repr(self))}</p>{self._dataset._repr_html_()}{stats}"
+
     @property
     def _shown(self) -> str:
         return f"batch_size={self._batch_size}, workers={self._workers!r}"
@@ -325,6 +336,17 @@ class Loader(Generic[BatchT]):
             self._once = Once(lambda: Loader(dataset, size, **options), self._shown)
         return self._once
 
+    def like(self, dataset: Dataset | None = None, **options: Any) -> Loader:
+        """Another loader at step 0: of the same options but for those given.
+
+        >>> loader = Loader(Dataset(range(8)), 2)
+        >>> len(loader.like(batch_size=4)), len(loader.like(Dataset(range(6))))
+        (2, 3)
+        """
+        size = options.pop("batch_size", self._batch_size)
+        dataset = self._dataset if dataset is None else dataset
+        return Loader(dataset, size, **{**self._options, **options})
+
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
 
@@ -341,6 +363,11 @@ class Loader(Generic[BatchT]):
     def dataset(self) -> Dataset:
         """What the data is."""
         return self._dataset
+
+    @property
+    def workers(self) -> Workers:
+        """Who evaluates."""
+        return self._workers
 
     @property
     def step(self) -> int:
@@ -514,6 +541,26 @@ class Loader(Generic[BatchT]):
         self._ask(move)
         if self._options["start"]:
             self.start()
+        if self._observer:
+            self._observer.moved()
+
+    # ---- for pipeline.debug.journal
+
+    def _observe(self, observer: Observer | None) -> None:
+        # what was made ahead was made unobserved
+        self._observer = observer
+        self._ask(lambda run: run.cancel())
+
+    def _taken(self, step: int) -> Take:
+        # this process's rows of a data step, before they become a batch
+        take = self._ask(lambda run: run.stream.take(run.stream.locate(step)))
+        if take is None:
+            raise PositionError(f"there is no step {step}: its pass holds no batch")
+        return take
+
+    def _skips_to(self, step: int) -> int:
+        # the first step from here on that is not skipped
+        return self._ask(lambda run: run.skipping.end(step)) or step
 
     # ---- state
 
@@ -522,7 +569,13 @@ class Loader(Generic[BatchT]):
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
+        state = self._own_state()
+        if self._feed is not None and self._dataset.counted:
+            # processes with the same rows have the same lanes
+            return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
+        return state
 
+    def _own_state(self) -> dict[str, Any]:
         def saved(run: Run) -> SavedState:
             known = tuple(self._frontiers(self._settled()).items())
             return SavedState(self._position, self._rule, known)
@@ -530,11 +583,7 @@ class Loader(Generic[BatchT]):
         full = getattr(self._feed, "whole_states", False)
         top = self._dataset.top
         packages = top.node.packages
-        state = encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
-        if self._feed is not None and self._dataset.counted:
-            # processes with the same rows have the same lanes
-            return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
-        return state
+        return encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
 
     def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
         """Stand where a state says, whatever hosts, workers or batch size it was saved under.

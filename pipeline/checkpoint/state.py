@@ -167,6 +167,27 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     """
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
+    found = differences(state, now, allow)
+    if not found:
+        return _unfold(state["dataset"]) == now
+    text = "; ".join(list(found.values())[:MANY])
+    text += f"; and {len(found) - MANY} more" if len(found) > MANY else ""
+    saved = _unfold(state["dataset"])
+    remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
+    if "lanes" not in found:
+        names = ", ".join(repr(_clipped(k)) for k in found)
+        remedy = f"{_drawn(list(found), state)}Intended? load_state_dict(s, allow={{{names}}})."
+    raise MismatchError(f"the state is of another dataset. {text}. {remedy}")
+
+
+def differences(
+    state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str] = ()
+) -> dict[str, str]:
+    """What differs between the dataset of a state and `now`: fingerprint field -> words.
+
+    Raises:
+        StateError: the state names no dataset.
+    """
     try:
         saved = unfold(state["dataset"])
         now = alike(now, saved)
@@ -175,15 +196,7 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"the state names no dataset: {short(state)}. Use another.") from e
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
-    if not wrong:
-        return saved == now
-    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
-    differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
-    remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
-    if "lanes" not in wrong:
-        names = ", ".join(repr(_clipped(k)) for k in wrong)
-        remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
-    raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
+    return {k: _difference(k, saved.get(k), now.get(k)) for k in wrong}
 
 
 def _lanes_remedy(before: bool, after: bool) -> str:

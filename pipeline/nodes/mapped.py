@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import CollateError
-from pipeline.meter import METER
+from pipeline.meter import METER, marked
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Over, numbered
 from pipeline.nodes.scope import Scope, Stage
@@ -94,7 +94,10 @@ class _Stage:
     def apply(self, rows: list[Any], made: str, first: int) -> tuple[list[Any], str]:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
         started = time.perf_counter()
-        results = patiently(called, self._f, self._columns, rows, self._origin, self._site, first)
+        with marked(self._name):
+            results = patiently(
+                called, self._f, self._columns, rows, self._origin, self._site, first
+            )
         own = maker(self._site, results, self._origin, first)
         self._seconds += time.perf_counter() - started
         if type(results[0]) is bytes:

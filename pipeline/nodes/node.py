@@ -68,6 +68,10 @@ class Node:
         """The orders and transforms of this part, from the bottom up."""
         return ()
 
+    def cut(self, n: int) -> Node:
+        """The node with the first n of its own stages, where it holds several."""
+        return self
+
     @cached_property
     def parts(self) -> Mapping[str, Part]:
         """The named parts that this part stands on; none where it stands on one source."""

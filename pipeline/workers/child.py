@@ -77,6 +77,7 @@ class Result(NamedTuple):
     seconds: float
     stages: dict[str, Tally]
     logs: list[logging.LogRecord]
+    started: float
 
 
 def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: socket.socket) -> None:
@@ -97,7 +98,7 @@ def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: soc
         started = time.perf_counter()
         sent, extents, slices, failed = _outcome(task, results)
         seconds, BEACON.tell = time.perf_counter() - started, None
-        counts = seconds, METER.take(), logs.take()
+        counts = seconds, METER.take(), logs.take(), started
         packets.send(link, Result(task.number, sent, extents, slices, failed, *counts))
         results.settle()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block
 from pipeline.meter import METER, Sums, weight
 from pipeline.nodes import Part
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.stats import QueueStats, Watch, Worked
 from pipeline.workers.work import Cost, Rows, Work, produce
 
 Array = NDArray[Any]
@@ -99,9 +99,11 @@ class SerialExecutor:
 
     Attributes:
         waiting: works submitted before they were needed, and not begun.
+        watch: told of each work that was evaluated.
     """
 
     fresh = False
+    watch: Watch | None = None
 
     def __init__(self, chain: Part, ahead: int, stack: bool) -> None:
         self._chain, self._stack = chain, stack
@@ -116,7 +118,8 @@ class SerialExecutor:
         return SerialFuture(self, work, early=not urgent)
 
     def evaluate(self, work: Work) -> Block:
-        before, started = METER.into(self._sums), time.perf_counter()
+        sums = self._sums if self.watch is None else Sums()
+        before, started = METER.into(sums), time.perf_counter()
         try:
             block = produce(self._chain, work, self._stack, self._empty)
         finally:
@@ -124,6 +127,10 @@ class SerialExecutor:
             seconds = time.perf_counter() - started
             self._busy += seconds
             METER.into(before)
+            if self.watch is not None:
+                stages = sums.tallies()
+                self._sums.add(stages)
+                self.watch(Worked(self._works, -1, started, seconds, stages))
         if isinstance(work, Rows):
             self._cost.add(rows=len(block), nbytes=weight(block), seconds=seconds)
         return block

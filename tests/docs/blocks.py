@@ -1,8 +1,8 @@
 """Runs the code of a page as written: every block, in order, in a folder of its own.
 
-What a fence says decides: ```pycon is a session with its output, ```python a script, ```sh a shell's
+What a fence says decides: pycon is a session with its output, python a script, sh a shell's
 commands. A block with title="name" is a file of that name. The blocks of a page share their names.
-```text, ```json and ```console are shown alone; ```console is for what cannot run here.
+text, json and console are shown alone; console is for what cannot run here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +113,8 @@ def _shell(code: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(roots)}
     command = ["bash", "-euo", "pipefail", "-c", code]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+if __name__ == "__main__":  # a page in an interpreter of its own: python -m tests.docs.blocks PAGE
+    with tempfile.TemporaryDirectory() as made:
+        print(run_page(ROOT / sys.argv[1], Path(made)), "blocks ran")

@@ -1,0 +1,66 @@
+"""How much of the devices' arithmetic a step uses: model FLOPs utilisation, in both conventions."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from harness.config import Config
+from harness.size import flops_per_token
+
+
+class Peak(NamedTuple):
+    """Dense bfloat16 peak of one chip, and where its maker says so."""
+
+    device: str  # matches jax's device_kind
+    tflops: float
+    source: str
+
+
+# the first that matches holds, so the particular stands before the general
+PEAKS = (
+    Peak(r"H100 NVL", 835, "NVIDIA H100 product page, H100 NVL, BF16 without sparsity"),
+    Peak(r"H100 PCIe", 756, "NVIDIA H100 PCIe product brief PB-11133, BF16 without sparsity"),
+    Peak(r"H100|H200", 989, "NVIDIA H100 and H200 datasheets, SXM, BF16 without sparsity"),
+    Peak(r"A100", 312, "NVIDIA A100 datasheet, BF16 without sparsity"),
+    Peak(r"TPU v6", 918, "Google Cloud TPU documentation, v6e (Trillium)"),
+    Peak(r"TPU v5 ?lite|TPU v5e", 197, "Google Cloud TPU documentation, v5e"),
+    Peak(r"TPU v5", 459, "Google Cloud TPU documentation, v5p"),
+    Peak(r"TPU v4(?! ?lite)", 275, "Google Cloud TPU documentation, v4"),
+)
+
+
+def peak(device_kind: str) -> Peak | None:
+    """The table's line for a device, or None for one that it does not know (a CPU, say).
+
+    >>> peak("NVIDIA H100 80GB HBM3").tflops, peak("TPU v5 lite").tflops, peak("cpu")
+    (989, 197, None)
+    """
+    return next((p for p in PEAKS if re.search(p.device, device_kind)), None)
+
+
+class TokenFlops(NamedTuple):
+    """FLOPs of training on one token, forward and backward.
+
+    Attributes:
+        causal: MaxText's convention: attention counts half, as half of its scores are masked.
+        full: TorchTitan's (and PaLM's, appendix B): attention counts whole.
+    """
+
+    causal: float
+    full: float
+
+
+def token_flops(cfg: Config) -> TokenFlops:
+    """FLOPs of training a transformer with these settings on a token, see `flops_per_token`."""
+    full = flops_per_token(cfg)
+    width = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
+    return TokenFlops(full - 6.0 * cfg.layers * width * cfg.length, full)
+
+
+def utilisation(flops: float, tokens_per_second: float, devices: int, kind: str) -> float | None:
+    """The share of the devices' peak that is used; None where the peak is not known."""
+    known = peak(kind)
+    if known is None:
+        return None
+    return flops * tokens_per_second / (devices * known.tflops * 1e12)
