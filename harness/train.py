@@ -20,7 +20,7 @@ from harness.files import locked
 from harness.goodput import Clock, clock_of
 from harness.metrics import Screen
 from harness.rundir import RunDir
-from harness.scribe import Scribe
+from harness.scribe import Alarm, Scribe
 from harness.step import TrainState, evaluated
 from harness.stop import Stop, greatest
 from harness.update import update
@@ -37,6 +37,7 @@ def train(
     begin_at: int | None = None,
     profile: range | None = None,
     deterministic: bool = False,
+    alarm: Alarm | None = None,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -52,6 +53,7 @@ def train(
         profile: steps of which an XProf trace is written.
         deterministic: keep what is compiled for later launches, and refuse changes of what bits
             depend on, see `doctor.manifest`.
+        alarm: sees each ledger line once it is written, and may raise.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -82,7 +84,7 @@ def train(
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, clock) as scribe,
+            _scribe(run, parts, clock, alarm) as scribe,
             watching(run, parts, clock, profile) as watch,
         ):
             loop = _Loop(run, cfg, parts, checkpoints, scribe, watch, screen)
@@ -109,7 +111,7 @@ class _Loop:
                 with self.watch.data_wait(step):
                     batch = next(self.parts.loader)
                 with self.watch.step(step):
-                    state, told = update(self.parts.functions, state, batch)
+                    state, told = update(self.parts, state, batch)
                     self.scribe.dispatched(step, told)
                 self.watch.done(step, batch, told)
                 step += 1
@@ -211,7 +213,7 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
+def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> Iterator[Scribe]:
     facts = {
         "mesh": dict(parts.mesh.shape),
         "processes": jax.process_count(),
@@ -220,4 +222,4 @@ def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
     }
     with Journal(run.path, parts.loader, facts=facts) as journal:
         clock.launch = journal.launch
-        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop")
+        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)
