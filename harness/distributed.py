@@ -117,6 +117,9 @@ def join(mine: Place | None) -> None:
 
     # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
     jax.config.update("jax_enable_preemption_service", False)
+    # on CPUs two programs under way at once can mix up their messages, and wait for ever; elsewhere
+    # a device runs its programs in order, and this changes nothing
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
     address, processes, process = mine or (None, None, None)
     try:
