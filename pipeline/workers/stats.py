@@ -99,6 +99,7 @@ class Stats:
         asked: pieces of work begun or queued.
         ahead: bytes that may wait.
         restarts: workers replaced.
+        works: pieces of work that workers have done; 0 until they have begun.
     """
 
     stages: tuple[StageStats, ...]
@@ -116,6 +117,7 @@ class Stats:
     asked: int
     ahead: int
     restarts: int
+    works: int = 0
 
     @property
     def limit(self) -> str:
@@ -264,6 +266,7 @@ class Account:
             asked=queue.asked,
             ahead=ahead,
             restarts=queue.restarts,
+            works=queue.works,
         )
 
 
