@@ -32,7 +32,8 @@ class Policy:
     Attributes:
         z: the score above which a step is one.
         back: steps to go back from it.
-        skip: steps whose data is left out, the spike's the last of them.
+        skip: steps whose data is left out, the spike in their middle: what made it may have begun
+            before, and a document may go on in the next batch.
         times: how often, at most; the next spike is trained through.
 
     >>> Policy.parse("z=8,back=50")
@@ -105,7 +106,8 @@ def train_on(
             return here, train(here, cfg, until=until, screen=screen, alarm=alarm)
         except SpikeError as spike:
             screen.say(f"{spike}: {policy.back} steps back, {policy.skip} skipped")
-            skip = range(max(0, spike.step - policy.skip + 1), spike.step + 1)
+            first = max(0, spike.step - policy.skip // 2)
+            skip = range(first, first + policy.skip)
             to = max(0, min(spike.step - policy.back, skip.start))
             rewind(here, cfg, target, screen, to=to, skip=skip)
             here, cfg = target, target.config()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.checkpoint import versions
+from harness.doctor import differences, manifest
 from harness.leaves import differing_leaves, leaf_names
 from harness.ledger import Entry
 from harness.past import Past, Stand, copied
@@ -24,6 +24,7 @@ from pipeline.debug.explain import BACK
 from pipeline.debug.journal import Run
 
 MARGIN = 100  # steps before the spike at which the replay begins at the latest
+_HARMLESS = ("orbax-checkpoint", "numpy", "python", "pinned")
 USUAL = 20  # steps before the candidates whose updates say what is usual
 
 
@@ -88,22 +89,27 @@ def _other_machine(
     past: Past, entries: Mapping[int, Sequence[Entry]], steps: range
 ) -> Verdict | None:
     """Bits are comparable on the same mesh, kind of device and versions alone."""
-    now = {"mesh": dict(past.parts.mesh.shape), "processes": 1, **versions()}
+    now = _decisive(manifest(past.parts.mesh))
     wanted = {e.launch for step in steps for e in entries.get(step, ())}
     for launch in past.run.all_launches():
         if launch["launch"] not in wanted:
             continue
-        other = {k: (launch[k], now[k]) for k in now if k in launch and launch[k] != now[k]}
-        if other:
-            told = "; ".join(f"{k} was {was}, is {is_now}" for k, (was, is_now) in other.items())
+        was = _decisive(launch["manifest"]) if "manifest" in launch else now
+        found = differences(was, now)
+        if found:
             return Verdict(
                 kind="undecided",
                 step=steps[-1],
                 summary=f"launch {launch['launch']} ran elsewhere, so that its bits prove nothing "
-                f"here: {told}. Ask again on such a machine.",
-                evidence=tuple(other),
+                f"here: {'; '.join(found)}. Ask again on such a machine.",
+                evidence=tuple(found),
             )
     return None
+
+
+def _decisive(facts: Mapping[str, Any]) -> dict[str, Any]:
+    # what else a manifest has enters no step
+    return {k: v for k, v in facts.items() if k not in _HARMLESS}
 
 
 def _other_leaves(past: Past, step: int, state: TrainState) -> Verdict | None:

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from pipeline.provenance.where import RowOrigin
+
 BACK = 4  # steps before the spike that may have caused it
 ENOUGH = 0.5  # share of the excess that counts as an explanation
 Unit = TypeVar("Unit", bound=Hashable)  # what is left out as a whole: a document, or a row
@@ -175,7 +177,7 @@ def explain(
         return float(np.mean(kept))
 
     def rows_of(k: int) -> list[int]:
-        return np.argsort(-np.nan_to_num(losses[k - first], nan=np.inf), kind="stable").tolist()
+        return _worst_first(losses[k - first])
 
     return search(
         measure,
@@ -185,6 +187,42 @@ def explain(
         before=before,
         rows=len(losses[-1]),
     )
+
+
+def worst_rows(
+    step: StepFunction,
+    state: Any,
+    batch: Any,
+    origins: Sequence[RowOrigin],
+    *,
+    top: int = 20,
+    copied: Callable[[Any], Any] = copy.deepcopy,
+) -> list[tuple[int, float, RowOrigin]]:
+    """The rows of a batch with the largest losses, for a training loop of one's own.
+
+    Args:
+        step: (state, batch) -> (state, losses float[B] of the batch's rows).
+        state: just before the step; it stays as it is.
+        batch: the step's.
+        origins: of its rows, as `loader.where(k)`.
+        top: rows at most.
+        copied: copies a state.
+
+    Returns:
+        (row, loss, where it came from), largest first; a loss that is NaN is the largest.
+
+    >>> from pipeline import Dataset, Loader
+    >>> loader = Loader(Dataset({"x": np.array([1.0, 7.0, 2.0, 9.0])}), 4)
+    >>> found = worst_rows(lambda s, b: (s, b["x"]), None, loader[0], loader.where(0), top=2)
+    >>> [(row, loss, origin.record) for row, loss, origin in found]
+    [(3, 9.0, 3), (1, 7.0, 1)]
+    """
+    losses = np.asarray(step(copied(state), batch)[1], np.float64)
+    return [(i, float(losses[i]), origins[i]) for i in _worst_first(losses)[:top]]
+
+
+def _worst_first(losses: Any) -> list[int]:
+    return np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable").tolist()
 
 
 def _without_rows(batch: Mapping[str, Any], rows: Sequence[int]) -> Mapping[str, Any]:

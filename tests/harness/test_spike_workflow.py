@@ -133,10 +133,10 @@ def test_other_bits_are_the_machine_s(
     assert "rewind" in verdict["command"]
 
     launches = [json.loads(x) for x in (run / "launches.jsonl").read_text().splitlines()]
-    launches[0]["device"] = "another"
+    launches[0]["manifest"]["device"] = "another"
     (run / "launches.jsonl").write_text(json.dumps(launches[0]) + "\n")
     assert main(["blame", "--run", str(run), "--step", str(BAD), "--json"]) == 1
-    assert "device was another" in told(capsys)["summary"]
+    assert "device another -> " in told(capsys)["summary"]
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -216,7 +216,7 @@ def test_substituted_records_never_come(
 def test_training_goes_back_by_itself(workplace: Workplace, planted: tuple[Path, Document]) -> None:
     run = workplace.path / "watched"
     words = ["train", "--run", str(run), "--steps", "40", "--set", *SETTINGS, "data=../poisoned"]
-    policy = ["--on-spike", "z=20,back=5,skip=2,times=2"]
+    policy = ["--on-spike", "z=6,back=5,skip=4,times=2"]
     out = command(workplace, *words, *policy)
     assert f"step {BAD}" in out or f"step {BAD - 1}" in out
     assert max(lines(run)) <= BAD + 1
