@@ -8,7 +8,7 @@ DOCS := .venv/ready-docs
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train spike test test-all chaos check bench docs wheel test-wheel clean
+.PHONY: train spike test test-all chaos check bench bench-check docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -52,8 +52,11 @@ check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(TEST)  ## every benchmark, each prints ratios measured in one run
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+bench: $(TEST)  ## every workload beside its peers and limit, in one run; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+bench-check: $(TEST)  ## the same, fails where a ratio fell by more than a fifth
+	$(BIN)/python -m benchmarks --check
 
 docs: $(DOCS)  ## the pages, into build/docs; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

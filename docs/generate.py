@@ -225,7 +225,7 @@ def on_config(config: Any) -> Any:
     """Add the pages that may be absent."""
     reference = next(entry["Reference"] for entry in config.nav if "Reference" in entry)
     for path, title in OPTIONAL.items():
-        if (DOCS / path).exists():
+        if (DOCS / path).exists() and f"'{path}'" not in str(config.nav):
             reference.append({title: path})
     return config
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ _LAUNCHERS = {
     "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     "mpi": ("PMI_SIZE", "PMI_RANK", "PMI_SIZE"),
 }
+_OMPI_ADDRESS = "OMPI_MCA_orte_hnp_uri"  # of Open MPI 4; later ones do not tell
 # what a collective, a barrier or the coordination service says when the other side is gone
 _GONE = re.compile(
     r"Gloo|NCCL|coordination service|Socket closed|Connection (closed|reset)|[Bb]arrier|UNAVAILABLE"
@@ -72,8 +74,8 @@ give all three, or none to train in one process.
     address, processes, process = [own[0], *(a or b for a, b in zip(own[1:], filled, strict=True))]
     if processes == "1":
         return None
-    if address is None and launcher not in ("slurm", "ompi"):
-        address = ""
+    if address is None and launcher != "slurm" and _OMPI_ADDRESS not in environment:
+        address = ""  # jax cannot find it
     for value, flag, name in zip((address, processes, process), _FLAGS, _NAMES, strict=True):
         if value is None and name == _NAMES[0]:
             continue  # jax finds it
@@ -115,9 +117,23 @@ def join(mine: Place | None) -> None:
 
     # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
     jax.config.update("jax_enable_preemption_service", False)
+    # on CPUs two programs under way at once can mix up their messages, and wait for ever; elsewhere
+    # a device runs its programs in order, and this changes nothing
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
     address, processes, process = mine or (None, None, None)
-    jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
+    try:
+        if address is not None and process == 0:
+            with socket.socket() as probe:  # jaxlib would crash on a port that is taken
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("", int(address.rpartition(":")[2])))
+        jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
+    except (RuntimeError, ValueError, OSError, OverflowError) as e:
+        raise ConfigError(
+            f"the processes could not be joined at {address or 'the launcher'}: "
+            f"{str(e).splitlines()[0][:200]}. Start all of them with one address, whose port is "
+            "free on the machine of process 0."
+        ) from e
 
 
 def alone() -> bool:

@@ -83,11 +83,11 @@ class Clock:
 
 
 @contextmanager
-def clock_of(path: Path | None) -> Iterator[Clock]:
-    """This launch's clock, running since its process began; writes to `path` if there is one."""
+def clock_of(path: Path) -> Iterator[Clock]:
+    """This launch's clock, running since its process began; the first process writes to `path`."""
     import jax
 
-    log = None if path is None else LineLog(path)
+    log = None if jax.process_index() else LineLog(path)
     clock = Clock(log)
     jax.monitoring.register_event_duration_secs_listener(clock.compiled)
     try:

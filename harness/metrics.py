@@ -85,6 +85,11 @@ class Screen:
         """Print a message; a bar in progress stays below it."""
         self._console.print(text, markup=False)
 
+    def note(self, text: str) -> None:
+        """`say`, where there is anything to say."""
+        if text:
+            self.say(text)
+
     @contextmanager
     def meter(
         self, what: str, *, total: int, unit: str = "steps", done: int = 0

@@ -1,4 +1,4 @@
-"""Commands that look at a run: python -m harness show | sample | goodput | doctor."""
+"""Commands that look at a run: python -m harness show | seen | sample | goodput | doctor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.rundir import RunDir
@@ -19,6 +20,13 @@ def _show(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
     show(run, run.begun().config(), args.steps, screen)
     return 0
+
+
+def _seen(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config()
+    from harness.seen import seen
+
+    return 0 if seen(run, cfg, args.file, args.proof, screen) else 1
 
 
 def _sample(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
@@ -75,6 +83,11 @@ def add_run_commands(
     show.add_argument("--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1")
     show.set_defaults(run_command=_show)
 
+    seen = commands.add_parser("seen", help="was a document trained on? exit 1 if never")
+    seen.add_argument("file", type=Path, metavar="FILE", help="the document's text")
+    seen.add_argument("--proof", type=Path, metavar="P", help="write the proof to this file")
+    seen.set_defaults(run_command=_seen)
+
     sample = commands.add_parser("sample", help="let the model write")
     sample.add_argument("--prompt", default="", help="what it continues")
     sample.add_argument("--tokens", type=positive, default=200, help="how many it writes")
@@ -90,4 +103,4 @@ def add_run_commands(
     doctor.set_defaults(run_command=_doctor)
     for command in (goodput, doctor):
         command.add_argument("--json", action="store_true")
-    return [show, sample, goodput, doctor]
+    return [show, seen, sample, goodput, doctor]

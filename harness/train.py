@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
 import jax
 import numpy as np
@@ -65,20 +65,17 @@ def train(
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
-    first = jax.process_index() == 0
     if deterministic:
         pin(run.path / "compiled")
     with (
-        locked(run.lock, wait=False) if first else nullcontext(),
-        clock_of(run.goodput if first else None) as clock,
+        _alone(run),
+        clock_of(run.goodput) as clock,
         assemble(run, cfg, screen) as parts,
         _checkpoints(run, cfg) as checkpoints,
     ):
-        if first:
+        if jax.process_index() == 0:
             run.begin(cfg)
-        changed = check(run.all_launches(), parts.mesh, strict=deterministic)
-        if changed:
-            screen.say(changed)
+        screen.note(check(run.all_launches(), parts.mesh, strict=deterministic))
         if begin_at is not None:
             _go_back(checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, clock, screen)
@@ -153,6 +150,11 @@ class _Loop:
         shown = {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")}
         self.watch.write(step, shown)
         return bool(np.asarray(greatest(best)))  # as the first process finds it in the files
+
+
+def _alone(run: RunDir) -> AbstractContextManager[None]:
+    # the first process holds the lock for all
+    return nullcontext() if jax.process_index() else locked(run.lock, wait=False)
 
 
 def _due(step: int, every: int) -> bool:

@@ -18,6 +18,7 @@ from harness.goodput import Clock
 from harness.ledger import finite
 from harness.mfu import token_flops, utilisation
 from harness.rundir import RunDir
+from pipeline.debug.running import reading
 from pipeline.errors import need
 
 _KEEP_EVERY = 5.0  # seconds between lines of goodput.jsonl; a kill loses at most so many
@@ -122,6 +123,7 @@ class Watch:
         self._flops = token_flops(parts.cfg) if language else None
         self._first = True
         self._owed: tuple[int, Mapping[str, Any]] | None = None
+        self._loader, self._looked = parts.loader, parts.loader.stats()
         self._since = time.perf_counter(), 0.0, 0  # when, data wait by then, units since
         self.note = ""
 
@@ -170,7 +172,10 @@ class Watch:
         self.write(step, found)
         mfu = found.get("mfu_causal")
         shown = f"  MFU {mfu:.1%} causal, {found['mfu_full']:.1%} full" if mfu is not None else ""
-        self.note = f"{speed:,.0f} tokens/s{shown}  data wait {found['data_wait']:.1%}"
+        stats = self._loader.stats()
+        data, self._looked = reading(self._looked, stats), stats
+        self.note = f"{speed:,.0f} tokens/s{shown}  {data.rate:,.0f} rows/s"
+        self.note += f"  data wait {found['data_wait']:.1%}, limit: {data.limit}"
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Give metrics to every writer, those that are known and finite."""

@@ -42,7 +42,7 @@ from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
 from pipeline.types import BatchT, Feed
-from pipeline.workers import Workers, budget, chosen
+from pipeline.workers import Auto, Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
 
 
@@ -63,7 +63,7 @@ class Loader(Generic[BatchT]):
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
         steps: end a pass after so many batches.
         collate: layout only: this host's rows (a list) -> batch; `pad_to(...)` for ragged ones.
-        workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
+        workers: 0 evaluates in this thread; n in so many processes; "auto" tries what is quickest;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
         start: whether workers begin at once, and after each move to another position, rather than
@@ -112,7 +112,8 @@ class Loader(Generic[BatchT]):
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
         self._assembly = Assembly(dataset, remainder == "pad", collate)
-        self._workers, self._ahead = chosen(workers), budget(ahead)
+        self._workers = Auto() if workers == "auto" else chosen(workers)
+        self._ahead = budget(ahead)
         self._share = share_of(feed, host, hosts, self._rule[0])
         self._neighbours = Neighbours(feed, told=host is not None)
         self._neighbours.check(warn=False)

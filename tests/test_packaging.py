@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,3 +96,34 @@ def test_workflows_run_the_makefile_s_commands(path: Path) -> None:
         assert words[0] == "make", command
         assert words[1] in targets, command
     assert "://" not in text  # no host, no registry
+
+
+# packages that files of one purpose import at once; whoever imports these files needs the extra
+OF_EXTRAS = {
+    "pipeline/compat": {"ray", "transformers", "tunix"},
+}
+
+
+def test_what_the_library_imports_is_installed_with_it() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wanted = tomllib.load(file)["project"]["dependencies"]
+    installed = {re.split(r"[<>=~! ]", text)[0].replace("-", "_") for text in wanted}
+    missing: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        known = {"pipeline"}.union(*(v for k, v in OF_EXTRAS.items() if place.startswith(k)))
+        tops = {name.partition(".")[0] for name in _imported_at_once(path)}
+        if rest := tops - installed - known - sys.stdlib_module_names:
+            missing[place] = rest
+    assert not missing
+
+
+def _imported_at_once(path: Path) -> list[str]:
+    # not inside of functions, `if TYPE_CHECKING` or `try`
+    found: list[str] = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return found

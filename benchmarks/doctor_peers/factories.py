@@ -76,9 +76,11 @@ def datasets_in_workers(workers: int = 0) -> Any:
 
 
 def torch_dataloader(workers: int = 0) -> Any:
+    import torch
     from torch.utils.data import DataLoader
 
-    return DataLoader(NUMBERS, batch_size=4, shuffle=True, num_workers=workers)
+    seeded = torch.Generator().manual_seed(1)
+    return DataLoader(NUMBERS, 4, shuffle=True, num_workers=workers, generator=seeded)
 
 
 def torch_distributed(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
@@ -89,9 +91,11 @@ def torch_distributed(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
 
 
 def torchdata_stateful(workers: int = 0) -> Any:
+    import torch
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    return StatefulDataLoader(NUMBERS, batch_size=4, shuffle=True, num_workers=workers)
+    seeded = torch.Generator().manual_seed(1)
+    return StatefulDataLoader(NUMBERS, 4, shuffle=True, num_workers=workers, generator=seeded)
 
 
 # ---- Accelerate

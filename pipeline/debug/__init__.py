@@ -1,6 +1,7 @@
 """Questions about a running pipeline: is it pure, is it random enough, where does time go?
 
-Begin with profile.py (which stage is slow) or conformance/ (what is promised, and does it hold).
+Begin with counterfactual/ (what limits the rate), seen/ (was a document trained on), or
+conformance/ (what is promised, and does it hold).
 """
 
 from pipeline.debug.running import live

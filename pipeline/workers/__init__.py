@@ -12,13 +12,14 @@ from typing import Any, cast
 
 from pipeline.checks import byte_count
 from pipeline.errors import ChainError
+from pipeline.workers.auto import Auto
 from pipeline.workers.processes import Processes
 from pipeline.workers.ray import Ray
 from pipeline.workers.serial import Serial
 from pipeline.workers.threads import Threads
 from pipeline.workers.work import Workers
 
-__all__ = ["Processes", "Ray", "Serial", "Threads", "Workers", "budget", "chosen"]
+__all__ = ["Auto", "Processes", "Ray", "Serial", "Threads", "Workers", "budget", "chosen"]
 
 
 def chosen(workers: Any) -> Workers:

@@ -241,6 +241,11 @@ def be_worker(what: str) -> None:
     _here = what
 
 
+def in_worker() -> bool:
+    """Whether this process is a worker."""
+    return _here is not None
+
+
 def refuse_in_worker(wanted: object) -> None:
     """Refuse to start workers in a worker: each would start as many, and these as many again.
 

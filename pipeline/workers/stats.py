@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.meter import Sums, Tally, add_up, batch_bytes
@@ -64,6 +64,8 @@ class QueueStats:
         ready_bytes: their bytes.
         asked: pieces of work submitted and not done.
         restarts: workers replaced.
+        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
+        choice: who was chosen; "" while that is being found out.
     """
 
     workers: int = 0
@@ -76,6 +78,8 @@ class QueueStats:
     ready_bytes: int = 0
     asked: int = 0
     restarts: int = 0
+    tried: Mapping[str, float] = field(default_factory=dict[str, float])
+    choice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,9 @@ class Stats:
         asked: pieces of work begun or queued.
         ahead: bytes that may wait.
         restarts: workers replaced.
+        works: pieces of work that workers have done; 0 until they have begun.
+        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
+        choice: who was chosen; "" while that is being found out, or was not asked for.
     """
 
     stages: tuple[StageStats, ...]
@@ -116,6 +123,9 @@ class Stats:
     asked: int
     ahead: int
     restarts: int
+    works: int = 0
+    tried: Mapping[str, float] = field(default_factory=dict[str, float])
+    choice: str = ""
 
     @property
     def limit(self) -> str:
@@ -204,6 +214,9 @@ def _table(stats: Stats, limit: str) -> Iterator[str]:
         yield f"{name:{width}} {stage.rows:>12,} {size:>10} {spent} {each:>9}"
     rate = stats.rows / stats.seconds if stats.seconds else 0.0
     yield (f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {limit}.")
+    if stats.tried:
+        found = ", ".join(f"{who} {pace:,.0f} rows/s" for who, pace in stats.tried.items())
+        yield f"Tried: {found}. Chosen: {stats.choice or 'not yet'}."
     if stats.workers:
         yield (
             f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
@@ -264,6 +277,9 @@ class Account:
             asked=queue.asked,
             ahead=ahead,
             restarts=queue.restarts,
+            works=queue.works,
+            tried=queue.tried,
+            choice=queue.choice,
         )
 
 

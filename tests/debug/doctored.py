@@ -53,6 +53,24 @@ class Clock(Right):
         return random.Random(os.getpid()).sample(range(N), N)
 
 
+class Unseeded(Right):
+    """No two runs are alike, but the state says which this is: it resumes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed = os.urandom(4).hex()
+
+    def order(self) -> list[int]:
+        return random.Random(f"{self.seed} {self.epoch}").sample(range(N), N)
+
+    def state_dict(self) -> Any:
+        return {**super().state_dict(), "seed": self.seed}
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        self.seed = state["seed"]
+
+
 class Replays(Right):
     def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)

@@ -34,6 +34,8 @@ NOT_RUN = (
     "make ",
     "torchrun ",
     "python -m pipeline doctor",
+    "python -m pipeline report",
+    "python -m pipeline browse",
     "cd ",
 )
 
@@ -68,7 +70,8 @@ def test_a_page_s_blocks_say_what_they_are(path: Path) -> None:
     for block in blocks(path.read_text()):
         assert block.title or block.language in RUN | SHOWN, block
         if block.language == "console":
-            commands = [line for line in block.code.splitlines() if line and line[0] not in "# "]
+            lines = [line.removeprefix("$ ") for line in block.code.splitlines()]
+            commands = [line for line in lines if line and line[0] not in "# "]
             assert all(line.startswith(NOT_RUN) for line in commands), block
 
 

@@ -84,8 +84,8 @@ class Chaos:
             self._ends(f"{name} {layout} {phase} {number.name}", running)
             if not reached or self.done.total() >= wanted:
                 break
-        self._finish(name, layout, *data)
-        self._compare(run, self.place.path / f"whole-{layout}")
+        if self._finish(name, layout, *data):
+            self._compare(run, self.place.path / f"whole-{layout}")
 
     def _signal(self) -> signal.Signals:
         return self.random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
@@ -125,11 +125,13 @@ class Chaos:
         if odd or late or any("Traceback" in out or "still there" in out for out in told):
             self.failures.append(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
 
-    def _finish(self, name: str, layout: Layout, *more: str) -> None:
+    def _finish(self, name: str, layout: Layout, *more: str) -> bool:
         running = self.place.start_several(name, layout.processes, *more, devices=layout.devices)
         told = [process.communicate()[0] for process in running]
         if any(process.returncode for process in running):
             self.failures.append(f"{name} {layout} could not be finished\n" + "\n---\n".join(told))
+            return False
+        return True
 
     def _compare(self, run: Path, whole: Path) -> None:
         expected = {entry.step: bits(entry) for entry in read(whole / "ledger.jsonl")}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.harness.runs import Workplace, at_step, finished
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "n[1-4]"}
 OMPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+OMPI4 = {**OMPI, "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}
 JAX = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
 NONE = (None, None, None)
 
@@ -34,7 +37,8 @@ NONE = (None, None, None)
         (("b:2", "4", "0"), JAX, Place("b:2", 4, 0)),
         ((None, None, "0"), JAX, Place("a:1", 2, 0)),
         (NONE, SLURM, Place(None, 4, 3)),
-        (NONE, OMPI, Place(None, 2, 1)),
+        (NONE, OMPI4, Place(None, 2, 1)),
+        (("b:2", None, None), OMPI, Place("b:2", 2, 1)),
         (("b:2", None, None), {"PMI_SIZE": "2", "PMI_RANK": "0"}, Place("b:2", 2, 0)),
     ],
 )
@@ -50,6 +54,7 @@ def test_a_process_finds_its_place(
         (("a:1", None, None), {}, "--processes or JAX_NUM_PROCESSES"),
         (NONE, {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS"),
         (NONE, {"PMI_SIZE": "2", "PMI_RANK": "0"}, "--coordinator"),
+        (NONE, OMPI, "--coordinator"),
         (("a:1", "2", "2"), {}, "process 2 of 2"),
         (("a:1", "two", "0"), {}, "process 0 of two"),
         (("a", "2", "0"), {}, "host:port"),
@@ -75,7 +80,7 @@ def until(run: Path, when: Callable[[Path], bool], processes: Sequence[subproces
 
 
 def outcomes(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    told = [p.communicate(timeout=120)[0] for p in processes]
+    told = [p.communicate()[0] for p in processes]
     return [(p.returncode, out) for p, out in zip(processes, told, strict=True)]
 
 
@@ -118,3 +123,19 @@ def test_processes_that_do_not_divide_the_lanes_are_refused(workplace: Workplace
         assert status in (2, LOST), out
         assert "Traceback" not in out
     assert any("lanes=1" in out for _, out in found)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ["--coordinator", address, "--processes", "2", "--process", "0"]
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "train", "--run", str(tmp_path / "run"), *words],
+            env=Workplace(tmp_path).environment(),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert f"could not be joined at {address}: [Errno 98]" in done.stderr

@@ -12,7 +12,7 @@ from pipeline.workers.stats import Stats
 Step = Callable[[Any], Any] | float
 """What the loop does with a batch: a function of it, or seconds that it takes."""
 
-_PATIENCE = 20.0  # seconds for workers to start
+PATIENCE = 20.0  # seconds for workers to start
 _WARM = 0.25  # of the time, in which workers fill their queue and nothing is counted
 
 
@@ -57,13 +57,19 @@ def run(loader: Loader, seconds: float, step: Step | None = None, *, one_pass: b
 
 def _begun(loader: Loader, use: Callable[[Any], Any]) -> bool:
     # past the first batch; and until workers work, as the loop helps out while they start
-    late = time.perf_counter() + _PATIENCE
+    late = time.perf_counter() + PATIENCE
     found = _next(loader, use)
-    while found and loader.stats().workers and not loader.stats().busy:
+    while found and not works(loader):
         if time.perf_counter() > late:
             break
         found = _next(loader, use)
     return found
+
+
+def works(loader: Loader) -> bool:
+    """Whether a loader's workers have begun, or it has none."""
+    stats = loader.stats()
+    return not stats.workers or stats.works > 0
 
 
 def _next(loader: Loader, use: Callable[[Any], Any]) -> bool:

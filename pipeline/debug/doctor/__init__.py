@@ -27,7 +27,7 @@ def examine(
     batches: int = 60,
     shuffled: bool = False,
     seed: int = 0,
-    seconds: float = 30.0,
+    seconds: float = 60.0,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Which laws a loader keeps.
@@ -42,7 +42,7 @@ def examine(
         batches: how many an uninterrupted run takes, at least; it goes on to a second pass.
         shuffled: whether passes should have different orders.
         seed: chooses where runs are cut.
-        seconds: after so many a run hangs, and is ended.
+        seconds: after so many a run hangs, and is ended; sooner where the first was quick.
         tell: is told what is done now.
 
     Raises:

@@ -84,7 +84,8 @@ def _do(job: Job, make: Any, folder: Path) -> None:
         log.write(
             named=sorted(named), keeps=subject.keeps, plain=subject.plain, torch=subject.torch
         )
-        found = [loaded(folder, name, text=job.text) for name in job.load]
+        wait = job.seconds / 2 if len(job.load) > 1 else 0.0
+        found = [loaded(folder, name, text=job.text, wait=wait) for name in job.load]
         watch = Watching(job, subject, log, folder)
         if found:
             subject.restore([state for state, _ in found], job.rank)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 from pipeline.debug.doctor.compare import difference
 from pipeline.debug.doctor.launch import Launcher, Seen
@@ -15,6 +17,9 @@ from pipeline.errors import PipelineError
 
 _PAST = 4  # batches to see of the pass after the first
 _FURTHEST = 10  # times the batches asked for, to find where a pass ends
+_FIRST = 3  # times the limit: the first run imports all for the first time
+_SLOWER = 6  # times as long as it did may other runs take
+_SHORTEST = 15.0  # seconds that each of them has
 _HOST_STEPS = 8  # steps of several hosts to see after a cut
 
 
@@ -35,6 +40,15 @@ class Options:
     seconds: float
 
 
+class Group(NamedTuple):
+    """Hosts that ran together; see `Runs.groups`."""
+
+    words: str
+    whole: Seen
+    skip: int
+    ranks: list[Seen]
+
+
 @dataclass
 class Runs:
     """All runs of an examination.
@@ -44,7 +58,8 @@ class Runs:
         first: the step after which states are kept, `then` the step of a second cut.
         edge: the step at which the first pass ends, if it was seen to.
         by_name: the other runs.
-        groups: of several hosts: in words what they did, records handed out before, each one's run.
+        groups: of several hosts: what they did, in words; the run that they should go on as; how
+            many records were handed out before; each one's run.
         leftovers: what stayed behind.
     """
 
@@ -54,10 +69,14 @@ class Runs:
     then: int
     edge: int | None
     by_name: dict[str, Seen] = field(default_factory=dict[str, Seen])
-    groups: list[tuple[str, int, list[Seen]]] = field(
-        default_factory=list[tuple[str, int, list[Seen]]]
-    )
+    groups: list[Group] = field(default_factory=list["Group"])
     leftovers: Sequence[str] = ()
+
+    @property
+    def saved(self) -> Seen:
+        """The run whose states were kept: resumes go on as it did, whatever another run gives."""
+        saved = self.by_name["saved"]
+        return self.base if saved.failure else saved
 
     def named(self, prefix: str) -> list[Seen]:
         """The runs whose names begin so, in the order in which they were done."""
@@ -83,7 +102,6 @@ class _Plan:
         self._launcher, self._options, self._tell = launcher, options, tell
         arguments = {"workers": options.workers[0], "host": 0, "hosts": 1}
         self._job = Job("base", arguments, key=options.key, seed=options.seed)
-        self._job = replace(self._job, seconds=options.seconds)
         self._base = self._uninterrupted()
         launcher.heavy = self._base.facts.get("heavy", [])
         self._keeps: bool = self._base.facts["keeps"]
@@ -99,8 +117,12 @@ class _Plan:
 
     def _uninterrupted(self) -> Seen:
         self._tell("an uninterrupted run")
-        n = self._options.batches
-        base = self._start(replace(self._job, least=n, past=_PAST, most=n * _FURTHEST)).result()[0]
+        n, limit, started = self._options.batches, self._options.seconds, time.monotonic()
+        job = replace(self._job, least=n, past=_PAST, most=n * _FURTHEST, seconds=_FIRST * limit)
+        base = self._start(job).result()[0]
+        # how long the others may take depends on how busy the machine is
+        took = time.monotonic() - started
+        self._job = replace(self._job, seconds=min(limit, max(_SHORTEST, _SLOWER * took)))
         if "early" in base.facts:
             raise DoctorError(base.facts["error"])
         if base.failure and not base.batches:
@@ -151,23 +173,26 @@ class _Plan:
         self._tell("other host counts")
         cut = self._host_cut
         before, skip, was = [f"saved-{cut}"], self._rows_before(cut), 1
+        whole = self.runs.saved
         for count in counts:
             ranks = self._launcher.start_ranks(
                 [self._rank(r, count, before, skip) for r in range(count)]
             ).result()
-            scratch = self._group(ranks, f"hosts{count}.", f"{count} hosts from the start", 0)
+            words = f"{count} hosts from the start"
+            scratch = self._group(ranks, f"hosts{count}.", words, self._base, 0)
             if self._keeps:
-                taken = sum(len(b) for run in scratch for b in run.batches[:cut])
-                own = f"saved and restored on {count} hosts"
-                self._group(ranks, f"hosts{count}-own", own, taken)
-                changed = f"saved on {was} host(s), restored on {count}"
-                self._group(ranks, f"hosts{count}-from", changed, skip)
+                together, taken = joined(scratch), sum(map(len, joined(scratch).batches[:cut]))
+                words = f"saved and restored on {count} hosts"
+                self._group(ranks, f"hosts{count}-own", words, together, taken)
+                words = f"saved on {was} host(s), restored on {count}"
+                self._group(ranks, f"hosts{count}-from", words, whole, skip)
                 before, skip = [f"hosts{count}.{r}-{cut}" for r in range(count)], taken
+                whole = together
             was = count
         if self._keeps:
             back = self._resumed_on_hosts(0, 1, "hosts1-back", before, skip)
             words = f"saved on {was} hosts, restored on 1"
-            self._group(self._start(back).result(), "hosts1-back", words, skip)
+            self._group(self._start(back).result(), "hosts1-back", words, whole, skip)
 
     # ---- jobs
 
@@ -259,7 +284,16 @@ class _Plan:
     def _add(self, future: Future[list[Seen]]) -> None:
         self.runs.by_name |= {run.job.name: run for run in future.result()}
 
-    def _group(self, ranks: list[Seen], prefix: str, words: str, skip: int) -> list[Seen]:
+    def _group(
+        self, ranks: list[Seen], prefix: str, words: str, whole: Seen, skip: int
+    ) -> list[Seen]:
         mine = [run for run in ranks if run.job.name.startswith(prefix)]
-        self.runs.groups.append((words, skip, mine))
+        self.runs.groups.append(Group(words, whole, skip, mine))
         return mine
+
+
+def joined(ranks: list[Seen]) -> Seen:
+    """What several hosts handed out, as if by one."""
+    steps = min(len(rank.batches) for rank in ranks)
+    batches = [[row for rank in ranks for row in rank.batches[k]] for k in range(steps)]
+    return Seen(ranks[0].job, batches, ranks[0].edges)

@@ -57,9 +57,11 @@ def _plain(value: Any) -> Any:
 
 
 def _of_tensor(tensor: Any) -> Any:
+    import torch
+
     tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.view(dtype=__import__("torch").int16)
+    if tensor.dtype == torch.bfloat16:  # NumPy lacks it: the bits tell as much
+        tensor = tensor.view(torch.int16)
     return tensor.numpy()
 
 

@@ -49,7 +49,7 @@ def _second(runs: Runs) -> Row:
     if second is None or "FileNotFoundError" in str(second.failure):
         none = Difference(runs.first, "no state of the resumed run", "a state to resume from")
         return _row(report.SECOND, _unsaved(runs), none)
-    return _row(report.SECOND, difference(runs.base, second))
+    return _row(report.SECOND, difference(runs.saved, second))
 
 
 def _at_edges(runs: Runs) -> Row:
@@ -98,7 +98,8 @@ def _workers(runs: Runs) -> Row:
             "back": f"saved with {count} workers, restored with {base}",
         }
         said = words.get(kind, f"{count} workers from the start")
-        found += _noted([difference(runs.base, run)], said)
+        saver = {"": runs.base, "restored": runs.saved}.get(kind, runs.by_name[f"workers{count}"])
+        found += _noted([difference(saver, run)], said)
     return _row(report.WORKERS, *found)
 
 
@@ -108,8 +109,8 @@ def _hosts(runs: Runs) -> Row:
         one = "--hosts names one count"
         return _unclaimed(report.HOSTS, one if named else "the factory names no `host`, `hosts`")
     found = [
-        _noted([global_difference(runs.base, ranks, skip)], words)
-        for words, skip, ranks in runs.groups
+        _noted([global_difference(group.whole, group.ranks, group.skip)], group.words)
+        for group in runs.groups
     ]
     return _row(report.HOSTS, *chain.from_iterable(found))
 
@@ -117,7 +118,7 @@ def _hosts(runs: Runs) -> Row:
 def _once(runs: Runs) -> Row:
     if not runs.base.facts["keeps"] or runs.edge is None:
         return _unclaimed(report.ONCE, _STATELESS if runs.edge else _no_end(runs))
-    whole, edge = runs.base.batches[: runs.edge], runs.edge
+    whole, edge = runs.saved.batches[: runs.edge], runs.edge
     resumed, second = runs.by_name.get("resumed"), runs.by_name.get("second")
     if resumed is None or resumed.job.start >= edge:
         return _unclaimed(report.ONCE, "a pass of one batch cannot be interrupted")
@@ -190,7 +191,7 @@ def _no_end(runs: Runs) -> str:
 
 
 def _differences(runs: Runs, prefix: str) -> list[Difference | None]:
-    return [difference(runs.base, run) for run in runs.named(prefix)]
+    return [difference(runs.saved, run) for run in runs.named(prefix)]
 
 
 def _noted(found: list[Difference | None], words: str) -> list[Difference | None]:

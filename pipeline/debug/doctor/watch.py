@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.debug.conformance.records import same
 from pipeline.debug.doctor import processes
 from pipeline.debug.doctor.rows import rows_of
 from pipeline.debug.doctor.subjects import Subject
+from pipeline.sources.storage.atomic import written_whole
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,6 @@ class Watching:
     def _keep(self, name: str) -> None:
         state = self._subject.save()
         blob = pickled(state)
-        (self._folder / f"{name}.pickle").write_bytes(blob)
         self._kept.append((self._step, state, blob))
         try:
             text = json.dumps(_texts(state))
@@ -137,6 +138,9 @@ class Watching:
         else:
             bare = isinstance(state, bytes)
             (self._folder / f"{name}.json").write_text(json.dumps([bare, text]))
+        # last and at once: another host may wait for it
+        with written_whole(self._folder / f"{name}.pickle") as file:
+            file.write(blob)
 
     def _kill(self) -> None:
         found = processes.workers(os.getpid())
@@ -153,8 +157,18 @@ class Watching:
         self._log.write(shared=sorted(found))
 
 
-def loaded(folder: Path, name: str, *, text: bool) -> tuple[Any, bytes]:
-    """A kept state, from its pickle or its JSON, and its pickle: to see later if it was changed."""
+def loaded(folder: Path, name: str, *, text: bool, wait: float = 0.0) -> tuple[Any, bytes]:
+    """A kept state, from its pickle or its JSON, and its pickle: to see later if it was changed.
+
+    Args:
+        folder: where states are.
+        name: of the state.
+        text: whether its JSON is taken.
+        wait: seconds that another host may still need to write it.
+    """
+    until = time.monotonic() + wait
+    while not (folder / f"{name}.pickle").exists() and time.monotonic() < until:
+        time.sleep(0.02)
     if not text:
         blob = (folder / f"{name}.pickle").read_bytes()
         return pickle.loads(blob), blob

@@ -22,7 +22,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--batches", type=int, default=60, help="batches to look at (60)")
     p.add_argument("--shuffled", action="store_true", help="passes should differ: judge it")
     p.add_argument("--seed", type=int, default=0, help="chooses where runs are cut (0)")
-    p.add_argument("--seconds", type=float, default=30, help="after so many a run hangs (30)")
+    p.add_argument("--seconds", type=float, default=60, help="after so many a run hangs (60)")
 
 
 def run(args: argparse.Namespace) -> Answer:

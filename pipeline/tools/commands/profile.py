@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.dataset import Dataset
 from pipeline.debug.counterfactual import explain
-from pipeline.debug.counterfactual.measure import used
+from pipeline.debug.counterfactual.measure import PATIENCE, used, works
 from pipeline.debug.trace import Trace
 from pipeline.errors import ChainError
 from pipeline.loader import Loader
@@ -47,10 +47,13 @@ def run(args: argparse.Namespace) -> Answer:
 
 def _traced(args: argparse.Namespace, data: Dataset | Loader) -> str:
     loader = Loader(data, args.batch, workers=args.workers) if isinstance(data, Dataset) else data
-    use, end, trace = used(_step(args.step)), time.monotonic() + args.seconds, Trace()
+    use, trace = used(_step(args.step)), Trace()
     with trace.of(loader) as traced:
+        end = time.monotonic() + PATIENCE + args.seconds
         for batch in trace.batches(traced):
             use(batch)
+            if works(traced):  # at first the loop helps out, while workers start
+                end = min(end, time.monotonic() + args.seconds)
             if time.monotonic() > end:
                 break
     trace.write(args.trace)

@@ -1,0 +1,107 @@
+"""Images: crop, flip and normalise, serial and through two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import Workload, installed, rate
+from pipeline import ArrayRecordSource, Dataset, Loader
+
+COUNT, SIDE, CROP, BATCH = 4096, 64, 56, 64
+MEAN, DEVIATION = np.array([0.49, 0.48, 0.45], np.float32), np.array([0.25, 0.24, 0.26], np.float32)
+
+
+def augmented(record: bytes, rng: np.random.Generator) -> dict[str, Any]:
+    """Random crop, flip, float32 with the mean and deviation of each channel."""
+    image = np.frombuffer(record, np.uint8).reshape(SIDE, SIDE, 3)
+    top, left = rng.integers(0, SIDE - CROP + 1, 2)
+    image = image[top : top + CROP, left : left + CROP]
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    return {"image": (image.astype(np.float32) / 255 - MEAN) / DEVIATION}
+
+
+def written(folder: Path) -> str:
+    """The path of a file of random images."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path, rng = str(folder / "images.array_record"), np.random.default_rng(0)
+    writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
+    for _ in range(COUNT):
+        writer.write(rng.integers(0, 256, SIDE * SIDE * 3, dtype=np.uint8).tobytes())
+    writer.close()
+    return path
+
+
+def workloads(folder: Path, size: float) -> Iterator[Workload]:
+    """Images a second; the limit is the function alone, into a batch that is used again."""
+    path, most = written(folder), max(8, int(150 * size))
+    records = Dataset(path).head(512)
+
+    def ours(workers: Any, most: int) -> float:
+        ds = Dataset(ArrayRecordSource(path), seed=1).shuffle().random_map(augmented).repeat()
+        with Loader(ds, BATCH, workers=workers) as loader:
+            return rate(loader, BATCH, warm=max(8, most // 4), most=most)
+
+    def limit() -> float:
+        rng, batch = np.random.default_rng(0), np.empty((BATCH, CROP, CROP, 3), np.float32)
+
+        def batches() -> Iterator[Any]:
+            for k in range(most + 8):
+                for i in range(BATCH):
+                    batch[i] = augmented(records[(k * BATCH + i) % len(records)], rng)["image"]
+                yield batch
+
+        return rate(batches(), BATCH, warm=8, most=most)
+
+    what = "64×64×3 bytes → random crop of 56 → flip → normalise → batch 64"
+    serial = {"lockstep": lambda: ours(0, most), **_torch(path, 0, most), "limit": limit}
+    aims = {("lockstep", "limit"): 0.95}
+    yield Workload("images", f"{what}, serial", "images/s", serial, aims)
+    two = {
+        "lockstep": lambda: ours(2, 2 * most),
+        "lockstep auto": lambda: ours("auto", 2 * most),
+        **_torch(path, 2, 2 * most),
+        "limit": limit,
+    }
+    aims = {("lockstep", "torch"): 2.4}
+    yield Workload("images, 2 processes", f"{what}, 2 processes", "images/s", two, aims)
+
+
+def _torch(path: str, workers: int, most: int) -> dict[str, Any]:
+    if not installed("torch"):
+        return {}
+    import torch
+
+    class Images(torch.utils.data.Dataset[Any]):
+        def __init__(self) -> None:
+            self._source: Any = None
+
+        def __len__(self) -> int:
+            return COUNT
+
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            if self._source is None:
+                self._source = ArrayRecordSource(path)
+            rng = np.random.default_rng(indices[0])
+            rows = self._source.read(np.array(indices))
+            return [augmented(row, rng)["image"] for row in rows]
+
+        def __getitem__(self, i: int) -> Any:
+            return self.__getitems__([i])[0]
+
+    def stacked(rows: list[Any]) -> Any:
+        return torch.from_numpy(np.stack(rows))
+
+    def run() -> float:
+        loader = torch.utils.data.DataLoader(
+            Images(), BATCH, shuffle=True, num_workers=workers, collate_fn=stacked
+        )
+        there = max(1, min(most, COUNT // BATCH - 8))
+        return rate(loader, BATCH, warm=8, most=there)
+
+    return {"torch": run}
