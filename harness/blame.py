@@ -75,8 +75,11 @@ def _explained(
 
     def measure(at: int, without: Sequence[Document] | None) -> float:
         functions, stand = past.parts.functions, recent.stands[at]
-        if at == step and without is None:  # nothing would be left: the next batch stands in
-            return float(functions.train(copied(stand.state), recent.after)[1][field])
+        if at == step and without is None:
+            # nothing would be left: the earliest batch stands in, as the documents of this one may
+            # go on in those beside it
+            other = recent.stands[min(recent.stands)].batch
+            return float(functions.train(copied(stand.state), other)[1][field])
         shape = stand.batch["weights"].shape
         weights = np.zeros(shape, np.float32)
         if without is not None:

@@ -17,7 +17,6 @@ from harness.ledger import Entry
 from harness.past import Past, Stand, copied
 from harness.replay import difference, digests_of, found_again
 from harness.step import TrainState
-from harness.task import Batch
 from harness.update import prepared
 from harness.verdict import Verdict, command
 from pipeline.debug.explain import BACK
@@ -34,13 +33,11 @@ class Recent:
 
     Attributes:
         stands: the candidates, by step; their batches have weights.
-        after: the batch after the spike's.
         earlier: the parameters some steps before the candidates; None only if there are none.
         changes: of the last steps, how much each leaf of the state changed, float32[leaves].
     """
 
     stands: dict[int, Stand]
-    after: Batch
     changes: dict[int, np.ndarray]
     earlier: Any = None
 
@@ -49,7 +46,7 @@ def recheck(
     past: Past, entries: Mapping[int, Sequence[Entry]], step: int
 ) -> tuple[Verdict | None, Recent]:
     """Do the steps up to the spike again; a verdict where they differ from the run's."""
-    parts, recent = past.parts, Recent({}, {}, {})
+    parts, recent = past.parts, Recent({}, {})
     start, state = past.restore(step, margin=MARGIN)
     journal = Run(past.run.path)
     verdict = _other_machine(past, entries, range(start, step + 1))
@@ -79,10 +76,7 @@ def recheck(
             recent.changes[stand.step] = np.asarray(_changes(kept, state))
             if stand.step >= step - BACK and parts.edits.uses(stand.data_step):
                 recent.stands[stand.step] = Stand(stand.step, stand.data_step, kept, batch)
-    verdict = _other_leaves(past, step + 1, state)
-    data_step = parts.loader.step
-    recent.after = prepared(parts, next(parts.loader), data_step)
-    return verdict, recent
+    return _other_leaves(past, step + 1, state), recent
 
 
 def _other_machine(

@@ -167,8 +167,9 @@ def explain(
         losses.append(np.asarray(found, np.float64))
 
     def measure(k: int, without: Sequence[int] | None) -> float:
-        if k == at and without is None:  # nothing would be left: the next batch stands in
-            return float(np.mean(step(copied(states[at - first]), batches(at + 1))[1]))
+        if k == at and without is None:  # nothing would be left: an earlier batch stands in
+            other = batches(first if first < at else at + 1)
+            return float(np.mean(step(copied(states[at - first]), other)[1]))
         rows = range(len(losses[k - first])) if without is None else without
         now, found = step(copied(states[k - first]), hide(batches(k), rows))
         for later in range(k + 1, at + 1):

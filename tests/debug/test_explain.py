@@ -90,6 +90,17 @@ def test_a_loop_of_one_s_own(at: int) -> None:
         explain(step, state, batches, at, before=0.0)
 
 
+def test_what_goes_on_in_the_next_batch_is_blamed_in_its_own() -> None:
+    data = np.ones((8, 4))
+    data[4:6, 2] = 50.0
+
+    def step(state: float, batch: Mapping[str, Any]) -> tuple[float, Any]:
+        return state, np.abs(batch["x"] - state)
+
+    found = explain(step, 1.0, lambda k: {"x": data[k], "weights": np.ones(4)}, 4, before=0.0)
+    assert (found.step, found.units) == (4, (2,))
+
+
 def test_weights_of_documents_cut_over_rows() -> None:
     data = Dataset([np.arange(n) + 1 for n in (5, 2, 6, 1)]).pack(4)
     loader = Loader(data, 4)
