@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _do(job: Job, make: Any, folder: Path) -> None:
         )
         wait = job.seconds / 2 if len(job.load) > 1 else 0.0
         found = [loaded(folder, name, text=job.text, wait=wait) for name in job.load]
-        watch = Watching(job, subject, log, folder)
+        watch = Watching(replace(job, arguments=arguments), subject, log, folder)
         if found:
             subject.restore([state for state, _ in found], job.rank)
         if subject.skips_ends:

@@ -18,9 +18,9 @@ from typing import Any
 from pipeline.debug.doctor import processes
 from pipeline.debug.doctor.child import COMMAND
 from pipeline.debug.doctor.rows import Record
-from pipeline.debug.doctor.watch import Job
+from pipeline.debug.doctor.watch import Job, Log
 
-_IMPORT = 60.0  # seconds that an interpreter may take to import the factory's module
+IMPORT = 60.0  # seconds that an interpreter may take to import the factory's module
 _GRACE = 6.0  # seconds after which a process that still lives is left behind
 _ORPHANS = 15.0  # the same where the parent was killed: torch's workers look every five seconds
 
@@ -63,6 +63,7 @@ class Launcher:
         self._launches = 0
         self.leftovers: list[str] = []
         self.heavy: list[str] = []
+        self.importing = IMPORT
 
     def start(self, *jobs: Job) -> Future[list[Seen]]:
         """Do jobs in one interpreter, after another, in the background."""
@@ -84,10 +85,12 @@ class Launcher:
         running = [self._interpreter(jobs, mark) for jobs in ranks]
         for process, jobs in running:
             try:
-                process.wait(_IMPORT + sum(job.seconds for job in jobs))
+                process.wait(self.importing + sum(job.seconds for job in jobs))
             except subprocess.TimeoutExpired:
-                process.kill()
+                processes.end(processes.marked(mark))  # they did not stay: they were not waited for
                 process.wait()
+                for job in jobs:
+                    Log(self.folder / f"{job.name}.{job.rank}.log").write(hung=job.seconds)
         seen = [read(self.folder, job) for _, jobs in running for job in jobs]
         self._look_behind(mark, seen)
         return seen
@@ -115,7 +118,8 @@ class Launcher:
         grace = _ORPHANS if any(run.job.die for run in seen) else _GRACE
         lost = processes.left(mark, 1.0 if self.leftovers else grace)
         self.leftovers += map(processes.name_of, lost)
-        stuck = [run.job.name for run in seen if {"done", "hung"} <= run.facts.keys()]
+        late = any("hung" in run.facts and "done" not in run.facts for run in seen)
+        stuck = [run.job.name for run in seen if {"done", "hung"} <= run.facts.keys() and not late]
         self.leftovers += [f"the process of the run {name!r}, which did not end" for name in stuck]
         processes.end(lost)
         until = time.monotonic() + 2

@@ -123,6 +123,7 @@ class _Plan:
         # how long the others may take depends on how busy the machine is
         took = time.monotonic() - started
         self._job = replace(self._job, seconds=min(limit, max(_SHORTEST, _SLOWER * took)))
+        self._launcher.importing = max(self._launcher.importing, _SLOWER * took)
         if "early" in base.facts:
             raise DoctorError(base.facts["error"])
         if base.failure and not base.batches:

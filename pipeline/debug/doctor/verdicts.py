@@ -156,6 +156,8 @@ def _killed(runs: Runs) -> Row:
     if "killed" not in run.facts:
         if run.failure is None or "workerless" in run.facts:
             return _unclaimed(report.KILLED, "the loader has no worker processes")
+        if "error" not in run.facts:
+            return _unclaimed(report.KILLED, "the run did not come as far as the kill in time")
         return _row(report.KILLED, Difference(None, run.failure, "batches before the kill"))
     if "error" in run.facts:
         return Row(report.KILLED, "held")

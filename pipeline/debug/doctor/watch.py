@@ -20,6 +20,8 @@ from pipeline.debug.doctor.rows import rows_of
 from pipeline.debug.doctor.subjects import Subject
 from pipeline.sources.storage.atomic import written_whole
 
+_STARTING = 10.0  # seconds that workers may need to start
+
 
 @dataclass(frozen=True)
 class Job:
@@ -143,7 +145,10 @@ class Watching:
             file.write(blob)
 
     def _kill(self) -> None:
-        found = processes.workers(os.getpid())
+        # a loader may hand out its first batches before its workers are there
+        until = time.monotonic() + (_STARTING if self._job.arguments.get("workers") else 0)
+        while not (found := processes.workers(os.getpid())) and time.monotonic() < until:
+            time.sleep(0.05)
         if not found:
             self._log.write(workerless=True)
             raise Enough
