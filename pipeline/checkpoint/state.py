@@ -169,7 +169,8 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     found = differences(state, now, allow)
     if not found:
-        return unfold(state["dataset"]) == now
+        saved = unfold(state["dataset"])
+        return saved == alike(now, saved)
     text = "; ".join(list(found.values())[:MANY])
     text += f"; and {len(found) - MANY} more" if len(found) > MANY else ""
     saved = unfold(state["dataset"])

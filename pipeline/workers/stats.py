@@ -177,8 +177,8 @@ _GAUGES = ("workers", "occupancy", "ready", "ready_bytes", "asked")
 
 
 def _metrics(stats: Stats, labels: Mapping[str, str]) -> Iterator[str]:
-    for total, name in _TOTALS.items():
-        yield from _metric(f"{name}_total", "counter", [({}, getattr(stats, total))], labels)
+    for known, name in _TOTALS.items():
+        yield from _metric(f"{name}_total", "counter", [({}, getattr(stats, known))], labels)
     for name in _GAUGES:
         yield from _metric(name, "gauge", [({}, getattr(stats, name))], labels)
     for name in ("rows", "bytes", "seconds"):
