@@ -14,8 +14,8 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "diff", "find", "inspect", "manifest", "profile")
-COMMANDS += ("replay", "same", "seen", "show", "spikes", "verify", "where")
+COMMANDS = ("audit", "browse", "check", "convert", "diff", "find", "inspect", "manifest", "profile")
+COMMANDS += ("replay", "report", "same", "seen", "show", "spikes", "verify", "where")
 
 
 def _parser() -> argparse.ArgumentParser:
