@@ -112,6 +112,14 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
 
 
+def _report(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    from pipeline.__main__ import main as pipeline
+
+    words = ["report", str(run.begun().path), "--out", args.out]
+    words += ["--no-records"] if args.no_records else ["--data", "harness.opened:dataset"]
+    return pipeline(words)
+
+
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
@@ -174,7 +182,12 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
-    for command in (train, replay, settings):
+    report = commands.add_parser("report", help="the run as a page: curves, spikes, records")
+    report.add_argument("-o", "--out", default="report.html", metavar="FILE")
+    report.add_argument("--no-records", action="store_true", help="leave data out of the page")
+    report.set_defaults(run_command=_report)
+
+    for command in (train, replay, report, settings):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
         several = command.add_argument_group("several processes, if no launcher tells them")

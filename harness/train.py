@@ -128,7 +128,8 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 @contextmanager
 def _scribe(run: RunDir, parts: Assembly) -> Iterator[Scribe]:
     facts = {"mesh": dict(parts.mesh.shape), "processes": jax.process_count(), **versions()}
-    with Journal(run.path, parts.loader, facts=facts) as journal:
+    data = "harness.opened:dataset"
+    with Journal(run.path, parts.loader, data=data, facts=facts) as journal:
         yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop")
 
 

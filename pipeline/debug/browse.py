@@ -55,7 +55,7 @@ class Browser(http.server.ThreadingHTTPServer):
         threshold: float = THRESHOLD,
     ) -> None:
         self.run, self.dataset = run, dataset
-        self._options = {"window": window, "threshold": threshold}
+        self._window, self._threshold = window, threshold
         self.scripts = scripts()
         self.token = secrets.token_urlsafe(24)
         self.lock = threading.Lock()  # a loader answers one question at a time
@@ -72,7 +72,7 @@ class Browser(http.server.ThreadingHTTPServer):
         """The page, with the curves of now."""
         with self.lock:
             self.run = Run(self.run.folder)  # it may have gone on
-            curves = curves_of(self.run, **self._options)
+            curves = curves_of(self.run, window=self._window, threshold=self._threshold)
         note = "Any step's rows are made again as you look at it."
         if self.dataset is None:
             note = "No dataset was given (--data module:name): only what steps told is shown."
@@ -173,5 +173,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the terminal shows the address."""

@@ -49,6 +49,8 @@ def report(
     embedded: dict[int, Any] = {}
     if not records:
         note = "This page holds no records: it was made with --no-records."
+    elif not all("dataset" in first.launch(line) for line in _ends(first)):
+        note = "This page holds no records: the run's ledger is older than the journal."
     elif dataset is None:
         note = "This page holds no records: no dataset was given (--data module:name)."
     else:
@@ -57,6 +59,10 @@ def report(
         embedded = _embedded(first, dataset, list(dict.fromkeys(steps)))
         note = _note(embedded, {s.step for s in strongest})
     return page(curves, folder=str(first.folder), embedded=embedded, note=note)
+
+
+def _ends(run: Run) -> list[Line]:
+    return [line for line in (run.ledger.last, run.ledger.before(1)) if line is not None]
 
 
 def _sample(steps: Any) -> list[int]:
