@@ -15,6 +15,17 @@ def _names(doctest_namespace: dict[str, object]) -> None:
     doctest_namespace["np"] = np
 
 
+# each of these is for a trainer that it imports
+TRAINERS = {
+    "accelerate": "torch",
+    "huggingface": "transformers",
+    "lightning": "lightning",
+    "ray_train": "ray",
+    "torch_dataloader": "torch",
+    "torchtitan": "torchtitan",
+    "tunix": "tunix",
+}
+collect_ignore = [f"pipeline/compat/{k}.py" for k, v in TRAINERS.items() if find_spec(v) is None]
 NEEDS = {"pipeline/feed/jax.py": "jax", "pipeline/feed/torch.py": "torch"}
 
 

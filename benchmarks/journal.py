@@ -18,10 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from pipeline import Dataset, Loader
+from pipeline import Columns, Dataset, Loader
 from pipeline.debug.journal import Journal, Run
 from pipeline.debug.journal.ledger import Ledger, LedgerFile, Line
-from pipeline import Columns
 
 STEP, STEPS = 0.1, 200  # seconds of the step that the cost is measured against; steps of each loop
 BATCH = 8 << 20  # bytes

@@ -1,7 +1,7 @@
 """What the pages take from the code: errors, commands, notebooks, llms.txt and SKILL.md.
 
-MkDocs calls the functions named `on_…` (see mkdocs.yml). `python docs/generate.py` writes llms.txt and
-SKILL.md, which also lie at the top of the repository.
+MkDocs calls the functions named `on_…` (see mkdocs.yml). `python docs/generate.py` writes llms.txt
+and SKILL.md, which also lie at the top of the repository.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def messages(*folders: str) -> list[Message]:
     for path in sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py")):
         file = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in public and node.args:
-                    for text in _texts(node.args[0]):
-                        found.setdefault((node.func.id, text), Message(node.func.id, text, file))
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+                continue
+            kind = node.func.id
+            for text in _texts(node.args[0]) if kind in public else ():
+                found.setdefault((kind, text), Message(kind, text, file))
     return list(found.values())
 
 
@@ -106,8 +107,9 @@ def errors_page() -> str:
     for path in _ERRORS:
         for kind in kinds(path):
             parents = ", ".join(f"`{parent}`" for parent in kind.parents)
-            page.append(f"## {kind.name}\n\n**Cause:** {kind.cause}.\n\n**Cure:** {kind.cure}")
-            page.append(f"It is a {parents}.")
+            page.append(f"## {kind.name}\n\n**Cause:** {kind.cause.rstrip('.')}.")
+            page += [f"**Cure:** {kind.cure}"] if kind.cure else []
+            page.append(f"Its parents: {parents}.")
             page += [examples[kind.name]] if kind.name in examples else []
             own = [m for m in said if m.kind == kind.name]
             if own:
@@ -194,7 +196,10 @@ def llms_txt() -> str:
     """The library in one file for language models: see llmstxt.org for the form."""
     intro = re.search(r"\n\n((?:[^\n#].*\n)+)", (DOCS / "index.md").read_text())
     lines = ["# Lockstep", "", f"> {' '.join(intro[1].split()) if intro else ''}", ""]
-    lines += ["The distribution is `lockstep-data`; import `pipeline`, and `harness` (a trainer).", ""]
+    lines += [
+        "The distribution is `lockstep-data`; import `pipeline`, and `harness` (a trainer).",
+        "",
+    ]
     lines += ["## Docs", ""]
     for path, title, first in _pages():
         if not path.startswith(("api/", "notebooks/")) and path != "index.md":
@@ -227,7 +232,7 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are made of code."""
-    from mkdocs.structure.files import File
+    from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports]
 
     made = {"errors.md": errors_page(), "commands.md": commands_page()}
     for path in sorted((DOCS / "notebooks").glob("*.ipynb")):

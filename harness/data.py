@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from harness.config import Config
 from harness.files import locked, read_json, write_json
 from harness.metrics import Meter, Screen
+from harness.own_data import own_data
 from harness.tokens import BOS, encode
 from pipeline import ArrayRecordSource, Dataset
 
@@ -40,13 +41,16 @@ class Corpus:
         held_out_tokens: bytes and document beginnings of the held-out part.
         unigram_entropy: nats a byte of the training part, if bytes came independently: the loss of
             a model that knows only how frequent each byte is.
+        train, held_out: rows of the user's own data, which has none of the facts above.
     """
 
     path: Path
-    train_documents: int
-    held_out_documents: int
-    held_out_tokens: int
-    unigram_entropy: float
+    train_documents: int = 0
+    held_out_documents: int = 0
+    held_out_tokens: int = 0
+    unigram_entropy: float | None = None
+    train: Dataset | None = None
+    held_out: Dataset | None = None
 
 
 def documents(text: str) -> Iterator[str]:
@@ -91,16 +95,30 @@ def tokenize(record: bytes) -> dict[str, NDArray[np.int32]]:
 
 def training_data(corpus: Corpus, cfg: Config) -> Dataset:
     """The endless training stream: reshuffled each epoch, packed into rows of `length` tokens."""
+    if corpus.train is not None:
+        return corpus.train
     source = ArrayRecordSource(str(corpus.path / "train-*.arrayrecord"))
     chain = Dataset(source, seed=cfg.seed).shuffle().map(tokenize)
     return chain.pack({"tokens": cfg.length}, how="split").repeat().lanes(cfg.lanes)
 
 
-def held_out_data(corpus: Corpus, cfg: Config) -> Dataset:
-    """The held-out speeches once over, in order."""
+def held_out_data(corpus: Corpus, cfg: Config) -> Dataset | None:
+    """The held-out speeches once over, in order; None where the user's data holds nothing out."""
+    if corpus.train is not None:
+        return corpus.held_out
     source = ArrayRecordSource(str(corpus.path / "held-out-*.arrayrecord"))
     chain = Dataset(source).map(tokenize).pack({"tokens": cfg.length}, how="split")
     return chain.lanes(cfg.lanes)
+
+
+def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
+    """The user's own data where the settings name any, else the embedded corpus."""
+    own = own_data(cfg)
+    return (
+        prepare(directory, screen)
+        if own is None
+        else Corpus(directory, train=own[0], held_out=own[1])
+    )
 
 
 def prepare(directory: Path, screen: Screen) -> Corpus:

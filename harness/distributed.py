@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -115,13 +116,20 @@ def join(mine: Place | None) -> None:
     # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
     jax.config.update("jax_enable_preemption_service", False)
     _speak_when_aborted()
-    jax.distributed.initialize(*(mine or ()), heartbeat_timeout_seconds=HEARTBEAT)
+    address, processes, process = mine or (None, None, None)
+    jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
 
 
 def alone() -> bool:
     """Whether this process trains by itself; does not start jax."""
     jax: Any = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized()
+
+
+def first() -> bool:
+    """Whether this process is the one that speaks and writes for all."""
+    jax: Any = sys.modules.get("jax")
+    return alone() or jax.process_index() == 0
 
 
 def farewell(error: BaseException | None = None) -> str:
@@ -135,6 +143,15 @@ def farewell(error: BaseException | None = None) -> str:
         "another process of this run has ended; this one ends too. Start all of them again to go "
         f"on from the last checkpoint{why}."
     )
+
+
+def say_farewell(error: BaseException | None = None) -> None:
+    """Write `farewell` to stderr, once for all threads."""
+    if _unsaid.acquire(blocking=False):
+        os.write(2, (farewell(error) + "\n").encode())
+
+
+_unsaid = threading.Lock()
 
 
 def is_loss(error: BaseException) -> bool:
@@ -162,10 +179,8 @@ def leave(status: int) -> None:
 def _speak_when_aborted() -> None:
     # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
     # that a process is; a handler of Python's would run too late, as abort() does not return
-    line = (farewell() + "\n").encode()
-
     def last_words(_: int) -> None:
-        os.write(2, line)
+        say_farewell()
         os._exit(LOST)
 
     global _handler

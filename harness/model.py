@@ -1,100 +1,84 @@
 """The model: a decoder-only transformer in Flax NNX whose parameters say how they are sharded.
 
 Shapes stand in names: B batch, L length, D model width, H heads, K head width, F hidden width,
-V vocabulary.
+V vocabulary. Axes of parameters have the logical names of `sharding.RULES`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from harness.attention import attend, document_mask, rope
 from harness.config import Config
+from harness.sharding import constrain
 from harness.tokens import VOCAB
 
 _INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _EMBED_INIT = nnx.initializers.normal(0.02)
 
 
-def _linear(
+def _named(init: Any, names: tuple[str | None, ...]) -> Any:
+    # where the array lies is decided when all of the state is: see sharding.parameter_shardings
+    return nnx.with_partitioning(init, names, eager_sharding=False)
+
+
+def linear(
     n_in: int, n_out: int, names: tuple[str | None, str | None], cfg: Config, rngs: nnx.Rngs
 ) -> nnx.Linear:
+    """A matrix without bias whose axes have logical names."""
     return nnx.Linear(
         n_in,
         n_out,
         use_bias=False,
-        kernel_init=nnx.with_partitioning(_INIT, names),
+        kernel_init=_named(_INIT, names),
         dtype=jnp.dtype(cfg.dtype),
         rngs=rngs,
     )
 
 
-def _norm(cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(cfg.width, dtype=jnp.dtype(cfg.dtype), rngs=rngs)
-
-
-def rope(x_BxLxHxK: jax.Array, positions_BxL: jax.Array) -> jax.Array:
-    """Rotary position embedding (Su et al. 2021, section 3.2.2), in float32.
-
-    Args:
-        x_BxLxHxK: queries or keys, K even; the two halves of K are the rotated planes.
-        positions_BxL: int32, the place of each token within its document.
-
-    Returns:
-        The rotated array, in the dtype that came in.
-
-    >>> x = jnp.ones((1, 2, 1, 4))
-    >>> bool((rope(x, jnp.zeros((1, 2), jnp.int32)) == x).all())
-    True
-    """
-    half = x_BxLxHxK.shape[-1] // 2
-    frequency_k = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BxLx1xk = positions_BxL[:, :, None, None].astype(jnp.float32) * frequency_k
-    sin, cos = jnp.sin(angle_BxLx1xk), jnp.cos(angle_BxLx1xk)
-    a, b = jnp.split(x_BxLxHxK.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BxLxHxK.dtype)
-
-
-def document_mask(segment_ids_BxL: jax.Array) -> jax.Array:
-    """Who may look at whom: earlier tokens of the same document; padding (0) sees padding.
-
-    >>> document_mask(jnp.array([[1, 1, 2]]))[0].astype(int).tolist()
-    [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    """
-    same_BxLxL = segment_ids_BxL[:, :, None] == segment_ids_BxL[:, None, :]
-    length = segment_ids_BxL.shape[1]
-    return same_BxLxL & jnp.tril(jnp.ones((length, length), bool))
+def _norm(width: int, cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(width, epsilon=cfg.model.norm_eps, dtype=jnp.dtype(cfg.dtype), rngs=rngs)
 
 
 class Attention(nnx.Module):
-    """Causal self-attention within documents."""
+    """Causal self-attention within documents; queries may share keys and values in groups."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
-        self.heads = cfg.heads
-        self.qkv = _linear(cfg.width, 3 * cfg.width, ("fsdp", None), cfg, rngs)
-        self.out = _linear(cfg.width, cfg.width, (None, "fsdp"), cfg, rngs)
+        self.cfg, self.kv_heads = cfg, cfg.model.kv_heads or cfg.heads
+        self.head_width = cfg.model.head_width or cfg.width // cfg.heads
+        inner = cfg.heads * self.head_width
+        n_out = inner + 2 * self.kv_heads * self.head_width
+        self.qkv = linear(cfg.width, n_out, ("embed", "heads"), cfg, rngs)
+        self.out = linear(inner, cfg.width, ("heads", "embed"), cfg, rngs)
+        if cfg.model.qk_norm:
+            self.q_norm = _norm(self.head_width, cfg, rngs)
+            self.k_norm = _norm(self.head_width, cfg, rngs)
 
     def __call__(
         self, x_BxLxD: jax.Array, positions_BxL: jax.Array, mask_BxLxL: jax.Array
     ) -> jax.Array:
-        b, n, d = x_BxLxD.shape
-        q, k, v = jnp.split(self.qkv(x_BxLxD).reshape(b, n, 3 * self.heads, -1), 3, axis=2)
-        q, k = rope(q, positions_BxL), rope(k, positions_BxL)
-        # the softmax stays in float32 whatever the compute dtype is
-        score = jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32)
-        score = jnp.where(mask_BxLxL[:, None], score * q.shape[-1] ** -0.5, -1e30)
-        weight_BxHxLxL = jax.nn.softmax(score, axis=-1).astype(v.dtype)
-        return self.out(jnp.einsum("bhlm,bmhk->blhk", weight_BxHxLxL, v).reshape(b, n, d))
+        b, n, _ = x_BxLxD.shape
+        h, g = self.cfg.heads, self.kv_heads
+        qkv = self.qkv(x_BxLxD).reshape(b, n, h + 2 * g, self.head_width)
+        q, k, v = (constrain(x, "rows", None, "heads") for x in jnp.split(qkv, (h, h + g), axis=2))
+        if self.cfg.model.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = (rope(x, positions_BxL, self.cfg.model) for x in (q, k))
+        return self.out(attend(q, k, v, mask_BxLxL, self.cfg).reshape(b, n, -1))
 
 
 class Mlp(nnx.Module):
     """SwiGLU (Shazeer 2020)."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
-        self.gate = _linear(cfg.width, cfg.hidden, ("fsdp", None), cfg, rngs)
-        self.up = _linear(cfg.width, cfg.hidden, ("fsdp", None), cfg, rngs)
-        self.down = _linear(cfg.hidden, cfg.width, (None, "fsdp"), cfg, rngs)
+        self.gate = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
+        self.up = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
+        self.down = linear(cfg.hidden, cfg.width, ("hidden", "embed"), cfg, rngs)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))
@@ -104,38 +88,119 @@ class Layer(nnx.Module):
     """One pre-norm block."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
-        self.attention_norm = _norm(cfg, rngs)
+        self.attention_norm = _norm(cfg.width, cfg, rngs)
         self.attention = Attention(cfg, rngs=rngs)
-        self.mlp_norm = _norm(cfg, rngs)
+        self.mlp_norm = _norm(cfg.width, cfg, rngs)
         self.mlp = Mlp(cfg, rngs=rngs)
+        self.dropout = cfg.model.dropout
 
     def __call__(
-        self, x_BxLxD: jax.Array, positions_BxL: jax.Array, mask_BxLxL: jax.Array
+        self,
+        x_BxLxD: jax.Array,
+        positions_BxL: jax.Array,
+        mask_BxLxL: jax.Array,
+        key: jax.Array | None = None,
     ) -> jax.Array:
-        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), positions_BxL, mask_BxLxL)
-        return x_BxLxD + self.mlp(self.mlp_norm(x_BxLxD))
+        a, b = jax.random.split(key) if key is not None and self.dropout else (None, None)
+        y_BxLxD = self.attention(self.attention_norm(x_BxLxD), positions_BxL, mask_BxLxL)
+        x_BxLxD = constrain(x_BxLxD + _dropped(y_BxLxD, self.dropout, a), "rows")
+        return constrain(
+            x_BxLxD + _dropped(self.mlp(self.mlp_norm(x_BxLxD)), self.dropout, b), "rows"
+        )
+
+
+def _dropped(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 class Transformer(nnx.Module):
     """Tokens of packed documents in, float32 logits of each next token out."""
 
-    def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, cfg: Config, *, rngs: nnx.Rngs, vocab: int = VOCAB) -> None:
+        self.cfg = cfg
         self.embed = nnx.Embed(
-            VOCAB,
+            cfg.model.vocab or vocab,
             cfg.width,
-            embedding_init=nnx.with_partitioning(_EMBED_INIT, (None, "fsdp")),
+            embedding_init=_named(_EMBED_INIT, ("vocab", "embed")),
             dtype=jnp.dtype(cfg.dtype),
             rngs=rngs,
         )
-        self.layers = nnx.List([Layer(cfg, rngs=rngs) for _ in range(cfg.layers)])
-        self.norm = _norm(cfg, rngs)
-        self.head = _linear(cfg.width, VOCAB, ("fsdp", None), cfg, rngs)
+        self.layers: Any = (
+            _stacked(cfg, rngs)
+            if cfg.model.scan
+            else nnx.List([Layer(cfg, rngs=rngs) for _ in range(cfg.layers)])
+        )
+        self.norm = _norm(cfg.width, cfg, rngs)
+        if not cfg.model.tied:
+            n = cfg.model.vocab or vocab
+            self.head = linear(cfg.width, n, ("embed", "vocab"), cfg, rngs)
 
     def __call__(
-        self, tokens_BxL: jax.Array, segment_ids_BxL: jax.Array, positions_BxL: jax.Array
+        self,
+        tokens_BxL: jax.Array,
+        segment_ids_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        key: jax.Array | None = None,
     ) -> jax.Array:
-        x_BxLxD = self.embed(tokens_BxL)
+        return self.logits(self.features(tokens_BxL, segment_ids_BxL, positions_BxL, key))
+
+    def features(
+        self,
+        tokens_BxL: jax.Array,
+        segment_ids_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """What the head reads, [B, L, D]; `key` is dropout's, None where nothing is dropped."""
+        # the table is gathered before its rows are: they then stay where their tokens are
+        table_VxD = constrain(self.embed.embedding[...].astype(self.cfg.dtype))
+        x_BxLxD = constrain(jnp.take(table_VxD, tokens_BxL, axis=0), "rows")
         mask_BxLxL = document_mask(segment_ids_BxL)
-        for layer in self.layers:
-            x_BxLxD = layer(x_BxLxD, positions_BxL, mask_BxLxL)
-        return self.head(self.norm(x_BxLxD)).astype(jnp.float32)
+
+        def run(layer: Layer, x_BxLxD: jax.Array, key: jax.Array | None) -> jax.Array:
+            return layer(x_BxLxD, positions_BxL, mask_BxLxL, key)
+
+        return self.norm(self._through_layers(x_BxLxD, run, key))
+
+    def logits(self, x_BxLxD: jax.Array) -> jax.Array:
+        """float32 logits of features."""
+        out = self.embed.attend(x_BxLxD) if self.cfg.model.tied else self.head(x_BxLxD)
+        return out.astype(jnp.float32)
+
+    def _through_layers(
+        self, x_BxLxD: jax.Array, run: Callable[..., jax.Array], key: jax.Array | None
+    ) -> jax.Array:
+        n, remat = self.cfg.layers, self.cfg.model.remat
+        keys = None if key is None else jax.random.split(key, n)
+
+        def pure(graph: Any) -> Callable[..., jax.Array]:
+            def call(state: Any, x_BxLxD: jax.Array, key: jax.Array | None) -> jax.Array:
+                return run(nnx.merge(graph, state), x_BxLxD, key)
+
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            saved = policy if remat == "dots" else None
+            return call if remat == "none" else jax.checkpoint(call, policy=saved)
+
+        if self.cfg.model.scan:
+            graph, stacked = nnx.split(self.layers)
+            call = pure(graph)
+            return jax.lax.scan(
+                lambda x, at: (call(at[0], x, at[1]), None), x_BxLxD, (stacked, keys)
+            )[0]
+        for i, layer in enumerate(self.layers):
+            graph, state = nnx.split(layer)
+            x_BxLxD = pure(graph)(state, x_BxLxD, None if keys is None else keys[i])
+        return x_BxLxD
+
+
+def _stacked(cfg: Config, rngs: nnx.Rngs) -> Any:
+    """All layers as one whose parameters have a first axis of layers."""
+
+    @nnx.split_rngs(splits=cfg.layers)
+    @nnx.vmap(in_axes=(0,), out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
+    def make(rngs: nnx.Rngs) -> Layer:
+        return Layer(cfg, rngs=rngs)
+
+    return make(rngs)

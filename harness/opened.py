@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.data import prepare, training_data
+from harness.data import open_data, training_data
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from pipeline import Dataset
@@ -21,4 +21,4 @@ def dataset(folder: Path) -> Dataset:
     run = RunDir(folder).begun()
     cfg = run.config()
     screen = Screen(Console(stderr=True, highlight=False))
-    return training_data(prepare(run.data(cfg), screen), cfg)
+    return training_data(open_data(cfg, run.data(cfg), screen), cfg)

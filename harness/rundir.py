@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config import Config, settle
 from harness.errors import ConfigError, DamageError
-from harness.files import read_json, read_lines, write_json
+from harness.files import LineLog, read_json, read_lines, write_json
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class RunDir:
         D/states.jsonl       the loader's state every 100 steps
         D/checkpoints/K/     all that step K needs to be the next one
         D/evaluation.json    the held-out loss after the last step
+        D/evaluations.jsonl  a line an evaluation, those while training among them
+        D/metrics.jsonl      a line every log.every steps: loss, speed, utilisation
+        D/goodput.jsonl      where wall time went, a line every few seconds
+        D/profile/           an XProf trace, where one was asked for
         D/lock               held while a process trains
 
     >>> RunDir(Path("runs/a")).ledger.as_posix()
@@ -42,6 +46,14 @@ class RunDir:
     @property
     def launches(self) -> Path:
         return self.path / "launches.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def goodput(self) -> Path:
+        return self.path / "goodput.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -96,5 +108,14 @@ class RunDir:
         """The held-out loss and the step after which it was measured, or None."""
         return read_json(self.path / "evaluation.json")
 
-    def keep_evaluation(self, result: Mapping[str, Any]) -> None:
-        write_json(self.path / "evaluation.json", dict(result))
+    def keep_evaluation(self, result: Mapping[str, Any], *, last: bool) -> None:
+        """Add an evaluation to the others; `last`: after the last step."""
+        log = LineLog(self.path / "evaluations.jsonl")
+        log.append(dict(result))
+        log.close()
+        if last:
+            write_json(self.path / "evaluation.json", dict(result))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation, in the order in which they were made."""
+        return read_lines(self.path / "evaluations.jsonl")

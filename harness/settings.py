@@ -112,6 +112,8 @@ def typed(name: str, value: Any, known: Mapping[str, Setting]) -> Any:
     if name not in known:
         raise ConfigError(f"no setting is called {name!r}. {_near(name, known)}")
     kind = known[name].kind
+    if value is None and known[name].default is None:
+        return None
     if isinstance(value, str) and kind is bool:
         value = {"true": True, "false": False}.get(value.lower(), value)
     elif isinstance(value, str) and kind in (int, float):

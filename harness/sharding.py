@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from harness.config import Config
 from harness.errors import ConfigError
 
-AXES = ("data", "fsdp")
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # a batch's rows lie over these; the devices of a tensor group share rows
+# which mesh axis splits which axis of an array; what is not named here lies whole on every device
+RULES = {"embed": "fsdp", "heads": "tensor", "hidden": "tensor", "vocab": "tensor", "rows": ROWS}
 
 
-def make_mesh(cfg: Config) -> Mesh:
-    """All devices as a mesh [data, fsdp].
+def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices, or the given ones, as a mesh [data, fsdp, tensor].
 
     Raises:
-        ConfigError: fsdp does not divide the devices, or the devices not the batch or the width.
+        ConfigError: fsdp and tensor do not divide the devices, or rows do not divide among them.
     """
-    n = jax.device_count()
-    fsdp = cfg.fsdp or n
-    if n % fsdp:
-        raise ConfigError(f"{fsdp=} must divide the {n} devices. Use fsdp=0 for all of them.")
-    if cfg.batch_size % n or cfg.width % fsdp:
+    n, tensor = len(devices or jax.devices()), cfg.mesh.tensor
+    if n % tensor:
+        raise ConfigError(f"mesh.{tensor=} must divide the {n} devices. It may change on resume.")
+    fsdp = cfg.fsdp or n // tensor
+    if n // tensor % fsdp:
         raise ConfigError(
-            f"batch_size={cfg.batch_size} must be a multiple of the {n} devices, and "
-            f"width={cfg.width} of {fsdp=}. Begin a run with other sizes, or use fewer devices."
+            f"{fsdp=} must divide the {n // tensor} devices that mesh.{tensor=} leaves of {n}. "
+            "--set fsdp=0 takes all of them; a run that has begun may change it."
         )
-    return jax.make_mesh((n // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    rows = n // tensor
+    if cfg.batch_size % (rows * cfg.optim.accumulate):
+        raise ConfigError(
+            f"batch_size={cfg.batch_size} must be a multiple of the {rows} devices that share its "
+            f"rows (with {fsdp=}, mesh.{tensor=}) times optim.accumulate="
+            f"{cfg.optim.accumulate}. Use fewer devices or a larger mesh.tensor; or begin a run "
+            "with another batch_size."
+        )
+    shape, kinds = (rows // fsdp, fsdp, tensor), (AxisType.Auto,) * 3
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+
+
+def partition(names: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """Mesh axes of an array by the names of its axes; one that does not divide stays whole.
+
+    >>> mesh = jax.make_mesh((1, 1, 1), AXES)
+    >>> tuple(partition(("embed", None), (4, 4), mesh))
+    ('fsdp', None)
+    """
+    axes = [RULES.get(name, name if name in mesh.shape else None) for name in names]
+    sizes = [
+        np.prod([mesh.shape[a] for a in ((x,) if isinstance(x, str) else x or ())]) for x in axes
+    ]
+    fits = [size % int(parts) == 0 for size, parts in zip(shape, sizes, strict=False)]
+    return PartitionSpec(*(axis if ok else None for axis, ok in zip(axes, fits, strict=False)))
+
+
+def parameter_shardings(params: Any, mesh: Mesh) -> Any:
+    """The model's own annotations as shardings, for an nnx.State of parameters or their shapes."""
+    specs = nnx.get_partition_spec(params)
+    return jax.tree.map(
+        lambda spec, x: NamedSharding(mesh, partition(tuple(spec), x.shape, mesh)),
+        specs,
+        params,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Say how an activation lies on the mesh that is set; without one, nothing is said."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(AXES) <= set(mesh.axis_names):
+        return x
+    axes = (*names, *(None,) * (x.ndim - len(names)))
+    return jax.lax.with_sharding_constraint(x, partition(axes, x.shape, mesh))  # pyright: ignore
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over all devices."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
+    """Rows of a batch over the axes data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

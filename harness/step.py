@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
-from harness.leaves import leaf_digests
-from harness.model import Transformer
-from harness.sharding import batch_sharding, replicated
-
-# tokens, segment_ids, positions: int32[B, L]; weights: float32[B, L], of each token in the loss;
-# maybe mask: bool[B]
-Batch = Mapping[str, Any]
+from harness.leaves import leaf_digests, leaf_names
+from harness.optimizer import averaged_parameters, make_optimizer
+from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
+from harness.task import Batch, Task, make_task
 
 
 class TrainState(NamedTuple):
@@ -38,6 +36,7 @@ class StepFunctions(NamedTuple):
         evaluate: (params, batch) -> (weighted sum of cross-entropies, sum of weights), float32.
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
+        losses: as `evaluate`, not compiled: to be differentiated and mapped.
     """
 
     init: Callable[[], TrainState]
@@ -46,78 +45,40 @@ class StepFunctions(NamedTuple):
     evaluate: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
     digest: Callable[[TrainState], jax.Array]
     finite: Callable[[TrainState], jax.Array]
+    losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
 
 
-def make_optimizer(cfg: Config) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW under linear warmup and cosine decay to a twentieth."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, cfg.learning_rate, cfg.warmup, cfg.steps, cfg.learning_rate / 20
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(cfg.clip),
-        optax.adamw(schedule, b2=0.95, weight_decay=cfg.weight_decay, mask=_matrices),
-    )
-
-
-def _matrices(params: Any) -> Any:
-    return jax.tree.map(lambda p: p.ndim > 1, params)  # gains of norms do not decay
-
-
-def next_token_loss(logits_BxLxV: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of each token given those before it in its document.
-
-    The first token of a document and padding are predicted by nobody; rows that only fill up
-    the last batch of a pass (`mask` False) count for nothing. A token of weight 0 is still seen by
-    those after it in its document, but it is not predicted, whatever its loss would be.
-
-    Returns:
-        Weighted sum in nats and sum of the weights of the tokens predicted, both float32.
-
-    >>> one = jnp.ones((1, 3), jnp.int32)
-    >>> total, n = next_token_loss(jnp.zeros((1, 3, 4)), {"tokens": one, "segment_ids": one})
-    >>> round(float(total) / float(n), 4), float(n)
-    (1.3863, 2.0)
-    """
-    segments = batch["segment_ids"]
-    counts_BxL = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
-    if "mask" in batch:
-        counts_BxL &= batch["mask"][:, None]
-    weights_BxL = batch.get("weights", jnp.ones(segments.shape, jnp.float32))[:, 1:]
-    counts_BxL &= weights_BxL > 0
-    loss_BxL = optax.softmax_cross_entropy_with_integer_labels(
-        logits_BxLxV[:, :-1], batch["tokens"][:, 1:]
-    )
-    total = jnp.sum(loss_BxL * weights_BxL, where=counts_BxL)
-    return total, jnp.sum(weights_BxL, where=counts_BxL)
-
-
-def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
+def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctions:
     """Build the model and compile-on-first-use functions of `cfg` on `mesh`.
 
     Bits depend on the configuration, the mesh's shape and the devices' instruction set; not on
     how often the run was stopped and resumed.
     """
-    optimizer = make_optimizer(cfg)
+    task, optimizer = task or make_task(cfg), make_optimizer(cfg)
+
+    graphs: list[Any] = []
 
     def parameters() -> Any:
-        return nnx.state(Transformer(cfg, rngs=nnx.Rngs(cfg.seed)), nnx.Param)
+        graph, params = nnx.split(task.model(nnx.Rngs(cfg.seed)), nnx.Param)
+        graphs.append(graph)
+        return params
 
     def init() -> TrainState:
         params = parameters()
         return TrainState(params, optimizer.init(params))
 
-    def losses(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graph, params)
-        logits = model(batch["tokens"], batch["segment_ids"], batch["positions"])
-        return next_token_loss(logits, batch)
+    def losses(params: Any, batch: Batch, key: jax.Array | None = None) -> Any:
+        loss, weights = task.losses(nnx.merge(graph, params), batch, key)
+        # a unit of weight 0 counts for nothing whatever its loss would be
+        total = jnp.sum(loss * weights, where=weights > 0)
+        return total, jnp.sum(weights, where=weights > 0)
 
-    def mean_loss(params: Any, batch: Batch) -> jax.Array:
-        total, n = losses(params, batch)
-        # where every token is masked the gradient is 0, and the moments still decay
-        return total / jnp.where(n > 0, n, 1)
+    gradients = _accumulated(losses, cfg.optim.accumulate)
+    seen = _Shapes()
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, grads = jax.value_and_grad(mean_loss)(state.params, batch)
+        seen.traced(batch)
+        loss, grads = gradients(state.params, batch, _step_key(cfg.seed, state.opt_state))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         after = TrainState(optax.apply_updates(state.params, updates), opt_state)
@@ -127,9 +88,9 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
         return after, told
 
     with jax.set_mesh(mesh):
-        graph = nnx.graphdef(nnx.eval_shape(lambda: Transformer(cfg, rngs=nnx.Rngs(cfg.seed))))
         shapes = jax.eval_shape(init)
-    shardings = _shardings(optimizer, shapes, mesh)
+    graph = graphs[-1]
+    shardings = _shardings(shapes, mesh)
     rows, one = batch_sharding(mesh), replicated(mesh)
     return StepFunctions(
         init=jax.jit(init, out_shardings=shardings),
@@ -145,7 +106,74 @@ def make_steps(cfg: Config, mesh: Mesh) -> StepFunctions:
         evaluate=jax.jit(losses, in_shardings=(shardings.params, rows), out_shardings=one),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
+        losses=losses,
     )
+
+
+def evaluated(state: TrainState) -> Any:
+    """The parameters that evaluation takes: their moving average where the optimizer keeps one."""
+    return averaged_parameters(state.params, state.opt_state)
+
+
+def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """(params, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
+
+    Part i has rows i, i + parts, ...: then each device's rows stay on it.
+    """
+
+    def mean(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        total, n = losses(params, batch, key)
+        # where every token is masked the gradient is 0, and the moments still decay
+        return total / jnp.where(n > 0, n, 1)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+        return constrain(x, None, "rows")
+
+    def scanned(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        def add(sums: Any, at: Any) -> tuple[Any, None]:
+            more = jax.value_and_grad(losses, has_aux=True)(params, *at)
+            return jax.tree.map(jnp.add, sums, more), None
+
+        zero = jnp.zeros((), jnp.float32)
+        start = ((zero, zero), jax.tree.map(jnp.zeros_like, params))
+        batches = jax.tree.map(split, dict(batch))
+        (sums, grads), _ = jax.lax.scan(add, start, (batches, jax.random.split(key, parts)))
+        n = jnp.where(sums[1] > 0, sums[1], 1)
+        return sums[0] / n, jax.tree.map(lambda g: g / n, grads)
+
+    return jax.value_and_grad(mean) if parts == 1 else scanned
+
+
+def _step_key(seed: int, opt_state: Any) -> jax.Array:
+    """A random key of this step, by the optimizer's counters: a resumed or replayed step has it."""
+    key = jax.random.key(seed)
+    for leaf in jax.tree.leaves(opt_state):
+        if jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0:
+            key = jax.random.fold_in(key, leaf)
+    return key
+
+
+class _Shapes:
+    """Notices when the step is traced for a batch of other shapes: it is then compiled again."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str] | None = None
+
+    def traced(self, batch: Batch) -> None:
+        now = {k: f"{x.dtype}{list(x.shape)}" for k, x in batch.items()}
+        before, self._before = self._before, now
+        changed = [
+            f"{k}: {before.get(k, 'none')} -> {now.get(k, 'none')}"
+            for k in sorted({*before, *now} if before else ())
+            if before and before.get(k) != now.get(k)
+        ]
+        if changed:
+            warnings.warn(
+                f"the step is compiled again, as its batch changed: {'; '.join(changed)}. Give all "
+                "batches one shape.",
+                stacklevel=2,
+            )
 
 
 def _finite(state: TrainState) -> jax.Array:
@@ -154,16 +182,20 @@ def _finite(state: TrainState) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(jnp.max(jnp.abs(x))) for x in floats]))
 
 
-def _shardings(
-    optimizer: optax.GradientTransformation, shapes: TrainState, mesh: Mesh
-) -> TrainState:
-    """The model's own annotations for parameters and their moments; the rest is replicated."""
-    params = nnx.get_named_sharding(shapes.params, mesh)
-    opt_state = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        shapes.opt_state,
-        params,
-        transform_non_params=lambda _: replicated(mesh),
-    )
-    return TrainState(params, opt_state)
+def _shardings(shapes: TrainState, mesh: Mesh) -> TrainState:
+    """The model's own annotations for parameters and their moments; the rest is replicated.
+
+    A moment's name ends with its parameter's, whatever transformation of Optax keeps it.
+    """
+    params = parameter_shardings(shapes.params, mesh)
+    known = dict(zip(leaf_names(params), jax.tree.leaves(params), strict=True))
+
+    def of(name: str, leaf: Any) -> NamedSharding:
+        parts = name.split("/")
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((known[end] for end in ends if end in known), None)
+        return found if found and len(found.spec) <= leaf.ndim else replicated(mesh)
+
+    leaves, tree = jax.tree.flatten(shapes.opt_state)
+    named = zip(leaf_names(shapes.opt_state), leaves, strict=True)
+    return TrainState(params, jax.tree.unflatten(tree, [of(*at) for at in named]))

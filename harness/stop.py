@@ -56,18 +56,24 @@ class Stop:
         """
         if jax.process_count() == 1:
             return self.signal is not None
-        before, self._under_way = self._under_way, _greatest(int(self.signal or 0))
+        before, self._under_way = self._under_way, greatest(int(self.signal or 0))
         number = 0 if before is None else int(np.asarray(before))
         if number:
             self.signal = signal.Signals(number)
         return number > 0
 
 
-def _greatest(number: int) -> jax.Array:
-    # the greatest of a number that each process gives, being computed
+def greatest(number: int) -> jax.Array:
+    """The greatest of the numbers that all processes give, being computed: int32[].
+
+    >>> int(greatest(3))
+    3
+    """
     mesh, combine = _combining()
     flags = jax.make_array_from_callback(
-        (mesh.size,), NamedSharding(mesh, PartitionSpec("all")), lambda _: np.array([number], np.int32)
+        (mesh.size,),
+        NamedSharding(mesh, PartitionSpec("all")),
+        lambda _: np.array([number], np.int32),
     )
     return combine(flags)
 

@@ -1,9 +1,15 @@
-"""How text becomes tokens: the bytes of UTF-8, after one token that begins a document."""
+"""How text becomes tokens: the bytes of UTF-8, or what a tokenizer.json says."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.errors import ConfigError
+from pipeline.errors import need
 
 BOS = 256
 VOCAB = 264  # 256 bytes and BOS, rounded up to a multiple of 8
@@ -25,3 +31,88 @@ def decode(tokens: NDArray[np.int32]) -> str:
     '§ 1'
     """
     return bytes(tokens[tokens < BOS].astype(np.uint8)).decode(errors="replace")
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back; `vocab` is how many there are, `bos` begins a document."""
+
+    vocab: int
+
+    def encode(self, text: bytes, *, begins: bool = True) -> NDArray[np.int32]: ...
+
+    def decode(self, tokens: NDArray[np.int32]) -> str: ...
+
+    def sizes(self) -> list[int]:
+        """Bytes of text that each token is, 0 for one that is no text."""
+        ...
+
+
+class Bytes:
+    """The bytes of UTF-8, after BOS where a document begins."""
+
+    vocab = VOCAB
+
+    def encode(self, text: bytes, *, begins: bool = True) -> NDArray[np.int32]:
+        return encode(text)[0 if begins else 1 :]
+
+    def decode(self, tokens: NDArray[np.int32]) -> str:
+        return decode(tokens)
+
+    def sizes(self) -> list[int]:
+        return [1] * BOS + [0] * (VOCAB - BOS)
+
+
+class JsonTokenizer:
+    """A tokenizer.json of Hugging Face's tokenizers; its own template adds special tokens.
+
+    `vocab` is rounded up to a multiple of 8, so that it can be split over devices.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._tokenizer = _load(path)
+        self.vocab = -(-self._tokenizer.get_vocab_size() // 8) * 8
+
+    def __reduce__(self) -> Any:
+        return JsonTokenizer, (self._path,)  # worker processes read the file themselves
+
+    def encode(self, text: bytes, *, begins: bool = True) -> NDArray[np.int32]:
+        ids = self._tokenizer.encode(text.decode(), add_special_tokens=begins).ids
+        return np.array(ids, np.int32)
+
+    def decode(self, tokens: NDArray[np.int32]) -> str:
+        return self._tokenizer.decode(tokens.tolist())
+
+    def sizes(self) -> list[int]:
+        known = self._tokenizer.get_vocab()
+        special = {t.content for t in self._tokenizer.get_added_tokens_decoder().values()}
+        # byte-level tokenizers write each byte as a character of its own, a space as this one
+        by_byte = any(text.startswith("\u0120") for text in known)
+        sizes = [0] * self.vocab
+        for text, token in known.items():
+            if text not in special:
+                one = len(text) if by_byte else len(text.replace("\u2581", " ").encode())
+                sizes[token] = 1 if text.startswith("<0x") and not by_byte else one
+        return sizes
+
+
+def _load(path: str) -> Any:
+    try:
+        from tokenizers import Tokenizer as Loaded
+    except ImportError as e:
+        raise need("convert", "tokenizers") from e
+    if not Path(path).is_file():
+        raise ConfigError(f"data.tokenizer={path!r} is no file: give a tokenizer.json, or 'bytes'.")
+    try:
+        return Loaded.from_file(path)
+    except Exception as e:  # the package raises bare ones
+        raise ConfigError(f"data.tokenizer={path!r} is no tokenizer.json: {e}.") from e
+
+
+def make_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of the setting data.tokenizer.
+
+    >>> make_tokenizer("bytes").encode(b"Hi", begins=False).tolist()
+    [72, 105]
+    """
+    return Bytes() if name == "bytes" else JsonTokenizer(name)

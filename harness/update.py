@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from harness.step import Batch, StepFunctions, TrainState
+from harness.step import StepFunctions, TrainState
+from harness.task import Batch
 
 
 def update(
@@ -27,8 +28,12 @@ def weighted(batch: Batch) -> Batch:
     """The batch with weights, ones where it has none."""
     if "weights" in batch:
         return batch
-    tokens = batch["tokens"]
-    return {**batch, "weights": _ones(tokens.shape, tokens.sharding)}
+    if "tokens" in batch:
+        shape, sharding = batch["tokens"].shape, batch["tokens"].sharding
+    else:  # one weight a row
+        first = next(iter(batch.values()))
+        shape, sharding = first.shape[:1], first.sharding
+    return {**batch, "weights": _ones(shape, sharding)}
 
 
 @cache

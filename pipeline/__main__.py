@@ -14,8 +14,9 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "browse", "check", "convert", "diff", "find", "inspect", "manifest", "profile")
-COMMANDS += ("replay", "report", "same", "seen", "show", "spikes", "verify", "where")
+COMMANDS = ("audit", "browse", "check", "convert", "diff", "doctor", "find", "inspect")
+COMMANDS += ("manifest", "profile", "replay", "report", "same", "seen", "show", "spikes")
+COMMANDS += ("verify", "where")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,6 +31,7 @@ from pipeline.errors import (
     shorten,
 )
 from pipeline.meter import METER
+from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
@@ -304,6 +305,10 @@ class Loader(Generic[BatchT]):
         c = self._position.cursor
         return f"Loader(step={c.step}, epoch={c.epoch}, {self._shown})"
 
+    def _repr_html_(self) -> str:
+        stats = self.stats()._repr_html_() if self._account.batches else ""
+        return f"<p>{escaped(repr(self))}</p>{self._dataset._repr_html_()}{stats}"
+
     @property
     def _shown(self) -> str:
         return f"batch_size={self._batch_size}, workers={self._workers!r}"
@@ -328,6 +333,17 @@ class Loader(Generic[BatchT]):
             self._once = Once(lambda: Loader(dataset, size, **options), self._shown)
         return self._once
 
+    def like(self, dataset: Dataset | None = None, **options: Any) -> Loader:
+        """Another loader at step 0: of the same options but for those given.
+
+        >>> loader = Loader(Dataset(range(8)), 2)
+        >>> len(loader.like(batch_size=4)), len(loader.like(Dataset(range(6))))
+        (2, 3)
+        """
+        size = options.pop("batch_size", self._batch_size)
+        dataset = self._dataset if dataset is None else dataset
+        return Loader(dataset, size, **{**self._options, **options})
+
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
 
@@ -344,6 +360,11 @@ class Loader(Generic[BatchT]):
     def dataset(self) -> Dataset:
         """What the data is."""
         return self._dataset
+
+    @property
+    def workers(self) -> Workers:
+        """Who evaluates."""
+        return self._workers
 
     @property
     def step(self) -> int:

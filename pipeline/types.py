@@ -45,7 +45,7 @@ class At:
         epoch, index = np.divmod(rows, n)
         return At(epoch, epoch, index)
 
-    def take(self, which: Int64s | list[int]) -> At:
+    def take(self, which: Int64s | list[int] | slice) -> At:
         """Some of the rows, by their place among these."""
         return At(self.epoch[which], self.order[which], self.index[which])
 

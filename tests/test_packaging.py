@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -80,3 +81,16 @@ def test_the_wheel_holds_the_packages_and_no_tests(tmp_path: Path) -> None:
     with tarfile.open(sdist) as tar:
         held = {name.partition("/")[2] for name in tar.getnames()}
     assert {"tests/test_laws.py", "README.md", "mkdocs.yml", "Makefile"} <= held
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=str)
+def test_workflows_run_the_makefile_s_commands(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    text = path.read_text()
+    ran = re.findall(r"run: (.+)", text)
+    assert ran
+    for command in ran:
+        words = command.split()
+        assert words[0] == "make", command
+        assert words[1] in targets, command
+    assert "://" not in text  # no host, no registry

@@ -12,7 +12,7 @@ from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
 from pipeline.nodes.faults import applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
-from pipeline.nodes.node import Frontiers, Over, Span, numbered
+from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
@@ -34,6 +34,9 @@ class Transforms(Over, Streamed):
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.below.stages, *self.transforms)
+
+    def cut(self, n: int) -> Node:
+        return replace(self, transforms=self.transforms[:n])
 
     def fingerprint(self) -> dict[str, str]:
         own = numbered(self.transforms, len(self.below.stages))

@@ -16,7 +16,7 @@ from pipeline.errors import OURS, ChainError, WorkerError
 from pipeline.nodes import Part
 from pipeline.tree import owned
 from pipeline.workers.queue import Future, Queue, closed, raising
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.stats import QueueStats, Watch
 from pipeline.workers.work import Work, count, named, produce
 
 KILLS = 3  # workers that may die over one work at the same place
@@ -91,7 +91,8 @@ class Here:
 
     def __init__(self, chain: Part, stack: bool, fresh: bool) -> None:
         self._chain, self._stack, self._fresh = chain, stack, fresh
-        self._seeds = seeds_globals(chain)
+        stages = (*chain.stages, *chain.stages_of_parts())
+        self._seeds = any(getattr(stage, "seed_globals", False) for stage in stages)
 
     def may(self, work: Work) -> bool:
         """Whether this thread may: global generators are seeded in the main thread alone."""
@@ -103,12 +104,6 @@ class Here:
         if self._fresh and isinstance(block.values, Columns):
             return Block(block.values.each(owned), block.origin, block.made)
         return block
-
-
-def seeds_globals(chain: Part) -> bool:
-    """Whether a stage seeds the process's global generators."""
-    stages = (*chain.stages, *chain.stages_of_parts())
-    return any(getattr(stage, "seed_globals", False) for stage in stages)
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,12 @@ class QueuedExecutor:
         ahead: bytes of results that may wait to be fetched.
         helper: evaluates, in the thread that waits, what nobody has begun; None where it must not.
         fresh: whether results lie in memory that nobody else writes to or keeps.
+
+    Attributes:
+        watch: told of each work that was evaluated, by whoever evaluated it.
     """
+
+    watch: Watch | None = None
 
     def __init__(
         self,
@@ -201,6 +201,7 @@ class QueuedExecutor:
     def submit(self, work: Work, *, urgent: bool = False) -> Future:
         queue = self._own()
         if self._crew is None:
+            queue.watch = self.watch
             self._crew = self._start(queue)
             self._end = weakref.finalize(self, _close, self._crew, os.getpid())
         return queue.submit(work, urgent)

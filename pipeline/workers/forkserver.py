@@ -123,7 +123,7 @@ def main(
     executor.be_worker("a worker process")
     for i, module in enumerate(modules):
         _import(module)
-        if _threads() > 1:  # they would be missing in the workers: each imports it for itself
+        if unsafe_threads() > 1:  # they would be missing in the workers: each imports it for itself
             rest = [*modules[:i], *modules[i + 1 :]]
             code = _boot(control, queue, dataset, list(sizes), rest, parent)
             os.execv(sys.executable, [sys.executable, "-c", code])
@@ -137,7 +137,8 @@ def _import(module: str) -> None:
         importlib.import_module(module)
 
 
-def _threads() -> int:
+def unsafe_threads() -> int:
+    """This process's threads, those aside that a fork may leave behind: more than one forbid it."""
     count = 0
     for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
         with open(f"/proc/self/task/{task}/comm") as file:

@@ -28,6 +28,7 @@ from pipeline.workers.link import Worker
 from pipeline.workers.logs import Relay
 from pipeline.workers.queue import Future, Outcome, Queue
 from pipeline.workers.sending import Parcel
+from pipeline.workers.stats import Worked
 
 PATIENCE = 1.0  # seconds for the forkserver to end its workers and itself
 BARREN = 10  # workers in a row that may die before they have begun to work
@@ -213,7 +214,8 @@ class Pool(Crew):
     def _finish(self, worker: Worker, result: Result) -> None:
         buffers = worker.views.over(result.extents, result.slices)
         future, worker.at = worker.at, None
-        self._queue.measured(result.stages)
+        spent = result.started, result.seconds, result.stages
+        self._queue.measured(result.stages, Worked(result.number, worker.number, *spent))
         self._relay.say(result.logs)
         if future is None:  # redone by another after all: whoever came first
             return

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import ChainError
 from pipeline.nodes import Part
-from pipeline.workers import sending
 from pipeline.workers.executor import Crew, Parallel
-from pipeline.workers.pool import Pool
 from pipeline.workers.queue import Queue
 
 
@@ -56,4 +54,8 @@ class Processes(Parallel):
         return self.parent and self.timeout is None
 
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
+        # what only a process needs is imported with the first one
+        from pipeline.workers import sending
+        from pipeline.workers.pool import Pool
+
         return Pool(chain, queue, sending.parcel(chain, stack), self.n, self.timeout)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeline.block import Block
 from pipeline.errors import PipelineError
 from pipeline.meter import Tally, add_up, weight
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.stats import QueueStats, Watch, Worked
 from pipeline.workers.work import Cost, Work
 
 Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
@@ -99,6 +99,7 @@ class Queue:
         more: called, outside of the lock, when there is more to pull.
         recall: called, outside of the lock, when a future is `wanted` that workers were sent: it
             is `claimed` if none has begun it.
+        watch: told of each work that was evaluated, by whoever evaluated it.
         broken: the error for everybody who waits, once nothing will be worked on any more.
         owner: the process that the workers belong to.
     """
@@ -114,6 +115,7 @@ class Queue:
         self.owner, self.redo = os.getpid(), redo or _not_here
         self.more: Callable[[], None] = _nothing
         self.recall: Callable[[], None] = _nothing
+        self.watch: Watch | None = None
         self.lock = threading.RLock()
         self.broken: BaseException | None = None
         self._sleepers: list[Any] = []
@@ -208,12 +210,16 @@ class Queue:
     def _help(self, future: Future) -> None:
         # an interrupt leaves it claimed: it is evaluated when it is asked for again
         assert self._helper is not None
+        started = time.perf_counter()
         try:
             block = self._helper.evaluate(future.work)
         except Exception as error:
             self._settle(future, raising(error), 0)
         else:
             self._settle(future, lambda: block, weight(block))
+        spent = time.perf_counter() - started
+        self._busy += spent
+        self.measured({}, Worked(future.number, -1, started, spent, {}))
 
     def cancel(self, future: Future) -> None:
         with self.lock:
@@ -313,9 +319,11 @@ class Queue:
             self._ready_bytes += nbytes
             self.notify()
 
-    def measured(self, stages: Mapping[str, Tally]) -> None:
+    def measured(self, stages: Mapping[str, Tally], worked: Worked | None = None) -> None:
         with self.lock:
             add_up(self._stages, stages)
+        if self.watch is not None and worked is not None:
+            self.watch(worked)
 
     def break_off(self, error: BaseException) -> None:
         """Nothing will be worked on any more: whoever waits gets this error."""

@@ -1,8 +1,8 @@
 """Runs the code of a page as written: every block, in order, in a folder of its own.
 
-What a fence says decides: ```pycon is a session with its output, ```python a script, ```sh a shell's
+What a fence says decides: pycon is a session with its output, python a script, sh a shell's
 commands. A block with title="name" is a file of that name. The blocks of a page share their names.
-```text, ```json and ```console are shown alone; ```console is for what cannot run here.
+text, json and console are shown alone; console is for what cannot run here.
 """
 
 from __future__ import annotations

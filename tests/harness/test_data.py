@@ -26,7 +26,7 @@ from harness.data import (
 )
 from harness.metrics import Screen
 from harness.tokens import BOS
-from pipeline import ArrayRecordSource, Loader
+from pipeline import ArrayRecordSource, Dataset, Loader
 from pipeline.debug.digest import digest
 
 GOLDEN = ["73b6f0632d299091", "58a1b121f0fbbbce", "8fb2956154a820f0"]
@@ -56,6 +56,12 @@ def test_documents_lose_nothing_but_spaces() -> None:
     assert all(600 <= len(d) < 640 for d in list(documents(text))[:-1])
 
 
+def held_out(corpus: Corpus, lanes: int = 1) -> Dataset:
+    data = held_out_data(corpus, Config(lanes=lanes))
+    assert data is not None
+    return data
+
+
 def test_whole_speeches_are_held_out(corpus: Corpus) -> None:
     train = {unpack_record(r)[0]["id"] for r in records(corpus, "train")}
     held_out = {unpack_record(r)[0]["id"] for r in records(corpus, "held-out")}
@@ -72,7 +78,7 @@ def test_facts_are_those_of_the_files(corpus: Corpus) -> None:
 
 
 def test_evaluation_sees_each_token_exactly_once(corpus: Corpus) -> None:
-    loader = Loader(held_out_data(corpus, Config()), 8, remainder="pad")
+    loader = Loader(held_out(corpus), 8, remainder="pad")
     text = b"".join(unpack_record(r)[1] for r in records(corpus, "held-out"))
     seen: list[np.ndarray] = []
     for batch in loader.once():
@@ -84,7 +90,7 @@ def test_evaluation_sees_each_token_exactly_once(corpus: Corpus) -> None:
 
 
 def test_lanes_change_no_count(corpus: Corpus) -> None:
-    loader = Loader(held_out_data(corpus, Config(lanes=2)), 8, remainder="pad")
+    loader = Loader(held_out(corpus, lanes=2), 8, remainder="pad")
     real = [np.sum((b["segment_ids"] > 0) & b["mask"][:, None]) for b in loader.once()]
     assert sum(real) == corpus.held_out_tokens
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import make_mesh
 from harness.step import StepFunctions, TrainState, make_steps
+from harness.task import Batch, Language
 from harness.train import train
 from pipeline import Dataset, Loader
 from tests.harness.runs import TINY, Workplace
@@ -178,21 +180,13 @@ def _tiny(tmp_path: Path, data: Path, *more: str) -> tuple[RunDir, Config]:
 
 def _poisoned(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     # the loss of one step is NaN, as a bad kernel or record would make it
-    made = make_steps
-
-    def poisoned(cfg: Config, mesh: jax.sharding.Mesh) -> StepFunctions:
-        from harness import step
-
-        def loss(logits: jax.Array, batch: step.Batch) -> tuple[jax.Array, jax.Array]:
-            total, n = honest(logits, batch)
-            return jnp.where(batch["tokens"][0, 0] == marked, jnp.nan, total), n
-
-        honest = step.next_token_loss
-        monkeypatch.setattr(step, "next_token_loss", loss)
-        return made(cfg, mesh)
+    class Poisoned(Language):
+        def losses(self, model: Any, batch: Batch, key: Any) -> tuple[jax.Array, jax.Array]:
+            loss, weights = super().losses(model, batch, key)
+            return jnp.where(batch["tokens"][0, 0] == marked, jnp.nan, loss), weights
 
     marked = at
-    monkeypatch.setattr("harness.assembly.make_steps", poisoned)
+    monkeypatch.setattr("harness.assembly.make_task", Poisoned)
 
 
 @pytest.fixture

@@ -198,11 +198,11 @@ _NO_MEMORY = """
 import resource, warnings
 import numpy as np
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-from pipeline import Dataset, Loader
+from pipeline import Dataset, Loader, Processes
 ds = Dataset({"x": np.arange(40_000).reshape(8, 5000)}).map(lambda row: row)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with Loader(ds, 4, workers=2) as loader:
+    with Loader(ds, 4, workers=Processes(2, parent=False)) as loader:
         for want, got in zip(Loader(ds, 4), loader, strict=True):
             assert np.array_equal(got["x"], want["x"])
             got["x"][:] = 0

@@ -245,8 +245,9 @@ def test_a_module_that_starts_threads_is_left_to_the_workers(tmp_path: Path) -> 
         "def f(x): return x, threading.active_count()\n"
     )
     script = (
-        "import threaded\nfrom pipeline import Dataset, Loader\n"
-        "print(next(Loader(Dataset(range(2)).map(threaded.f), 2, workers=2))[1].tolist())"
+        "import threaded\nfrom pipeline import Dataset, Loader, Processes\n"
+        "workers = Processes(2, parent=False)\n"
+        "print(next(Loader(Dataset(range(2)).map(threaded.f), 2, workers=workers))[1].tolist())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -266,7 +267,7 @@ _NESTS = """
 from pipeline import Dataset, Loader, Processes
 def f(x):
     return x
-first = next(Loader(Dataset(range(8)).map(f), 2, workers=2))
+first = next(Loader(Dataset(range(8)).map(f), 2, workers=Processes(2, parent=False)))
 """
 
 

@@ -87,6 +87,7 @@ def make():
 def test_profile_names_the_limiting_stage(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(_MODULE)
     command = [sys.executable, "-m", "pipeline", "profile", "mine:make", "--batch", "10"]
+    command += ["--seconds", "0.5"]
     done = subprocess.run(
         [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )

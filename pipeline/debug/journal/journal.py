@@ -102,6 +102,11 @@ class Journal:
         _OPEN[self._key] = self
         atexit.register(self.close)
 
+    @property
+    def launch(self) -> int:
+        """This start's number among all starts of the run that came to a step: 0, 1, …"""
+        return self._launch
+
     def _number(self, allow: Collection[str]) -> int:
         # of this launch; the last one's dataset must be this one
         launches = read_lines(self._files.launches)

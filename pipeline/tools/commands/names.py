@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import os
 import sys
@@ -13,37 +12,10 @@ from typing import Any
 from pipeline.dataset import Dataset
 from pipeline.debug.journal import Run
 from pipeline.debug.journal.naming import importable_outside
+from pipeline.debug.named import imported
 from pipeline.errors import ChainError, JournalError
 from pipeline.loader import Loader
 from pipeline.sources import SUFFIXES, Storage, open_path
-
-
-def imported(name: str, *, here: bool = True) -> Any:
-    """What "module:name" names, by default the working folder's modules included.
-
-    Raises:
-        ChainError: it is not written so, or there is no such module or name.
-
-    >>> imported("math:floor")(2.5)
-    2
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ChainError(f"{name!r}: give module:name, as in train:dataset")
-    if here and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
-    if not hasattr(found, attribute):
-        if module == "pipeline" and os.path.exists("pipeline.py"):
-            raise ChainError(
-                f"{name!r}: your pipeline.py and Lockstep's package have one name, and the package "
-                "is found. Rename the file."
-            )
-        raise ChainError(f"{name!r}: the module {module} has no {attribute!r}")
-    return getattr(found, attribute)
 
 
 def loadable(name: str, *, here: bool = True, folder: Path | None = None) -> Dataset | Loader:

@@ -1,0 +1,116 @@
+"""How gradients become updates: the Optax chain and its schedule, by name."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from optax import contrib
+
+from harness.config import Config
+from harness.leaves import leaf_names
+
+
+def make_schedule(cfg: Config) -> optax.Schedule:
+    """The learning rate of each step: linear warmup, then what cfg.optim.schedule says.
+
+    "cosine" and "linear" fall until cfg.steps; "wsd" stays at the peak and falls in a line in the
+    last cfg.optim.decay of the steps (Hu et al. 2024, MiniCPM); "constant" stays.
+
+    >>> rate = make_schedule(Config(steps=10, warmup=2, learning_rate=1.0))
+    >>> [round(float(rate(step)), 2) for step in (0, 1, 2, 10)]
+    [0.5, 0.75, 1.0, 0.05]
+    """
+    peak, warm, end = cfg.learning_rate, cfg.warmup, cfg.steps
+    first = 0.0 if cfg.optim.from_zero else peak / max(warm, 1)
+    last = peak * cfg.optim.final
+    if cfg.optim.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(first, peak, warm, end, last)
+    falls = {"wsd": max(1, round(end * cfg.optim.decay)), "linear": end - warm, "constant": 0}
+    steps = min(falls[cfg.optim.schedule], end - warm)
+    parts = [optax.linear_schedule(first, peak, warm), optax.constant_schedule(peak)]
+    if steps:
+        parts.append(optax.linear_schedule(peak, last, steps))
+    return optax.join_schedules(parts, [warm, end - steps][: len(parts) - 1])
+
+
+def make_optimizer(cfg: Config) -> optax.GradientTransformation:
+    """Clipping by global norm, then AdamW or Muon; maybe averaged over steps and parameters."""
+    optim, schedule = cfg.optim, make_schedule(cfg)
+    if optim.name == "muon":
+        update = contrib.muon(
+            schedule,
+            weight_decay=cfg.weight_decay,
+            weight_decay_mask=_matrices,
+            adam_b1=optim.b1,
+            adam_b2=optim.b2,
+            muon_weight_dimension_numbers=_inner_matrices,
+            consistent_rms=0.2,  # updates as large as AdamW's: one learning rate serves both
+        )
+    else:
+        update = optax.adamw(
+            schedule,
+            b1=optim.b1,
+            b2=optim.b2,
+            eps=optim.eps,
+            weight_decay=cfg.weight_decay,
+            mask=_matrices,
+        )
+    parts = [optax.clip_by_global_norm(cfg.clip), update]
+    chain = (
+        optax.chain(*parts, average_of_parameters(optim.ema)) if optim.ema else optax.chain(*parts)
+    )
+    if optim.every == 1:
+        return chain
+    return optax.MultiSteps(chain, optim.every).gradient_transformation()
+
+
+def _matrices(params: Any) -> Any:
+    # gains of norms and biases do not decay, though a scan over layers stacks them to two axes
+    names = [name.split("/") for name in leaf_names(params)]
+    leaves, tree = jax.tree.flatten(params)
+    decays = [
+        p.ndim > 1 and not {"scale", "bias"} & set(n) for n, p in zip(names, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, decays)
+
+
+def _inner_matrices(params: Any) -> Any:
+    """Muon's matrices: the last two axes of kernels, but not of the embedding nor the head."""
+    names = [name.split("/") for name in leaf_names(params)]
+    leaves, tree = jax.tree.flatten(params)
+    found = [
+        contrib.MuonDimensionNumbers(p.ndim - 2, p.ndim - 1)
+        if "kernel" in name and "head" not in name and p.ndim in (2, 3)
+        else None
+        for name, p in zip(names, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, found)
+
+
+class AverageState(NamedTuple):
+    """An exponential moving average of parameters."""
+
+    average: Any
+
+
+def average_of_parameters(decay: float) -> optax.GradientTransformation:
+    """Keeps an average of what the parameters are after each update; updates pass unchanged."""
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        after = optax.apply_updates(params, updates)
+        mixed = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, after)
+        return updates, AverageState(mixed)
+
+    return optax.GradientTransformation(AverageState, update)  # pyright: ignore
+
+
+def averaged_parameters(params: Any, opt_state: Any) -> Any:
+    """What is evaluated: the average where the optimizer keeps one, else the parameters.
+
+    >>> averaged_parameters({"w": 1}, (AverageState({"w": 2}),))
+    {'w': 2}
+    """
+    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AverageState))
+    return next((x.average for x in states if isinstance(x, AverageState)), params)

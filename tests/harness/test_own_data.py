@@ -1,0 +1,128 @@
+"""Your own data: files, mixes, prompts, functions; what cannot be trained on is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.config import Config, make
+from harness.errors import ConfigError
+from harness.own_data import own_data
+from harness.tokens import BOS, decode
+from pipeline import Dataset, Loader
+
+TEXTS = [f"This is document {i}." for i in range(200)]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"text": TEXTS, "other": list(range(200))})
+    pq.write_table(table, "a.parquet", row_group_size=20)
+    lines = [json.dumps({"text": f"line {i}", "ask": f"What {i}? "}) for i in range(100)]
+    Path("b.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def streams(**settings: Any) -> tuple[Dataset, Dataset | None]:
+    found = own_data(make({"length": 64, **{k.replace("__", "."): v for k, v in settings.items()}}))
+    assert found is not None
+    return found
+
+
+def documents(rows: Any) -> list[str]:
+    """The text of whole segments, in order."""
+    tokens = np.concatenate([row["tokens"][row["segment_ids"] > 0] for row in rows])
+    return [decode(t) for t in np.split(tokens, np.flatnonzero(tokens == BOS))[1:]]
+
+
+def test_each_document_is_trained_on_or_held_out(files: Path) -> None:
+    train, held_out = streams(data__train="a.parquet", data__held_out=0.1)
+    assert held_out is not None
+    assert documents(held_out) == TEXTS[180:]
+    with Loader(train, 8) as loader:
+        batches = [next(loader) for _ in range(20)]
+    rows = [{k: v[i] for k, v in batch.items()} for batch in batches for i in range(8)]
+    assert set(documents(rows)[:-1]) <= set(TEXTS[:180])
+    assert len(set(documents(rows)[:170])) > 160  # shuffled, without repetition
+    assert documents(rows)[:50] != TEXTS[:50]
+
+
+def test_a_mix_has_its_shares(files: Path) -> None:
+    train, _ = streams(
+        data__train={"a": "a.parquet", "b": "b.jsonl"}, data__weights={"a": 3, "b": 1}
+    )
+    with Loader(train, 40) as loader:
+        batch = next(loader)
+    assert sum("line " in decode(row) for row in batch["tokens"]) == 10
+
+
+def test_a_prompt_is_seen_and_not_learned(files: Path) -> None:
+    train, _ = streams(data__train="b.jsonl", data__prompt="ask")
+    with Loader(train, 4) as loader:
+        batch = next(loader)
+    learned = decode(batch["tokens"][0][batch["weights"][0] > 0])
+    assert "What" in decode(batch["tokens"][0])
+    assert "What" not in learned
+    assert learned.startswith("line ")
+    assert sorted(batch) == ["positions", "segment_ids", "tokens", "weights"]
+
+
+def test_a_tokenizer_of_hugging_face(files: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "<s>": 1, **{w: i for i, w in enumerate(["This", "is", "document"], 2)}}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    made.save("tokenizer.json")
+    _, held_out = streams(data__train="a.parquet", data__tokenizer="tokenizer.json")
+    assert held_out is not None
+    row = held_out.head(1)[0]
+    assert row["tokens"][:6].tolist() == [1, 2, 3, 4, 0, 0]
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        streams(data__train="a.parquet", data__tokenizer="none.json")
+
+
+MINE = """
+import numpy as np
+from pipeline import Dataset
+rows = Dataset([np.arange(64)] * 8)
+def both(cfg):
+    return rows[:6].shuffle(), rows[6:]
+short = Dataset([np.arange(5)] * 8)
+number = 3
+"""
+
+
+def test_rows_of_a_function_or_a_dataset(files: Path) -> None:
+    (files / "mine_rows.py").write_text(MINE)
+    train, held_out = streams(data__source="mine_rows:both")
+    assert held_out is not None
+    assert train.endless
+    assert len(held_out) == 2
+    row = train.head(1)[0]
+    assert (row["segment_ids"] == 1).all()
+    assert row["positions"].tolist() == list(range(64))
+    assert streams(data__source="mine_rows:rows")[1] is None
+    for name, told in (("short", "length=64"), ("number", "int"), ("none", "has no none")):
+        with pytest.raises(ConfigError, match=told):
+            streams(data__source=f"mine_rows:{name}")
+    with pytest.raises(ConfigError, match="no module nowhere"):
+        streams(data__source="nowhere:rows")
+
+
+def test_fields_that_are_not_there(files: Path) -> None:
+    with pytest.raises(ConfigError, match="no field 'body'"):
+        streams(data__train="b.jsonl", data__text="body")
+
+
+def test_the_default_is_the_embedded_corpus() -> None:
+    assert own_data(Config()) is None

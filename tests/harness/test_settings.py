@@ -1,0 +1,87 @@
+"""Settings from files and words: nested, typed, named by the nearest when mistaken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.__main__ import main
+from harness.config import Config, flat, make, parse, settle
+from harness.errors import ConfigError
+
+
+def test_files_and_words_the_later_holds(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.toml", tmp_path / "b.toml"
+    one.write_text("steps = 90\nwidth = 64\n[data]\ntrain = {web = 'w', code = 'c'}\n")
+    other.write_text("learning_rate = 1\n[model]\nkv_heads = 2\n")
+    found = parse(["width=32", "data.weights.web=3", "data.weights.code=1"], [one, other])
+    cfg = make(found)
+    assert (cfg.steps, cfg.width, cfg.learning_rate, cfg.model.kv_heads) == (90, 32, 1.0, 2)
+    assert cfg.data.train == {"web": "w", "code": "c"}
+    assert cfg.data.weights == {"web": 3, "code": 1}
+
+
+def test_a_run_s_settings_are_a_config_file_of_another(tmp_path: Path) -> None:
+    cfg = make({"seed": 4, "model.qk_norm": True, "data.train": {"a": "x", "b": "y"}})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dataclasses.asdict(cfg)))
+    assert make(parse([], [file])) == cfg == settle(json.loads(file.read_text()), {})
+
+
+def test_data_is_short_for_its_source() -> None:
+    assert make(parse(["data=mine:rows"])).data.source == "mine:rows"
+    old = {**{k: v for k, v in flat(Config()).items() if "." not in k}, "data": "/corpus"}
+    assert settle(old, {}).data.source == "/corpus"
+
+
+def test_a_run_older_than_a_setting_does_as_it_did() -> None:
+    old = {k: v for k, v in flat(Config()).items() if "." not in k}
+    cfg = settle(old, {})
+    assert (cfg.model.attention, cfg.optim.from_zero) == ("plain", True)
+    assert settle(dataclasses.asdict(Config()), {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("kv_heads=2", "'model.kv_heads'"),
+        ("model.kvheads=2", "'model.kv_heads'"),
+        ("optim.shedule=wsd", "'optim.schedule'"),
+        ("model.qk_norm=maybe", "not of type bool"),
+        ("model.kv_heads=3", "multiple of model.kv_heads=3"),
+        ("optim.schedule=cosin", "'cosine'"),
+        ("optim.accumulate=3", "optim.accumulate=3"),
+        ("model.dropout=1", "model.dropout=1"),
+        ("model.loss_chunk=7", "model.loss_chunk=7"),
+        ("mesh.tensor=0", "mesh.tensor=0"),
+        ("data.weights.a=1", "data.weights"),
+    ],
+)
+def test_mistakes_are_named(word: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make(parse([word]))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [("steps=3", "--set steps=3"), ("none.toml", "No such file"), ("bad.toml", "cannot be read")],
+)
+def test_config_files_that_are_none(
+    config: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    given = config if "=" in config else str(tmp_path / config)
+    assert main(["train", "--run", str(tmp_path / "run"), "--config", given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_help_tells_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    missing: list[Any] = [name for name in flat(Config()) if f"  {name}=" not in out]
+    assert not missing
