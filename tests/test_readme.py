@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def test_readme_blocks_run() -> None:
+def test_readme_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
     result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
     assert result.attempted > 30
