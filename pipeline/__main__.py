@@ -14,9 +14,10 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "browse", "check", "convert", "diff", "doctor", "find", "inspect")
-COMMANDS += ("manifest", "profile", "replay", "report", "same", "seen", "show", "spikes")
-COMMANDS += ("verify", "where")
+COMMANDS = (
+    *("audit", "browse", "check", "convert", "diff", "doctor", "find", "inspect", "manifest"),
+    *("profile", "replay", "report", "same", "seen", "show", "spikes", "verify", "where"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:
