@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError
 
 HOST = "127.0.0.1"
 COUNTED = 2000  # steps of a dataset that must be evaluated to be searched: so many before a step
+READ = 100_000  # lines of the ledger that the curves are made of: they come in a second or two
 _COOKIE = "lockstep"
 
 
@@ -72,7 +73,7 @@ class Browser(http.server.ThreadingHTTPServer):
         """The page, with the curves of now."""
         with self.lock:
             self.run = Run(self.run.folder)  # it may have gone on
-            curves = curves_of(self.run, window=self._window, threshold=self._threshold)
+            curves = curves_of(self.run, window=self._window, threshold=self._threshold, most=READ)
         note = "Any step's rows are made again as you look at it."
         if self.dataset is None:
             note = "No dataset was given (--data module:name): only what steps told is shown."

@@ -1,4 +1,4 @@
-"""What a journal says of random datasets: the same whoever evaluates, and made again from states."""
+"""A journal of random datasets is the same whoever evaluates, and is made again from states."""
 
 from __future__ import annotations
 

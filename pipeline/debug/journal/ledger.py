@@ -91,7 +91,7 @@ class Line:
 
     def as_json(self) -> dict[str, Any]:
         """The line, without what says nothing."""
-        plain = dataclasses.asdict(self)
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         usual = {"chain": "", "batches": 1, "data_stop": -1, "scalars": {}, "told": ""}
         return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 

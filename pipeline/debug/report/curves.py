@@ -13,7 +13,7 @@ from pipeline.debug.journal.reading import Run
 from pipeline.debug.spikes import Spike, find_spikes
 
 POINTS = 3000  # of a curve: more than a screen is wide
-READ = 400_000  # lines that are read at most: of longer runs stretches are left out
+READ = 2_000_000  # lines that are read at most: of longer runs stretches are left out
 CURVES = {
     "loss": "loss",
     "grad_norm": "gradient norm",
@@ -61,14 +61,15 @@ class Curves:
         return step[known], value[known]
 
 
-def curves_of(run: Run, *, window: int, threshold: float) -> Curves:
+def curves_of(run: Run, *, window: int, threshold: float, most: int = READ) -> Curves:
     """A run's curves and marks.
 
     Args:
         run: whose.
         window, threshold: of spikes, see `find_spikes`.
+        most: lines to read; of a longer run only some stretches of 256 steps are.
     """
-    every = max(1, len(run.ledger) // READ)
+    every = max(1, -(-len(run.ledger) // most))
     found = run.columns(every=every)
     seconds = found["data"] + found["step_seconds"] + found["save"]
     with np.errstate(divide="ignore", invalid="ignore"):
