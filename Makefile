@@ -8,7 +8,7 @@ DOCS := .venv/ready-docs
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train test test-all check bench docs wheel test-wheel clean
+.PHONY: train spike test test-all chaos check bench docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -31,6 +31,9 @@ $(DOCS): pyproject.toml constraints.txt | .venv/made
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
 
+spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train without them
+	$(BIN)/python examples/spike/walk.py runs/spike
+
 # a folder of its own: sessions beside this one are left alone, and nothing stays
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
 	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
@@ -40,6 +43,9 @@ test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on 
 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
 	@$(PYTEST) --dist load -m long $(ARGS)
+
+chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: hours; KILLS=30 for fewer
+	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000)
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

@@ -242,6 +242,13 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Let the search prefer pages that answer a question."""
+    folder = page.file.src_uri.partition("/")[0]
+    page.meta.setdefault("search", {"boost": {"how": 2, "notebooks": 0.5}.get(folder, 1)})
+    return markdown
+
+
 def on_post_build(config: Any) -> None:
     """Lay what assistants read beside the pages."""
     site = Path(config.site_dir)

@@ -147,9 +147,11 @@ class MeshConfig:
     """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
 
     tensor: int = setting(1, "devices over which each matrix product is split", free=True)
+    shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
 
     def __post_init__(self) -> None:
         _within("mesh.tensor", self.tensor, 1)
+        _within("mesh.shards", self.shards, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +176,24 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         _within("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
+
+    side: int = setting(28, "height and width in pixels, a multiple of patch")
+    channels: int = setting(1, "values a pixel")
+    patch: int = setting(4, "side of a patch")
+    classes: int = setting(10, "labels are below")
+
+    def __post_init__(self) -> None:
+        for name in ("side", "channels", "patch", "classes"):
+            _within(f"image.{name}", getattr(self, name), 1)
+        if self.side % self.patch:
+            raise ConfigError(
+                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +243,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    image: ImageConfig = ImageConfig()
 
     def __post_init__(self) -> None:
         if not self.lanes:
@@ -249,6 +270,14 @@ class Config:
                 raise ConfigError(
                     f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
                 )
+        if self.mesh.shards and (
+            self.batch_size % self.mesh.shards
+            or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
+        ):
+            raise ConfigError(
+                f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
+                f"goes with fsdp=0 or 1, mesh.tensor=1 and optim.accumulate=1."
+            )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
         _above_zero("learning_rate", self.learning_rate)
@@ -309,10 +338,11 @@ def make(settings: Mapping[str, Any]) -> Config:
     >>> make({"seed": 1, "model.kv_heads": 2}).model.kv_heads
     2
     """
-    parts = {"data": DataConfig, "model": ModelConfig, "optim": OptimConfig, "mesh": MeshConfig}
-    parts |= {"evaluate": EvaluateConfig, "log": LogConfig}
     tables = nest(settings)
-    return Config(**{**tables, **{k: parts[k](**tables[k]) for k in parts if k in tables}})
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.default) and field.name in tables:
+            tables[field.name] = type(field.default)(**tables[field.name])
+    return Config(**tables)
 
 
 def flat(cfg: Config) -> dict[str, Any]:

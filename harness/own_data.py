@@ -26,11 +26,9 @@ def own_data(cfg: Config) -> tuple[Dataset, Dataset | None] | None:
     Raises:
         ConfigError: the files or the function do not give rows that can be trained on.
     """
-    if cfg.data.train:
-        return _of_files(cfg)
     if is_named(cfg.data.source):
-        return _of_function(cfg)
-    return None
+        return _of_function(cfg)  # which may read data.train as it likes
+    return _of_files(cfg) if cfg.data.train else None
 
 
 def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:

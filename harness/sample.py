@@ -80,12 +80,13 @@ def _step(run: RunDir, steps: list[int], at: str) -> int:
 def _following(parts: Assembly, task: Language) -> Any:
     """(params, tokens) -> float32[V], the logits of the token that follows them."""
     length = parts.cfg.length
-    graph = nnx.graphdef(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))
+    graphs: list[Any] = []
+    jax.eval_shape(lambda: graphs.append(nnx.graphdef(task.model(nnx.Rngs(0)))))
 
     @jax.jit
     def logits(params: Any, row: jax.Array, n: jax.Array) -> jax.Array:
         place = jnp.arange(length)[None]
-        model = nnx.merge(graph, params)
+        model = nnx.merge(graphs[0], params)
         return model(row[None], (place < n).astype(jnp.int32), place)[0, n - 1]
 
     def following(params: Any, tokens: list[int]) -> jax.Array:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
+from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
@@ -78,7 +79,13 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         seen.traced(batch)
-        loss, grads = gradients(state.params, batch, _step_key(cfg.seed, state.opt_state))
+        loss, grads = gradients(state.params, batch, key(state))
+        return advance(state, loss, grads)
+
+    def key(state: TrainState) -> jax.Array:
+        return _step_key(cfg.seed, state.opt_state)
+
+    def advance(state: TrainState, loss: jax.Array, grads: Any) -> Any:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         after = TrainState(optax.apply_updates(state.params, updates), opt_state)
@@ -90,6 +97,20 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(init)
     graph = graphs[-1]
+    made = _compiled(mesh, shapes, init, train, losses)
+    if not cfg.mesh.shards:
+        return made
+    fixed = Invariant(Pieces(losses, key, advance), mesh, cfg.mesh.shards)
+    return made._replace(train=fixed.train, evaluate=fixed.evaluate)
+
+
+def _compiled(
+    mesh: Mesh,
+    shapes: TrainState,
+    init: Callable[..., Any],
+    train: Callable[..., Any],
+    losses: Callable[..., Any],
+) -> StepFunctions:
     shardings = _shardings(shapes, mesh)
     rows, one = batch_sharding(mesh), replicated(mesh)
     return StepFunctions(

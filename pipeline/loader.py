@@ -18,8 +18,9 @@ from pipeline.batches.run import Made, Observer, Run
 from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
+from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode, merge
+from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
@@ -30,7 +31,7 @@ from pipeline.errors import (
     short_traceback,
     shorten,
 )
-from pipeline.meter import METER
+from pipeline.meter import METER, marked
 from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
@@ -218,7 +219,8 @@ class Loader(Generic[BatchT]):
                 self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
-                found = run.fill(across=across)
+                with marked("next batch"):
+                    found = run.fill(across=across)
             finally:
                 self._position = run.position
             if not found:

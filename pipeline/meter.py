@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from pipeline.block import Block, Columns
@@ -44,6 +46,19 @@ class Sums:
         self.stages.update({stage: list(tally) for stage, tally in total.items()})
 
 
+_UNMARKED = nullcontext()
+
+
+def marked(what: str) -> AbstractContextManager[Any]:
+    """A span of this name on the timeline of jax's profiler, while it is on.
+
+    Only where somebody has imported jax: nobody here does.
+    """
+    profiler = getattr(sys.modules.get("jax"), "profiler", None)
+    mark = getattr(profiler, "TraceAnnotation", None)  # not there while jax is being imported
+    return _UNMARKED if mark is None else mark(f"lockstep {what}")
+
+
 class Beacon:
     """Tells where evaluation stands, for the case that it kills its process.
 
@@ -78,7 +93,8 @@ class Meter(threading.local):
             BEACON.tell(f"in {stage}")
         block = None
         try:
-            block = call(*args)
+            with marked(stage):
+                block = call(*args)
             return block
         finally:
             spent = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,20 +28,18 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
     """
     steps = within or run.ledger.steps
     found: list[int] = []
-    for first, last in _stretches(run, steps):
+    for first, last in stretches(run, steps):
         loader = run.loader(dataset, first)
         hits = loader.find(record, within=range(first.data_step, last.data_end))
         for hit in hits:
-            line = _line_at(run, hit)
-            if line is None or not first.step <= line.step <= last.step:
-                continue  # skipped, or of a step that the run went back over
-            if hit in data_steps(loader, line):
+            line = line_at(run, first, last, hit)
+            if line is not None and hit in data_steps(loader, line):  # else it was skipped
                 found.append(line.step)
     return sorted(set(found))
 
 
-def _stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
-    # first and last line of each launch's part of the path
+def stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
+    """The first and last line of each launch's part of the steps that led to where a run stands."""
     starts: list[tuple[int, int]] = []  # first step, launch
     for launch in run.launches:
         step = launch.get("step", 0)
@@ -59,10 +58,13 @@ def _stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
         yield first, last
 
 
-def _line_at(run: Run, data_step: int) -> Line | None:
-    # the line whose batches hold a data step
-    line = run.ledger.ending_at(data_step + 1)
-    if line is not None and line.data_end == data_step + 1:
-        return line
-    after = run.ledger.latest(0 if line is None else line.step + 1)
-    return after if after and after.data_step <= data_step < after.data_end else None
+def line_at(run: Run, first: Line, last: Line, data_step: int) -> Line | None:
+    """The line, of a start's part of the run, whose batches may hold a data step."""
+
+    def end(step: int) -> int:
+        line = run.ledger.before(step + 1)
+        return line.data_end if line else -1
+
+    steps = range(first.step, last.step + 1)
+    at = bisect_right(steps, data_step, key=end)
+    return run.ledger.before(steps[at] + 1) if at < len(steps) else None

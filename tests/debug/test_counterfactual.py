@@ -107,6 +107,38 @@ def test_a_stage_that_costs_nothing_leaves_rows_that_later_stages_take(tmp_path:
                     assert len(loader.where()) > 0
 
 
+@pytest.mark.parametrize("workers", [0, Threads(1)], ids=str)
+def test_a_stage_taken_away_is_not_called(workers: Any) -> None:
+    calls = {"a": 0, "b": 0}
+
+    def counted(name: str) -> Any:
+        def f(row: Any) -> Any:
+            calls[name] += 1
+            return row
+
+        return f
+
+    ds = Dataset({"x": np.arange(99)}).map(counted("a"), name="a").map(counted("b"), name="b")
+    recording = Recording(ds)
+    recording.dataset.head(20)
+    for name, other in (("a", "b"), ("b", "a")):
+        ready = next(n for n in recording.names if n.endswith(f"'{name}'"))
+        before = dict(calls)
+        with Loader(recording.without(ready), 4, workers=workers) as loader:
+            assert len(list(loader)) == 25
+        assert calls[name] == before[name]
+        assert calls[other] == before[other] + 99
+
+
+def test_a_page_of_a_profile_is_whole_and_escaped() -> None:
+    ds = Dataset(range(64)).map(lambda x: sum(range(20_000)) + x, name="<script>").repeat()
+    page = explain(ds, seconds=0.2, batch=8).html()
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert page.count("<svg") == page.count("</svg>") == 1
+
+
 def test_what_lies_beneath_a_shared_cache_is_left_alone(tmp_path: Path) -> None:
     ds = Dataset(range(20)).map(lambda x: x * 2, name="slow").cache(tmp_path / "kept")
     recording = Recording(ds)

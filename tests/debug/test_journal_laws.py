@@ -37,7 +37,7 @@ def journaled(folder: Path, loader: Loader) -> None:
 
 @pytest.mark.slow
 @given(anything(), REMAINDERS, st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_digests_do_not_depend_on_who_evaluates(
     files: Files,
     tmp_path_factory: pytest.TempPathFactory,

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +113,8 @@ def _shell(code: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(roots)}
     command = ["bash", "-euo", "pipefail", "-c", code]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+if __name__ == "__main__":  # a page in an interpreter of its own: python -m tests.docs.blocks PAGE
+    with tempfile.TemporaryDirectory() as made:
+        print(run_page(ROOT / sys.argv[1], Path(made)), "blocks ran")

@@ -56,6 +56,5 @@ def _named(text: str, limit: str) -> str:
 def _bar(share: float, text: str, limit: bool) -> str:
     kind = "bars limit" if limit else "bars"
     width = max(2, round(_WIDE * min(1.0, share)))
-    return (
-        f'<div class="{kind}"><div class="bar" style="width:{width}px"></div>{escaped(text)}</div>'
-    )
+    bar = f'<div class="bar" style="width:{width}px"></div>'
+    return f'<div class="{kind}">{bar}{escaped(text)}</div>'

@@ -27,6 +27,8 @@ class Around:
         inner: whose place it takes.
     """
 
+    rowwise = False  # only `apply` is asked, not the inner stage's function, row by row
+
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 

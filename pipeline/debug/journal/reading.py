@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint.state import differences, merge
+from pipeline.checkpoint.merging import merge
+from pipeline.checkpoint.state import differences
 from pipeline.dataset import Dataset
 from pipeline.debug.journal.digests import KIND, add_up, chained, of_step, written
 from pipeline.debug.journal.files import Files, hosts_in
@@ -215,6 +216,21 @@ class Run:
         """The digest that a step's batches have when they are made again."""
         return written(of_step([rows.digest for rows in self.rows(dataset, line)]))
 
+    def states(self, line: Line) -> list[tuple[int, dict[str, Any]]]:
+        """The states noted by the start that did a step, (data step, state) each; they rise.
+
+        None of a run of several processes, whose lanes lie in several files: `loader` merges those.
+        """
+        launch, found = self.launch(line), list[tuple[int, dict[str, Any]]]()
+        if launch.get("hosts", 1) > 1:
+            return found
+        for each in self._states[0]:
+            if each.launch == line.launch:
+                while found and found[-1][0] >= each.step:  # it went back
+                    found.pop()
+                found.append((each.step, {**each.state, "dataset": launch["dataset"]}))
+        return found
+
     def _state(self, line: Line) -> dict[str, Any] | None:
         hosts = self.launch(line).get("hosts", 1)
         found = nearest(self._states[0], line.launch, line.data_step)
@@ -232,7 +248,7 @@ class Run:
         return merge([{**state, **dataset} for state in lanes.values()])
 
     @property
-    def states(self) -> list[Noted]:
+    def noted(self) -> list[Noted]:
         """What the first process noted of its loader every so many steps."""
         return self._states[0]
 

@@ -100,7 +100,7 @@ def _skips(found: dict[str, Any]) -> list[tuple[int, int, int]]:
 
 def _stages(run: Run) -> list[tuple[str, float]]:
     # of all starts together: each counts from its own beginning, so its last note has it all
-    last = {noted.launch: noted.stats for noted in run.states if noted.stats}
+    last = {noted.launch: noted.stats for noted in run.noted if noted.stats}
     sums: dict[str, float] = {}
     for stats in last.values():
         for name, seconds in stats.get("stages", []):
@@ -112,7 +112,7 @@ def _stages(run: Run) -> list[tuple[str, float]]:
 def _workers(run: Run) -> list[tuple[int, float]]:
     shares: list[tuple[int, float]] = []
     before: Any = None
-    for noted in run.states:
+    for noted in run.noted:
         stats = noted.stats
         if stats and before and before.launch == noted.launch and stats.get("workers"):
             spent = stats["seconds"] - before.stats["seconds"]

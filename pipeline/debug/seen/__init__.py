@@ -6,11 +6,14 @@ the steps of a record, documents.py says what a document is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.dataset import Dataset
+from pipeline.debug.journal import Run
 from pipeline.debug.seen.documents import Documents
+from pipeline.debug.seen.history import in_run
 from pipeline.debug.seen.index import Index, index_of
 from pipeline.debug.seen.proof import (
     Checked,
@@ -20,7 +23,7 @@ from pipeline.debug.seen.proof import (
     digest_of,
     variants,
 )
-from pipeline.debug.seen.steps import Occurrence, States, occurrences
+from pipeline.debug.seen.steps import Occurrence, Record, States, occurrences
 from pipeline.loader import Loader
 from pipeline.types import where
 
@@ -34,10 +37,12 @@ __all__ = [
     "check",
     "index_of",
     "seen",
+    "seen_in_run",
 ]
 
 _MOST = 100  # steps whose rows are looked up
 _LINE = 8  # places that a line shows
+Places = dict[int, list[Occurrence]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _some(words: list[str]) -> str:
 def seen(
     data: str | bytes, loader: Loader, index: Index, *, until: int, states: States = ()
 ) -> Seen:
-    """When a document was trained on, with the proof that it is in the index, or is not.
+    """When a loader gave a document, with the proof that it is in the index, or is not.
 
     Args:
         data: the document; text counts as UTF-8. One newline at its end is tried both ways.
@@ -128,14 +133,49 @@ def seen(
     >>> check(found.proof, index.root).found, check(found.proof, index.root).claims["times"]
     (True, 2)
     """
+
+    def find(records: list[Record]) -> Places:
+        return occurrences(loader, records, range(until), states, _MOST)
+
+    return _seen(data, loader.dataset, index, until, find)
+
+
+def seen_in_run(data: str | bytes, run: Run, dataset: Dataset, index: Index) -> Seen:
+    """When a run was trained on a document, by its journal; as `seen`, in training steps.
+
+    Args:
+        data: the document.
+        run: to look in: what it skipped, or went back over, does not count.
+        dataset: the run's.
+        index: of the dataset.
+
+    Raises:
+        MismatchError, JournalError: the dataset is not the run's; see `Run.check`.
+    """
+    return _seen(
+        data,
+        dataset,
+        index,
+        run.ledger.steps.stop,
+        lambda records: in_run(run, dataset, records, _MOST),
+    )
+
+
+def _seen(
+    data: str | bytes,
+    dataset: Dataset,
+    index: Index,
+    until: int,
+    find: Callable[[list[Record]], Places],
+) -> Seen:
     text = data.encode() if isinstance(data, str) else data
     digests = [digest_of(each) for each in variants(text)]
     entries = [index.entry(i) for d in digests for i in index.place(d)]
-    components = loader.dataset.components
+    components = dataset.components
     names = ["/".join(c.path) for c in components]
     pairs = [(names[e.component], e.record) for e in entries]
-    known, rows = occurrences(loader, pairs, until, states, _MOST)
-    steps, places = tuple(known), tuple(rows)
+    found = find(pairs) if pairs else {}
+    steps, places = tuple(found), tuple(o for rows in found.values() for o in rows)
     claims = {
         "until": until,
         "times": len(places),

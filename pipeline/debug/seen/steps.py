@@ -27,7 +27,7 @@ class Occurrence:
     """One row, or one piece of a packed row, that holds a document.
 
     Attributes:
-        step: data step.
+        step: of the loader; of a run, its training step.
         row: of the batch.
         epoch: how often the record had been drawn before.
         tokens: [start, stop) of the document that a packed row holds; None where it is a row.
@@ -50,11 +50,11 @@ States = Sequence[tuple[int, Mapping[str, Any]]]
 def occurrences(
     loader: Loader,
     records: Sequence[Record],
-    until: int,
+    within: range,
     states: States = (),
     most: int = sys.maxsize,
-) -> tuple[list[int], list[Occurrence]]:
-    """The steps before `until` whose batches hold any of some records, and the rows of the first.
+) -> dict[int, list[Occurrence]]:
+    """The steps whose batches hold any of some records; of the first, which rows.
 
     Where rows are counted as they come, arithmetic tells the blocks of the records, and only the
     steps between the saved states around these blocks are read again. Without states, or where
@@ -63,38 +63,39 @@ def occurrences(
     Args:
         loader: of the run, on one host; where rows are counted, it is left somewhere else.
         records: of which components and which numbers.
-        until: a step.
+        within: steps to look at.
         states: of the run.
         most: steps of which rows are wanted.
 
     >>> from pipeline import Dataset
     >>> docs = Loader(Dataset([np.arange(3), np.arange(2)]).pack(2), 3)
-    >>> steps, places = occurrences(docs, [("", 0)], 1)
-    >>> print(steps, *places, sep=", ")
-    [0], step 0 row 0 tokens 0:2 (epoch 0), step 0 row 1 tokens 2:3 (epoch 0)
+    >>> print(*occurrences(docs, [("", 0)], range(1))[0], sep=", ")
+    step 0 row 0 tokens 0:2 (epoch 0), step 0 row 1 tokens 2:3 (epoch 0)
     """
     streamed, found = loader.dataset.top.streamed, dict[int, list[Occurrence]]()
-    for within in _ranges(loader, records, until, states) if records and until > 0 else ():
-        nearest = bisect_right(states, within.start, key=lambda s: s[0]) - 1
+    for part in _ranges(loader, records, within, states) if records and len(within) else ():
+        nearest = bisect_right(states, part.start, key=lambda s: s[0]) - 1
         if streamed and nearest >= 0:
             loader.load_state_dict(states[nearest][1])
-        for step in loader.find(*records, within=within):
+        for step in loader.find(*records, within=part):
             if step not in found:
                 found[step] = _of_step(loader, step, records) if len(found) < most else []
-    return sorted(found), [place for step in sorted(found) for place in found[step]]
+    return dict(sorted(found.items()))
 
 
-def _ranges(loader: Loader, records: Sequence[Record], until: int, states: States) -> list[range]:
+def _ranges(
+    loader: Loader, records: Sequence[Record], within: range, states: States
+) -> list[range]:
     if loader.dataset.top.streamed and len(states):
         with suppress(NoInverseError):
-            return _between(loader, records, until, states)
-    return [range(until)]
+            return _between(loader, records, within, states)
+    return [within]
 
 
-def _between(loader: Loader, records: Any, until: int, states: States) -> list[range]:
+def _between(loader: Loader, records: Any, within: range, states: States) -> list[range]:
     top, last = loader.dataset.top, _places(states[-1])
     spans = records_of(loader.dataset.components, list(records))
-    found = set[range]()
+    found = set[tuple[int, int]]()
     for lane, number in top.blocks_holding(spans, list(last.items())):
 
         def place(state: tuple[int, Any], lane: int = lane) -> Any:
@@ -102,11 +103,12 @@ def _between(loader: Loader, records: Any, until: int, states: States) -> list[r
 
         first = bisect_right(states, (number, 0), key=place) - 1
         end = bisect_right(states, (number, math.inf), key=place)
-        begin = states[first][0] if first >= 0 else 0
-        found.add(range(begin, min(until, states[end][0] if end < len(states) else until)))
+        begin = states[first][0] if first >= 0 else within.start
+        found.add((begin, states[end][0] if end < len(states) else within.stop))
     # blocks that were begun behind the last state are not among these
-    found.add(range(min(until, states[-1][0]), until))
-    return sorted((r for r in found if len(r)), key=lambda r: r.start)
+    found.add((states[-1][0], within.stop))
+    parts = [range(max(a, within.start), min(b, within.stop)) for a, b in sorted(found)]
+    return [part for part in parts if len(part)]
 
 
 def _places(state: tuple[int, Mapping[str, Any]]) -> dict[int, Any]:

@@ -7,15 +7,21 @@ index, 1 it is not, 2 the proof shows nothing.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from pipeline.dataset import Dataset
-from pipeline.debug.seen import Documents, check, index_of, proof, seen
+from pipeline.debug.journal import Run
+from pipeline.debug.seen import Documents, Index, check, index_of, proof, seen, seen_in_run
 from pipeline.errors import ChainError, ScanError
 from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
-from pipeline.tools.commands.names import imported, loadable, workers
+from pipeline.tools.commands.names import (
+    data_argument,
+    imported,
+    loadable,
+    needed_dataset,
+    workers,
+)
 
 NAME, HELP = "seen", "was a document trained on, and when? proves yes or no"
 
@@ -23,9 +29,11 @@ NAME, HELP = "seen", "was a document trained on, and when? proves yes or no"
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("file", nargs="?", metavar="FILE", help="the document, as bytes")
     p.add_argument("--run", dest="folder", metavar="RUN", help="the run's folder")
-    p.add_argument("--data", help="module:name of the run's Dataset or Loader, or a function")
-    p.add_argument("--batch", type=int, help="batch size, where --data is a Dataset")
-    p.add_argument("--until", type=int, help="look at steps before this; default: all of the run")
+    data_argument(p)
+    p.add_argument(
+        "--until", type=int, help="steps before this, of a loader from its start: of no journal"
+    )
+    p.add_argument("--batch", type=int, help="with --until, where --data is a Dataset: batch size")
     p.add_argument("--field", help="the field of a record that is the document")
     p.add_argument("--document", metavar="MODULE:F", help="gives the document of a record")
     p.add_argument("--index", metavar="FOLDER", help="where the index is kept (RUN/seen)")
@@ -43,12 +51,19 @@ def run(args: argparse.Namespace) -> Answer:
     text, folder = Path(args.file).read_bytes(), Path(args.folder)
     if not folder.is_dir():
         raise ScanError(f"there is no run at {folder}")
-    loader = _loader(args)
-    until = _reached(folder) if args.until is None else args.until
     documents = Documents(args.field, imported(args.document) if args.document else None)
     place = Path(args.index) if args.index else folder / "seen"
-    index = index_of(loader.dataset.components, documents, place, workers=args.workers)
-    found = seen(text, loader, index, until=until)
+
+    def index(dataset: Dataset) -> Index:
+        return index_of(dataset.components, documents, place, workers=args.workers)
+
+    if args.until is None:
+        run = Run(folder)
+        dataset = needed_dataset(run, args.data)
+        found = seen_in_run(text, run, dataset, index(dataset))
+    else:
+        loader = _loader(args)
+        found = seen(text, loader, index(loader.dataset), until=args.until)
     lines = list(found.lines())
     if args.proof is not None:
         Path(args.proof).write_bytes(found.proof)
@@ -78,7 +93,7 @@ def _check(args: argparse.Namespace) -> Answer:
 
 def _loader(args: argparse.Namespace) -> Loader:
     if args.data is None:
-        raise ChainError("seen: which data? Give --data module:name of the run's Dataset or Loader")
+        raise ChainError("seen --until: give --data module:name of the run's Dataset or Loader")
     data = loadable(args.data)
     if not isinstance(data, Dataset):
         return data
@@ -88,17 +103,3 @@ def _loader(args: argparse.Namespace) -> Loader:
             "name the run's Loader"
         )
     return Loader(data, args.batch)
-
-
-def _reached(folder: Path) -> int:
-    # the data step behind the last one in the ledger
-    path, last = folder / "ledger.jsonl", None
-    try:
-        for line in path.read_bytes().splitlines()[::-1]:
-            last = json.loads(line)
-            break
-    except (OSError, ValueError) as e:
-        raise ScanError(f"{path} does not say how far the run came: {e}. Give --until STEP.") from e
-    if last is None:
-        return 0
-    return int(last.get("data_step", last["step"])) + 1

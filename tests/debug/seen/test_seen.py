@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import Dataset, Loader, mix, scan, zip_datasets
 from pipeline.__main__ import main
-from pipeline.debug.seen import Documents, Seen, check, index_of, seen
+from pipeline.debug.journal import Journal, Run
+from pipeline.debug.seen import Documents, Seen, check, index_of, seen, seen_in_run
 
 TEXTS = [f"{i} " + "to be or not " * (1 + i % 7) for i in range(97)]
 STEPS = 60
@@ -156,10 +157,53 @@ def test_a_damaged_index_proves_nothing(tmp_path: Path) -> None:
     assert found
 
 
+# ---- runs
+
+
+@pytest.mark.parametrize("chain", ["shuffled", "streamed", "mixed"])
+def test_a_run_is_read_by_its_journal(chain: str, tmp_path: Path) -> None:
+    ds = CHAINS[chain](tmp_path)
+    loader, logged = Loader(ds, 4), list[Any]()
+    for stop, batches in ((20, 1), (32, 2)):  # the second start went back, skips, and accumulates
+        with Journal(tmp_path / "run", loader, states_every=5) as journal:
+            while loader.step < stop:
+                rows: list[Any] = []
+                for _ in range(batches):
+                    next(loader)
+                    rows += loader.where()
+                journal.log(loss=1.0)
+                logged.append(rows)
+        if batches == 1:
+            loader = loader.like()
+            loader.seek(12)
+            loader.skip(range(16, 19))
+    run = Run(tmp_path / "run")
+    rows_of = {(x.launch, x.step): rows for x, rows in zip(run.ledger, logged, strict=True)}
+    every = {line.step: rows_of[line.launch, line.step] for line in run.path()}
+    index = index_of(ds.components, Documents(), tmp_path / "i", workers=0, progress=False)
+    names = ["/".join(c.path) for c in ds.components]
+    for which in random.Random(chain).sample(range(len(TEXTS)), 8):
+        records = {
+            (n, r)
+            for n, c in zip(names, ds.components, strict=True)
+            for r in range(len(c.source))
+            if Dataset(c.source)[r] == TEXTS[which]
+        }
+        expected = list[tuple[int, int]]()
+        for step, where in every.items():
+            for row, got in enumerate(where):
+                parts = [s.row for s in got.segments] or [got]
+                expected += [(step, row) for p in parts if (p.component, p.record) in records]
+        found = seen_in_run(TEXTS[which], run, ds, index)
+        assert sorted((o.step, o.row) for o in found.places) == sorted(expected)
+        assert found.steps == tuple(sorted({step for step, _ in expected}))
+
+
 # ---- the command
 
 loader = Loader(Dataset(TEXTS, seed=1).shuffle().repeat(), 4)
 just_data = loader.dataset
+others = Dataset(TEXTS, seed=2).shuffle().repeat()
 
 
 def text_of(record: str) -> str:
@@ -174,15 +218,19 @@ def asked(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here, page, p = tmp_path / "run", tmp_path / "page.txt", tmp_path / "p.json"
-    here.mkdir()
-    (here / "ledger.jsonl").write_text('{"step": 0}\n{"step": 9, "data_step": 49}\n')
-    name = ["--run", here, "--data", f"{__name__}:loader", "--workers", 0]
+    running = loader.like()
+    with Journal(here, running, data=f"{__name__}:loader") as journal:
+        for _ in range(50):
+            next(running)
+            journal.log(loss=0.5)
+    name = ["--run", here, "--workers", 0]
     expected = loader.find(5, within=range(50))
     for text, status in ((TEXTS[5], 0), ("another", 1)):
         page.write_text(text)
         got, out = asked(capsys, page, *name, "--proof", p, "--json")
-        assert (got, json.loads(out)["steps"]) == (status, [] if status else expected)
-        root = json.loads(out)["root"]
+        shown = json.loads(out[: out.rindex("}") + 1])
+        assert (got, shown["steps"]) == (status, [] if status else expected)
+        root = shown["root"]
         got, out = asked(capsys, "--check", p, "--root", root)
         assert got == status
         assert "steps: claimed, not checked" in out
@@ -192,18 +240,25 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert asked(capsys, "--check", p, "--root", root[::-1])[0] == 2
     page.write_text(TEXTS[5].upper())
     assert asked(capsys, page, *name, "--document", f"{__name__}:text_of")[0] == 0
-    assert "its neighbours in the sorted index are" in asked(capsys, page, *name)[1]
+    status, out = asked(capsys, page, *name)
+    assert (status, "its neighbours in the sorted index are" in out) == (1, True)
+    page.write_text(TEXTS[5])
+    assert asked(capsys, page, *name, "--data", f"{__name__}:others")[0] == 2
+    plain = [page, "--run", here, "--data", f"{__name__}:just_data", "--batch", 4]
+    status, out = asked(capsys, *plain, "--until", expected[0])
+    assert (status, out.startswith("never in the")) == (1, True)
+    assert asked(capsys, *plain, "--until", expected[0] + 1)[0] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["PAGE"], "--run RUN"),
-        (["PAGE", "--run", "RUN"], "Give --data"),
+        (["PAGE", "--run", "RUN"], "no ledger.jsonl"),
+        (["PAGE", "--run", "RUN", "--until", "3"], "give --data"),
         (["PAGE", "--run", "RUN/none", "--data", "X:loader"], "no run at"),
         (["none", "--run", "RUN", "--data", "X:loader"], "No such file"),
-        (["PAGE", "--run", "RUN", "--data", "X:just_data"], "--batch"),
-        (["PAGE", "--run", "RUN", "--data", "X:loader"], "--until"),
+        (["PAGE", "--run", "RUN", "--data", "X:just_data", "--until", "3"], "--batch"),
         (["--check", "PAGE"], "--root"),
         (["--check", "PAGE", "--root", "0" * 64], "no JSON"),
     ],
