@@ -137,6 +137,14 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return replay(run, cfg, args.steps, show=args.show, screen=screen)
 
 
+def _report(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    from pipeline.__main__ import main as pipeline
+
+    words = ["report", str(run.begun().path), "--out", args.out]
+    words += ["--no-records"] if args.no_records else ["--data", "harness.opened:dataset"]
+    return pipeline(words)
+
+
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
@@ -236,9 +244,14 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
+    report = commands.add_parser("report", help="the run as a page: curves, spikes, records")
+    report.add_argument("-o", "--out", default="report.html", metavar="FILE")
+    report.add_argument("--no-records", action="store_true", help="leave data out of the page")
+    report.set_defaults(run_command=_report)
+
     add_spike_commands(commands, _directory, _window)
     looking = add_run_commands(commands, window=_window, positive=_positive)
-    for command in (train, replay, settings, *looking):
+    for command in (train, replay, report, settings, *looking):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
         _add_shared(command)

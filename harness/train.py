@@ -222,6 +222,7 @@ def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> 
         **versions(),
         "manifest": manifest(parts.mesh),
     }
-    with Journal(run.path, parts.loader, facts=facts) as journal:
+    data = "harness.opened:dataset"
+    with Journal(run.path, parts.loader, data=data, facts=facts) as journal:
         clock.launch = journal.launch
         yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)

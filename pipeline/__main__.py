@@ -15,8 +15,8 @@ import traceback
 from pipeline.errors import PipelineError
 
 COMMANDS = (
-    *("audit", "check", "convert", "diff", "doctor", "find", "inspect", "manifest", "profile"),
-    *("replay", "same", "seen", "show", "spikes", "verify", "where"),
+    *("audit", "browse", "check", "convert", "diff", "doctor", "find", "inspect", "manifest"),
+    *("profile", "replay", "report", "same", "seen", "show", "spikes", "verify", "where"),
 )
 
 

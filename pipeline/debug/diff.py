@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,11 +110,11 @@ def compare(
     return found
 
 
-def _common(one: Run, other: Run) -> list[int]:
+def _common(one: Run, other: Run) -> Sequence[int]:
     if all(run.alone and len(run.ledger) == len(run.ledger.steps) for run in (one, other)):
         # every step between the ends has its one line: they need not be read
         mine, its = one.ledger.steps, other.ledger.steps
-        return list(range(max(mine.start, its.start), min(mine.stop, its.stop)))
+        return range(max(mine.start, its.start), min(mine.stop, its.stop))
     known = {line.step for line in one.path()}
     return [line.step for line in other.path() if line.step in known]
 
@@ -124,7 +124,7 @@ def _last(run: Run) -> int:
     return line.step if line else -1
 
 
-def _first_difference(one: Run, other: Run, steps: list[int]) -> tuple[int | None, int]:
+def _first_difference(one: Run, other: Run, steps: Sequence[int]) -> tuple[int | None, int]:
     # the first of the steps that differs, and how many before it are equal
     for run in (one, other):
         line = run.line(steps[0])

@@ -107,8 +107,10 @@ def _of_field(name: str, column: NDArray[Any]) -> list[bytes]:
     seed = _seed(name, column.dtype, column.shape[1:])
     data = memoryview(_bytes(column))
     size = len(data) // max(1, len(column))
-    spans = [(i * size, (i + 1) * size) for i in range(len(column))]
-    return [xxhash.xxh3_128_digest(data[start:stop], seed) for start, stop in spans]
+    if not size:
+        return [xxhash.xxh3_128_digest(b"", seed)] * len(column)
+    of = xxhash.xxh3_128_digest
+    return [of(data[i : i + size], seed) for i in range(0, len(data), size)]
 
 
 def _of_row(row: Any) -> bytes:

@@ -145,10 +145,10 @@ class Journal:
         if not self._begun:
             self._begin(line.step)
         if moved_to is not None:
-            self._states.append(moved_to)
+            self._states.append(moved_to, self._tap.stats())
             self._tap.moved_to = None
         if drawn and self._states.is_due(drawn[-1].end):
-            self._states.append(self._tap.state())
+            self._states.append(self._tap.state(), self._tap.stats())
         self._write()
         self._owed, self._newest = (self._timed(line, drawn), told), line
 
@@ -297,6 +297,8 @@ class Journal:
         atexit.unregister(self.close)
         _OPEN.pop(self._key, None)
         try:
+            if self._begun:
+                self._states.append(self._tap.state(), self._tap.stats())
             self.flush()
         finally:
             self._tap.close()

@@ -247,6 +247,11 @@ class Run:
         dataset = {"dataset": self.launch(line)["dataset"]}
         return merge([{**state, **dataset} for state in lanes.values()])
 
+    @property
+    def noted(self) -> list[Noted]:
+        """What the first process noted of its loader every so many steps."""
+        return self._states[0]
+
     @cached_property
     def _states(self) -> dict[int, list[Noted]]:
         return {h: read_states(f.states) for h, f in self._files.items()}
@@ -257,16 +262,19 @@ class Run:
 
     # ---- numbers
 
-    def columns(self, start: int = 0, stop: int = 1 << 62) -> dict[str, np.ndarray[Any, Any]]:
+    def columns(self, *, every: int = 1) -> dict[str, np.ndarray[Any, Any]]:
         """The numbers of the steps that led to where the run stands, field by field.
 
+        Args:
+            every: read only one of so many stretches of 256 steps: for runs of millions.
+
         Returns:
-            "step", "launch", "data_step", "rows" int64[n]; "loss", "grad_norm", "data",
+            "step", "launch", "data_step", "data_end", "rows" int64[n]; "loss", "grad_norm", "data",
             "step_seconds", "save" and each told scalar float64[n], NaN where not told or not
             finite.
         """
-        lines = list(self.path(start, stop))
-        ints = ("step", "launch", "data_step")
+        lines = list(self.ledger.path(every=every))
+        ints = ("step", "launch", "data_step", "data_end")
         found: dict[str, np.ndarray[Any, Any]] = {}
         found |= {k: np.array([getattr(x, k) for x in lines], np.int64) for k in ints}
         found["rows"] = np.array([x.rows[1] - x.rows[0] for x in lines], np.int64)

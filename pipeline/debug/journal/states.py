@@ -13,11 +13,15 @@ _ELSEWHERE = ("dataset", "packages")  # what launches tell once
 
 
 class Noted(NamedTuple):
-    """A state, which launch noted it, and the data step of the next batch behind it."""
+    """A state, which launch noted it, and the data step of the next batch behind it.
+
+    `stats` is what the data had cost until then: seconds of each stage, and of the workers.
+    """
 
     launch: int
     step: int
     state: dict[str, Any]
+    stats: dict[str, Any]
 
 
 class StateLog:
@@ -37,10 +41,11 @@ class StateLog:
         """Whether so many data steps went by since the last."""
         return step - self._at >= self._every
 
-    def append(self, state: Mapping[str, Any]) -> None:
+    def append(self, state: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
         self._at = state["step"]
         plain = {k: v for k, v in state.items() if k not in _ELSEWHERE}
-        self._log.append({"launch": self._launch, "step": self._at, "state": plain})
+        line = {"launch": self._launch, "step": self._at, "state": plain, "stats": dict(stats)}
+        self._log.append(line)
 
     def sync(self) -> None:
         self._log.sync()
@@ -56,7 +61,8 @@ def read_states(path: Path) -> list[Noted]:
         JournalError: a line is damaged.
     """
     try:
-        return [Noted(x["launch"], x["step"], x["state"]) for x in read_lines(path)]
+        lines = read_lines(path)
+        return [Noted(x["launch"], x["step"], x["state"], x.get("stats", {})) for x in lines]
     except (KeyError, TypeError) as e:
         raise JournalError(f"{path} has a line that is no state: {e!r}. Remove that line.") from e
 

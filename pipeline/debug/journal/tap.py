@@ -101,6 +101,13 @@ class Tap:
         """Where the loader stands, as far as this process knows: nothing is gathered."""
         return self.loader._own_state()
 
+    def stats(self) -> dict[str, Any]:
+        """What the data has cost so far, in seconds; plain data."""
+        stats = self.loader.stats()
+        stages = [[stage.name, round(stage.seconds, 6)] for stage in stats.stages]
+        sums = {k: round(getattr(stats, k), 6) for k in ("seconds", "wait", "busy")}
+        return {"stages": stages, **sums, "workers": stats.workers, "batches": stats.batches}
+
     def close(self) -> None:
         """Listen no longer."""
         if self.loader._observer is self:

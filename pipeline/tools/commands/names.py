@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -17,14 +18,18 @@ from pipeline.loader import Loader
 from pipeline.sources import SUFFIXES, Storage, open_path
 
 
-def loadable(name: str, *, here: bool = True) -> Dataset | Loader:
+def loadable(name: str, *, here: bool = True, folder: Path | None = None) -> Dataset | Loader:
     """The Dataset or Loader that "module:name" names, or that a function of that name returns.
+
+    A function that takes an argument gets the folder of the run that is asked about.
 
     Raises:
         ChainError: it names neither.
     """
     found = imported(name, here=here)
-    found = found() if callable(found) else found
+    if callable(found):
+        takes = folder is not None and bool(inspect.signature(found).parameters)
+        found = found(folder) if takes else found()
     if not isinstance(found, Dataset | Loader):
         raise ChainError(
             f"{name} is of the type {type(found).__name__}: name a Dataset, a Loader, or a "
@@ -131,7 +136,7 @@ def run_dataset(run: Run, given: str | None) -> Dataset | None:
         if not inside and str(here) not in sys.path:
             sys.path.insert(0, str(here))
         importable_outside(name, run.folder)
-    found = loadable(name, here=given is not None or not inside)
+    found = loadable(name, here=given is not None or not inside, folder=run.folder)
     return found if isinstance(found, Dataset) else found._dataset
 
 

@@ -1,0 +1,24 @@
+"""The data of a run by its folder alone: what `python -m pipeline show` and its like look into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.data import open_data, training_data
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from pipeline import Dataset
+
+
+def dataset(folder: Path) -> Dataset:
+    """The training stream of the run in a folder.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    run = RunDir(folder).begun()
+    cfg = run.config()
+    screen = Screen(Console(stderr=True, highlight=False))
+    return training_data(open_data(cfg, run.data(cfg), screen), cfg)

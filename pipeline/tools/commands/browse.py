@@ -1,0 +1,42 @@
+"""python -m pipeline browse RUN: the run's page from a local server; any step, as one looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from pipeline.debug.browse import Browser
+from pipeline.debug.journal import Run
+from pipeline.debug.spikes import THRESHOLD, WINDOW
+from pipeline.tools.commands import Answer
+from pipeline.tools.commands.names import data_argument, run_argument, run_dataset
+
+NAME, HELP = "browse", "look at any step of a run, in a browser on this machine"
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    run_argument(p)
+    p.add_argument("--port", type=int, default=0, help="(any that is free)")
+    p.add_argument("--window", type=int, default=WINDOW, help=f"of spikes ({WINDOW})")
+    p.add_argument("--threshold", type=float, default=THRESHOLD, help=f"({THRESHOLD:g})")
+    data_argument(p)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    found = Run(args.run_folder)
+    browser = Browser(
+        found,
+        run_dataset(found, args.data),
+        port=args.port,
+        window=args.window,
+        threshold=args.threshold,
+    )
+    if args.json:
+        print(json.dumps({"url": browser.url, "ssh": browser.ssh}), flush=True)
+    else:
+        print(
+            f"{browser.url}\nfrom another machine first: {browser.ssh}\nCtrl-C ends it", flush=True
+        )
+    with browser:
+        browser.serve_forever()
+    return Answer(None, [])
