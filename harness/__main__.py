@@ -1,4 +1,4 @@
-"""The command line: python -m harness train | replay."""
+"""The command line: python -m harness train | replay | export | settings."""
 
 from __future__ import annotations
 
@@ -98,6 +98,15 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
 
 
+def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config(parse(args.set, args.config))
+    from harness.export import export
+
+    step = export(run, cfg, args.to, step=args.step, form=args.format)
+    screen.say(f"{args.to}: the model after step {step:,} as {args.format}")
+    return 0
+
+
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
@@ -160,9 +169,15 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
-    for command in (train, replay, settings):
+    export = commands.add_parser("export", help="write a model for others to load")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    export.add_argument("--step", type=int, help="of the checkpoint; the newest if not given")
+    export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
+    export.set_defaults(run_command=_export)
+
+    for command in (train, replay, settings, export):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
-    for command in (train, replay):
+    for command in (train, replay, export):
         command.add_argument(
             "--config",
             action="append",

@@ -171,6 +171,19 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """[lora]: train small matrices beside those of `init`, which stay as they are."""
+
+    rank: int = setting(0, "rank of each update (Hu et al. 2021); 0: all parameters are trained")
+    targets: str = setting("qkv out gate up down", "matrices that are adapted")
+
+    def __post_init__(self) -> None:
+        _within("lora.rank", self.rank, 0)
+        for name in self.targets.split():
+            _choose("lora.targets", name, "qkv", "out", "gate", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of a run; the defaults train in about two minutes on two CPU cores.
 
@@ -206,11 +219,13 @@ class Config:
     keep: int = setting(3, "newest checkpoints kept", free=True)
     keep_every: int = setting(100, "steps between checkpoints kept for good", free=True)
     task: str = setting("language", "language, or module:name of a task (see harness/task.py)")
+    init: str = setting("", "folder of safetensors in Llama's names to begin from", free=True)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
     image: ImageConfig = ImageConfig()
+    lora: LoraConfig = LoraConfig()
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -234,6 +249,10 @@ class Config:
                 raise ConfigError(
                     f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
                 )
+        if self.lora.rank and not self.init:
+            raise ConfigError(
+                f"lora.rank={self.lora.rank} needs init: the folder of the model that it adapts."
+            )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
         _above_zero("learning_rate", self.learning_rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
+from harness.frozen import trained_kind, with_given
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
@@ -37,6 +39,7 @@ class StepFunctions(NamedTuple):
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
         losses: as `evaluate`, not compiled: to be differentiated and mapped.
+        whole: parameters -> all that the model has, those that are not trained included.
     """
 
     init: Callable[[], TrainState]
@@ -46,6 +49,7 @@ class StepFunctions(NamedTuple):
     digest: Callable[[TrainState], jax.Array]
     finite: Callable[[TrainState], jax.Array]
     losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+    whole: Callable[[Any], Any]
 
 
 def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctions:
@@ -58,17 +62,17 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     graphs: list[Any] = []
 
-    def parameters() -> Any:
-        graph, params = nnx.split(task.model(nnx.Rngs(cfg.seed)), nnx.Param)
+    def parameters() -> tuple[Any, Any]:
+        model = task.model(nnx.Rngs(cfg.seed))
+        graph, params, rest = nnx.split(model, trained_kind(cfg), nnx.Param)
         graphs.append(graph)
-        return params
+        return params, rest
 
-    def init() -> TrainState:
-        params = parameters()
+    def begin(params: Any) -> TrainState:
         return TrainState(params, optimizer.init(params))
 
-    def losses(params: Any, batch: Batch, key: jax.Array | None = None) -> Any:
-        loss, weights = task.losses(nnx.merge(graph, params), batch, key)
+    def losses(params: Any, frozen: Any, batch: Batch, key: jax.Array | None = None) -> Any:
+        loss, weights = task.losses(nnx.merge(graph, params, frozen), batch, key)
         # a unit of weight 0 counts for nothing whatever its loss would be
         total = jnp.sum(loss * weights, where=weights > 0)
         return total, jnp.sum(weights, where=weights > 0)
@@ -76,9 +80,9 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     gradients = _accumulated(losses, cfg.optim.accumulate)
     seen = _Shapes()
 
-    def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         seen.traced(batch)
-        loss, grads = gradients(state.params, batch, _step_key(cfg.seed, state.opt_state))
+        loss, grads = gradients(state.params, frozen, batch, _step_key(cfg.seed, state.opt_state))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         after = TrainState(optax.apply_updates(state.params, updates), opt_state)
@@ -88,25 +92,33 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
         return after, told
 
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(init)
+        trained, rest = jax.eval_shape(parameters)
+        shapes = jax.eval_shape(begin, trained)
     graph = graphs[-1]
-    shardings = _shardings(shapes, mesh)
-    rows, one = batch_sharding(mesh), replicated(mesh)
+    shardings, rows, one = _shardings(shapes, mesh), batch_sharding(mesh), replicated(mesh)
+    places = (shardings.params, parameter_shardings(rest, mesh))
+    made = jax.jit(parameters, out_shardings=places)
+    started = jax.jit(begin, in_shardings=places[:1], out_shardings=shardings)
+    # what is not trained is no part of the state: it is made once, where it is first needed
+    frozen = cache(lambda: with_given(made()[1], cfg) if jax.tree.leaves(rest) else rest)
+    train_step = jax.jit(
+        train,
+        in_shardings=(shardings, places[1], rows),
+        out_shardings=(shardings, one),
+        donate_argnums=0,
+    )
+    score = jax.jit(losses, in_shardings=(*places, rows), out_shardings=one)
     return StepFunctions(
-        init=jax.jit(init, out_shardings=shardings),
+        init=lambda: started(with_given(made()[0], cfg)),
         abstract=jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
         ),
-        train=jax.jit(
-            train,
-            in_shardings=(shardings, rows),
-            out_shardings=(shardings, one),
-            donate_argnums=0,
-        ),
-        evaluate=jax.jit(losses, in_shardings=(shardings.params, rows), out_shardings=one),
+        train=lambda state, batch: train_step(state, frozen(), batch),
+        evaluate=lambda params, batch: score(params, frozen(), batch),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
-        losses=losses,
+        losses=lambda params, batch: losses(params, frozen(), batch),
+        whole=lambda params: nnx.merge_state(params, frozen()),
     )
 
 
@@ -116,13 +128,13 @@ def evaluated(state: TrainState) -> Any:
 
 
 def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """(params, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
+    """(params, frozen, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
 
     Part i has rows i, i + parts, ...: then each device's rows stay on it.
     """
 
-    def mean(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        total, n = losses(params, batch, key)
+    def mean(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        total, n = losses(params, frozen, batch, key)
         # where every token is masked the gradient is 0, and the moments still decay
         return total / jnp.where(n > 0, n, 1)
 
@@ -130,9 +142,9 @@ def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
         x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
         return constrain(x, None, "rows")
 
-    def scanned(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def scanned(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         def add(sums: Any, at: Any) -> tuple[Any, None]:
-            more = jax.value_and_grad(losses, has_aux=True)(params, *at)
+            more = jax.value_and_grad(losses, has_aux=True)(params, frozen, *at)
             return jax.tree.map(jnp.add, sums, more), None
 
         zero = jnp.zeros((), jnp.float32)
