@@ -72,7 +72,7 @@ def save_program(folder: Path, cfg: Config, params: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.stablehlo").write_bytes(program)
     np.savez(folder / "weights.npz", *leaves)
-    (folder / "run.py").write_text(_RUN.replace("LENGTH", str(cfg.length)))
+    (folder / "run.py").write_text(_RUN.replace("@LENGTH@", str(cfg.length)))
 
 
 def _program(graph: Any, tree: Any) -> Callable[..., jax.Array]:
@@ -93,20 +93,20 @@ import jax
 import numpy as np
 from jax import export
 
-HERE, LENGTH_OF_ROWS = Path(__file__).parent, LENGTH
+HERE, LENGTH = Path(__file__).parent, @LENGTH@
 _program = export.deserialize(bytearray((HERE / "model.stablehlo").read_bytes()))
 with np.load(HERE / "weights.npz") as _file:
     _weights = [_file[f"arr_{i}"] for i in range(len(_file.files))]
 
 
 def logits(tokens):
-    """float32[b, LENGTH_OF_ROWS, vocabulary] of int32[b, LENGTH_OF_ROWS]."""
+    """float32[b, LENGTH, vocabulary] of int32[b, LENGTH]."""
     return jax.jit(_program.call)(_weights, tokens)
 
 
 def main(tokens, more=20):
-    for _ in range(min(more, LENGTH_OF_ROWS - len(tokens))):
-        row = np.zeros((1, LENGTH_OF_ROWS), np.int32)
+    for _ in range(min(more, LENGTH - len(tokens))):
+        row = np.zeros((1, LENGTH), np.int32)
         row[0, : len(tokens)] = tokens
         tokens = [*tokens, int(logits(row)[0, len(tokens) - 1].argmax())]
     print(*tokens)
