@@ -4,9 +4,11 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := .venv/ready-train
 TEST := .venv/ready-test
+DOCS := .venv/ready-docs
 RUN ?= runs/default
+PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train test test-all check bench clean
+.PHONY: train test test-all check bench docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -21,6 +23,10 @@ $(TRAIN): pyproject.toml constraints.txt | .venv/made
 $(TEST): pyproject.toml constraints.txt | .venv/made
 	$(INSTALL) -e '.[dev,torch,ray,loops]'
 	touch $(TRAIN) $@
+
+$(DOCS): pyproject.toml constraints.txt | .venv/made
+	$(INSTALL) -e '.[docs]'
+	touch $@
 
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
@@ -42,6 +48,16 @@ check: $(TEST)  ## lint, format, types
 
 bench: $(TEST)  ## every benchmark, each prints ratios measured in one run
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+docs: $(DOCS)  ## the pages, into build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open build/docs/index.html"
+
+wheel: $(TEST)  ## the wheel and the sdist, into dist/
+	$(BIN)/python -m build --outdir dist .
+
+test-wheel: $(TEST)  ## the wheel, installed into empty environments of these interpreters, passes the tests
+	$(BIN)/python tests/tools/installed.py --pythons "$(PYTHONS)" $(ARGS)
 
 clean:  ## remove the environment and what runs made
 	rm -rf .venv runs build dist *.egg-info

@@ -15,6 +15,17 @@ def _names(doctest_namespace: dict[str, object]) -> None:
     doctest_namespace["np"] = np
 
 
+# each of these is for a trainer that it imports
+TRAINERS = {
+    "accelerate": "torch",
+    "huggingface": "transformers",
+    "lightning": "lightning",
+    "ray_train": "ray",
+    "torch_dataloader": "torch",
+    "torchtitan": "torchtitan",
+    "tunix": "tunix",
+}
+collect_ignore = [f"pipeline/compat/{k}.py" for k, v in TRAINERS.items() if find_spec(v) is None]
 NEEDS = {"pipeline/feed/jax.py": "jax", "pipeline/feed/torch.py": "torch"}
 
 
@@ -22,5 +33,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         extra = NEEDS.get(item.path.relative_to(config.rootpath).as_posix())
         if extra is not None and find_spec(extra) is None:
-            reason = f"needs the extra: pip install 'lockstep[{extra}]'"
+            reason = f"needs the extra: pip install 'lockstep-data[{extra}]'"
             item.add_marker(pytest.mark.skip(reason=reason))

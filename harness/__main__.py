@@ -1,8 +1,10 @@
-"""The command line: python -m harness train | replay | export | settings."""
+"""The command line: python -m harness train | replay | show | sample | export | doctor | …"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import distributed
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from harness.metrics import Screen
 
 _REPEATABLE = "--xla_gpu_exclude_nondeterministic_ops"
+_CPUS = "--xla_force_host_platform_device_count"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,14 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 done; 1 a replayed step differs; 2 it cannot be done as asked, and stderr
-        says why; 143 or 130 stopped by SIGTERM or Ctrl-C, all saved.
+        says why; 75 another process of the run has ended; 143 or 130 stopped by SIGTERM or Ctrl-C,
+        all saved.
     """
     args = _parser().parse_args(argv)
-    _before_jax()
+    _before_jax(args)
+    status = _run(args)
+    distributed.leave(status)
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         from harness.metrics import Screen
 
-        return args.run_command(args, RunDir(args.run), Screen())
+        if "processes" in args:
+            flags = args.coordinator, args.processes, args.process
+            distributed.join(distributed.place(flags, os.environ))
+        screen = Screen(quiet=not distributed.first())  # the first process speaks for all
+        return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
@@ -47,13 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as e:
+        if not distributed.is_loss(e):
+            raise
+        distributed.say_farewell(e)
+        return distributed.LOST
 
 
-def _before_jax() -> None:
+def _before_jax(args: argparse.Namespace) -> None:
     # read once, when jax starts: without it, GPU scatters add in any order
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _REPEATABLE not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_REPEATABLE}=true".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if not any(flag.startswith(_REPEATABLE) for flag in flags):
+        flags.append(f"{_REPEATABLE}=true")
+    if args.run_command is _replay:  # on CPUs, as many devices as the run's largest mesh had
+        launches = RunDir(args.run).all_launches()
+        most = max((math.prod(launch["mesh"].values()) for launch in launches), default=1)
+        given = [int(flag.partition("=")[2]) for flag in flags if flag.startswith(_CPUS)]
+        if most > max(given, default=1):
+            flags = [flag for flag in flags if not flag.startswith(_CPUS)] + [f"{_CPUS}={most}"]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
@@ -65,7 +92,15 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if done is None or done["step"] < until or args.begin_at is not None:
         from harness.train import train
 
-        stopped = train(run, cfg, until=until, screen=screen, begin_at=args.begin_at)
+        stopped = train(
+            run,
+            cfg,
+            until=until,
+            screen=screen,
+            begin_at=args.begin_at,
+            profile=args.profile,
+            deterministic=args.deterministic,
+        )
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -95,7 +130,50 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     cfg = run.begun().config(parse(args.set, args.config))
     from harness.replay import replay
 
-    return 0 if replay(run, cfg, args.steps, show=args.show, screen=screen) else 1
+    return replay(run, cfg, args.steps, show=args.show, screen=screen)
+
+
+def _show(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    from harness.show import show
+
+    show(run, run.begun().config(), args.steps, screen)
+    return 0
+
+
+def _sample(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config()
+    from harness.sample import sample
+
+    text = sample(
+        run,
+        cfg,
+        prompt=args.prompt,
+        tokens=args.tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+        at=args.at,
+    )
+    print(text)
+    return 0
+
+
+def _goodput(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    from harness.files import read_lines
+    from harness.goodput import as_table, report
+
+    told = report(read_lines(run.begun().goodput))
+    print(json.dumps(told) if args.json else as_table(told))
+    return 0
+
+
+def _doctor(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config(parse(args.set, args.config))
+    from harness.doctor import compared
+    from harness.sharding import make_mesh
+
+    told = compared(run.all_launches(), make_mesh(cfg))
+    print(json.dumps(told) if args.json else "\n".join(told["said"]))
+    return 0 if told["same"] else 1
 
 
 def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
@@ -139,6 +217,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 0 or more, such as 0.8")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -156,6 +244,9 @@ def _parser() -> argparse.ArgumentParser:
         dest="begin_at",
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
+    )
+    train.add_argument(
+        "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
     )
     train.set_defaults(run_command=_train)
 
@@ -175,9 +266,40 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
     export.set_defaults(run_command=_export)
 
-    for command in (train, replay, settings, export):
+    show = commands.add_parser("show", help="print the records and text of steps; needs no model")
+    show.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
+    show.set_defaults(run_command=_show)
+
+    sample = commands.add_parser("sample", help="let the model write")
+    sample.add_argument("--prompt", default="", help="what it continues")
+    sample.add_argument("--tokens", type=_positive, default=200, help="how many it writes")
+    sample.add_argument("--temperature", type=_temperature, default=0.8, help="0: the likeliest")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--at", default="newest", help="newest, best, or a checkpoint's step")
+    sample.set_defaults(run_command=_sample)
+
+    goodput = commands.add_parser("goodput", help="where wall time went, over all launches")
+    goodput.set_defaults(run_command=_goodput)
+
+    doctor = commands.add_parser("doctor", help="is this machine the one that the bits are from?")
+    doctor.set_defaults(run_command=_doctor)
+
+    for command in (goodput, doctor):
+        command.add_argument("--json", action="store_true")
+    for command in (train, replay, settings, show, sample, goodput, doctor, export):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
-    for command in (train, replay, export):
+    train.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="keep what is compiled and autotuned in the run's compiled/, and refuse to go on "
+        "where versions, flags or devices have changed",
+    )
+    for command in (train, replay):
+        several = command.add_argument_group("several processes, if no launcher tells them")
+        several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+        several.add_argument("--processes", metavar="N", help="how many there are")
+        several.add_argument("--process", metavar="I", help="which one this is, from 0")
+    for command in (train, replay, doctor, export):
         command.add_argument(
             "--config",
             action="append",

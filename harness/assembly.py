@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from harness.config import Config
+from harness.config import Config, flat, make
 from harness.data import Corpus, open_data, training_data
+from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import batch_sharding, make_mesh
@@ -33,13 +36,16 @@ class Assembly:
 
 
 @contextmanager
-def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
-    """The parts of a run on this process's devices; the mesh is set while it is entered.
+def assemble(
+    run: RunDir, cfg: Config, screen: Screen, *, devices: Sequence[Any] | None = None
+) -> Iterator[Assembly]:
+    """The parts of a run on all devices, or on some; the mesh is set while it is entered.
 
     Raises:
         ConfigError: the devices do not fit the settings.
     """
-    mesh = make_mesh(cfg)
+    mesh = make_mesh(cfg, devices)
+    _check_lanes(cfg, mesh)
     corpus, task = open_data(cfg, run.data(cfg), screen), make_task(cfg)
     data = training_data(corpus, cfg)
     with (
@@ -47,3 +53,28 @@ def assemble(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Assembly]:
         Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
     ):
         yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh, task), task)
+
+
+def assemble_on(
+    run: RunDir, cfg: Config, mesh: Mapping[str, int], screen: Screen
+) -> AbstractContextManager[Assembly]:
+    """`assemble` on a mesh with these axes, on the first devices that there are."""
+    sizes = {"fsdp": mesh.get("fsdp", 1), "mesh.tensor": mesh.get("tensor", 1)}
+    devices = jax.devices()[: math.prod(mesh.values())]
+    return assemble(run, make({**flat(cfg), **sizes}), screen, devices=devices)
+
+
+def _check_lanes(cfg: Config, mesh: Mesh) -> None:
+    """Processes that differ along the tensor axis only have the same rows, and count as one."""
+    shares: dict[int, set[int]] = {}
+    for device, index in batch_sharding(mesh).devices_indices_map((cfg.batch_size,)).items():
+        shares.setdefault(device.process_index, set()).add(index[0].indices(cfg.batch_size)[0])
+    groups = len({frozenset(rows) for rows in shares.values()})
+    if cfg.lanes % groups:
+        fit = [n for n in range(1, cfg.lanes + 1) if cfg.lanes % n == 0]
+        raise ConfigError(
+            f"{groups} processes share the rows, which does not divide lanes={cfg.lanes}. This run "
+            f"goes on {' or '.join(map(str, fit))}. For a new run: --set lanes={groups}, with a "
+            f"batch_size (now {cfg.batch_size}) that it divides; lanes decide the order of rows, "
+            "so a run that has begun keeps them."
+        )

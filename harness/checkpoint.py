@@ -38,6 +38,7 @@ class Checkpoints:
 
     def __init__(self, path: Path, *, keep: int, keep_every: int, clean: bool) -> None:
         self._path, self._keep, self._keep_every = path.resolve(), keep, keep_every
+        self.best: int | None = None  # the step of one that is kept whatever its age
         self._prunes = clean and jax.process_index() == 0
         if self._prunes:
             _remove_trash(self._path)
@@ -58,9 +59,9 @@ class Checkpoints:
         The state may be donated and the loader advanced as soon as this returns. A save still
         under way is waited for first.
         """
+        self.wait()
         if step in self.steps:
             return
-        self.wait()
         told: Any = {"config": config, "step": step, "versions": versions()}
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
@@ -153,7 +154,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Until the save under way, if any, is whole on disk; then remove what it made old."""
         self._orbax.wait()
-        old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every)
+        old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every, best=self.best)
         if not old or not self._prunes:
             return
         # Orbax would remove file by file: a kill then leaves half a checkpoint under its name
@@ -177,13 +178,15 @@ def _remove_trash(path: Path) -> None:
         shutil.rmtree(old)
 
 
-def expendable(steps: Sequence[int], *, keep: int, keep_every: int) -> list[int]:
-    """Of rising steps, those that are neither among the newest nor kept for good.
+def expendable(
+    steps: Sequence[int], *, keep: int, keep_every: int, best: int | None = None
+) -> list[int]:
+    """Of rising steps, those that are neither among the newest nor the best nor kept for good.
 
     >>> expendable([0, 50, 100, 150, 200, 250], keep=2, keep_every=100)
     [50, 150]
     """
-    return [step for step in steps[:-keep] if step % keep_every]
+    return [step for step in steps[:-keep] if step % keep_every and step != best]
 
 
 def versions() -> dict[str, str]:

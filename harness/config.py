@@ -184,6 +184,30 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """[evaluate]: when the held-out part is looked at; after the last step it always is."""
+
+    every: int = setting(0, "steps between evaluations; the best state is kept; 0: none", free=True)
+    batches: int = setting(0, "batches of an evaluation; 0: all", free=True)
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batches"):
+            _within(f"evaluate.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """[log]: where metrics go beside metrics.jsonl."""
+
+    every: int = setting(10, "steps between lines of metrics", free=True)
+    tensorboard: bool = setting(False, "event files in the run's tensorboard/", free=True)
+    wandb: str = setting("", "project at Weights & Biases", free=True)
+
+    def __post_init__(self) -> None:
+        _within("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of a run; the defaults train in about two minutes on two CPU cores.
 
@@ -199,7 +223,12 @@ class Config:
     steps: int = setting(300, "length of the schedule, and where training stops by default")
     batch_size: int = setting(8, "the global batch, in rows")
     length: int = setting(256, "tokens a row")
-    lanes: int = setting(1, "the most processes that may share the rows; divides batch_size")
+    lanes: int = setting(
+        0,
+        "the most processes that may share the rows, a divisor of batch_size; 0: its greatest up "
+        "to 4",
+        before=1,
+    )
     width: int = setting(128, "of the transformer")
     layers: int = setting(3, "of the transformer")
     heads: int = setting(4, "of queries")
@@ -226,8 +255,13 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     image: ImageConfig = ImageConfig()
     lora: LoraConfig = LoraConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
+        if not self.lanes:
+            lanes = next(n for n in (4, 3, 2, 1) if self.batch_size % n == 0)
+            object.__setattr__(self, "lanes", lanes)  # so that config.json keeps the number
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")

@@ -3,35 +3,91 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import deque
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from harness.assembly import Assembly
 from harness.data import held_out_data
+from harness.ledger import finite, float_bits
 from harness.metrics import Screen
-from harness.sharding import batch_sharding
+from harness.sharding import batch_sharding, replicated
+from harness.task import Language, predicted
 from pipeline import JaxFeed, Loader
 
+_UNDER_WAY = 8  # batches given to the devices before the first of them is waited for
 
-def evaluate(parts: Assembly, params: Any, screen: Screen) -> tuple[float, int]:
-    """The held-out speeches exactly once over, in order.
 
-    Returns:
-        Mean loss, of tokens in nats, and the number of them; NaN and 0 where nothing is held out.
+class Score(NamedTuple):
+    """What the model scored on the held-out part.
+
+    Attributes:
+        loss: mean loss, of tokens in nats; NaN where nothing is held out.
+        tokens: how many were predicted.
+        size: bytes of text that these tokens are; 0 where rows are no text.
+    """
+
+    loss: float
+    tokens: int
+    size: int
+
+    def told(self, step: int, unigram_entropy: float | None) -> dict[str, Any]:
+        """The score after `step` steps, as plain data.
+
+        >>> Score(math.log(2), 8, 4).told(7, None)["bits_per_byte"]
+        2.0
+        """
+        bits = self.loss * self.tokens / math.log(2)
+        return {
+            "step": step,
+            "loss": finite(self.loss),
+            "loss_bits": float_bits(self.loss),
+            "bits_per_byte": finite(bits / self.size) if self.size else None,
+            "tokens": self.tokens,
+            "unigram_entropy": unigram_entropy,
+        }
+
+
+def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
+    """The held-out rows in order, each record once on any number of processes.
+
+    All of them, or the first `evaluate.batches` batches where that is set.
     """
     cfg, feed = parts.cfg, JaxFeed(batch_sharding(parts.mesh))
     data = held_out_data(parts.corpus, cfg)
     if data is None:
-        return math.nan, 0
-    sums: list[float] = []
-    tokens = 0
+        return Score(math.nan, 0, 0)
     about = math.ceil(parts.corpus.held_out_tokens / (cfg.length * cfg.batch_size))
+    limit = cfg.evaluate.batches or None
+    measure = _measure(parts)
+    under_way: deque[Any] = deque()
+    sums: list[list[float]] = []
     with (
         Loader(data, cfg.batch_size, feed=feed, remainder="pad") as loader,
-        screen.meter("evaluate", total=about, unit="batches") as meter,
+        screen.meter("evaluate", total=min(about, limit or about), unit="batches") as meter,
     ):
-        for batch in loader.once():
-            total, n = parts.functions.evaluate(params, batch)
-            sums.append(float(total))
-            tokens += round(float(n))
+        for batch in islice(loader.once(), limit):
+            under_way.append((*parts.functions.evaluate(params, batch), measure(batch)))
             meter.advance()
-    return math.fsum(sums) / tokens, tokens
+            if len(under_way) > _UNDER_WAY:
+                sums.append([float(np.asarray(x)) for x in under_way.popleft()])
+        sums += [[float(np.asarray(x)) for x in told] for told in under_way]
+    total, n, size = (math.fsum(column) for column in zip(*sums, strict=True))
+    return Score(total / n, round(n), round(size))
+
+
+def _measure(parts: Assembly) -> Any:
+    """Batch -> how many bytes of text its predicted tokens are, int32[]."""
+    if not isinstance(parts.task, Language):
+        return lambda batch: 0
+    sizes = np.array(parts.task.tokenizer.sizes(), np.int32)
+
+    def measure(batch: Any) -> jax.Array:
+        counted = predicted(batch) > 0
+        return jnp.sum(jnp.asarray(sizes)[batch["tokens"][:, 1:]], where=counted)
+
+    return jax.jit(measure, out_shardings=replicated(parts.mesh))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BusyError, DamageError
+from pipeline.debug.journal import lines
+from pipeline.debug.journal.lines import LineLog as LineLog
+from pipeline.errors import JournalError
 from pipeline.sources.storage.atomic import written_whole
 
 
@@ -34,43 +36,6 @@ def read_json(path: Path) -> Any | None:
         raise DamageError(f"{path} is not JSON: {e}. Restore it, or remove it.") from e
 
 
-class LineLog:
-    """An append-only file of JSON lines; each is in the kernel's hands when `append` returns.
-
-    Opening it cuts off a last line that a killed writer left without its end, so that the next
-    line starts where a line should. One writer at a time: the caller holds a lock.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
-        self._file.truncate(_whole(path.read_bytes()))
-
-    def append(self, value: dict[str, Any]) -> None:
-        """Add one line, in one write.
-
-        Raises:
-            OSError: not all of it could be written, as on a full disk; what was is taken back, so
-                that the next line starts where a line should.
-        """
-        line = json.dumps(value, allow_nan=False).encode() + b"\n"
-        written = self._file.write(line)
-        if written != len(line):
-            end = os.fstat(self._file.fileno()).st_size
-            self._file.truncate(end - (written or 0))
-            raise OSError(
-                f"only {written} of {len(line)} bytes could be added to {self._path}. Make room on "
-                "its disk: the line was taken back."
-            )
-
-    def sync(self) -> None:
-        """Bring the lines to the disk: they then outlive the machine, not only the process."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a `LineLog`, [] where there is none; a torn last line is left out.
 
@@ -78,33 +43,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         DamageError: a line before the last is not a JSON object.
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = data[: _whole(data)].split(b"\n")[:-1]
-    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
-
-
-def _whole(data: bytes) -> int:
-    return data.rfind(b"\n") + 1
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as e:
-        raise _damaged(path, number, line) from e
-    if not isinstance(found, dict):
-        raise _damaged(path, number, line)
-    return found
-
-
-def _damaged(path: Path, number: int, line: bytes) -> DamageError:
-    # a line torn in the middle was written by no LineLog: a copy, an editor or the disk did it
-    return DamageError(
-        f"line {number} of {path} is torn or no JSON object: {line[:80]!r}. Take it back from a "
-        f"copy; or remove it, and what it said is lost: sed -i {number}d {path}"
-    )
+        return lines.read_lines(path)
+    except JournalError as e:
+        raise DamageError(str(e)) from e
 
 
 @contextmanager

@@ -76,10 +76,10 @@ class Meter:
 
 
 class Screen:
-    """The terminal: messages, and one meter at a time."""
+    """The terminal: messages, and one meter at a time; quiet, it shows nothing."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
 
     def say(self, text: str) -> None:
         """Print a message; a bar in progress stays below it."""

@@ -4,103 +4,166 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
-from harness.assembly import Assembly, assemble
+from harness.assembly import Assembly, assemble_on
 from harness.checkpoint import Checkpoints
 from harness.config import Config
-from harness.errors import CheckpointError, ConfigError
 from harness.ledger import Entry, finite, float_bits, read
-from harness.metrics import Screen
+from harness.metrics import Meter, Screen
+from harness.plan import Leg, Stage, check_known, route, stages
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
+from harness.show import show_rows
 from harness.step import TrainState
 from harness.update import update
 from pipeline.debug.digest import digest
-from pipeline.provenance.where import SegmentOrigin
+from pipeline.debug.journal import Run
+
+PROVED, DIFFERS, NOT_HERE = 0, 1, 2
 
 
-def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen) -> bool:
+def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen) -> int:
     """Recompute steps from the nearest checkpoint before them and compare each with the ledger.
 
-    A step that the ledger holds twice, after a crash, must equal both lines. Nothing is written.
+    A step that the ledger holds twice, after a crash, must equal both lines. Where launches ran on
+    different meshes, each part is proved on its own. Nothing is written.
 
     Returns:
-        True if batch digests and loss bits of all steps are equal; else the first that differs
-        was named.
+        0 if batch digests and loss bits of all steps are equal; 1 where one differs, the first of
+        them named; 2 where a part needs other devices than there are, and nothing else differs.
 
     Raises:
         ConfigError: the ledger has no line for one of the steps.
         CheckpointError: no checkpoint stands before them, or the nearest is damaged.
     """
-    entries = _entries(run, steps)
-    with (
-        assemble(run, cfg, screen) as parts,
-        closing(
-            Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
-        ) as checkpoints,
-    ):
-        start, state = _nearest(checkpoints, parts, steps.start, screen)
-        with screen.meter("replay", total=steps.stop - start) as meter:
-            for step in range(start, steps.stop):
-                data_step = parts.loader.step
-                batch = next(parts.loader)
-                state, told = update(parts.functions, state, batch)
-                if show and step in steps:
-                    _show(parts, step, data_step, batch, screen)
-                found = {
-                    "digest": digest(host_arrays(batch)),
-                    "data_step": data_step,
-                    "loss_bits": float_bits(host_arrays(told["loss"])),
-                    "grad_norm": finite(host_arrays(told["grad_norm"])),
-                }
-                # on the way to the window too: the first step that differs is to be named
-                differs = _compare(entries.get(step, []), found)
-                if differs:
-                    screen.say(differs + _elsewhere(run, parts, entries[step]))
-                    return False
-                meter.advance()
-    screen.say(f"{len(steps):,} steps proved equal, {steps.start:,} to {steps.stop - 1:,}")
-    return True
+    found = _stages(run, steps)
+    asked = [i for i, stage in enumerate(found) if any(step in stage.entries for step in steps)]
+    found_so_far = PROVED
+    with closing(
+        Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
+    ) as checkpoints:
+        for i in asked:
+            mine = [step for step in steps if step in found[i].entries]
+            window = range(mine[0], mine[-1] + 1)
+            part = _Part(run, cfg, found[i], window, checkpoints, screen, show)
+            outcome = part.prove(route(found, i, window.start, checkpoints.steps))
+            if outcome == DIFFERS:
+                return DIFFERS
+            if outcome == PROVED:
+                where = f": {found[i]}" if len(found) > 1 else ""
+                first, last = window.start, window.stop - 1
+                screen.say(f"{len(window):,} steps proved equal, {first:,} to {last:,}{where}")
+            found_so_far = max(found_so_far, outcome)
+    return found_so_far
 
 
-def _entries(run: RunDir, steps: range) -> dict[int, list[Entry]]:
-    found: dict[int, list[Entry]] = {}
+def _stages(run: RunDir, steps: range) -> list[Stage]:
     known = read(run.ledger)
-    for entry in known:
-        found.setdefault(entry.step, []).append(entry)
-    missing = [step for step in steps if step not in found]
-    if missing:
-        last = max((entry.step for entry in known), default=-1)
-        raise ConfigError(
-            f"the ledger has no line for step {missing[0]:,}: it goes up to {last:,}. "
-            f"Choose --steps within 0:{last + 1}."
-        )
-    return found
+    check_known(steps, {entry.step for entry in known})
+    return stages(run.all_launches(), known)
 
 
-def _nearest(
-    checkpoints: Checkpoints, parts: Assembly, step: int, screen: Screen
-) -> tuple[int, TrainState]:
-    before = [s for s in checkpoints.steps if s <= step]
-    if not before:
-        raise CheckpointError(
-            f"no checkpoint stands at or before step {step:,}; there are {checkpoints.steps}. "
-            "Choose later steps."
-        )
-    screen.say(f"from checkpoint {before[-1]:,}")
-    return before[-1], checkpoints.restore(before[-1], parts.functions, parts.loader)
+@dataclass
+class _Part:
+    """Steps of one stage, being proved."""
+
+    run: RunDir
+    cfg: Config
+    stage: Stage
+    window: range
+    checkpoints: Checkpoints
+    screen: Screen
+    show: bool
+
+    def prove(self, legs: Sequence[Leg]) -> int:
+        """Go along the legs to the window, then through it."""
+        legs = [*legs[:-1], legs[-1]._replace(stop=self.window.stop)]
+        lacking = [leg.stage for leg in legs if leg.stage.devices > jax.device_count()]
+        if lacking:
+            self.screen.say(
+                f"steps {self.window.start:,} to {self.window.stop - 1:,} are not proved here: "
+                f"{lacking[0]} needs {lacking[0].devices} devices, there are {jax.device_count()}"
+            )
+            return NOT_HERE
+        self.screen.say(f"from checkpoint {legs[0].start:,}")
+        carried: tuple[Any, Any] | None = None
+        with self.screen.meter("replay", total=self.window.stop - legs[0].start) as meter:
+            for leg in legs:
+                with assemble_on(self.run, self.cfg, leg.stage.mesh, self.screen) as parts:
+                    if carried is None:
+                        state = self.checkpoints.restore(leg.start, parts.functions, parts.loader)
+                    else:
+                        state = _moved(carried[0], parts.functions.abstract)
+                        parts.loader.load_state_dict(carried[1])
+                    outcome, state = self._go(leg, parts, state, meter)
+                    carried = state, parts.loader.state_dict()
+                if outcome != PROVED:
+                    return outcome
+        return PROVED
+
+    def _go(
+        self, leg: Leg, parts: Assembly, state: TrainState, meter: Meter
+    ) -> tuple[int, TrainState]:
+        journal = Run(self.run.path)
+        for step in range(leg.start, leg.stop):
+            data_step = parts.loader.step
+            batch = next(parts.loader)
+            state, told = update(parts.functions, state, batch)
+            if self.show and step in self.window:
+                rows = host_arrays(dict(batch))
+                show_rows(parts.task.show, parts.loader, step, data_step, rows, self.screen)
+            lines = leg.stage.entries.get(step, [])
+            digests = [_digests(journal, parts, line, batch) for line in lines]
+            # on the way to the window too: the first step that differs is to be named
+            differs = difference(lines, found_again(digests, data_step, told))
+            elsewhere = leg.stage.processes != jax.process_count()
+            if differs and elsewhere and "batch digest" not in differs:
+                self.screen.say(
+                    f"{differs}\n(steps from {step:,} on are not proved here: {leg.stage}; this is "
+                    f"{jax.process_count()}, and sums across processes may add in another order)"
+                )
+                return NOT_HERE, state
+            if differs:
+                self.screen.say(differs)
+                return DIFFERS, state
+            meter.advance()
+        return PROVED, state
 
 
-def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
+def _moved(state: TrainState, abstract: TrainState) -> TrainState:
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, abstract)
+
+
+def _digests(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
+    # then and now: of rows as they were made or, in older ledgers, of the batch on devices
+    if not journal.proves(line):
+        return line.digest, digest(host_arrays(batch))
+    return journal.digest(line), journal.remade(parts.data, line)
+
+
+def found_again(
+    digests: Sequence[tuple[str, str]], data_step: int, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a recomputed step has to be equal in to its line of the ledger."""
+    return {
+        "digests": digests,
+        "data_step": data_step,
+        "loss_bits": float_bits(host_arrays(told["loss"])),
+        "grad_norm": finite(host_arrays(told["grad_norm"])),
+    }
+
+
+def difference(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     """What differs from the ledger, in words; "" where nothing does."""
-    for entry in entries:
+    for entry, (then, now) in zip(entries, found["digests"], strict=True):
         which = f"step {entry.step:,} differs from the ledger's line of launch {entry.launch}: "
-        if entry.digest != found["digest"]:
-            return f"{which}batch digest {entry.digest} in the ledger, {found['digest']} now"
+        if then != now:
+            return f"{which}batch digest {then} in the ledger, {now} now"
         if entry.loss_bits != found["loss_bits"]:
             was, now = entry.loss_bits, found["loss_bits"]
             return (
@@ -114,30 +177,5 @@ def _compare(entries: Sequence[Entry], found: Mapping[str, Any]) -> str:
     return ""
 
 
-def _value(bits: str) -> np.float32:
-    return np.uint32(int(bits, 16)).view(np.float32)
-
-
-def _elsewhere(run: RunDir, parts: Assembly, entries: Sequence[Entry]) -> str:
-    """A loss keeps its bits only on the same mesh and kind of device: say if these changed."""
-    mesh = dict(parts.mesh.shape)
-    launches = {entry.launch for entry in entries}
-    others = [x["mesh"] for x in run.all_launches() if x["launch"] in launches if x["mesh"] != mesh]
-    return f"\n(that launch ran on the mesh {others[0]}, this is {mesh})" if others else ""
-
-
-def _show(
-    parts: Assembly, step: int, data_step: int, batch: Mapping[str, Any], screen: Screen
-) -> None:
-    screen.say(f"step {step:,}, data step {data_step:,}")
-    rows = host_arrays(dict(batch))
-    for i, origin in enumerate(parts.loader.where(data_step)):
-        row = {name: values[i] for name, values in rows.items()}
-        for k, segment in enumerate(origin.segments):
-            screen.say(f"  row {i}  {_place(segment)}\n    {parts.task.show(row, k)}")
-
-
-def _place(segment: SegmentOrigin) -> str:
-    row = segment.row
-    place = f"epoch {row.epoch}  record {row.file_record} of {Path(row.file).name}"
-    return f"{place}  tokens [{segment.start}:{segment.stop}]"
+def _value(bits: str | None) -> np.float32:
+    return np.uint32(int(bits or "7fc00000", 16)).view(np.float32)

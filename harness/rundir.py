@@ -19,9 +19,14 @@ class RunDir:
 
         D/config.json        settings, written by the first launch
         D/launches.jsonl     a line each time training starts: where it stood, on which devices
-        D/ledger.jsonl       a line a step
+        D/ledger.jsonl       a line a step: of further processes ledger-00001.jsonl, ...
+        D/states.jsonl       the loader's state every 100 steps
         D/checkpoints/K/     all that step K needs to be the next one
         D/evaluation.json    the held-out loss after the last step
+        D/evaluations.jsonl  a line an evaluation, those while training among them
+        D/metrics.jsonl      a line every log.every steps: loss, speed, utilisation
+        D/goodput.jsonl      where wall time went, a line every few seconds
+        D/profile/           an XProf trace, where one was asked for
         D/lock               held while a process trains
 
     >>> RunDir(Path("runs/a")).ledger.as_posix()
@@ -41,6 +46,14 @@ class RunDir:
     @property
     def launches(self) -> Path:
         return self.path / "launches.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def goodput(self) -> Path:
+        return self.path / "goodput.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -87,14 +100,6 @@ class RunDir:
             )
         return self
 
-    def launch(self, facts: Mapping[str, Any]) -> int:
-        """Note that a process has begun to train, and get its number: 0, 1, ..."""
-        log = LineLog(self.launches)
-        number = len(read_lines(self.launches))
-        log.append({"launch": number, **facts})
-        log.close()
-        return number
-
     def all_launches(self) -> list[dict[str, Any]]:
         """What each launch noted: the step it began at, its time, devices and versions."""
         return read_lines(self.launches)
@@ -103,5 +108,14 @@ class RunDir:
         """The held-out loss and the step after which it was measured, or None."""
         return read_json(self.path / "evaluation.json")
 
-    def keep_evaluation(self, result: Mapping[str, Any]) -> None:
-        write_json(self.path / "evaluation.json", dict(result))
+    def keep_evaluation(self, result: Mapping[str, Any], *, last: bool) -> None:
+        """Add an evaluation to the others; `last`: after the last step."""
+        log = LineLog(self.path / "evaluations.jsonl")
+        log.append(dict(result))
+        log.close()
+        if last:
+            write_json(self.path / "evaluation.json", dict(result))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation, in the order in which they were made."""
+        return read_lines(self.path / "evaluations.jsonl")

@@ -1,106 +1,59 @@
-"""When a step's ledger line is written: once the next step is under way, so that nobody waits."""
+"""What the loop tells its journal, and what it must not pass over: values that are not finite."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from harness.errors import NotFiniteError
-from harness.ledger import Entry, Ledger, finite, float_bits
-from harness.sharding import host_arrays
-from pipeline import Loader
-from pipeline.debug.digest import digest
-
-
-@dataclass
-class Stopwatch:
-    """Seconds since the last lap."""
-
-    last: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.last = time.perf_counter()
-
-    def lap(self) -> float:
-        before, self.last = self.last, time.perf_counter()
-        return round(self.last - before, 6)
+from pipeline.debug.journal import Journal, Line
 
 
 class Scribe:
-    """Turns steps into ledger lines, in order, each one step late.
-
-    Reading a loss waits for the device; done while the next step runs, it costs nothing.
+    """Notes steps in the run's journal, each one step late: nobody waits for the device.
 
     Args:
-        ledger: where lines go; None on all processes but the first.
-        launch: this process start's number.
-        loader: whose batches the steps take.
+        journal: of this process.
         stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
+
+    Attributes:
+        news: the newest loss, in words.
     """
 
-    def __init__(self, ledger: Ledger | None, launch: int, loader: Loader, *, stops: bool) -> None:
-        self._ledger, self._launch, self._loader, self._stops = ledger, launch, loader, stops
-        self._at = loader.state_dict()
-        self._watch = Stopwatch()
-        self._owed: dict[str, Any] | None = None
-        self._data = self._save = 0.0
+    def __init__(self, journal: Journal, *, stops: bool) -> None:
+        self._journal, self._stops = journal, stops
+        self._seen: Line | None = None
         self.news = ""
 
-    def has_data(self) -> None:
-        """The batch of this step is there."""
-        self._data = self._watch.lap()
-
-    def dispatched(self, step: int, batch: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-        """The step is under way; write the line of the one before."""
-        owed, at = self._owed, self._at
-        self._at = self._loader.state_dict()
-        line = {
-            "step": step,
-            "told": told,
-            "digest": digest(host_arrays(batch)),
-            "data_step": at["step"],
-            "rows": (at["rows"], self._at["rows"]),
-        }
-        self._write(owed)
-        seconds = {"data": self._data, "step": self._watch.lap(), "save": self._save}
-        self._owed = {**line, "seconds": seconds}
-        self._save = 0.0
+    def dispatched(self, step: int, told: Mapping[str, Any]) -> None:
+        """The step is under way; the line of the one before is written."""
+        self._journal.log(step=step, loss=told["loss"], grad_norm=told["grad_norm"])
+        self._look()
 
     def flush(self) -> None:
-        """Write what is owed, and bring the ledger to the disk.
+        """Write what is owed, and bring the ledger to the disk."""
+        self._journal.flush()
+        self._look()
 
-        A checkpoint calls for it: a step that is saved and has no line would never get one.
-        """
-        self._write(self._owed)
-        self._owed = None
-        if self._ledger is not None:
-            self._ledger.sync()
+    @contextmanager
+    def saving(self) -> Generator[None]:
+        """Around a checkpoint: a step that is saved and has no line would never get one."""
+        self.flush()
+        with self._journal.saving():
+            yield
 
-    def saved(self) -> None:
-        """A checkpoint is under way; the next line says how long the loop stood still for it."""
-        self._save = self._watch.lap()
-
-    def _write(self, owed: dict[str, Any] | None) -> None:
-        if owed is None:
+    def _look(self) -> None:
+        line = self._journal.last
+        if line is None or line is self._seen:
             return
-        told = {k: host_arrays(v) for k, v in owed.pop("told").items()}
-        self.news = f"loss {float(told['loss']):.3f}"
-        if self._ledger is not None:
-            self._ledger.append(
-                Entry(
-                    **owed,
-                    launch=self._launch,
-                    loss=finite(told["loss"]),
-                    loss_bits=float_bits(told["loss"]),
-                    grad_norm=finite(told["grad_norm"]),
-                )
-            )
-        odd = [k for k in ("loss", "grad_norm") if finite(told[k]) is None]
+        self._seen = line
+        self.news = f"loss {line.loss_value:.3f}"
+        odd = [name for name in ("loss", "grad_norm") if getattr(line, name) is None]
         if odd and self._stops:
+            value = line.loss_value if odd[0] == "loss" else "not finite"
             raise NotFiniteError(
-                f"step {owed['step']:,}: {odd[0]} is {float(told[odd[0]])}. Nothing after it was "
-                f"saved. To see its records: replay --steps {owed['step']}:{owed['step'] + 1} "
-                "--show. To pass over such steps: --set on_nonfinite=skip."
+                f"step {line.step:,}: {odd[0]} is {value}. Nothing after it was saved. To see "
+                f"its records: replay --steps {line.step}:{line.step + 1} --show. To pass over "
+                "such steps: --set on_nonfinite=skip."
             )

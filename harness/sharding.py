@@ -20,13 +20,13 @@ ROWS = ("data", "fsdp")  # a batch's rows lie over these; the devices of a tenso
 RULES = {"embed": "fsdp", "heads": "tensor", "hidden": "tensor", "vocab": "tensor", "rows": ROWS}
 
 
-def make_mesh(cfg: Config) -> Mesh:
-    """All devices as a mesh [data, fsdp, tensor].
+def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices, or the given ones, as a mesh [data, fsdp, tensor].
 
     Raises:
         ConfigError: fsdp and tensor do not divide the devices, or rows do not divide among them.
     """
-    n, tensor = jax.device_count(), cfg.mesh.tensor
+    n, tensor = len(devices or jax.devices()), cfg.mesh.tensor
     if n % tensor:
         raise ConfigError(f"mesh.{tensor=} must divide the {n} devices. It may change on resume.")
     fsdp = cfg.fsdp or n // tensor
@@ -43,7 +43,8 @@ def make_mesh(cfg: Config) -> Mesh:
             f"{cfg.optim.accumulate}. Use fewer devices or a larger mesh.tensor; or begin a run "
             "with another batch_size."
         )
-    return jax.make_mesh((rows // fsdp, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+    shape, kinds = (rows // fsdp, fsdp, tensor), (AxisType.Auto,) * 3
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
 
 
 def partition(names: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
 from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,6 +28,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._under_way: jax.Array | None = None
 
     def __enter__(self) -> Stop:
         self._before = {s: signal.signal(s, self._ask) for s in _SIGNALS}
@@ -46,10 +49,36 @@ class Stop:
         self._before = {}
 
     def agreed(self) -> bool:
-        """Whether any process was asked; every process of the job gets the same answer."""
+        """Whether any process was asked; every process of the job gets the same answer.
+
+        Several processes learn it a step late: what each was asked is combined on the devices,
+        behind the step before, and read when that step's loss has been read, so nobody waits.
+        """
         if jax.process_count() == 1:
             return self.signal is not None
-        asked = np.array(int(self.signal or 0))
-        number = int(np.max(multihost_utils.process_allgather(asked)))
-        self.signal = signal.Signals(number) if number else None
+        before, self._under_way = self._under_way, greatest(int(self.signal or 0))
+        number = 0 if before is None else int(np.asarray(before))
+        if number:
+            self.signal = signal.Signals(number)
         return number > 0
+
+
+def greatest(number: int) -> jax.Array:
+    """The greatest of the numbers that all processes give, being computed: int32[].
+
+    >>> int(greatest(3))
+    3
+    """
+    mesh, combine = _combining()
+    flags = jax.make_array_from_callback(
+        (mesh.size,),
+        NamedSharding(mesh, PartitionSpec("all")),
+        lambda _: np.array([number], np.int32),
+    )
+    return combine(flags)
+
+
+@cache
+def _combining() -> tuple[Mesh, Any]:
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    return mesh, jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))

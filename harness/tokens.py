@@ -42,6 +42,10 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: NDArray[np.int32]) -> str: ...
 
+    def sizes(self) -> list[int]:
+        """Bytes of text that each token is, 0 for one that is no text."""
+        ...
+
 
 class Bytes:
     """The bytes of UTF-8, after BOS where a document begins."""
@@ -53,6 +57,9 @@ class Bytes:
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
         return decode(tokens)
+
+    def sizes(self) -> list[int]:
+        return [1] * BOS + [0] * (VOCAB - BOS)
 
 
 class JsonTokenizer:
@@ -75,6 +82,18 @@ class JsonTokenizer:
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
         return self._tokenizer.decode(tokens.tolist())
+
+    def sizes(self) -> list[int]:
+        known = self._tokenizer.get_vocab()
+        special = {t.content for t in self._tokenizer.get_added_tokens_decoder().values()}
+        # byte-level tokenizers write each byte as a character of its own, a space as this one
+        by_byte = any(text.startswith("\u0120") for text in known)
+        sizes = [0] * self.vocab
+        for text, token in known.items():
+            if text not in special:
+                one = len(text) if by_byte else len(text.replace("\u2581", " ").encode())
+                sizes[token] = 1 if text.startswith("<0x") and not by_byte else one
+        return sizes
 
 
 def _load(path: str) -> Any:

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
 import jax
+import numpy as np
 
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, versions
 from harness.config import Config
+from harness.doctor import check, manifest, pin
 from harness.errors import CheckpointError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
-from harness.ledger import Ledger, finite, float_bits
+from harness.goodput import Clock, clock_of
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Scribe
 from harness.step import TrainState, evaluated
-from harness.stop import Stop
+from harness.stop import Stop, greatest
 from harness.update import update
+from harness.watch import Watch, watching
+from pipeline.debug.journal import Journal
 
 
 def train(
-    run: RunDir, cfg: Config, *, until: int, screen: Screen, begin_at: int | None = None
+    run: RunDir,
+    cfg: Config,
+    *,
+    until: int,
+    screen: Screen,
+    begin_at: int | None = None,
+    profile: range | None = None,
+    deterministic: bool = False,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -39,6 +49,9 @@ def train(
         until: the step to reach.
         screen: shows how far it is.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
+        profile: steps of which an XProf trace is written.
+        deterministic: keep what is compiled for later launches, and refuse changes of what bits
+            depend on, see `doctor.manifest`.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -46,44 +59,62 @@ def train(
     Raises:
         BusyError: another process trains this run.
         CheckpointError: no checkpoint of step `begin_at`, or the one to go on from is damaged.
-        ConfigError: the devices do not fit the settings.
+        ConfigError: the devices or processes do not fit the settings.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
     first = jax.process_index() == 0
+    if deterministic:
+        pin(run.path / "compiled")
     with (
         locked(run.lock, wait=False) if first else nullcontext(),
+        clock_of(run.goodput if first else None) as clock,
         assemble(run, cfg, screen) as parts,
         _checkpoints(run, cfg) as checkpoints,
     ):
         if first:
             run.begin(cfg)
-        loader, functions = parts.loader, parts.functions
+        changed = check(run.all_launches(), parts.mesh, strict=deterministic)
+        if changed:
+            screen.say(changed)
         if begin_at is not None:
             _go_back(checkpoints, begin_at, screen)
-        step, state = _stand(run, parts, checkpoints, screen)
+        step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, step, first) as scribe,
+            _scribe(run, parts, clock) as scribe,
+            watching(run, parts, clock, profile) as watch,
             screen.meter("train", total=until, done=step) as meter,
         ):
             while step < until and not stop.agreed():
-                batch = next(loader)
-                scribe.has_data()
-                state, told = update(functions, state, batch)
-                scribe.dispatched(step, batch, told)
+                with watch.data_wait(step):
+                    batch = next(parts.loader)
+                with watch.step(step):
+                    state, told = update(parts.functions, state, batch)
+                    scribe.dispatched(step, told)
+                watch.done(step, batch, told)
                 step += 1
-                meter.advance(note=scribe.news)
-                if step % cfg.save_every == 0 and step < until:
-                    scribe.flush()
-                    _save(checkpoints, step, state, parts)
-                    scribe.saved()
-            scribe.flush()
-            _save(checkpoints, step, state, parts)
-            checkpoints.wait()
-        if step >= until:
-            _conclude(run, parts, step, state, screen)
+                meter.advance(note=f"{scribe.news}  {watch.note}")
+                saves = step < until and _due(step, cfg.save_every)
+                if step < until and _due(step, cfg.evaluate.every):
+                    with scribe.saving():
+                        best = _judge(run, parts, step, state, watch, screen)
+                    if best:
+                        checkpoints.best, saves = step, True
+                if saves:
+                    with scribe.saving():
+                        _save(checkpoints, step, state, parts, clock)
+            with scribe.saving():
+                _save(checkpoints, step, state, parts, clock)
+            with clock("save"):
+                checkpoints.wait()
+            if step >= until:
+                _judge(run, parts, step, state, watch, screen, last=True)
         return stop.signal if step < until else None
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 @contextmanager
@@ -91,32 +122,44 @@ def _checkpoints(run: RunDir, cfg: Config) -> Iterator[Checkpoints]:
     with closing(
         Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=True)
     ) as checkpoints:
+        if cfg.evaluate.every:
+            checkpoints.best = min(
+                (e for e in run.evaluations() if e["loss"] is not None),
+                key=lambda e: e["loss"],
+                default={"step": None},
+            )["step"]
         yield checkpoints
 
 
 def _stand(
-    run: RunDir, parts: Assembly, checkpoints: Checkpoints, screen: Screen
+    run: RunDir, parts: Assembly, checkpoints: Checkpoints, clock: Clock, screen: Screen
 ) -> tuple[int, TrainState]:
     """Where the run stands, and its state there; the loader is set to it."""
     if checkpoints.steps:
         step = checkpoints.steps[-1]
         screen.say(f"resume {run.path} at step {step:,}")
-        return step, checkpoints.restore(step, parts.functions, parts.loader)
+        with clock("restore"):
+            return step, checkpoints.restore(step, parts.functions, parts.loader)
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     screen.say(f"begin {run.path}: {n:,} parameters")
-    _save(checkpoints, 0, state, parts)
+    _save(checkpoints, 0, state, parts, clock)
     return 0, state
 
 
-def _save(checkpoints: Checkpoints, step: int, state: TrainState, parts: Assembly) -> None:
-    if not bool(parts.functions.finite(state)):
-        last = max((s for s in checkpoints.steps if s < step), default=None)
-        raise NotFiniteError(
-            f"parameters or moments are not finite after step {step - 1:,}, though its loss was: "
-            f"nothing was saved. The last finite checkpoint is {last}. Lower the learning rate."
-        )
-    checkpoints.save(step, state, parts.functions, parts.loader, dataclasses.asdict(parts.cfg))
+def _save(
+    checkpoints: Checkpoints, step: int, state: TrainState, parts: Assembly, clock: Clock
+) -> None:
+    with clock("save"):
+        if not bool(parts.functions.finite(state)):
+            last = max((s for s in checkpoints.steps if s < step), default=None)
+            raise NotFiniteError(
+                f"parameters or moments are not finite after step {step - 1:,}, though its loss "
+                f"was: nothing was saved. The last finite checkpoint is {last}. Lower the learning "
+                "rate."
+            )
+        settings = dataclasses.asdict(parts.cfg)
+        checkpoints.save(step, state, parts.functions, parts.loader, settings)
 
 
 def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
@@ -128,33 +171,36 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, step: int, first: bool) -> Iterator[Scribe]:
-    if not first:
-        yield Scribe(None, 0, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
-        return
-    launch = run.launch(
-        {
-            "step": step,
-            "unix_time": round(time.time(), 3),
-            "mesh": dict(parts.mesh.shape),
-            "processes": jax.process_count(),
-            **versions(),
-        }
-    )
-    with closing(Ledger(run.ledger)) as ledger:
-        yield Scribe(ledger, launch, parts.loader, stops=parts.cfg.on_nonfinite == "stop")
+def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
+    facts = {
+        "mesh": dict(parts.mesh.shape),
+        "processes": jax.process_count(),
+        **versions(),
+        "manifest": manifest(parts.mesh),
+    }
+    with Journal(run.path, parts.loader, facts=facts) as journal:
+        clock.launch = journal.launch
+        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop")
 
 
-def _conclude(run: RunDir, parts: Assembly, step: int, state: TrainState, screen: Screen) -> None:
-    """Evaluate what training reached, and keep the result."""
-    loss, tokens = evaluate(parts, evaluated(state), screen)
+def _judge(
+    run: RunDir,
+    parts: Assembly,
+    step: int,
+    state: TrainState,
+    watch: Watch,
+    screen: Screen,
+    *,
+    last: bool = False,
+) -> bool:
+    """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
+    with watch.clock("evaluation"):
+        score = evaluate(parts, evaluated(state), screen)
+    told, best = score.told(step, parts.corpus.unigram_entropy), False
     if jax.process_index() == 0:
-        run.keep_evaluation(
-            {
-                "step": step,
-                "loss": finite(loss),
-                "loss_bits": float_bits(loss),
-                "tokens": tokens,
-                "unigram_entropy": parts.corpus.unigram_entropy,
-            }
-        )
+        alike = [e for e in run.evaluations() if e["tokens"] == told["tokens"]]
+        others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] != step]
+        run.keep_evaluation(told, last=last)
+        best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
+    watch.write(step, {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")})
+    return bool(np.asarray(greatest(best)))  # as the first process finds it in the files

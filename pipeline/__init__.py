@@ -1,5 +1,7 @@
 """Lockstep's data library: a batch is a pure function of (dataset, step)."""
 
+from typing import TYPE_CHECKING, Any
+
 from pipeline import errors
 from pipeline.block import Block, Columns
 from pipeline.checkpoint import merge
@@ -9,28 +11,30 @@ from pipeline.feed import JaxFeed, TorchFeed
 from pipeline.loader import Loader
 from pipeline.sampling.scanned import Scanned
 from pipeline.scan import scan
-from pipeline.sources import (
-    ArrayRecordSource,
-    ArrowIpcSource,
-    BagzSource,
-    FilesSource,
-    JsonLinesSource,
-    LinesSource,
-    MegatronSource,
-    MemorySource,
-    ParquetSource,
-    SequenceSource,
-    Storage,
-    TFRecordSource,
-    TokenDocumentSource,
-    TokenSource,
-    WebDatasetSource,
-    WindowSource,
-    parse_example,
-)
 from pipeline.transforms import pad_to, padding_share
 from pipeline.types import Source
 from pipeline.workers import Processes, Ray, Serial, Threads
+
+if TYPE_CHECKING:
+    from pipeline.sources import (
+        ArrayRecordSource,
+        ArrowIpcSource,
+        BagzSource,
+        FilesSource,
+        JsonLinesSource,
+        LinesSource,
+        MegatronSource,
+        MemorySource,
+        ParquetSource,
+        SequenceSource,
+        Storage,
+        TFRecordSource,
+        TokenDocumentSource,
+        TokenSource,
+        WebDatasetSource,
+        WindowSource,
+        parse_example,
+    )
 
 __all__ = [
     "ArrayRecordSource",
@@ -77,3 +81,13 @@ __all__ = [
 def __dir__() -> list[str]:
     # what Tab offers: the public names, not the modules that they come from
     return [*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__"]
+
+
+def __getattr__(name: str) -> Any:
+    # sources, each imported when it is asked for: most programs read one format
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline import sources
+
+    found = globals()[name] = getattr(sources, name)
+    return found

@@ -14,7 +14,10 @@ import traceback
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "check", "convert", "inspect", "manifest", "profile", "verify")
+COMMANDS = (
+    *("audit", "check", "convert", "diff", "doctor", "find", "inspect", "manifest", "profile"),
+    *("replay", "same", "seen", "show", "spikes", "verify", "where"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,6 +45,13 @@ class Columns:
             )
         self._n: int = lengths.pop()
 
+    @staticmethod
+    def of(tree: Any, n: int) -> Columns:
+        """Columns of a tree that is known to be arrays of n rows: nothing is checked."""
+        columns = object.__new__(Columns)
+        columns.tree, columns._n = tree, n
+        return columns
+
     def __len__(self) -> int:
         return self._n
 
@@ -56,11 +63,12 @@ class Columns:
 
     def read(self, indices: Int64s) -> Columns:
         """Rows by index, copied; repeats and any order are fine."""
-        return self.each(lambda a: a[indices], len(indices))
+        return Columns.of(map_leaves(lambda a: a[indices], self.tree), len(indices))
 
     def slice(self, start: int, stop: int) -> Columns:
         """Rows `[start, stop)` as views."""
-        return self.each(lambda a: a[start:stop], len(range(self._n)[start:stop]))
+        tree = map_leaves(lambda a: a[start:stop], self.tree)
+        return Columns.of(tree, len(range(self._n)[start:stop]))
 
     def each(self, f: Callable[[NDArray[Any]], Any], length: int | None = None) -> Columns:
         """Every column through `f`; give the length where it changes."""
@@ -183,6 +191,14 @@ class Origin:
             beside,
         )
 
+    def slice(self, start: int, stop: int) -> Origin:
+        """Rows `[start, stop)`, as views where there are no segments."""
+        if self.segments is not None or self.beside is not None:
+            return self.take(np.arange(start, stop))
+        rows = slice(start, stop)
+        parts = self.component[rows], self.epoch[rows], self.record[rows], self.place[rows]
+        return Origin(*parts)
+
     def deeper(self, place: Int64s) -> Origin:
         """The same rows with one more place column `place`: int64[n]."""
         return Origin(
@@ -263,7 +279,7 @@ class Block:
             self.values.slice(start, stop)
             if isinstance(self.values, Columns)
             else self.values[start:stop],
-            self.origin.take(np.arange(start, stop)),
+            self.origin.slice(start, stop),
             self.made,
         )
 

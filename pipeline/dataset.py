@@ -26,6 +26,7 @@ from pipeline.nodes.names import refuse_options, unknown_name
 from pipeline.nodes.node import Node
 from pipeline.nodes.packed import documents_of
 from pipeline.nodes.scope import Stage
+from pipeline.picture import Picture, boxes_of
 from pipeline.sampling.chunks import RUN, Chunks, Even, Uneven
 from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat
@@ -34,7 +35,7 @@ from pipeline.sampling.scanned import Scanned
 from pipeline.sampling.select import Select, chosen
 from pipeline.sampling.shuffle import Everywhere, Reach, Shuffle, Window
 from pipeline.sampling.slice import Slice, sliced
-from pipeline.sources import source_of
+from pipeline.sources.formats import source_of
 from pipeline.transforms import (
     Bucket,
     Filter,
@@ -516,6 +517,29 @@ class Dataset:
                 why = f"{self.top.counting} counts rows as they come. {_SCAN}"
             raise LengthError(f"this dataset has no length: {why}")
         return self.top.length
+
+    def visualize(self, *, spec: bool = True) -> Picture:
+        """The dataset as a graph: sources, joins and stages, with rows, specs and seeds.
+
+        `print` shows it as text, a notebook as a drawing; `.svg()`, `.html()`, `.save(path)`.
+
+        Args:
+            spec: look at one row behind each stage, which evaluates it.
+
+        >>> ds = Dataset({"x": np.arange(6)}, seed=1).shuffle().map(lambda r: r, name="m")
+        >>> print(ds.visualize())
+        MemorySource       6 rows  {'x': int64[]}
+        ↓ shuffle 'shuffle'  6 rows  {'x': int64[]}  seed 1
+        ↓ map 'm'            6 rows  {'x': int64[]}
+        """
+
+        def found(part: Part) -> Any:
+            return of_part(part).spec if spec else ""
+
+        return Picture(boxes_of(self.top, found))
+
+    def _repr_html_(self) -> str:
+        return self.visualize()._repr_html_()
 
     def __repr__(self) -> str:
         return "\n".join(self.top.written())

@@ -99,6 +99,10 @@ class MismatchError(StateError):
     """A state belongs to another dataset: restore that dataset, or allow the difference."""
 
 
+class JournalError(PipelineError, ValueError):
+    """A run's journal is missing, damaged, or tells too little: see what the message names."""
+
+
 class StreamEndError(PipelineError):
     """A counted stream ended before the promised steps: lower steps= or repeat the dataset."""
 
@@ -119,10 +123,10 @@ def need(extra: str, package: str) -> MissingExtraError:
     """The error for an optional package that is missing.
 
     >>> print(need("harness", "jax"))
-    this needs jax, which is not installed: pip install 'lockstep[harness]'
+    this needs jax, which is not installed: pip install 'lockstep-data[harness]'
     """
     return MissingExtraError(
-        f"this needs {package}, which is not installed: pip install 'lockstep[{extra}]'"
+        f"this needs {package}, which is not installed: pip install 'lockstep-data[{extra}]'"
     )
 
 

@@ -7,16 +7,16 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from pipeline.batches.assembly import Assembly
 from pipeline.batches.hosts import Neighbours, share_of
 from pipeline.batches.once import Once
 from pipeline.batches.opening import open_stream
 from pipeline.batches.options import check_options, unknown_attribute
-from pipeline.batches.run import Made, Run
+from pipeline.batches.run import Made, Observer, Run
 from pipeline.batches.skipping import MOST_STEPS, step_ranges
-from pipeline.batches.stream import Stream
+from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode, merge
@@ -30,7 +30,8 @@ from pipeline.errors import (
     short_traceback,
     shorten,
 )
-from pipeline.meter import METER
+from pipeline.meter import METER, marked
+from pipeline.picture import escaped
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
@@ -39,17 +40,18 @@ from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
-from pipeline.types import Feed
+from pipeline.types import BatchT, Feed
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.stats import Account, Stats
 
 
-class Loader:
+class Loader(Generic[BatchT]):
     """Batches of a dataset, in an exact order, resumable anywhere.
 
     `for batch in loader` goes from where the loader stands to the end of the pass; the next `for`
     is the next pass, reshuffled. `next(loader)` goes on from pass to pass. Without a feed a batch
-    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch.
+    is a pytree of NumPy arrays `[rows, ...]`, this host's rows of the global batch. Type checkers
+    take a batch's type from `collate`, or from you: `Loader[dict[str, np.ndarray]](ds, 32)`.
 
     Args:
         dataset: what the data is.
@@ -63,6 +65,8 @@ class Loader:
         workers: 0 evaluates in this thread; n in so many processes; "auto" decides by the cores;
             or Threads(n), Processes(n).
         ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
+        start: whether workers begin at once, and after each move to another position, rather than
+            with the first batch asked for: see `start`.
 
     Raises:
         BatchError: the batch size fits neither hosts, lanes nor the dataset.
@@ -84,9 +88,10 @@ class Loader:
         hosts: int | None = None,
         remainder: Literal["keep", "drop", "pad"] = "keep",
         steps: int | None = None,
-        collate: Callable[[list[Any]], Any] | None = None,
+        collate: Callable[[list[Any]], BatchT] | None = None,
         workers: int | Literal["auto"] | Workers = 0,
         ahead: int | str = "512MiB",
+        start: bool = False,
         **others: Any,
     ) -> None:
         check_options(others, remainder, steps, collate)
@@ -101,6 +106,7 @@ class Loader:
             "collate": collate,
             "workers": workers,
             "ahead": ahead,
+            "start": start,
         }
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
@@ -111,10 +117,13 @@ class Loader:
         self._neighbours.check(warn=False)
         self._account = Account()
         self._owner, self._last, self._checked = 0, None, -1
-        self._once: Once | None = None
+        self._once: Once[BatchT] | None = None
+        self._observer: Observer | None = None
         stream = self._open()
         self._position = Position(stream.start())
         self._run = Run(stream, self._position, self._make, self._prefetch)
+        if start:
+            self.start()
 
     def _open(self) -> Stream:
         # whoever collates by hand sees the very rows that stages return, and so does a late stage
@@ -153,7 +162,7 @@ class Loader:
     def _fork(self) -> None:
         # the parent's workers, and a thread of its that held a turn, are not in this process
         self._inherited = self._executor, self._run
-        self._owner, self._checked = 0, -1
+        self._owner, self._checked, self._observer = 0, -1, None
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 
     def _running(self) -> Run:
@@ -173,7 +182,7 @@ class Loader:
 
     # ---- going on
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[BatchT]:
         epoch = self.epoch
         while self.epoch == epoch:
             if self._ask(self._left_skipped_pass):
@@ -188,7 +197,7 @@ class Loader:
             yield batch
 
     @short_traceback
-    def __next__(self) -> Any:
+    def __next__(self) -> BatchT:
         """The next batch; passes follow one another.
 
         Raises:
@@ -209,15 +218,19 @@ class Loader:
                 self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
-                found = run.fill(across=across)
+                with marked("next batch"):
+                    found = run.fill(across=across)
             finally:
                 self._position = run.position
             if not found:
                 raise StopIteration
             self._account.handed_out(run.ready[0][0].batch, run.ready[0][0].rows, asked)
+            if self._observer:
+                waited = time.perf_counter() - asked
+                self._observer.handed_out(run.position, run.ready[0][0], waited)
             # no call from here on, where an interrupt could come between
             made, position = run.ready[0]
-            batch, _, after = made
+            batch, after = made.batch, made.after
             self._position = run.position = position
             self._last = after.step - 1
             del run.ready[0]
@@ -239,6 +252,7 @@ class Loader:
             take = stream.take(cursor)
             if take is None:
                 return None
+            told = self._observer.made(take) if self._observer else None
             started = time.perf_counter()
             batch = self._assembly(take)
         except StopIteration as e:
@@ -253,7 +267,7 @@ class Loader:
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
-        return Made(batch, len(take.block), take.after)
+        return Made(batch, len(take.block), take.after, told)
 
     def close(self) -> None:
         """End what runs for this loader; its state can still be read."""
@@ -263,7 +277,7 @@ class Loader:
         if self._once is not None:
             self._once.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Loader[BatchT]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -292,6 +306,10 @@ class Loader:
         c = self._position.cursor
         return f"Loader(step={c.step}, epoch={c.epoch}, {self._shown})"
 
+    def _repr_html_(self) -> str:
+        stats = self.stats()._repr_html_() if self._account.batches else ""
+        return f"<p>{escaped(repr(self))}</p>{self._dataset._repr_html_()}{stats}"
+
     @property
     def _shown(self) -> str:
         return f"batch_size={self._batch_size}, workers={self._workers!r}"
@@ -302,7 +320,7 @@ class Loader:
             # reached for names that a Loader does not have
             raise unknown_attribute(name)
 
-    def once(self) -> Once:
+    def once(self) -> Once[BatchT]:
         """One pass from step 0, each time it is iterated: what evaluation wants.
 
         Its workers stay from pass to pass, until it or this loader is closed or dropped.
@@ -316,6 +334,17 @@ class Loader:
             self._once = Once(lambda: Loader(dataset, size, **options), self._shown)
         return self._once
 
+    def like(self, dataset: Dataset | None = None, **options: Any) -> Loader:
+        """Another loader at step 0: of the same options but for those given.
+
+        >>> loader = Loader(Dataset(range(8)), 2)
+        >>> len(loader.like(batch_size=4)), len(loader.like(Dataset(range(6))))
+        (2, 3)
+        """
+        size = options.pop("batch_size", self._batch_size)
+        dataset = self._dataset if dataset is None else dataset
+        return Loader(dataset, size, **{**self._options, **options})
+
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
 
@@ -327,6 +356,16 @@ class Loader:
         return self._account.stats(self._executor.stats(), self._ahead)
 
     # ---- where it stands
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the data is."""
+        return self._dataset
+
+    @property
+    def workers(self) -> Workers:
+        """Who evaluates."""
+        return self._workers
 
     @property
     def step(self) -> int:
@@ -385,12 +424,26 @@ class Loader:
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
+    def start(self) -> None:
+        """Begin the workers and their reading ahead now, rather than with the first batch.
+
+        They then start while a model compiles or its checkpoint is restored. Without workers there
+        is nothing to begin.
+
+        >>> with Loader(Dataset(range(8)), 4, workers=2) as loader:
+        ...     loader.seek(1)
+        ...     loader.start()
+        ...     next(loader).tolist()
+        [4, 5, 6, 7]
+        """
+        self._ask(lambda run: run.prefetch())
+
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
-        """Leave out the batches of these steps; or records and files, wherever they would come.
+        """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
         It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is left out, another one of
-        the same epoch takes its place; a counted dataset goes on with its next row instead, and a
+        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
+        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
         packed row goes with any of its documents. Steps mean rows: after a resume with another
         batch size, the rows of skipped steps are cut out of the stream.
 
@@ -421,7 +474,7 @@ class Loader:
         self._move(moved)
 
     @short_traceback
-    def __getitem__(self, step: int) -> Any:
+    def __getitem__(self, step: int) -> BatchT:
         """The batch of a data step, skipped or not; the loader stays where it is."""
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         made = self._ask(lambda run: self._make(run.stream, run.stream.locate(step)))
@@ -484,6 +537,28 @@ class Loader:
             self._position = moved(run)
 
         self._ask(move)
+        if self._options["start"]:
+            self.start()
+        if self._observer:
+            self._observer.moved()
+
+    # ---- for pipeline.debug.journal
+
+    def _observe(self, observer: Observer | None) -> None:
+        # what was made ahead was made unobserved
+        self._observer = observer
+        self._ask(lambda run: run.cancel())
+
+    def _taken(self, step: int) -> Take:
+        # this process's rows of a data step, before they become a batch
+        take = self._ask(lambda run: run.stream.take(run.stream.locate(step)))
+        if take is None:
+            raise PositionError(f"there is no step {step}: its pass holds no batch")
+        return take
+
+    def _skips_to(self, step: int) -> int:
+        # the first step from here on that is not skipped
+        return self._ask(lambda run: run.skipping.end(step)) or step
 
     # ---- state
 
@@ -492,7 +567,13 @@ class Loader:
 
         With a feed and a counted dataset, processes gather their lanes: all must call it.
         """
+        state = self._own_state()
+        if self._feed is not None and self._dataset.counted:
+            # processes with the same rows have the same lanes
+            return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
+        return state
 
+    def _own_state(self) -> dict[str, Any]:
         def saved(run: Run) -> SavedState:
             known = tuple(self._frontiers(self._settled()).items())
             return SavedState(self._position, self._rule, known)
@@ -500,11 +581,7 @@ class Loader:
         full = getattr(self._feed, "whole_states", False)
         top = self._dataset.top
         packages = top.node.packages
-        state = encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
-        if self._feed is not None and self._dataset.counted:
-            # processes with the same rows have the same lanes
-            return merge(list({repr(s.get("lanes")): s for s in self._feed.gather(state)}.values()))
-        return state
+        return encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
 
     def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
         """Stand where a state says, whatever hosts, workers or batch size it was saved under.
@@ -519,7 +596,7 @@ class Loader:
         """
         saved = decode(state)
         top = self._dataset.top
-        check_dataset(state, top.fingerprint(), allow)
+        saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
         if "packages" in state:
             warn_of_versions("the state", state["packages"], top.node.packages)
 
@@ -550,6 +627,9 @@ class Loader:
 def _reopened(
     dataset: Dataset, batch_size: Any, options: dict[str, Any], position: Position
 ) -> Loader:
-    loader = Loader(dataset, batch_size, **options)
-    loader._position = position
+    start, later = options["start"], options | dict[str, Any](start=False)
+    loader = Loader(dataset, batch_size, **later)
+    loader._options, loader._position = options, position
+    if start:
+        loader.start()
     return loader

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from pipeline.block import Block, Columns
@@ -34,7 +36,27 @@ class Sums:
         self.inside = 0.0
 
     def tallies(self) -> dict[str, Tally]:
-        return {stage: Tally(*figures) for stage, figures in self.stages.items()}
+        # of a copy: another thread may ask while this one's adds a stage
+        return {stage: Tally(*figures) for stage, figures in list(self.stages.items())}
+
+    def add(self, more: Mapping[str, Tally]) -> None:
+        """Add sums taken elsewhere."""
+        total = self.tallies()
+        add_up(total, more)
+        self.stages.update({stage: list(tally) for stage, tally in total.items()})
+
+
+_UNMARKED = nullcontext()
+
+
+def marked(what: str) -> AbstractContextManager[Any]:
+    """A span of this name on the timeline of jax's profiler, while it is on.
+
+    Only where somebody has imported jax: nobody here does.
+    """
+    profiler = getattr(sys.modules.get("jax"), "profiler", None)
+    mark = getattr(profiler, "TraceAnnotation", None)  # not there while jax is being imported
+    return _UNMARKED if mark is None else mark(f"lockstep {what}")
 
 
 class Beacon:
@@ -71,7 +93,8 @@ class Meter(threading.local):
             BEACON.tell(f"in {stage}")
         block = None
         try:
-            block = call(*args)
+            with marked(stage):
+                block = call(*args)
             return block
         finally:
             spent = time.perf_counter() - started
@@ -82,6 +105,20 @@ class Meter(threading.local):
             if block is not None:
                 sums[0] += len(block)
                 sums[1] += nbytes(block)
+
+    def add(self, stage: str, rows: int, size: int, seconds: float) -> None:
+        """Account for a stage that was not `timed`, as it did its rows in turns with others."""
+        here = self._here
+        sums = here.stages.setdefault(stage, [0, 0, 0.0])
+        sums[0] += rows
+        sums[1] += size
+        sums[2] += seconds
+        here.inside += seconds
+
+    @property
+    def inside(self) -> float:
+        """Seconds that this thread spent in stages."""
+        return self._here.inside
 
     def take(self) -> dict[str, Tally]:
         """This thread's sums since they were last taken."""

@@ -17,6 +17,9 @@ DEEPEST = (
     64  # levels of containers in a row: far beyond any use, far below what Python's stack holds
 )
 
+# what no one can change in place
+ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
 
 def too_deep(row: str = "a row") -> CollateError:
     """The error for a row whose containers nest without end, or nearly so."""
@@ -32,6 +35,8 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
     >>> children({"x": 1, "y": 2})
     [('x', 1), ('y', 2)]
     """
+    if type(tree) is np.ndarray or type(tree) in ATOMS:  # nearly all leaves are
+        return None
     if isinstance(tree, dict):
         return [(str(k), v) for k, v in tree.items()]
     if isinstance(tree, tuple):
@@ -105,6 +110,11 @@ def map_leaves(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) -> Any:
+    # called for each batch: the common cases come first
+    if not rest and type(tree) is np.ndarray:
+        return f(tree)
+    if not rest and type(tree) is dict and depth < DEEPEST:
+        return {key: _map(f, part, (), depth + 1) for key, part in tree.items()}
     parts = children(tree)
     if parts is None:
         return f(tree, *rest)
@@ -127,9 +137,6 @@ def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) ->
     return rebuild(tree, [_map(f, first, tuple(others), depth + 1) for first, *others in rows])
 
 
-_ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
-
-
 def fresh(value: Any, depth: int = 0) -> Any:
     """A record whose containers and arrays are copies.
 
@@ -137,7 +144,7 @@ def fresh(value: Any, depth: int = 0) -> Any:
         CollateError: it is too deep.
     """
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     if kind is np.ndarray and value.dtype.kind != "O":
         return value.copy()
@@ -150,8 +157,8 @@ def fresh(value: Any, depth: int = 0) -> Any:
     if depth == DEEPEST:
         raise too_deep()
     if kind is list:
-        return [v if type(v) in _ATOMS else fresh(v, depth + 1) for v in parts]
-    return rebuild(value, [v if type(v) in _ATOMS else fresh(v, depth + 1) for _, v in parts])
+        return [v if type(v) in ATOMS else fresh(v, depth + 1) for v in parts]
+    return rebuild(value, [v if type(v) in ATOMS else fresh(v, depth + 1) for _, v in parts])
 
 
 UNMASKED = (
@@ -178,6 +185,15 @@ def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
         return a
     flat = np.array(a, order="C").reshape(-1)
     for i, value in enumerate(flat):
-        if type(value) not in _ATOMS:
+        if type(value) not in ATOMS:
             flat[i] = fresh(value)
     return flat.reshape(a.shape)
+
+
+def owned(a: NDArray[Any]) -> NDArray[Any]:
+    """The array itself where nobody else holds its memory and it can be written to; else a copy."""
+    # a view may be of a block that later batches read, or of an array that a user's function keeps
+    if a.dtype == object:
+        return fresh_elements(a)
+    own = a.base is None and a.flags.writeable and a.flags.c_contiguous
+    return a if own else a.copy()

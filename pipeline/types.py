@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # Python's own takes no default before 3.13
+
+    BatchT = TypeVar("BatchT", default=Any)  # what a Loader hands out
+else:
+    from typing import TypeVar
+
+    BatchT = TypeVar("BatchT")
 
 ENDLESS = 1 << 62  # the length of an endless dataset; order arithmetic is exact to 2**48 positions
 
@@ -36,7 +45,7 @@ class At:
         epoch, index = np.divmod(rows, n)
         return At(epoch, epoch, index)
 
-    def take(self, which: Int64s | list[int]) -> At:
+    def take(self, which: Int64s | list[int] | slice) -> At:
         """Some of the rows, by their place among these."""
         return At(self.epoch[which], self.order[which], self.index[which])
 

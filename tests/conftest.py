@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 settings.load_profile("lockstep")
+
+# files that are about torch alone; others skip their tests with it
+_OF_TORCH = ["transforms/test_layout.py", "transforms/test_pickled.py"]
+collect_ignore = [] if find_spec("torch") else _OF_TORCH
 
 
 def _children() -> set[str]:

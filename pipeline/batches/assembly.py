@@ -14,7 +14,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import BatchError
 from pipeline.transforms import collate_block
 from pipeline.transforms.collate import in_c_order, refuse_none
-from pipeline.tree import fresh, fresh_elements, map_leaves
+from pipeline.tree import fresh, map_leaves, owned
 from pipeline.types import describe
 
 
@@ -68,18 +68,10 @@ class Assembly:
         if not len(block):
             return self._blank(0)
         tree = collate_block(block, self._describe(take))
-        return tree if take.own else map_leaves(_owned, tree)
+        return tree if take.own else map_leaves(owned, tree)
 
     def _describe(self, take: Take) -> Callable[[int], str]:
         return lambda i: describe(self.dataset.top.scope.components, take.block.origin, i)
-
-
-def _owned(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # a view may be of a block that later batches read, or of an array that a user's function keeps
-    if a.dtype == object:
-        return fresh_elements(a)
-    own = a.base is None and a.flags.writeable and a.flags.c_contiguous
-    return a if own else a.copy()
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,26 @@ from pipeline.workers.work import Executor, Pending, Rows
 
 BEGIN = 8  # works begun at a time: each batch handed out begins some more
 GROUP = 64  # batches of one work at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    # this process's stream rows of a batch, which of the batch's they are, how many it has, and
+    # where the next one begins
+    rows: Int64s
+    mine: Int64s
+    total: int
+    after: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    # a batch begun ahead: its cursor, and where its rows begin in the work that brings them
+    at: Cursor
+    rows: _Rows
+    pending: Pending
+    start: int
+    alone: bool
 
 
 class IndexedStream:
@@ -49,10 +69,12 @@ class IndexedStream:
         self._passes = passes_of(rule, n, Cuts(cuts) if cuts else NO_CUTS)
         self._sole = share == HostShare(0, 1)
         self._pad, self._drop = rule[1] == "pad", rule[1] == "drop"
-        left_out = position.exclusions
-        self._substitutes = Substitutes(part, left_out) if left_out else None
+        excluded = position.exclusions
+        self._substitutes = Substitutes(part, excluded) if excluded else None
         self._tail = Cursor()
-        self._ahead: dict[Cursor, tuple[Pending, int, bool]] = {}  # with first row, and if alone
+        self._most = 1  # batches of the next work: few at first, so that the first comes soon
+        self._ahead: dict[int, _Begun] = {}  # by step
+        self._barren = self._passes.per_pass == 0
 
     def check(self) -> None:
         """Raises BatchError where a pass would hold no batch, or fewer than promised."""
@@ -73,9 +95,11 @@ class IndexedStream:
     def restored(self, saved: SavedState) -> Position:
         old = saved.position
         cursor = replace(old.cursor, lanes=(), taken=0)
-        skips = old.skips
+        n, skips = self._part.length, old.skips
+        if n != ENDLESS:
+            saved.check_within("row", cursor.rows, cursor.epoch * n, (cursor.epoch + 1) * n)
         if any(skip.rule is None for skip in skips):
-            skips = old_skips(old, self.rule, self._part.length)
+            skips = old_skips(old, self.rule, n)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
         # rows may meet by chance: where the state tells its sizes, these must agree as well
@@ -121,45 +145,49 @@ class IndexedStream:
     # ---- rows
 
     def take(self, cursor: Cursor) -> Take | None:
-        spans = self._passes.spans(cursor)
-        if not spans or (self._drop and _count(spans) < self._passes.size(cursor.step)):
+        begun = self._ahead.get(cursor.step)
+        if begun is not None and begun.at != cursor:
+            begun = None
+        part = begun.rows if begun else self._mine(cursor)
+        if part is None:
             return None
-        rows, total, mine = self._mine(cursor, spans)
-        block = self._checked(rows, self._ready(cursor, rows), cursor.step)
-        after = self._passes.after(cursor)
-        return Take(block, np.arange(len(rows)), mine, total, after, self._executor.fresh)
+        rows = part.rows
+        block = self._ready(begun) if begun else self._read(rows)
+        if self._substitutes is not None:
+            block = self._substitutes.block(rows, block, self._read, cursor.step)
+        slots, fresh = np.arange(len(rows)), self._executor.fresh
+        return Take(block, slots, part.mine, part.total, part.after, fresh)
 
-    def _mine(self, cursor: Cursor, spans: list[tuple[int, int]]) -> tuple[Int64s, int, Int64s]:
-        # this process's stream rows, how many rows the batch has, and which of these are its own
-        count = _count(spans)
-        total = self._passes.size(cursor.step) if self._pad else count
+    def _mine(self, cursor: Cursor) -> _Rows | None:
+        # None where the cursor's pass holds no batch there
+        spans = self._passes.spans(cursor)
+        count, size = _count(spans), self._passes.size(cursor.step)
+        if not count or (self._drop and count < size):
+            return None
+        total = size if self._pad else count
         mine = np.arange(total) if self._sole else self._share.rows(total)
         own = mine if total == count else mine[mine < count]
         rows = spans[0][0] + own if len(spans) == 1 else _rows(spans)[own]
-        return self._remaining(rows, cursor.step), total, mine
+        rows = self._remaining(rows, cursor.step)
+        return _Rows(rows, mine, total, self._passes.after(cursor))
 
     def _remaining(self, rows: Int64s, step: int) -> Int64s:
         return self._substitutes.rows(rows, step) if self._substitutes else rows
 
-    def _checked(self, rows: Int64s, block: Block, step: int) -> Block:
-        if self._substitutes is None:
-            return block
-        return self._substitutes.block(rows, block, self._read, step)
-
-    def _ready(self, cursor: Cursor, rows: Int64s) -> Block:
-        if cursor in self._ahead:
-            pending, start, alone = self._ahead[cursor]
-            try:
-                block = pending.result()
-            except Exception:
-                # of a group, another batch's rows may be at fault: from now on each is read alone
-                self._ahead = {c: part for c, part in self._ahead.items() if part[0] is not pending}
-                if alone:
-                    raise
-            else:
-                del self._ahead[cursor]  # not before: after an interrupt it is asked for again
-                return block if alone else block.slice(start, start + len(rows))
-        return self._read(rows)
+    def _ready(self, begun: _Begun) -> Block:
+        pending, rows = begun.pending, begun.rows.rows
+        try:
+            block = pending.result()
+        except Exception:
+            # of a group, another batch's rows may be at fault: from now on each is read alone
+            self._ahead = {
+                c: each for c, each in self._ahead.items() if each.pending is not pending
+            }
+            if begun.alone:
+                raise
+            return self._read(rows)
+        del self._ahead[begun.at.step]  # not before: after an interrupt it is asked for again
+        return block if begun.alone else block.slice(begun.start, begun.start + len(rows))
 
     def _read(self, rows: Int64s) -> Block:
         return self._executor.submit(Rows(rows), urgent=True).result()
@@ -167,49 +195,50 @@ class IndexedStream:
     # ---- ahead
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
-        if self._passes.per_pass == 0:
-            return
-        if not self._ahead:
-            self._tail = cursor
         for _ in range(BEGIN):
-            if self._tail.epoch != cursor.epoch or not self._executor.has_capacity():
+            if self._barren or not self._executor.has_capacity():
                 return
-            if not self._submit(cursor.epoch, settle):
+            if not self._ahead:
+                self._tail = cursor
+            if self._tail.epoch != cursor.epoch or not self._submit(cursor.epoch, settle):
                 return
 
     def _submit(self, epoch: int, settle: Settle) -> bool:
         # the next batches of the pass as one work
-        found: dict[Cursor, Int64s] = {}
+        found: dict[Cursor, _Rows] = {}
         most, tail = 1, self._tail
         while tail.epoch == epoch and len(found) < most:
-            spans = self._passes.spans(tail)
-            if not spans:
+            part = self._mine(tail)
+            if part is None:
                 break
-            rows, _, _ = self._mine(tail, spans)
-            most = min(GROUP, self._executor.group(len(rows)))
-            found[tail] = rows
-            tail = settle(self._passes.after(tail))
+            most = most if found else min(self._most, self._executor.group(len(part.rows)))
+            found[tail] = part
+            tail = settle(part.after)
         if not found:
             return False
-        pending = self._executor.submit(Rows(np.concatenate(list(found.values()))))
+        self._most = min(GROUP, 2 * len(found))
+        every = [part.rows for part in found.values()]
+        pending = self._executor.submit(Rows(np.concatenate(every) if len(every) > 1 else every[0]))
         start = 0
-        for cursor, rows in found.items():
-            self._ahead[cursor] = pending, start, len(found) == 1
-            start += len(rows)
+        for cursor, part in found.items():
+            self._ahead[cursor.step] = _Begun(cursor, part, pending, start, len(found) == 1)
+            start += len(part.rows)
         self._tail = tail
         return True
 
     def cancel(self) -> None:
-        for pending, _, _ in self._ahead.values():
-            pending.cancel()
+        for begun in self._ahead.values():
+            begun.pending.cancel()
         self._ahead.clear()
 
     # ---- provenance
 
     def origin(self, cursor: Cursor) -> Origin:
-        rows, _, _ = self._mine(cursor, self._passes.spans(cursor))
-        if self._part.skips:  # only reading tells which rows stand in for others
-            return self._checked(rows, self._read(rows), cursor.step).origin
+        take = self.take(cursor) if self._part.skips else None
+        if take is not None:  # only reading tells which rows are substitutes
+            return take.block.origin
+        part = self._mine(cursor)
+        rows = np.zeros(0, np.int64) if part is None else part.rows
         return self._part.origin(At.of_rows(rows, max(1, self._part.length)))
 
     @property

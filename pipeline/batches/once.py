@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
+
+from pipeline.types import BatchT
 
 
 class _Pass(Sized, Protocol):
@@ -16,7 +18,7 @@ class _Pass(Sized, Protocol):
     def close(self) -> None: ...
 
 
-class Once:
+class Once(Generic[BatchT]):
     """A loader's dataset and options, read from the beginning each time.
 
     Its workers stay between passes; `close()` or the end of the object ends them.
@@ -30,7 +32,7 @@ class Once:
         self._make, self._options = make, options
         self._idle: _Pass | None = None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[BatchT]:
         loader = self._loader()
         try:
             yield from loader

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.batches.skipping import Skipping
-from pipeline.batches.stream import Stream
+from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint.position import Position
 from pipeline.sampling.cursor import Cursor
 
 
 class Made(NamedTuple):
-    """A batch that is ready, how many rows this process has of it, and the cursor behind it."""
+    """A batch that is ready, how many rows this process has of it, and the cursor behind it.
+
+    `told` is what an observer said of its rows before they became the batch.
+    """
 
     batch: Any
     rows: int
     after: Cursor
+    told: Any = None
+
+
+class Observer(Protocol):
+    """Is told of each batch; a journal of the run is one."""
+
+    def made(self, take: Take) -> Any:
+        """Rows are about to become a batch."""
+        ...
+
+    def handed_out(self, start: Position, made: Made, waited: float) -> None:
+        """A batch is handed out; it begins at `start` and was waited for so many seconds."""
+        ...
+
+    def moved(self) -> None:
+        """The loader stands elsewhere, or leaves out other records."""
+        ...
 
 
 class Run:
@@ -111,6 +131,12 @@ class Run:
         # workers go on while the loop uses this batch; not into a pass that may never be asked for
         cursor = self._settled(self.ready[-1][1].cursor)
         if cursor.epoch == self.position.cursor.epoch:
+            self.stream.prefetch(cursor, self._settled)
+
+    def prefetch(self) -> None:
+        """Have workers begin with the batches from here on."""
+        cursor = self._settled(self.position.cursor)
+        if self.skipping.end(cursor.step) is None:
             self.stream.prefetch(cursor, self._settled)
 
     def cancel(self) -> None:

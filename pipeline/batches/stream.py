@@ -134,7 +134,7 @@ class Stream(Protocol):
     def rows_of(self) -> Callable[[int], Ranges] | None:
         """Stream rows of a step, over all hosts; None where no arithmetic tells.
 
-        Rows that are left out count here, not their substitutes.
+        Excluded rows count here, not their substitutes.
         """
         ...
 

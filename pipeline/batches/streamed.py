@@ -96,6 +96,7 @@ class LaneStream:
     def restored(self, saved: SavedState) -> Position:
         old, rule = saved.position, saved.rule
         position = replace(old, cursor=self._own(old.cursor))
+        self._check_blocks(saved, position.cursor)
         cursor, anchor = position.cursor, position.anchor
         same = cursor.step <= anchor.step or (
             rule == self.rule
@@ -111,6 +112,12 @@ class LaneStream:
         if cursor.batch and stream._over(cursor):
             cursor = self.turn(cursor)
         return replace(position, cursor=cursor, anchor=replace(cursor, lanes=()))
+
+    def _check_blocks(self, saved: SavedState, cursor: Cursor) -> None:
+        reader, epoch = self._reader, cursor.epoch
+        for _, place in cursor.lanes if reader.arithmetic else ():
+            first, last = reader.turn(place, epoch)[0], reader.turn(place, epoch + 1)[0]
+            saved.check_within("block", place[0], first, last)
 
     def _own(self, cursor: Cursor) -> Cursor:
         known = dict(cursor.lanes)

@@ -1,4 +1,4 @@
-"""Which rows take the place of rows that are left out of an indexed dataset, by arithmetic."""
+"""Which rows are the substitutes of excluded rows of an indexed dataset, by arithmetic."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _KIN = 1 << 16  # rows looked at for one of the same dataset of a mix
 
 
 class Substitutes:
-    """Stream rows of an indexed dataset, those that are left out replaced by others.
+    """Stream rows of an indexed dataset, excluded ones replaced by their substitutes.
 
-    A substitute is drawn from the row's epoch, so that a file left out of an unshuffled dataset is
+    A substitute is drawn from the row's epoch, so that an excluded file of an unshuffled dataset is
     not replaced by copies of its neighbour. In a mix it is drawn from the same component and that
     one's epoch, so that shares hold, and past rows stay what they were when weights change; unless
     hardly any of the component is left or dealt. One draw gives no two rows the same.
 
     Args:
         part: whose rows they are.
-        entries: which records are left out.
+        entries: which records are excluded.
     """
 
     def __init__(self, part: Part, entries: Iterable[Exclusion]) -> None:
@@ -39,7 +39,7 @@ class Substitutes:
         self._excluded = Exclusions(part.components, entries)
 
     def rows(self, rows: Int64s, step: int) -> Int64s:
-        """Stream rows of a step, those that are left out replaced: a function of each row alone.
+        """Stream rows of a step, excluded ones replaced: a function of each row alone.
 
         Raises:
             PositionError: nothing of the epoch is left.
@@ -66,18 +66,18 @@ class Substitutes:
     def block(
         self, rows: Int64s, block: Block, read: Callable[[Int64s], Block], step: int
     ) -> Block:
-        """A block of rows, those that are left out replaced.
+        """A block of rows, excluded ones replaced.
 
-        A row that cannot be read is given as its neighbour, which may be left out.
+        A row that cannot be read is given as its neighbour, which may be excluded.
 
         Args:
-            rows: the stream rows that were asked for, none left out.
+            rows: the stream rows that were asked for, none excluded.
             block: what reading them gave.
             read: reads stream rows.
             step: at which step.
 
         Raises:
-            PositionError: what can be read is left out, as far as chance finds.
+            PositionError: all that can be read is excluded, as far as chance finds.
         """
         if not self._part.skips or not self._excluded.active(step):
             return block

@@ -1,4 +1,4 @@
-"""Lanes without the rows that are left out: whatever comes next in the lane follows."""
+"""Lanes without excluded rows: whatever comes next in the lane follows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Without:
 
     Attributes:
         reader: reads all rows.
-        excluded: which are left out.
+        excluded: which rows.
         step: at which step.
     """
 

@@ -42,7 +42,7 @@ class Position:
         anchor: the cursor that steps are counted from: the start or, where the batches before were
             of another size or rule, the cursor at which the present ones began.
         skips: steps that are skipped, in the order in which they were named.
-        exclusions: records that are left out.
+        exclusions: records that are excluded.
     """
 
     cursor: Cursor = START

@@ -38,11 +38,24 @@ class SavedState:
         position: where the loader stood; its lanes are those that the state knows.
         rule: how batches were cut; None if the state does not tell.
         frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
+        same: whether it is of the very dataset that takes it over, without a difference allowed.
     """
 
     position: Position
     rule: Rule | None
     frontiers: tuple[tuple[str, int], ...] = ()
+    same: bool = False
+
+    def check_within(self, what: str, number: int, first: int, last: int) -> None:
+        """Raises StateError where a number lies outside of the epoch that the state names.
+
+        Of a dataset that has changed since, by intent, the pass may have become shorter.
+        """
+        if self.same and not first <= number <= last:
+            raise StateError(
+                f"the state is damaged: {what} {number} is not of its epoch "
+                f"{self.position.cursor.epoch}, which goes from {first} to {last}. Use another."
+            )
 
 
 def encode(
@@ -143,10 +156,35 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
     return SavedState(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
 
 
-def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> None:
-    """Raises MismatchError, listing what differs, if the state is of another dataset than `now`."""
+def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> bool:
+    """Whether the state is of the dataset `now` to the last key; some differences are no error.
+
+    Raises:
+        MismatchError: it is of another dataset; lists what differs.
+    """
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
+    found = differences(state, now, allow)
+    if not found:
+        return _unfold(state["dataset"]) == now
+    text = "; ".join(list(found.values())[:MANY])
+    text += f"; and {len(found) - MANY} more" if len(found) > MANY else ""
+    saved = _unfold(state["dataset"])
+    remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
+    if "lanes" not in found:
+        names = ", ".join(repr(_clipped(k)) for k in found)
+        remedy = f"{_drawn(list(found), state)}Intended? load_state_dict(s, allow={{{names}}})."
+    raise MismatchError(f"the state is of another dataset. {text}. {remedy}")
+
+
+def differences(
+    state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str] = ()
+) -> dict[str, str]:
+    """What differs between the dataset of a state and `now`: fingerprint field -> words.
+
+    Raises:
+        StateError: the state names no dataset.
+    """
     try:
         saved = _unfold(state["dataset"])
         open_ = undrawn(saved, now, _frontiers(state)) if state.get("frontiers") else set[str]()
@@ -154,15 +192,7 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
-    if not wrong:
-        return
-    differences = "; ".join(_difference(k, saved.get(k), now.get(k)) for k in wrong[:MANY])
-    differences += f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
-    remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
-    if "lanes" not in wrong:
-        names = ", ".join(repr(_clipped(k)) for k in wrong)
-        remedy = f"{_drawn(wrong, state)}Intended? load_state_dict(s, allow={{{names}}})."
-    raise MismatchError(f"the state is of another dataset. {differences}. {remedy}")
+    return {k: _difference(k, saved.get(k), now.get(k)) for k in wrong}
 
 
 def _lanes_remedy(before: bool, after: bool) -> str:

@@ -2,3 +2,7 @@
 
 Begin with profile.py (which stage is slow) or conformance/ (what is promised, and does it hold).
 """
+
+from pipeline.debug.running import live
+
+__all__ = ["live"]

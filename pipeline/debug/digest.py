@@ -34,16 +34,55 @@ def digest(tree: Any) -> str:
     """
     h = hashlib.blake2b(digest_size=8)
     for name, leaf in sorted(leaves(tree), key=lambda item: item[0]):
-        _text(h, b"f", name)
-        _object(h, leaf, name)
+        h.update(field_head(name))
+        update(h, leaf, name)
     return h.hexdigest()
 
 
-def _text(h: _Hash, tag: bytes, text: str | bytes) -> None:
+def field_head(name: str) -> bytes:
+    """What stands before the leaf of a field.
+
+    >>> field_head("tokens")
+    b'f6:tokens'
+    """
+    return _tagged(b"f", name)
+
+
+def array_head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What stands before the bytes of an array of numbers: dtype, byte order aside, and shape.
+
+    >>> array_head(np.dtype(">i4"), (2, 3))
+    b'a9:<i4(2, 3)'
+    """
+    # kind V is bfloat16 and its like, which differ in name only
+    kind = dtype.name if dtype.kind == "V" else dtype.newbyteorder("<").str
+    return _tagged(b"a", f"{kind}{shape}")
+
+
+def little(a: NDArray[Any]) -> NDArray[Any]:
+    """The array in little-endian order, itself where it is."""
+    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and not np.little_endian):
+        return a.astype(a.dtype.newbyteorder("<"))
+    return a
+
+
+def update(h: _Hash, leaf: Any, name: str) -> None:
+    """Bring one leaf into a hash: equal values bring equal bytes, and others others.
+
+    Raises:
+        FeedError: see `digest`.
+    """
+    _object(h, leaf, name)
+
+
+def _tagged(tag: bytes, text: str | bytes) -> bytes:
     # tag and length first: "ab" and "a", "b" must never meet
     body = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    h.update(b"%s%d:" % (tag, len(body)))
-    h.update(body)
+    return b"%s%d:%s" % (tag, len(body), body)
+
+
+def _text(h: _Hash, tag: bytes, text: str | bytes) -> None:
+    h.update(_tagged(tag, text))
 
 
 def _array(h: _Hash, a: NDArray[Any], name: str) -> None:
@@ -57,12 +96,8 @@ def _array(h: _Hash, a: NDArray[Any], name: str) -> None:
         for item in a.reshape(-1).tolist():
             _object(h, item, name)
         return
-    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and not np.little_endian):
-        a = a.astype(a.dtype.newbyteorder("<"))
-    # kind V is bfloat16 and its like, which differ in name only
-    kind = a.dtype.name if a.dtype.kind == "V" else a.dtype.newbyteorder("<").str
-    _text(h, b"a", f"{kind}{a.shape}")
-    h.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8))
+    h.update(array_head(a.dtype, a.shape))
+    h.update(np.ascontiguousarray(little(a)).reshape(-1).view(np.uint8))
 
 
 def _object(h: _Hash, value: Any, name: str) -> None:

@@ -82,7 +82,8 @@ class JaxFeed:
         for name, leaf in leaves(batch):
             self._check(name, leaf, len(rows))
         self._check_split(total)
-        return map_leaves(lambda a: self._place(np.asarray(a), rows, total), batch)
+        with self._jax.profiler.TraceAnnotation("transfer"):
+            return map_leaves(lambda a: self._place(np.asarray(a), rows, total), batch)
 
     def gather(self, state: Any) -> list[Any]:
         """The state of every process, by their index; a collective where there are several."""

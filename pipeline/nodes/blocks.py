@@ -12,7 +12,7 @@ from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
 from pipeline.nodes.faults import applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
-from pipeline.nodes.node import Frontiers, Over, numbered
+from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
@@ -34,6 +34,9 @@ class Transforms(Over, Streamed):
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.below.stages, *self.transforms)
+
+    def cut(self, n: int) -> Node:
+        return replace(self, transforms=self.transforms[:n])
 
     def fingerprint(self) -> dict[str, str]:
         own = numbered(self.transforms, len(self.below.stages))
@@ -108,6 +111,18 @@ class Blocks(Transforms):
         """Provenance of the records beneath a block, by arithmetic."""
         origin = self.below.origin(self._at(lane, number, here.lanes), here.scope)
         return relabelled(here.first, origin)
+
+    def holding(
+        self, spans: list[Span], here: Here, places: Sequence[Lane]
+    ) -> list[tuple[int, int]]:
+        grid, n = self.grid(here.lanes), self.length
+        high = max((grid.bounds(lane, number)[1] for lane, (number, _) in places), default=0)
+        found = [
+            turn * n + self.below.positions(spans, turn, 0, min(n, high - turn * n), here.scope)
+            for turn in range(-(-high // max(1, n)))
+        ]
+        rows = [row for some in found for row in some.tolist() if row < high]
+        return sorted({grid.block_of(row) for row in rows})
 
     def _at(self, lane: int, number: int, lanes: int) -> At:
         rows = np.arange(*self.grid(lanes).bounds(lane, number))

@@ -49,6 +49,7 @@ class Cached(Over):
 
     seed: int
     folder: str | None
+    kind = "cache"
 
     @cached_property
     def _stores(self) -> dict[Path, Store]:

@@ -17,7 +17,7 @@ from pipeline.block import Block, Int64s
 from pipeline.errors import ChainError, StreamEndError
 from pipeline.nodes.faults import applied
 from pipeline.nodes.mixed import SCHEDULE, Mixture
-from pipeline.nodes.node import Frontiers, numbered, written
+from pipeline.nodes.node import Frontiers, Node, numbered, written
 from pipeline.nodes.scope import Path, Stage
 from pipeline.nodes.streamed import Ask, Here, Reader, Spot, Streamed, check_numbers
 from pipeline.nodes.units import Units
@@ -66,6 +66,10 @@ class LaneMix(Mixture, Streamed):
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         return (*self.repeats, *self.maps)
+
+    def cut(self, n: int) -> Node:
+        maps = self.maps[: max(0, n - len(self.repeats))]
+        return replace(self, repeats=self.repeats[:n], maps=maps)
 
     def fingerprint(self) -> dict[str, str]:
         return {**super().fingerprint(), **numbered(self.stages)}

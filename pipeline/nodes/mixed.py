@@ -164,10 +164,10 @@ class Mixed(Mixture, RowJoin):
         own = {head + SCHEDULE: rows if inside else ENDLESS}
         return own | touched_parts(self.parts, parts, head)
 
-    # ---- what stands for rows that are left out
+    # ---- substitutes of excluded rows
 
     def kin(self, origin: Origin) -> Int64s | None:
-        # in the order of names: seeds of what stands in depend on it
+        # in the order of names: seeds of substitutes depend on it
         names = [component.path[0] for component in self.components(())]
         return np.unique(names, return_inverse=True)[1][origin.component].astype(np.int64)
 

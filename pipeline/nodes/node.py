@@ -16,6 +16,7 @@ from pipeline.nodes.scope import Path, Scope, Stage
 from pipeline.sampling.order import Order
 from pipeline.sampling.schedule import Schedule
 from pipeline.transforms import versions
+from pipeline.transforms.collate import Empty
 from pipeline.types import ENDLESS, At, Component, Source
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Node:
     def stages(self) -> tuple[Stage, ...]:
         """The orders and transforms of this part, from the bottom up."""
         return ()
+
+    def cut(self, n: int) -> Node:
+        """The node with the first n of its own stages, where it holds several."""
+        return self
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
@@ -122,6 +127,10 @@ class Node:
     def read(self, at: At, scope: Scope) -> Block:
         """Rows by position; bounds are the caller's business."""
         raise NotImplementedError
+
+    def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
+        """The same rows, in columns made by `empty` where that spares keeping each of them."""
+        return self.read(at, scope)
 
     def origin(self, at: At, scope: Scope) -> Origin:
         """Provenance of rows, by arithmetic."""

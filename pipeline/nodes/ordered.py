@@ -10,6 +10,7 @@ from pipeline.block import Block, Int64s, Origin
 from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.scope import Scope, Stage
 from pipeline.sampling.order import Order
+from pipeline.transforms.collate import Empty
 from pipeline.types import At, Source
 
 
@@ -55,6 +56,9 @@ class Ordered(Over):
 
     def read(self, at: At, scope: Scope) -> Block:
         return self.below.read(self._resolved(at, scope), self.under(scope))
+
+    def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
+        return self.below.stacked(self._resolved(at, scope), self.under(scope), empty)
 
     def origin(self, at: At, scope: Scope) -> Origin:
         return self.below.origin(self._resolved(at, scope), self.under(scope))

@@ -22,6 +22,7 @@ from pipeline.sampling.cursor import Lane
 from pipeline.sampling.order import Order
 from pipeline.sampling.repeat import Repeat
 from pipeline.sampling.scanned import Scanned, differences
+from pipeline.transforms.collate import Empty
 from pipeline.types import ENDLESS, At, Component, Transform
 
 FEW = 16  # rows that fail up to which none is remembered
@@ -159,6 +160,12 @@ class Part:
             return self.node.read(at, scope)
         return self._read_good(at, scope)
 
+    def read_stacked(self, at: At, empty: Empty) -> Block:
+        """As `read`, in columns made by `empty` where that spares keeping each row."""
+        if self.on_error == "raise":
+            return self.node.stacked(at, self.scope, empty)
+        return self._read_good(at, self.scope)
+
     def _read_good(self, at: At, scope: Scope) -> Block:
         # rows that can be read, and for the others the next ones that can
         epochs = [
@@ -193,7 +200,7 @@ class Part:
         scope: Scope,
         new: list[tuple[Epoch, int]],
     ) -> Int64s:
-        # what stands for rows that cannot be read: the next of their epoch that can, or the error;
+        # the substitute of a row that fails: the next of its epoch that can be read, or the error;
         # rows found bad on the way are new ones
         good, found = set[tuple[Epoch, int]](), list[int]()
         for i, row in enumerate(rows.tolist()):
@@ -280,6 +287,18 @@ class Part:
     def _blocks(self) -> dict[Path, tuple[Blocks, Here]]:
         return {}
 
+    def blocks_holding(self, spans: list[Span], places: Sequence[Lane]) -> list[tuple[int, int]]:
+        """The (lane, block) pairs of streamed rows whose blocks hold records.
+
+        Args:
+            spans: the records.
+            places: where the lanes stand: only blocks begun before are looked at.
+
+        Raises:
+            NoInverseError: only reading tells.
+        """
+        return self.stream.holding(spans, self._here, places)
+
     def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
         """The first row of each mix that nothing has touched, by its key in the fingerprint.
 
@@ -299,7 +318,7 @@ class Part:
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 
     def _needless(self, prefix: str) -> Iterator[str]:
-        # on_error says what stands for a bad record, whose value nobody needs
+        # on_error says which row is the substitute of a bad record, whose value nobody needs
         yield prefix + "on_error"
         if not any(stage.random for stage in self.stages):
             yield prefix + "seed"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.block import Block
 from pipeline.errors import StreamEndError
-from pipeline.nodes.node import Frontiers, Node
+from pipeline.nodes.node import Frontiers, Node, Span
 from pipeline.nodes.scope import Path, Scope
 from pipeline.sampling.cursor import Lane, Place
+from pipeline.sampling.order import NoInverseError
 from pipeline.sampling.repeat import Repeat
 from pipeline.types import Transform
 
@@ -228,6 +229,16 @@ class Streamed(Node):
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
         """The blocks that names of mixes lead to."""
         raise NotImplementedError
+
+    def holding(
+        self, spans: list[Span], here: Here, places: Sequence[Lane]
+    ) -> list[tuple[int, int]]:
+        """The (lane, block) pairs that hold records, of the blocks begun when lanes stand so.
+
+        Raises:
+            NoInverseError: only reading tells.
+        """
+        raise NoInverseError(f"only reading a {self.kind or 'mix'} tells which rows it gave")
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         """How far the mixes beneath were drawn, by where lanes stand.

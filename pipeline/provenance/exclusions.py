@@ -1,4 +1,4 @@
-"""Which records are left out of a run from some step on, and which rows hold one of them."""
+"""Which records a run excludes from some step on, and which rows hold one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.types import Component
 
 
 class Exclusions:
-    """Records left out of a run, each from a step on: before it, batches are what they were.
+    """Records that a run excludes, each from a step on: before it, batches are what they were.
 
     Args:
         components: of the dataset.

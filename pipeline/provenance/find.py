@@ -41,10 +41,10 @@ def found_steps(
         part: of its dataset.
         spans: the records.
         within: the steps to look at.
-        excluded: records that are left out, whose rows have substitutes.
+        excluded: excluded records, whose rows have substitutes.
     """
-    left_out = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
-    every, runs = [*spans, *left_out], [within]
+    excluded_spans = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
+    every, runs = [*spans, *excluded_spans], [within]
     records = sum(stop - start for _, start, stop in every)
     if stream.rows_of is not None and part.length > FEW and records <= MANY and len(within):
         try:
@@ -52,7 +52,7 @@ def found_steps(
         except NoInverseError:
             pass
         else:
-            if not left_out:
+            if not excluded_spans:
                 return steps
             runs = [range(step, step + 1) for step in steps]  # one of its rows may be a substitute
     return _by_looking(stream, part, spans, runs)

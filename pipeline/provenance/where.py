@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
@@ -47,13 +48,21 @@ class RowOrigin(NamedTuple):
 
 
 class Provenance(Sequence[RowOrigin]):
-    """The provenance of a batch's rows, row by row; `print` it for a table."""
+    """The provenance of a batch's rows, row by row; `print` it for a table.
+
+    Attributes:
+        origin: the same as arrays.
+    """
 
     def __init__(self, components: Sequence[Component], origin: Origin) -> None:
-        self._rows = tuple(_rows(components, origin))
+        self._components, self.origin = components, origin
+
+    @cached_property
+    def _rows(self) -> tuple[RowOrigin, ...]:
+        return tuple(_rows(self._components, self.origin))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.origin)
 
     @overload
     def __getitem__(self, i: int | np.integer[Any]) -> RowOrigin: ...

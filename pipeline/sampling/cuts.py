@@ -1,4 +1,4 @@
-"""Ranges of rows that a stream leaves out, and arithmetic on the rows that remain."""
+"""Ranges of rows that a stream skips, and arithmetic on the rows that remain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 class Cuts:
-    """Ranges of rows that a stream leaves out. Every question costs a bisection.
+    """Ranges of rows that a stream skips. Every question costs a bisection.
 
     Args:
         ranges: half-open, rising, disjoint.

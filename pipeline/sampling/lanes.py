@@ -39,6 +39,21 @@ class BlockGrid:
             return None
         return self.per_epoch * (self.rows // self.period) if self.period else 0
 
+    def block_of(self, row: int) -> tuple[int, int]:
+        """The (lane, number) of the block that covers a stream row beneath.
+
+        >>> [BlockGrid(rows=10, period=10, block=4, lanes=2).block_of(row) for row in (1, 2, 7, 12)]
+        [(0, 0), (1, 0), (1, 1), (1, 2)]
+        """
+        if self.period == ENDLESS:
+            found = row // self.block
+        else:
+            epoch, inside = divmod(row, self.period)
+            count = self.per_epoch * self.lanes
+            found = epoch * count + ((inside + 1) * count - 1) // self.period
+        number, lane = divmod(found, self.lanes)
+        return lane, number
+
     def bounds(self, lane: int, number: int) -> tuple[int, int]:
         """Stream rows `[start, stop)` beneath that the lane's block `number` covers."""
         if self.period == ENDLESS:

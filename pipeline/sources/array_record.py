@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.checks import byte_count
+from pipeline.errors import SourceError
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.riegeli.layout import layouts
@@ -31,6 +33,8 @@ class ArrayRecordSource(FileSource):
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         storage: how URLs are reached.
         verify: check remote files too. Each is copied whole to the cache first.
+        record_limit: bytes of one decompressed group of records at most. It guards memory against a
+            damaged or hostile file.
 
     Raises:
         SourceError: a file is missing, empty, truncated or no ArrayRecord file.
@@ -49,18 +53,24 @@ class ArrayRecordSource(FileSource):
     _identity = ("array_record",)
 
     def __init__(
-        self, paths: Paths, *, storage: Storage | None = None, verify: bool = False
+        self,
+        paths: Paths,
+        *,
+        storage: Storage | None = None,
+        verify: bool = False,
+        record_limit: int | str = "1GiB",
     ) -> None:
         self._verify: Verify = "cache" if verify else ""
-        self._files, shards = opened(paths, storage, self._verify)
-        self._reading = Reading(self._files, shards, self._verify)
+        self._limit = byte_count("record_limit", record_limit, 1, SourceError)
+        self._files, shards = opened(paths, storage, self._verify, self._limit)
+        self._reading = Reading(self._files, shards, self._verify, self._limit)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self._files, "verify": self._verify}
+        return {"files": self._files, "verify": self._verify, "limit": self._limit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._files, self._verify = state["files"], state["verify"]
-        self._reading = Reading(self._files, None, self._verify)
+        self._files, self._verify, self._limit = (state[k] for k in ("files", "verify", "limit"))
+        self._reading = Reading(self._files, None, self._verify, self._limit)
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -80,7 +90,7 @@ class ArrayRecordSource(FileSource):
     def verifying(self) -> ArrayRecordSource:
         """The same records, their checksums checked: remote files as temporary local copies."""
         same = copy(self)
-        same.__setstate__({"files": self._files, "verify": "scratch"})
+        same.__setstate__({**self.__getstate__(), "verify": "scratch"})
         return same
 
     @property

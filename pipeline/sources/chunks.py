@@ -7,7 +7,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -299,6 +298,8 @@ class Cores:
         if not more:
             return [f(item) for item in items]
         try:
+            from concurrent.futures import ThreadPoolExecutor  # slow to import
+
             with ThreadPoolExecutor(more + 1, "lockstep-decode") as pool:
                 return list(pool.map(f, items))
         finally:

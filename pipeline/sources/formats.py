@@ -5,27 +5,32 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pipeline.block import Columns
 from pipeline.errors import ChainError, SourceError
-from pipeline.sources.array_record import ArrayRecordSource
-from pipeline.sources.arrow_ipc import ArrowIpcSource
-from pipeline.sources.bagz import BagzSource
-from pipeline.sources.lines import JsonLinesSource, LinesSource
-from pipeline.sources.megatron import MegatronSource, is_index
 from pipeline.sources.memory import MemorySource
-from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.saved import open_saved
 from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.storage import Storage
-from pipeline.sources.tfrecord import TFRecordSource
-from pipeline.sources.tokens import TokenSource
-from pipeline.sources.webdataset import WebDatasetSource
-from pipeline.sources.whole_files import FilesSource
 from pipeline.types import Source
+
+
+def _lazily(name: str) -> Callable[..., Source]:
+    # a source by name, whose module is imported with the first file of its format
+    def opened(paths: tuple[str, ...], **options: Any) -> Source:
+        return getattr(import_module("pipeline.sources"), name)(paths, **options)
+
+    return opened
+
+
+_ARRAY_RECORD, _ARROW, _BAGZ = map(_lazily, ("ArrayRecordSource", "ArrowIpcSource", "BagzSource"))
+_JSON, _LINES, _PARQUET = map(_lazily, ("JsonLinesSource", "LinesSource", "ParquetSource"))
+_TFRECORD, _TOKENS, _TAR = map(_lazily, ("TFRecordSource", "TokenSource", "WebDatasetSource"))
+_FILES, _MEGATRON = _lazily("FilesSource"), _lazily("MegatronSource")
 
 
 def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
@@ -33,8 +38,8 @@ def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source
     try:
         (storage or Storage()).stats([os.path.splitext(path)[0] + ".idx" for path in paths])
     except FileNotFoundError:
-        return TokenSource(paths, storage=storage)
-    return MegatronSource(paths, storage=storage)
+        return _TOKENS(paths, storage=storage)
+    return _MEGATRON(paths, storage=storage)
 
 
 def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
@@ -45,6 +50,8 @@ def _packed(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source
 
 
 def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
+    from pipeline.sources.megatron import is_index
+
     raise is_index(paths[0])
 
 
@@ -58,32 +65,32 @@ _WHOLE = re.findall(
 MOST_RECORDS = 1 << 48  # up to which order arithmetic is exact
 
 SUFFIXES: dict[str, Callable[..., Source]] = {
-    ".array_record": ArrayRecordSource,
-    ".arrayrecord": ArrayRecordSource,
-    ".arrow": ArrowIpcSource,
-    ".feather": ArrowIpcSource,
+    ".array_record": _ARRAY_RECORD,
+    ".arrayrecord": _ARRAY_RECORD,
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
     ".idx": _index,
-    ".ipc": ArrowIpcSource,
-    ".parquet": ParquetSource,
-    ".pq": ParquetSource,
-    ".bag": BagzSource,
-    ".bagz": BagzSource,
+    ".ipc": _ARROW,
+    ".parquet": _PARQUET,
+    ".pq": _PARQUET,
+    ".bag": _BAGZ,
+    ".bagz": _BAGZ,
     ".bin": _tokens,
     ".gz": _packed,
-    ".json": JsonLinesSource,
-    ".jsonl": JsonLinesSource,
-    ".ndjson": JsonLinesSource,
-    ".npy": TokenSource,
-    ".tar": WebDatasetSource,
-    ".tfrecord": TFRecordSource,
-    ".tfrecords": TFRecordSource,
-    ".txt": LinesSource,
-    ".u16": TokenSource,
-    ".u32": TokenSource,
-    ".uint16": TokenSource,
-    ".uint32": TokenSource,
+    ".json": _JSON,
+    ".jsonl": _JSON,
+    ".ndjson": _JSON,
+    ".npy": _TOKENS,
+    ".tar": _TAR,
+    ".tfrecord": _TFRECORD,
+    ".tfrecords": _TFRECORD,
+    ".txt": _LINES,
+    ".u16": _TOKENS,
+    ".u32": _TOKENS,
+    ".uint16": _TOKENS,
+    ".uint32": _TOKENS,
     ".zst": _packed,
-    **dict.fromkeys(_WHOLE, FilesSource),
+    **dict.fromkeys(_WHOLE, _FILES),
 }
 # a list of names with these suffixes opens files; lists of any other strings are records
 _LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")

@@ -15,7 +15,7 @@ from pipeline.block import Columns, Int64s
 from pipeline.errors import ChainError
 from pipeline.sources.indices import inside
 from pipeline.sources.memory_maps import MapReference, described, mapping, sample_digest
-from pipeline.tree import children, fresh, fresh_elements, leaves, map_leaves, refuse_mask
+from pipeline.tree import ATOMS, children, fresh, fresh_elements, leaves, map_leaves, refuse_mask
 
 
 class MemorySource:
@@ -73,7 +73,9 @@ class MemorySource:
         if isinstance(self._values, Columns):
             taken = self._values.read(wanted)
             return Columns(map_leaves(fresh_elements, taken.tree))
-        return [fresh(self._values[i]) for i in wanted.tolist()]
+        values = self._values
+        rows = [values[i] for i in wanted.tolist()]
+        return rows if ATOMS.issuperset(map(type, rows)) else list(map(fresh, rows))
 
     def fingerprint(self) -> str:
         """Hex digest of the contents; objects of unknown types count by their type alone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from pipeline.errors import ChainError
 from pipeline.meter import BEACON
 from pipeline.tree import map_leaves
 from pipeline.types import Site
+
+# a function, and values that stand before the row in its arguments: a column of them each
+Caller = tuple[Callable[..., Any], Sequence[Sequence[Any]]]
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -36,24 +39,35 @@ def rows_of(block: Block) -> list[Any]:
     return values
 
 
-def each(f: Callable[..., Any], block: Block, site: Site, *columns: Iterable[Any]) -> list[Any]:
+def each(f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any]) -> list[Any]:
     """`f(row)` for each row of a block, or `f(*values, row)` with a value of each column before it.
 
     Raises:
         Exception: whatever f raises, with a note on the stage and the row.
         RuntimeError: f raised StopIteration, which would end the loop over batches unseen.
     """
-    rows = rows_of(block)
+    return called(f, columns, rows_of(block), block.origin, site)
+
+
+def called(
+    f: Callable[..., Any],
+    columns: Sequence[Sequence[Any]],
+    rows: list[Any],
+    origin: Origin,
+    site: Site,
+    first: int = 0,
+) -> list[Any]:
+    """As `each`, on some rows of a block: those from its row `first` on."""
     results: list[Any] = []
     if BEACON.tell is not None:
-        f = _told(f, block, site)
+        f = _told(f, origin, site, first)
     try:
         # one call of f a row and no other: `extend` drops StopIteration, so lengths are compared
-        results.extend(map(f, *columns, rows))
+        results.extend(map(f, *[column[first : first + len(rows)] for column in columns], rows))
         if len(results) < len(rows):
             raise stopped(site)
     except BaseException as error:
-        site.annotate(error, block.origin, len(results))
+        site.annotate(error, origin, first + len(results))
         say_exit(error)
         raise
     return results
@@ -73,23 +87,30 @@ def say_exit(error: BaseException) -> None:
         LOGGER.error("SystemExit(%r) %s", error.code, error.__notes__[-1])
 
 
-def _told(f: Callable[..., Any], block: Block, site: Site) -> Callable[..., Any]:
+def _told(f: Callable[..., Any], origin: Origin, site: Site, first: int) -> Callable[..., Any]:
     # f, which first tells the record that it is called for: see `pipeline.meter.Beacon`
-    records = iter(range(len(block)))
+    records = iter(range(first, len(origin)))
 
     def call(*args: Any) -> Any:
         if BEACON.tell is not None:
-            BEACON.tell(f"in {site.stage}, on {site.describe(block.origin, next(records))}")
+            BEACON.tell(f"in {site.stage}, on {site.describe(origin, next(records))}")
         return f(*args)
 
     return call
 
 
 def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Block:
-    """A block of rows that a stage returned for those beneath.
+    """A block of rows that a stage returned for those beneath; see `maker`."""
+    made = maker(site, rows, origin)
+    if made and any(row is None for row in beneath.rows()):
+        made = beneath.made
+    return Block(rows, origin, made)
 
-    Of rows that are None it says which stage made them: the first one, as later ones may hand
-    them on.
+
+def maker(site: Site, rows: list[Any], origin: Origin, first: int = 0) -> str:
+    """Which stage made rows that are None, of those from row `first` of a block on; "" if none is.
+
+    A later stage may hand on what an earlier one made.
 
     Raises:
         ChainError: a row can be read only once, as a generator.
@@ -102,9 +123,6 @@ def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Bloc
             f"{site.stage} returned a {type(rows[i]).__name__} as a row, which can be read only "
             "once. Return list(...) of it, or use .flat_map if each of its items is a row."
         )
-        site.annotate(error, origin, i)
+        site.annotate(error, origin, first + i)
         raise error
-    if type(None) not in kinds:
-        return Block(rows, origin)
-    handed_on = any(row is None for row in beneath.rows())
-    return Block(rows, origin, beneath.made if handed_on else site.stage)
+    return site.stage if type(None) in kinds else ""

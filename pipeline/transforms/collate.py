@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from operator import is_
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,8 @@ def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
     Raises:
         CollateError: there is one.
     """
-    i = next((i for i, row in enumerate(rows) if row is None), None)
-    if i is not None:
+    if type(None) in set(map(type, rows)):
+        i = next(i for i, row in enumerate(rows) if row is None)
         told = f"{made} returned None for {describe(i)}" if made else f"{describe(i)} is None"
         raise CollateError(
             f"{told}, which is no row of a batch. Return the row, or drop it with "
@@ -92,6 +92,12 @@ def in_c_order(tree: Any) -> Any:
     >>> in_c_order({"a": a, "b": [a]})["b"][0].strides
     (16, 8)
     """
+    # called for each batch: the common cases come first
+    if type(tree) is np.ndarray and tree.dtype.isbuiltin == 1 and tree.flags.c_contiguous:
+        return tree
+    if type(tree) is dict:
+        found = {key: in_c_order(part) for key, part in cast(dict[Any, Any], tree).items()}
+        return tree if all(map(is_, found.values(), tree.values())) else found
     if isinstance(tree, np.ndarray):
         if isinstance(tree, np.ma.MaskedArray):
             raise CollateError(f"the batch holds {UNMASKED}")
@@ -131,6 +137,8 @@ def collate_block(block: Block, describe: Describe | None = None) -> Any:
 
 
 def _settled(tree: Any, name: str, describe: Describe) -> Any:
+    if type(tree) is np.ndarray and tree.dtype != object:
+        return tree
     parts = children(tree)
     if parts is None:
         if isinstance(tree, np.ma.MaskedArray):

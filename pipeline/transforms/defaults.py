@@ -16,7 +16,13 @@ class TransformDefaults:
     """A transform that is neither random nor counted, and looks at any number of rows.
 
     A subclass has `kind`, `name` and `apply(block, site)`, and overrides what is different.
+
+    Attributes:
+        rowwise: whether it takes rows one by one: `caller(origin, site)` then gives the function,
+            and a value for each row that stands before the row in its arguments, by column.
     """
+
+    rowwise = False
 
     kind = ""
     name: str

@@ -7,10 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
-from pipeline.block import Block, Columns
+from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import each, guarded, made_by, say_exit, stopped
+from pipeline.transforms.calling import Caller, each, guarded, made_by, say_exit, stopped
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -31,6 +31,13 @@ class Map(FunctionTransform):
 
     batched: bool = False
     kind = "map"
+
+    @property
+    def rowwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.batched
+
+    def caller(self, origin: Origin, site: Site) -> Caller:
+        return self.f, ()
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows, changed.
@@ -97,6 +104,7 @@ class MapWithIndex(FunctionTransform):
     """Each row through `f(position, row)`, its position in the dataset, from 0."""
 
     kind = "map_with_index"
+    rowwise = True
 
     def apply(self, block: Block, site: Site) -> Block:
         """The rows, changed.
@@ -106,10 +114,13 @@ class MapWithIndex(FunctionTransform):
         """
         if not len(block):
             return Block([], block.origin)
+        f, columns = self.caller(block.origin, site)
+        return made_by(site, each(f, block, site, *columns), block.origin, block)
+
+    def caller(self, origin: Origin, site: Site) -> Caller:
         if site.index is None:
             raise ChainError(
                 f"{site.stage}: rows after filter, flat_map or pack have no position. "
                 "Move it before them."
             )
-        rows = each(self.f, block, site, site.index.tolist())
-        return made_by(site, rows, block.origin, block)
+        return self.f, (site.index.tolist(),)

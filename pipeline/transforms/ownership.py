@@ -8,7 +8,6 @@ import sys
 import sysconfig
 from contextlib import suppress
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,8 @@ def version_of(package: str) -> str:
     if isinstance(known, str):
         return str(known)  # torch's is a class of its own, which no state may hold
     with suppress(Exception):
+        from importlib import metadata  # takes longer to import than all of this package
+
         return metadata.version(package)
     return "?"
 

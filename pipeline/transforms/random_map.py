@@ -8,10 +8,10 @@ from typing import Any, final
 
 import numpy as np
 
-from pipeline.block import Block
+from pipeline.block import Block, Origin
 from pipeline.seeds import Name, RowGenerators, derive_seed
 from pipeline.transforms import global_seeds
-from pipeline.transforms.calling import each, made_by
+from pipeline.transforms.calling import Caller, each, made_by
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.types import Site
 
@@ -40,7 +40,20 @@ class RandomMap(FunctionTransform):
             ChainError: it should seed global generators, but is not in the main thread; or a row
                 that f returned is an iterator.
         """
-        origin = block.origin
+        f, columns = self.caller(block.origin, site)
+        if self.seed_globals:
+            global_seeds.refuse_threads(site.stage)
+            with global_seeds.kept():
+                rows = each(f, block, site, *columns)
+        else:
+            rows = each(f, block, site, *columns)
+        return made_by(site, rows, block.origin, block)
+
+    @property
+    def rowwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.seed_globals  # what is kept of global generators is kept once a block
+
+    def caller(self, origin: Origin, site: Site) -> Caller:
         component, epoch = origin.component.tolist(), origin.epoch.tolist()
         record, place = origin.record.tolist(), origin.place
         made = {c: self._generators(site, c) for c in set(component)}
@@ -48,15 +61,10 @@ class RandomMap(FunctionTransform):
         def generator(i: int) -> np.random.Generator:
             return made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
 
+        f, seeded = self.f, self._seeded
         if self.seed_globals:
-            global_seeds.refuse_threads(site.stage)
-            with global_seeds.kept():
-                call = self._seeded
-                rows = each(lambda i, row: call(row, i, generator), block, site, range(len(block)))
-        else:
-            f = self.f
-            rows = each(lambda i, row: f(row, generator(i)), block, site, range(len(block)))
-        return made_by(site, rows, origin, block)
+            return lambda i, row: seeded(row, i, generator), (range(len(origin)),)
+        return lambda i, row: f(row, generator(i)), (range(len(origin)),)
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None

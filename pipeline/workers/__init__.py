@@ -28,7 +28,7 @@ def chosen(workers: Any) -> Workers:
         ChainError: it is none of these.
 
     >>> chosen(0), chosen(2)
-    (Serial(), Processes(n=2, timeout=None))
+    (Serial(), Processes(n=2, timeout=None, parent=True))
     """
     if isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0:
         return Processes(workers) if workers else Serial()

@@ -77,6 +77,7 @@ class Result(NamedTuple):
     seconds: float
     stages: dict[str, Tally]
     logs: list[logging.LogRecord]
+    started: float
 
 
 def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: socket.socket) -> None:
@@ -97,7 +98,7 @@ def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: soc
         started = time.perf_counter()
         sent, extents, slices, failed = _outcome(task, results)
         seconds, BEACON.tell = time.perf_counter() - started, None
-        counts = seconds, METER.take(), logs.take()
+        counts = seconds, METER.take(), logs.take(), started
         packets.send(link, Result(task.number, sent, extents, slices, failed, *counts))
         results.settle()
 
@@ -147,7 +148,11 @@ class _Results:
     def of(self, work: Work) -> tuple[bytes, list[Extent], list[Slice]]:
         if self._arena is None:
             return self._dumps(produce(self._chain, work, self._stack), None), [], []
-        block = evaluate(self._chain, work)
+        try:
+            block = evaluate(self._chain, work, self._arena.empty if self._stack else None)
+        except ArenaError as error:
+            self._without(error)
+            return self.of(work)
         try:
             return self._in_arena(block, self._arena)
         except ArenaError as error:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.block import Block
+from pipeline.block import Block, Columns
 from pipeline.errors import OURS, ChainError, WorkerError
 from pipeline.nodes import Part
+from pipeline.tree import owned
 from pipeline.workers.queue import Future, Queue, closed, raising
-from pipeline.workers.stats import QueueStats
-from pipeline.workers.work import Work, count, named
+from pipeline.workers.stats import QueueStats, Watch
+from pipeline.workers.work import Work, count, named, produce
 
 KILLS = 3  # workers that may die over one work at the same place
 
@@ -78,6 +80,32 @@ class Crew:
         self._queue.finish(future, raising(error), 0, 0.0)
 
 
+class Here:
+    """The thread that waits for a work, evaluating it as a worker would.
+
+    Args:
+        chain: what is evaluated.
+        stack: whether rows are stacked into columns where they can be.
+        fresh: whether results must lie in memory that nobody else writes to or keeps.
+    """
+
+    def __init__(self, chain: Part, stack: bool, fresh: bool) -> None:
+        self._chain, self._stack, self._fresh = chain, stack, fresh
+        stages = (*chain.stages, *chain.stages_of_parts())
+        self._seeds = any(getattr(stage, "seed_globals", False) for stage in stages)
+
+    def may(self, work: Work) -> bool:
+        """Whether this thread may: global generators are seeded in the main thread alone."""
+        return not self._seeds or threading.current_thread() is threading.main_thread()
+
+    def evaluate(self, work: Work) -> Block:
+        """The work's rows, stacked."""
+        block = produce(self._chain, work, self._stack)
+        if self._fresh and isinstance(block.values, Columns):
+            return Block(block.values.each(owned), block.origin, block.made)
+        return block
+
+
 @dataclass(frozen=True)
 class Parallel:
     """n workers, described: what Threads, Processes and Ray have in common.
@@ -102,13 +130,18 @@ class Parallel:
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         """An executor whose crew starts with the first work."""
+        helper = Here(chain, stack, self.fresh) if self._helped(chain) else None
 
         def start(queue: Queue) -> Crew:
             if not self.nests:
                 refuse_in_worker(self)
             return self._crew(chain, queue, stack)
 
-        return QueuedExecutor(start, workers=self.n, ahead=ahead, fresh=self.fresh)
+        return QueuedExecutor(start, self.n, ahead, helper, fresh=self.fresh)
+
+    def _helped(self, chain: Part) -> bool:
+        """Whether the thread that waits for a work may evaluate it, while no worker has begun."""
+        return False
 
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
         """Start the workers."""
@@ -122,13 +155,26 @@ class QueuedExecutor:
         start: makes the crew that works off a queue.
         workers: how many it has.
         ahead: bytes of results that may wait to be fetched.
+        helper: evaluates, in the thread that waits, what nobody has begun; None where it must not.
         fresh: whether results lie in memory that nobody else writes to or keeps.
+
+    Attributes:
+        watch: told of each work that was evaluated, by whoever evaluated it.
     """
 
+    watch: Watch | None = None
+
     def __init__(
-        self, start: Callable[[Queue], Crew], *, workers: int, ahead: int, fresh: bool
+        self,
+        start: Callable[[Queue], Crew],
+        workers: int,
+        ahead: int,
+        helper: Here | None,
+        *,
+        fresh: bool,
     ) -> None:
         self._start, self._workers, self._ahead, self.fresh = start, workers, ahead, fresh
+        self._helper = helper
         self._renew()
 
     def _renew(self) -> None:
@@ -141,7 +187,7 @@ class QueuedExecutor:
             return evaluate(work)
 
         self._crew: Crew | None = None
-        self._queue = Queue(self._workers, self._ahead, again)
+        self._queue = Queue(self._workers, self._ahead, again, self._helper)
 
     def _own(self) -> Queue:
         # in a forked process: the workers, and the threads that hold locks, are the parent's
@@ -155,6 +201,7 @@ class QueuedExecutor:
     def submit(self, work: Work, *, urgent: bool = False) -> Future:
         queue = self._own()
         if self._crew is None:
+            queue.watch = self.watch
             self._crew = self._start(queue)
             self._end = weakref.finalize(self, _close, self._crew, os.getpid())
         return queue.submit(work, urgent)

@@ -20,14 +20,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pipeline.errors import OURS
 from pipeline.workers import child, executor, packets, sending
 
 GRACE = 0.5  # seconds for workers to end by themselves
 _DEATH = 1  # PR_SET_PDEATHSIG
 _HARMLESS = {"jemalloc_bg_thd"}  # threads that know of forks: pyarrow's allocator has one
+# code of a fresh interpreter: our package, whatever else is called `pipeline` on its path
+IMPORT_OURS = (
+    f"import sys; sys.path.insert(0, {os.path.dirname(os.path.dirname(OURS))!r}); "
+    "import pipeline; sys.path.pop(0); "
+)
 _BOOT = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from pipeline.workers.forkserver import main; main(*{args!r})"
+    "{ours}sys.path[:] = {path!r}; from pipeline.workers.forkserver import main; main(*{args!r})"
 )
 _ENVIRONMENT = {
     # n workers with a thread for each core would fight over the cores
@@ -91,7 +96,7 @@ def start(fds: tuple[int, ...], parcel: sending.Parcel) -> subprocess.Popen[byte
 
 
 def _boot(*args: Any) -> str:
-    return _BOOT.format(path=sys.path, args=args)
+    return _BOOT.format(ours=IMPORT_OURS, path=sys.path, args=args)
 
 
 def main(
@@ -118,7 +123,7 @@ def main(
     executor.be_worker("a worker process")
     for i, module in enumerate(modules):
         _import(module)
-        if _threads() > 1:  # they would be missing in the workers: each imports it for itself
+        if unsafe_threads() > 1:  # they would be missing in the workers: each imports it for itself
             rest = [*modules[:i], *modules[i + 1 :]]
             code = _boot(control, queue, dataset, list(sizes), rest, parent)
             os.execv(sys.executable, [sys.executable, "-c", code])
@@ -132,7 +137,8 @@ def _import(module: str) -> None:
         importlib.import_module(module)
 
 
-def _threads() -> int:
+def unsafe_threads() -> int:
+    """This process's threads, those aside that a fork may leave behind: more than one forbid it."""
     count = 0
     for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
         with open(f"/proc/self/task/{task}/comm") as file:

@@ -28,6 +28,7 @@ from pipeline.workers.link import Worker
 from pipeline.workers.logs import Relay
 from pipeline.workers.queue import Future, Outcome, Queue
 from pipeline.workers.sending import Parcel
+from pipeline.workers.stats import Worked
 
 PATIENCE = 1.0  # seconds for the forkserver to end its workers and itself
 BARREN = 10  # workers in a row that may die before they have begun to work
@@ -52,20 +53,23 @@ class Pool(Crew):
         self._workers: dict[int, Worker] = {}
         self._sent: dict[int, Future] = {}  # in the socket, or pulled and not yet announced
         self._numbers = self._barren = 0
-        self._closing = self._warned = False
+        self._closing = self._warned = self._ready = False
         self._relay = Relay()
         self._tasks, self._pulled = packets.pair()
         self._wake, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="lockstep-pool", daemon=True)
-        queue.more = self.dispatch
+        queue.more, queue.recall = self.dispatch, self._wake_up
         self._thread.start()
 
     # ---- handing out
 
     def dispatch(self) -> None:
-        """Put work into the socket that workers pull from: enough that none waits for us."""
+        """Put work into the socket that workers pull from: enough that none waits for us.
+
+        Until there is a worker, all stays where the loop's own thread finds it.
+        """
         with self._queue.lock:
-            while len(self._sent) <= self._n and not self._closing:
+            while self._ready and len(self._sent) <= self._n and not self._closing:
                 future = self._queue.pull()
                 if future is None:
                     return
@@ -87,6 +91,21 @@ class Pool(Crew):
                     pass
             self._queue.put_back([f for f in self._sent.values() if f.state == "asked"])
             self._sent.clear()
+
+    def _give_back(self) -> None:
+        # what the loop waits for and would evaluate itself, if it still lies in the socket: with
+        # all that lies there, as nothing else tells, and what is not asked for any more
+        with self._queue.lock:
+            wanted = [f for f in self._sent.values() if f.wanted and not f.begun and not f.claimed]
+            if not any(future.state == "asked" for future in wanted):
+                return
+            inbox, found = packets.Inbox(self._pulled), list[Future]()
+            with contextlib.suppress(BlockingIOError):
+                while received := inbox.receive(wait=False):
+                    if (future := self._sent.pop(received[0].number, None)) is not None:
+                        future.claimed = future.wanted
+                        found.append(future)
+            self._queue.put_back([f for f in found if f.state == "asked" and not f.claimed])
 
     # ---- the thread
 
@@ -138,6 +157,7 @@ class Pool(Crew):
             elif key.data.number in self._workers:
                 self._hear(key.data, once=True)
         self._end_hung()
+        self._give_back()
         self.dispatch()
         for worker in self._workers.values():
             worker.tell_freed()
@@ -173,6 +193,8 @@ class Pool(Crew):
             worker.since = time.monotonic()
             with self._queue.lock:
                 worker.at = self._sent.pop(message.number, None)
+                if worker.at is not None:
+                    worker.at.begun = True
             worker.place = None
             for fd in fds:
                 worker.place = mmap.mmap(fd, PLACE)
@@ -182,7 +204,8 @@ class Pool(Crew):
         elif isinstance(message, Segment):
             worker.views.add(message.number, fds[0], message.size)
         elif isinstance(message, Ready):
-            worker.ready, self._barren = True, 0
+            self._ready = worker.ready = True
+            self._barren = 0
             if message.failure:
                 self._queue.break_off(failure.unpack(message.failure))
         elif isinstance(message, NoMemory):
@@ -191,7 +214,8 @@ class Pool(Crew):
     def _finish(self, worker: Worker, result: Result) -> None:
         buffers = worker.views.over(result.extents, result.slices)
         future, worker.at = worker.at, None
-        self._queue.measured(result.stages)
+        spent = result.started, result.seconds, result.stages
+        self._queue.measured(result.stages, Worked(result.number, worker.number, *spent))
         self._relay.say(result.logs)
         if future is None:  # redone by another after all: whoever came first
             return
@@ -274,12 +298,15 @@ class Pool(Crew):
 
     # ---- the end
 
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self._waker.send(b"x")
+
     def close(self) -> None:
         """End the processes; those at work have half a second to finish it."""
         self._closing = True
         super().close()
-        with contextlib.suppress(OSError):
-            self._waker.send(b"x")
+        self._wake_up()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
 

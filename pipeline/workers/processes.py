@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import ChainError
 from pipeline.nodes import Part
-from pipeline.workers import sending
 from pipeline.workers.executor import Crew, Parallel
-from pipeline.workers.pool import Pool
 from pipeline.workers.queue import Queue
 
 
@@ -22,10 +20,16 @@ class Processes(Parallel):
     module's plain values that were set since are taken along, and what else differs is refused. A
     process that dies is replaced, its work done again.
 
+    Where the loop would wait for a batch that no process has begun, it evaluates that one itself:
+    the first batch, and the first after a seek or resume, comes as soon as without workers. It
+    never takes over what a process has begun, or died of.
+
     Attributes:
         n: how many.
         timeout: seconds after which one work (some batches, or a block) counts as hung and its
-            process is replaced; None: never.
+            process is replaced; None: never. With it, the loop evaluates nothing: it might hang.
+        parent: False where the loop must evaluate nothing, as functions may crash the process, or
+            belong into processes of their own.
 
     Raises:
         ChainError: n is below 1, or timeout not above 0.
@@ -38,6 +42,7 @@ class Processes(Parallel):
     """
 
     timeout: float | None = None
+    parent: bool = True
     fresh: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -45,5 +50,12 @@ class Processes(Parallel):
         if self.timeout is not None and not self.timeout > 0:
             raise ChainError(f"timeout={self.timeout!r}: give seconds above 0, or None")
 
+    def _helped(self, chain: Part) -> bool:
+        return self.parent and self.timeout is None
+
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
+        # what only a process needs is imported with the first one
+        from pipeline.workers import sending
+        from pipeline.workers.pool import Pool
+
         return Pool(chain, queue, sending.parcel(chain, stack), self.n, self.timeout)

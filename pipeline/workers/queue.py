@@ -7,15 +7,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.block import Block
 from pipeline.errors import PipelineError
-from pipeline.meter import Tally, add_up
-from pipeline.workers.stats import QueueStats
+from pipeline.meter import Tally, add_up, weight
+from pipeline.workers.stats import QueueStats, Watch, Worked
 from pipeline.workers.work import Cost, Work
 
 Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
+
+
+class Helper(Protocol):
+    """Evaluates in the thread that waits for a result."""
+
+    def may(self, work: Work) -> bool:
+        """Whether this thread, now, may evaluate a work."""
+        ...
+
+    def evaluate(self, work: Work) -> Block: ...
+
 
 MOST = 256  # works outstanding, however small: more read-ahead than this gains nothing
 SECONDS = 0.1  # of one work: longer ones come late, and are costly to redo
@@ -26,6 +37,9 @@ class Future:
 
     Attributes:
         state: "asked", then "ready", then "fetched"; or "cancelled".
+        begun: whether a worker has ever begun with it.
+        wanted: whether the thread that waits for it would evaluate it.
+        claimed: whether it is that thread's to evaluate, and no worker's.
         bytes: of the result.
         deaths: workers that died over it, one after the other, at the same place.
         place: where the last of them died, as far as is known: stage and record.
@@ -33,13 +47,16 @@ class Future:
 
     __slots__ = (
         "_queue",
+        "begun",
         "bytes",
+        "claimed",
         "deaths",
         "number",
         "outcome",
         "place",
         "state",
         "total",
+        "wanted",
         "work",
     )
 
@@ -47,6 +64,7 @@ class Future:
         self._queue, self.number, self.work = queue, number, work
         self.outcome: Outcome | None = None
         self.state, self.bytes = "asked", 0
+        self.begun = self.wanted = self.claimed = False
         self.deaths = self.total = 0
         self.place = ""
 
@@ -73,20 +91,31 @@ class Queue:
         workers: how many pull from it.
         ahead: bytes of results that may wait to be fetched.
         redo: evaluates a work anew, in a process that was forked and has this queue's futures.
+        helper: evaluates a work that nobody has begun, in the thread that waits for it; None where
+            that thread must not.
 
     Attributes:
         lock: held to pull and to notify.
         more: called, outside of the lock, when there is more to pull.
+        recall: called, outside of the lock, when a future is `wanted` that workers were sent: it
+            is `claimed` if none has begun it.
+        watch: told of each work that was evaluated, by whoever evaluated it.
         broken: the error for everybody who waits, once nothing will be worked on any more.
         owner: the process that the workers belong to.
     """
 
     def __init__(
-        self, workers: int, ahead: int, redo: Callable[[Work], Block] | None = None
+        self,
+        workers: int,
+        ahead: int,
+        redo: Callable[[Work], Block] | None = None,
+        helper: Helper | None = None,
     ) -> None:
-        self._workers, self._ahead = workers, ahead
+        self._workers, self._ahead, self._helper = workers, ahead, helper
         self.owner, self.redo = os.getpid(), redo or _not_here
         self.more: Callable[[], None] = _nothing
+        self.recall: Callable[[], None] = _nothing
+        self.watch: Watch | None = None
         self.lock = threading.RLock()
         self.broken: BaseException | None = None
         self._sleepers: list[Any] = []
@@ -150,12 +179,47 @@ class Queue:
                         return
                     if self.broken is not None:
                         raise self.broken
+                    recalled = self._help_wanted(future)
                     sleeper = self._sleeper()
+                if future.claimed:
+                    self._help(future)
+                    if self.broken is not None:
+                        raise self.broken
+                    return
+                if recalled:
+                    self.recall()
                 sleeper.acquire()
         finally:
             with self.lock:
                 self._awaited -= 1
                 self._wait += time.perf_counter() - started
+
+    def _help_wanted(self, future: Future) -> bool:
+        # with the lock held: claim a future that nobody has begun; or whether to ask workers for it
+        if self._helper is None or future.begun or future.claimed or future.wanted:
+            return False
+        if not self._helper.may(future.work):
+            return False
+        future.wanted = True
+        if future not in self._waiting:
+            return True
+        future.claimed = True  # before it is removed: an interrupt may come between
+        self._waiting.remove(future)
+        return False
+
+    def _help(self, future: Future) -> None:
+        # an interrupt leaves it claimed: it is evaluated when it is asked for again
+        assert self._helper is not None
+        started = time.perf_counter()
+        try:
+            block = self._helper.evaluate(future.work)
+        except Exception as error:
+            self._settle(future, raising(error), 0)
+        else:
+            self._settle(future, lambda: block, weight(block))
+        spent = time.perf_counter() - started
+        self._busy += spent
+        self.measured({}, Worked(future.number, -1, started, spent, {}))
 
     def cancel(self, future: Future) -> None:
         with self.lock:
@@ -212,7 +276,7 @@ class Queue:
         self._full = bool(self._waiting) and self._ready_bytes > self._ahead and not self._awaited
         while self._waiting and not self._full:
             future = self._waiting.popleft()
-            if future.state == "asked":
+            if future.state == "asked" and not future.claimed:
                 return future
         return None
 
@@ -224,6 +288,7 @@ class Queue:
                     return None
                 future = self.pull()
                 if future is not None:
+                    future.begun = True
                     return future
                 sleeper = self._sleeper()
             sleeper.acquire()
@@ -235,12 +300,17 @@ class Queue:
             self.notify()
 
     def finish(self, future: Future, outcome: Outcome, nbytes: int, seconds: float) -> None:
-        """Set a future's outcome, unless it has one or is not wanted any more."""
+        """A worker has evaluated a future; the first outcome of one counts."""
         with self.lock:
             self._busy += seconds
             self._done += 1
             self._done_size += future.work.size
             self._cost.add(rows=future.work.size, nbytes=nbytes, seconds=seconds)
+            self._settle(future, outcome, nbytes)
+
+    def _settle(self, future: Future, outcome: Outcome, nbytes: int) -> None:
+        # its outcome, unless it has one or is not asked for any more
+        with self.lock:
             if future.state != "asked":
                 return
             self._asked_size -= future.work.size
@@ -249,9 +319,11 @@ class Queue:
             self._ready_bytes += nbytes
             self.notify()
 
-    def measured(self, stages: Mapping[str, Tally]) -> None:
+    def measured(self, stages: Mapping[str, Tally], worked: Worked | None = None) -> None:
         with self.lock:
             add_up(self._stages, stages)
+        if self.watch is not None and worked is not None:
+            self.watch(worked)
 
     def break_off(self, error: BaseException) -> None:
         """Nothing will be worked on any more: whoever waits gets this error."""

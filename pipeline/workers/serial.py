@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.block import Block
 from pipeline.meter import METER, Sums, weight
 from pipeline.nodes import Part
-from pipeline.workers.stats import QueueStats
-from pipeline.workers.work import Cost, Rows, Work, evaluate
+from pipeline.workers.stats import QueueStats, Watch, Worked
+from pipeline.workers.work import Cost, Rows, Work, produce
+
+Array = NDArray[Any]
 
 SECONDS = 0.02  # of one work: the loop waits for all of it
+KEPT = 64 << 20  # bytes of columns whose memory is used again
+SMALL = 1 << 15  # bytes below which an allocator has warm memory itself
+BYTES = 1 << 20  # of one work of several batches: each is copied out of it, while it is in caches
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,41 @@ class Serial:
     """
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> SerialExecutor:
-        return SerialExecutor(chain, ahead)
+        return SerialExecutor(chain, ahead, stack)
+
+
+class Buffers:
+    """Makes columns in memory of earlier ones that nobody holds any more: its pages are there.
+
+    Args:
+        most: bytes that are kept.
+
+    >>> buffers = Buffers(1 << 20)
+    >>> first = buffers((1 << 16,), np.dtype(np.int8))
+    >>> second, address = buffers(first.shape, first.dtype), first.ctypes.data
+    >>> second.ctypes.data == address
+    False
+    >>> del first
+    >>> buffers(second.shape, second.dtype).ctypes.data == address
+    True
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, list[Array]()
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array `shape` of `dtype`, not initialised."""
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize < SMALL:
+            return np.empty(shape, dtype)
+        for array in self._held:
+            # held by the list, by `array` and as the argument: whoever has a view holds it too
+            if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == 3:
+                return array
+        made = np.empty(shape, dtype)
+        self._held.append(made)
+        while sum([held.nbytes for held in self._held]) > self._most:
+            del self._held[0]
+        return made
 
 
 class SerialFuture:
@@ -54,12 +99,15 @@ class SerialExecutor:
 
     Attributes:
         waiting: works submitted before they were needed, and not begun.
+        watch: told of each work that was evaluated.
     """
 
     fresh = False
+    watch: Watch | None = None
 
-    def __init__(self, chain: Part, ahead: int) -> None:
-        self._chain, self._ahead = chain, ahead
+    def __init__(self, chain: Part, ahead: int, stack: bool) -> None:
+        self._chain, self._stack = chain, stack
+        self._most, self._empty = min(BYTES, ahead), Buffers(min(KEPT, ahead))
         self._sums = Sums()
         self._works, self._busy = 0, 0.0
         self._cost = Cost()
@@ -70,14 +118,19 @@ class SerialExecutor:
         return SerialFuture(self, work, early=not urgent)
 
     def evaluate(self, work: Work) -> Block:
-        before, started = METER.into(self._sums), time.perf_counter()
+        sums = self._sums if self.watch is None else Sums()
+        before, started = METER.into(sums), time.perf_counter()
         try:
-            block = evaluate(self._chain, work)
+            block = produce(self._chain, work, self._stack, self._empty)
         finally:
             self._works += 1
             seconds = time.perf_counter() - started
             self._busy += seconds
             METER.into(before)
+            if self.watch is not None:
+                stages = sums.tallies()
+                self._sums.add(stages)
+                self.watch(Worked(self._works, -1, started, seconds, stages))
         if isinstance(work, Rows):
             self._cost.add(rows=len(block), nbytes=weight(block), seconds=seconds)
         return block
@@ -87,7 +140,7 @@ class SerialExecutor:
         return not self.waiting and bool(self._cost)
 
     def group(self, rows: int) -> int:
-        return self._cost.batches(rows, seconds=SECONDS, nbytes=self._ahead) if self._cost else 1
+        return self._cost.batches(rows, seconds=SECONDS, nbytes=self._most) if self._cost else 1
 
     def stats(self) -> QueueStats:
         stages = self._sums.tallies()

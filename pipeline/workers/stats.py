@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.meter import Sums, Tally, add_up, batch_bytes
+from pipeline.picture import escaped, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,27 @@ class StageStats:
     rows: int
     bytes: int
     seconds: float
+
+
+class Worked(NamedTuple):
+    """One piece of work that somebody evaluated.
+
+    Attributes:
+        number: of the work, in its queue.
+        worker: its number; -1 where the loop itself evaluates.
+        started: of `time.perf_counter`, one clock for all processes of a machine.
+        seconds: that it took.
+        stages: sums of its stages.
+    """
+
+    number: int
+    worker: int
+    started: float
+    seconds: float
+    stages: Mapping[str, Tally]
+
+
+Watch = Callable[[Worked], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +93,7 @@ class Stats:
         first: seconds until that batch was there.
         wait: seconds that the loop waited in `next`, the first batch included.
         workers: threads or processes; 0 if the loop evaluates.
-        busy: seconds that workers spent evaluating, all together.
+        busy: seconds spent evaluating, by workers and by the loop where it helps them.
         occupancy: busy over the time that the workers were there: near 1, they are the limit.
         ready, ready_bytes: results that wait to be asked for.
         asked: pieces of work begun or queued.
@@ -104,13 +126,75 @@ class Stats:
         return max(busy, key=lambda s: s.seconds).name if busy else "nothing yet"
 
     def __repr__(self) -> str:
-        return "\n".join(_table(self))
+        return "\n".join(self.table(self.limit))
+
+    def _repr_html_(self) -> str:
+        titles = ("stage", "rows", "MB", "seconds")
+        rows = [
+            (s.name, f"{s.rows:,}", f"{s.bytes / 1e6:,.1f}", f"{s.seconds:.3f}")
+            for s in self.stages
+        ]
+        return f"{table(titles, rows)}<p>{escaped([*self.table(self.limit)][len(rows) + 1])}</p>"
+
+    def prometheus(self, **labels: str) -> str:
+        """The figures in Prometheus' text format, for a page that it reads.
+
+        Args:
+            labels: that every figure gets, as run="a".
+
+        >>> from pipeline import Dataset, Loader
+        >>> loader = Loader(Dataset(range(4)), 2)
+        >>> _ = list(loader)
+        >>> print(loader.stats().prometheus(run="a").splitlines()[1])
+        lockstep_batches_total{run="a"} 2
+        """
+        return "".join(_metrics(self, labels))
+
+    def table(self, limit: str) -> Iterator[str]:
+        """A line a stage, and what limits the rate, which may be known better than from these."""
+        return _table(self, limit)
 
 
-def _table(stats: Stats) -> Iterator[str]:
-    # a line a stage, and what limits the rate
+_TOTALS = {
+    "batches": "batches",
+    "rows": "rows",
+    "bytes": "bytes",
+    "wait": "wait_seconds",
+    "busy": "busy_seconds",
+    "restarts": "restarts",
+}
+_GAUGES = ("workers", "occupancy", "ready", "ready_bytes", "asked")
+
+
+def _metrics(stats: Stats, labels: Mapping[str, str]) -> Iterator[str]:
+    for field, name in _TOTALS.items():
+        yield from _metric(f"{name}_total", "counter", [({}, getattr(stats, field))], labels)
+    for name in _GAUGES:
+        yield from _metric(name, "gauge", [({}, getattr(stats, name))], labels)
+    for name in ("rows", "bytes", "seconds"):
+        values = [({"stage": s.name}, getattr(s, name)) for s in stats.stages]
+        yield from _metric(f"stage_{name}_total", "counter", values, labels)
+
+
+def _metric(
+    name: str,
+    kind: str,
+    values: Iterable[tuple[Mapping[str, str], float]],
+    labels: Mapping[str, str],
+) -> Iterator[str]:
+    yield f"# TYPE lockstep_{name} {kind}\n"
+    for own, value in values:
+        text = ",".join(f'{k}="{_quoted(v)}"' for k, v in {**labels, **own}.items())
+        yield f"lockstep_{name}{f'{{{text}}}' if text else ''} {value}\n"
+
+
+def _quoted(text: str) -> str:
+    return str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _table(stats: Stats, limit: str) -> Iterator[str]:
     total = sum(stage.seconds for stage in stats.stages) or 1.0
-    names = [s.name + ("  <- the limit" if s.name == stats.limit else "") for s in stats.stages]
+    names = [s.name + ("  <- the limit" if s.name == limit else "") for s in stats.stages]
     width = max(map(len, [*names, "stage"]))
     yield f"{'stage':{width}} {'rows':>12} {'MB':>10} {'seconds':>9} {'share':>6} {'µs a row':>9}"
     for name, stage in zip(names, stats.stages, strict=True):
@@ -119,9 +203,7 @@ def _table(stats: Stats) -> Iterator[str]:
         spent = f"{stage.seconds:>9.3f} {stage.seconds / total:>6.0%}"
         yield f"{name:{width}} {stage.rows:>12,} {size:>10} {spent} {each:>9}"
     rate = stats.rows / stats.seconds if stats.seconds else 0.0
-    yield (
-        f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {stats.limit}."
-    )
+    yield (f"{stats.rows:,} rows in {stats.seconds:.2f} s: {rate:,.0f} rows/s. Limit: {limit}.")
     if stats.workers:
         yield (
             f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
@@ -137,6 +219,11 @@ class Account:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = self._collate = 0.0
+
+    @property
+    def batches(self) -> int:
+        """How many were handed out."""
+        return self._batches
 
     def collated(self, seconds: float) -> None:
         self._collate += seconds
@@ -171,7 +258,7 @@ class Account:
             wait=self._wait,
             workers=queue.workers,
             busy=queue.busy,
-            occupancy=queue.busy / queue.up if queue.up else 0.0,
+            occupancy=min(1.0, queue.busy / queue.up) if queue.up else 0.0,
             ready=queue.ready,
             ready_bytes=queue.ready_bytes,
             asked=queue.asked,

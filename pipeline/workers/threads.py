@@ -11,6 +11,7 @@ from pipeline.meter import METER, weight
 from pipeline.nodes import Part
 from pipeline.workers.executor import Crew, Parallel
 from pipeline.workers.queue import Future, Outcome, Queue, raising
+from pipeline.workers.stats import Worked
 from pipeline.workers.work import produce
 
 
@@ -40,17 +41,20 @@ class _Crew(Crew):
     def __init__(self, chain: Part, queue: Queue, n: int, stack: bool) -> None:
         super().__init__(chain, queue, n)
         self._stack = stack
-        names = [f"lockstep-{i}" for i in range(n)]
-        self._threads = [threading.Thread(target=self._run, name=x, daemon=True) for x in names]
+        self._threads = [
+            threading.Thread(target=self._run, args=(i,), name=f"lockstep-{i}", daemon=True)
+            for i in range(n)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _run(self) -> None:
+    def _run(self, i: int) -> None:
         while (future := self._queue.await_pull()) is not None:
             started = time.perf_counter()
             outcome, size = self._outcome(future)
-            self._queue.finish(future, outcome, size, time.perf_counter() - started)
-            self._queue.measured(METER.take())
+            spent, stages = time.perf_counter() - started, METER.take()
+            self._queue.finish(future, outcome, size, spent)
+            self._queue.measured(stages, Worked(future.number, i, started, spent, stages))
             del future, outcome  # a thread that waits keeps nobody's batch
 
     def _outcome(self, future: Future) -> tuple[Outcome, int]:

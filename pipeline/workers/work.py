@@ -57,8 +57,13 @@ class LaneBlock:
 Work = Rows | LaneBlock
 
 
-def evaluate(chain: Part, work: Work) -> Block:
+def evaluate(chain: Part, work: Work, empty: Empty | None = None) -> Block:
     """The work's rows: a pure function of the two.
+
+    Args:
+        chain, work: what to evaluate.
+        empty: makes columns for the rows, where these may be stacked; None to leave rows as they
+            are.
 
     Raises:
         ChainError: a row is an iterator, which could be read only once; names the record.
@@ -66,7 +71,8 @@ def evaluate(chain: Part, work: Work) -> Block:
     if isinstance(work, LaneBlock):
         block = chain.read_block(work.part, work.lane, work.number)
     else:
-        block = chain.read(At.of_rows(work.rows, max(1, chain.length)))
+        at = At.of_rows(work.rows, max(1, chain.length))
+        block = chain.read(at) if empty is None else chain.read_stacked(at, empty)
         if len(work.rows):
             chain.ahead(int(work.rows[0]), int(work.rows[-1]) + 1)
     if isinstance(block.values, list):
@@ -83,7 +89,7 @@ def evaluate(chain: Part, work: Work) -> Block:
 
 def produce(chain: Part, work: Work, stack: bool, empty: Empty = np.empty) -> Block:
     """The work's rows, stacked into columns where that is asked for and possible."""
-    block = evaluate(chain, work)
+    block = evaluate(chain, work, empty if stack else None)
     return METER.timed("collate", stacked, block, empty) if stack else block
 
 

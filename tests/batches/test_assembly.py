@@ -12,7 +12,7 @@ from pipeline.errors import BatchError
 from pipeline.transforms.collate import in_c_order
 from pipeline.tree import leaves
 
-ENGINES = (0, Threads(2), Processes(1))
+ENGINES = (0, Threads(2), Processes(1, parent=False))
 
 
 class Pair(NamedTuple):
@@ -70,7 +70,9 @@ def test_what_collate_returns_is_contiguous_too() -> None:
     batch = next(Loader(Dataset(range(4)).map(permuted), 4, collate=stack))
     assert batch["image"][0].flags.c_contiguous
     assert batch["t"].flags.c_contiguous
-    torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    torch = pytest.importorskip(
+        "torch", reason="needs the extra: pip install 'lockstep-data[torch]'"
+    )
 
     def last(rows: list[Any]) -> Any:
         image = torch.from_numpy(np.stack([row["image"] for row in rows]))

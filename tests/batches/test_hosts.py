@@ -14,7 +14,7 @@ from pipeline import Dataset, Loader, TorchFeed
 from pipeline.batches.hosts import LAUNCHERS, HostShare
 from pipeline.errors import BatchError, FeedError, HostsError
 
-torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
 DS = Dataset({"x": np.arange(64)})
 

@@ -156,7 +156,7 @@ def test_a_real_interrupt_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("workers", [0, Threads(2), Processes(1)])
+@pytest.mark.parametrize("workers", [0, Threads(2), Processes(1, parent=False)])
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_forked_child_goes_on_with_workers_of_its_own(workers: Any, counted: bool) -> None:
     ds = COUNTED if counted else DS

@@ -108,6 +108,29 @@ def test_numbers_are_whole_and_bounded() -> None:
     loader.load_state_dict({**state, "step": np.int64(0)})
 
 
+@pytest.mark.parametrize("far", [100, 1 << 40, 1 << 61])
+def test_a_place_outside_of_its_epoch_is_refused(far: int) -> None:
+    indexed, streamed = Dataset(range(40)).shuffle(), Dataset(range(40)).filter(lambda x: x > 3)
+    for ds, where in ((indexed, "rows"), (indexed, "epoch"), (streamed, "block")):
+        loader = Loader(ds, 4)
+        next(loader)
+        state = json.loads(json.dumps(loader.state_dict()))
+        if where == "block":
+            state["lanes"][0][1][0] = far
+        else:
+            state[where] = far
+        with pytest.raises(StateError, match=f"{far}.*not of its epoch|not of its epoch {far}"):
+            loader.load_state_dict(state)
+        assert next(loader) is not None  # it stands where it stood
+
+
+def test_a_state_of_a_longer_dataset_that_is_allowed_begins_the_next_pass() -> None:
+    long, short = Loader(Dataset(range(40)), 4), Loader(Dataset(range(8)), 4)
+    long.seek(7)
+    short.load_state_dict(long.state_dict(), allow={"source"})
+    assert (short.epoch, next(short).tolist()) == (1, [0, 1, 2, 3])
+
+
 def test_a_file_of_a_checkpoint_that_is_no_state(tmp_path: Path) -> None:
     import asyncio
 

@@ -156,7 +156,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
 
 @pytest.mark.long
 def test_readme_s_datasets_pass(loaded: list[Dataset]) -> None:
-    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
     checked: list[Dataset] = []
 
     class Checking(doctest.DocTestRunner):
@@ -178,7 +178,7 @@ def test_examples_datasets_pass(
     path: Path, tmp_path: Path, monkeypatch: Any, loaded: list[Dataset]
 ) -> None:
     if path.name.startswith("torch_"):
-        pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+        pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")

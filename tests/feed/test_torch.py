@@ -16,7 +16,7 @@ from pipeline import Dataset, Loader, TorchFeed, mix
 from pipeline.debug.digest import digest
 from pipeline.errors import BatchError, FeedError, MissingExtraError, StateError
 
-torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
 DTYPES = "?bBhHiIlLefdFD"  # bool, integers of 8 to 64 bits, floats and complexes
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import Dataset, Loader, TorchFeed
 
-torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # theirs, not ours
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)

@@ -14,7 +14,7 @@ import pytest
 from pipeline import Dataset, Loader, TorchFeed
 from pipeline.errors import HostsError
 
-torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
 _PROCESS = """
 import json, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from harness.ledger import Entry, read
 
 TINY = ("width=32", "layers=1", "hidden=64", "length=64", "warmup=4", "steps=40")
-TINY += ("save_every=5", "keep=2", "keep_every=20")
+TINY += ("save_every=5", "keep=2", "keep_every=20", "evaluate.batches=8", "log.every=5")
 
 
 class Workplace:
@@ -41,6 +42,26 @@ class Workplace:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def start_several(
+        self, run: str, processes: int, *more: str, devices: int = 1
+    ) -> list[subprocess.Popen[str]]:
+        """Begin or resume training in several processes; the caller ends them."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        told = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
+        command = [sys.executable, "-m", "harness", "train", "--run", str(self.path / run)]
+        return [
+            subprocess.Popen(
+                [*command, "--set", *TINY, *more],
+                env={**self.environment(devices), **told, "JAX_PROCESS_ID": str(i)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for i in range(processes)
+        ]
 
     def train(self, run: str, *, devices: int = 1) -> str:
         """Train to the end; what it printed."""

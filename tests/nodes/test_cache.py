@@ -181,7 +181,7 @@ def test_an_empty_dataset_has_an_empty_cache(where: Path | None) -> None:
     assert list(Dataset(range(9))[:0].cache(where)) == []
 
 
-@pytest.mark.parametrize("workers", [Threads(3), Processes(2)])
+@pytest.mark.parametrize("workers", [Threads(3), Processes(2, parent=False)])
 def test_workers_share_it(workers: Any, where: Path | None) -> None:
     ds = numbers(200).cache(where).shuffle().map(lambda r: {"x": r["x"]})
     plain = Loader(numbers(200).shuffle().map(lambda r: {"x": r["x"]}), 16)

@@ -218,7 +218,7 @@ def test_stages_above_see_rows_wherever_they_are_evaluated() -> None:
     ds = mix({"m": ds, "c": kept("c", 50).map(lambda r: {**r, "j": r["x"]})}, {"m": 3, "c": 1})
     ds = ds.lanes(2).repeat()
     expected = [next(it) for it in [iter(Loader(ds, 8))] for _ in range(12)]
-    for workers in (Threads(2), Processes(2)):
+    for workers in (Threads(2), Processes(2, parent=False)):
         with Loader(ds, 8, workers=workers) as loader:
             for want in expected:
                 got = next(loader)
@@ -242,7 +242,7 @@ def test_stages_that_count_above_see_the_very_rows() -> None:
     ds = mix(parts, {"a": 1, "b": 1}).filter(ints, name="above")
     plain = [batch["x"].tolist() for batch in Loader(ds, 4)]
     assert sum(map(len, plain)) > 20
-    with Loader(ds, 4, workers=Processes(1)) as loader:
+    with Loader(ds, 4, workers=Processes(1, parent=False)) as loader:
         assert [batch["x"].tolist() for batch in loader] == plain
         named = {s.name: s.rows for s in loader.stats().stages}
     assert named["stage 0: filter 'above'"] >= sum(map(len, plain))

@@ -30,7 +30,7 @@ def measured(x: int) -> dict[str, Any]:
     return {"keep": x % 2 > 0, "length": x * 3, "a/b": x / 2}
 
 
-@pytest.mark.parametrize("workers", [0, Threads(2), Processes(2)])
+@pytest.mark.parametrize("workers", [0, Threads(2), Processes(2, parent=False)])
 def test_a_scan_holds_one_value_for_each_record(workers: Any, tmp_path: Path) -> None:
     n = 2_500
     one = scan(Dataset(range(n)), third, path=tmp_path / "one", workers=workers)

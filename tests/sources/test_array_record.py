@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pipeline import Dataset, Loader
 from pipeline.debug.conformance import check_source
 from pipeline.errors import PositionError, RecordError, SourceError, StorageError
 from pipeline.sources.array_record import ArrayRecordSource
+from pipeline.sources.riegeli import chunks
 from pipeline.sources.riegeli.index import Index, read_indexes
 from pipeline.sources.storage.storage import Storage
 from pipeline.tools.inspection import verify
@@ -337,3 +339,35 @@ def test_files_open_when_read_and_close_on_close(tmp_path):
         source.close()
         source.close()
         assert len(open_files(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("options", ["group_size:1,zstd", "group_size:4,brotli", "group_size:2"])
+def test_a_group_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path: Path, options: str
+) -> None:
+    large = [bytes(1 << 20)] * 4
+    path = write(tmp_path / "a.array_record", large, options)
+    group = len(large[0]) * int(options[11])
+    with pytest.raises(SourceError, match=rf"a\.array_record.*{group} bytes.*record_limit="):
+        ArrayRecordSource(path, record_limit=group - 1)
+    source = ArrayRecordSource(path, record_limit=group)
+    assert pickle.loads(pickle.dumps(source)).read(np.arange(4)) == large
+
+
+def test_a_chunk_that_unpacks_to_more_than_its_index_says_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.array_record", [bytes(1 << 20)], "group_size:1,zstd")
+    data = Path(path).read_bytes()
+    (index,) = read_indexes([Storage().stat(path)], Storage())
+    assert isinstance(index, Index)
+    span = np.array([index.offsets[:1], index.offsets[1:]])
+    found = chunks.cut([data], np.zeros(1, np.int64), np.zeros(1, np.int64), *span)
+    assert len(chunks.decode(found, None, 1 << 20).data) == 1 << 20
+    with pytest.raises(chunks.DamagedError, match="record_limit=1000"):
+        chunks.decode(found, None, 1000)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "x", None])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: Any) -> None:
+    path = write(tmp_path / "a.array_record", [b"a"], "group_size:1")
+    with pytest.raises(SourceError, match="record_limit"):
+        ArrayRecordSource(path, record_limit=limit)

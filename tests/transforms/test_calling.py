@@ -10,7 +10,7 @@ import pytest
 from pipeline import Dataset, Loader, Processes, Threads, concatenate
 from pipeline.errors import ChainError, CollateError
 
-ENGINES = [0, Threads(2), Processes(1)]
+ENGINES = [0, Threads(2), Processes(1, parent=False)]
 
 
 def stop(row: Any) -> Any:

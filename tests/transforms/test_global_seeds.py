@@ -121,7 +121,9 @@ print(json.dumps([first, again, after == torch.rand(1).item(), went_on]))
 
 @pytest.mark.slow
 def test_torch_is_seeded_even_if_the_function_imports_it() -> None:
-    torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    torch = pytest.importorskip(
+        "torch", reason="needs the extra: pip install 'lockstep-data[torch]'"
+    )
     command = [sys.executable, "-c", _IMPORTS_LATE]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     first, again, kept, went_on = json.loads(out)

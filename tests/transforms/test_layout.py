@@ -14,7 +14,7 @@ from pipeline.tree import leaves
 
 from .making import block_of
 
-ENGINES = [0, Threads(2), Processes(1)]
+ENGINES = [0, Threads(2), Processes(1, parent=False)]
 ALIGNED = np.dtype([("a", np.int8), ("b", np.float64)], align=True)
 
 

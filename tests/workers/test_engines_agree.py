@@ -18,7 +18,9 @@ from pipeline import Dataset, Loader, Processes, Serial, Threads
 from pipeline.errors import ChainError, CollateError
 from pipeline.workers.work import Rows
 
-ENGINES = pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2)], ids=str)
+ENGINES = pytest.mark.parametrize(
+    "workers", [Serial(), Threads(2), Processes(2), Processes(2, parent=False)], ids=str
+)
 
 
 def _text(error: BaseException) -> str:
@@ -162,7 +164,7 @@ def test_generators_that_flat_map_gives_as_rows_are_refused(workers: Any) -> Non
 def test_rows_that_cannot_be_sent_are_named() -> None:
     ds = Dataset(range(4)).map(lambda x: (threading.Lock(), x))
     with (
-        Loader(ds, 4, collate=lambda rows: rows, workers=Processes(1)) as loader,
+        Loader(ds, 4, collate=lambda rows: rows, workers=Processes(1, parent=False)) as loader,
         pytest.raises(ChainError, match=r"record 0 of MemorySource.*cannot be sent.*lock"),
     ):
         next(loader)
@@ -407,7 +409,7 @@ def test_results_cross_processes_in_time_linear_in_their_bytes(kind: str) -> Non
     def cpu(n: int) -> float:
         # of this process and its workers, which end with the loader
         ds = Dataset(range(1)).map(lambda _: _result(kind, n))
-        with Loader(ds, 1, workers=Processes(1), collate=lambda rows: rows) as loader:
+        with Loader(ds, 1, workers=Processes(1, parent=False), collate=lambda rows: rows) as loader:
             with pytest.raises(ValueError, match="x") if kind == "error" else _nothing():
                 loader[0]
             started = time.process_time()
@@ -434,7 +436,7 @@ def test_many_arrays_of_one_result_come_as_they_are() -> None:
         return {"a": [np.full(1200 + j, 100 * x + j) for j in range(30)]}
 
     ds = Dataset(range(4)).map(make)
-    with Loader(ds, 2, workers=Processes(2), collate=lambda rows: rows) as loader:
+    with Loader(ds, 2, workers=Processes(2, parent=False), collate=lambda rows: rows) as loader:
         rows = [row for batch in loader for row in batch]
     for x, row in enumerate(rows):
         for j, a in enumerate(row["a"]):
@@ -447,7 +449,7 @@ def test_many_arrays_of_one_result_come_as_they_are() -> None:
 def test_works_of_any_size_reach_the_workers(n: int) -> None:
     # rows apart are as many runs: they do not fit into one packet
     ds = Dataset({"x": np.arange(4 * n)})
-    executor = Processes(2).open(ds.top, ahead=1 << 29, stack=False)
+    executor = Processes(2, parent=False).open(ds.top, ahead=1 << 29, stack=False)
     works = [np.arange(first, 4 * n, 4) for first in range(4)] * 2
     futures = [executor.submit(Rows(rows)) for rows in works]
     for rows, future in zip(works, futures, strict=True):

@@ -57,7 +57,7 @@ def test_a_hundred_kills_in_one_epoch_change_nothing(
     plain = [digest(batch) for batch in Loader(_dataset(3200) if not counted else ds, 8)]
     rng, kills = random.Random(0), 0
     # a small budget keeps the workers at it until the end
-    with Loader(ds, 8, workers=Processes(3), ahead="20KiB") as loader:
+    with Loader(ds, 8, workers=Processes(3, parent=False), ahead="20KiB") as loader:
         for step, want in enumerate(plain):
             assert digest(next(loader)) == want
             victims = _at_work(loader)
@@ -72,7 +72,7 @@ def test_a_hundred_kills_in_one_epoch_change_nothing(
 
 def test_the_forkserver_itself_may_die() -> None:
     plain, others = [digest(batch) for batch in Loader(_dataset(400), 8)], _direct(os.getpid())
-    with Loader(_dataset(400), 8, workers=Processes(2)) as loader:
+    with Loader(_dataset(400), 8, workers=Processes(2, parent=False)) as loader:
         got = [digest(next(loader))]
         for pid in _direct(os.getpid()) - others:
             os.kill(pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_a_death_that_does_not_repeat_costs_nothing(tmp_path: Path) -> None:
             os._exit(1)
         return x * x
 
-    with Loader(Dataset(range(40)).map(once), 4, workers=Processes(2)) as loader:
+    with Loader(Dataset(range(40)).map(once), 4, workers=Processes(2, parent=False)) as loader:
         assert np.concatenate(list(loader)).tolist() == [x * x for x in range(40)]
         assert loader.stats().restarts == 4
 
@@ -142,7 +142,7 @@ def test_a_thousand_deaths_in_quick_succession_change_nothing(
     n, deaths = (1500, 500) if counted else (3000, 1000)
     ds = Dataset(range(n)).map(_dies_once(tmp_path, 3))
     ds = ds.filter(lambda x: x % 2 == 0, block=64) if counted else ds
-    with Loader(ds, 30, workers=Processes(4)) as loader:
+    with Loader(ds, 30, workers=Processes(4, parent=False)) as loader:
         got = np.concatenate(list(loader)).tolist()
         assert loader.stats().restarts >= deaths
     assert got == [x * x for x in range(n) if not counted or x % 2 == 0]
@@ -160,7 +160,7 @@ def test_a_record_that_always_kills_is_named_among_others_that_kill_once(
         return once(x)
 
     ds = Dataset(range(60)).map(f, name="deadly")
-    with Loader(ds, rows, workers=Processes(2)) as loader:
+    with Loader(ds, rows, workers=Processes(2, parent=False)) as loader:
         loader.seek(7 // rows)
         with pytest.raises(WorkerError, match=r"exited with code 9") as caught:
             next(loader)
@@ -176,13 +176,13 @@ def test_the_stage_that_kills_is_named_where_no_record_is_known() -> None:
 
     ds = Dataset({"x": np.arange(4)}).map(f, batched=True, name="deadly")
     with (
-        Loader(ds, 2, workers=Processes(1)) as loader,
+        Loader(ds, 2, workers=Processes(1, parent=False)) as loader,
         pytest.raises(WorkerError, match=r"3 worker processes .*the last in stage 0: map 'deadly'"),
     ):
         next(loader)
 
 
-@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 def test_errors_arrive_as_themselves_and_are_raised_again_on_retry(workers: Any) -> None:
     def picky(x: int) -> int:
         if x == 9:
@@ -228,7 +228,7 @@ def test_what_cannot_be_sent_is_named_with_its_stage() -> None:
     ds = Dataset(range(4)).map(lambda x: x, name="fine")
     ds = ds._transformed(_Unsendable(Holder()))  # type: ignore[arg-type]
     with (
-        Loader(ds, 2, workers=Processes(1)) as loader,
+        Loader(ds, 2, workers=Processes(1, parent=False)) as loader,
         pytest.raises(ChainError, match=r"stage 1: map 'held'.*Threads"),
     ):
         next(loader)
@@ -249,7 +249,7 @@ class _Unsendable:
 
 def test_a_dataset_that_cannot_be_loaded_says_why() -> None:
     ds = Dataset(range(4)).map(_Refuses())
-    with Loader(ds, 2, workers=Processes(2)) as loader:
+    with Loader(ds, 2, workers=Processes(2, parent=False)) as loader:
         for _ in range(2):
             with pytest.raises(ZeroDivisionError, match="not here"):
                 next(loader)
@@ -269,7 +269,7 @@ def _refuse() -> Any:
 
 def test_closing_ends_the_work_and_the_loader_can_go_on() -> None:
     others = children(os.getpid())  # servers of other tests
-    loader = Loader(_dataset(200), 8, workers=Processes(2))
+    loader = Loader(_dataset(200), 8, workers=Processes(2, parent=False))
     plain = [digest(batch) for batch in Loader(_dataset(200), 8)]
     got = [digest(next(loader)) for _ in range(3)]
     loader.close()
@@ -291,7 +291,7 @@ def test_an_errors_causes_arrive_with_it() -> None:
         return row
 
     with (
-        Loader(Dataset(range(4)).map(bad), 4, workers=Processes(1)) as loader,
+        Loader(Dataset(range(4)).map(bad), 4, workers=Processes(1, parent=False)) as loader,
         pytest.raises(ValueError, match="unusable row") as caught,
     ):
         next(loader)

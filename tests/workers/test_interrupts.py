@@ -43,7 +43,7 @@ print("held")
 """
 
 
-@pytest.mark.parametrize("workers", ["Threads(2)", "Processes(2)"])
+@pytest.mark.parametrize("workers", ["Threads(2)", "Processes(2, parent=False)"])
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_forked_child_of_a_live_loader_has_workers_of_its_own(
     workers: str, counted: bool
@@ -58,7 +58,7 @@ def test_a_forked_child_of_a_live_loader_has_workers_of_its_own(
 
 
 def test_closing_is_quick_though_a_fork_holds_the_sockets() -> None:
-    loader = Loader(Dataset(range(40)), 4, workers=Processes(2))
+    loader = Loader(Dataset(range(40)), 4, workers=Processes(2, parent=False))
     next(loader)
     pid = os.fork()
     if pid == 0:
@@ -116,7 +116,7 @@ print("held", interrupts > 20)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "Threads(2)", "Processes(2)"])
+@pytest.mark.parametrize("workers", ["0", "Threads(2)", "Processes(2, parent=False)"])
 def test_interrupts_at_any_moment_break_no_lock(workers: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _INTERRUPT.format(workers=workers)],
@@ -146,7 +146,7 @@ def test_many_threads_may_wait_for_one_result() -> None:
     assert len(got) == 8
 
 
-@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 def test_who_waits_hears_that_the_loader_was_closed(workers: Any) -> None:
     loader = Loader(Dataset(range(4)).map(lambda x: (time.sleep(0.5), x)[1]), 2, workers=workers)
     closer = threading.Timer(0.2, loader._executor.close)

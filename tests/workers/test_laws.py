@@ -18,7 +18,9 @@ from tests.datasets import Files, anything, build, indexed, run
 
 STEPS = 12
 THREADS = st.sampled_from([Threads(1), Threads(3)])
-PROCESSES = st.sampled_from([Processes(1), Processes(2), Processes(5)])
+PROCESSES = st.sampled_from(
+    [Processes(1, parent=False), Processes(2, parent=False), Processes(5, parent=False)]
+)
 AHEAD = st.sampled_from([0, 1000, "512MiB"])
 
 
@@ -73,7 +75,10 @@ def test_processes_change_no_data_and_no_state(
 
 
 @pytest.mark.slow
-@given(anything(), st.permutations([Serial(), Threads(2), Processes(1), Processes(3)]))
+@given(
+    anything(),
+    st.permutations([Serial(), Threads(2), Processes(1, parent=False), Processes(3, parent=False)]),
+)
 @settings(max_examples=6)
 def test_a_state_saved_under_one_is_restored_under_another(
     files: Files, recipe: Any, order: list[Any]
@@ -130,7 +135,7 @@ def test_several_batches_are_read_in_one_call_without_being_seen() -> None:
     assert max(calls) >= 512
 
 
-@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 @pytest.mark.parametrize(
     "rows",
     [
@@ -154,7 +159,7 @@ def test_what_does_not_stack_says_the_same(workers: Any, rows: list[Any]) -> Non
     assert len(set(messages)) == 1
 
 
-@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 def test_a_collate_of_ones_own_sees_the_rows_as_stages_return_them(workers: Any) -> None:
     ds = Dataset([{"n": i, "s": "x" * i, "l": [i] * i} for i in range(8)])
     plain = list(Loader(ds, 4, collate=lambda rows: rows))

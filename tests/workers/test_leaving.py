@@ -19,7 +19,7 @@ import os, sys, time, signal
 import numpy as np
 from pipeline import Dataset, Loader, Processes, Threads
 ds = Dataset({"x": np.arange(100_000)}).map(lambda r: (time.sleep(0.0005), r)[1]).repeat()
-loader = Loader(ds, 64, workers=Processes(2))
+loader = Loader(ds, 64, workers=Processes(2, parent=False))
 next(loader)
 def pids():
     nursery = [int(p) for t in os.listdir("/proc/self/task")
@@ -102,7 +102,7 @@ def test_workers_import_only_what_the_dataset_needs() -> None:
     def modules(_: Any) -> Any:
         return " ".join(sys.modules)
 
-    with Loader(Dataset(range(2)).map(modules), 2, workers=Processes(1)) as loader:
+    with Loader(Dataset(range(2)).map(modules), 2, workers=Processes(1, parent=False)) as loader:
         found = set(next(loader)[0].split())
     heavy = {"jax", "jaxlib", "torch", "orbax", "ray", "pyarrow", "fsspec", "multiprocessing"}
     assert not {name for name in found if name.split(".")[0] in heavy}
@@ -114,7 +114,7 @@ def test_workers_have_one_thread_each_for_linear_algebra() -> None:
         a = np.ones((200, 200))
         return {"n": len(os.listdir("/proc/self/task")) + int(0 * (a @ a)[0, 0])}
 
-    with Loader(Dataset(range(2)).map(threads), 2, workers=Processes(1)) as loader:
+    with Loader(Dataset(range(2)).map(threads), 2, workers=Processes(1, parent=False)) as loader:
         assert next(loader)["n"].tolist() == [1, 1]
 
 
@@ -163,7 +163,7 @@ def test_what_main_defines_can_be_sent_and_needs_no_guard() -> None:
 
 def test_batches_stay_as_they_are_while_anybody_sees_them() -> None:
     ds = Dataset({"x": np.arange(400_000).reshape(400, 1000)}).map(lambda row: row)
-    with Loader(ds.repeat(), 4, workers=Processes(2)) as loader:
+    with Loader(ds.repeat(), 4, workers=Processes(2, parent=False)) as loader:
         kept = [next(loader)["x"][1] for _ in range(50)]
         for _ in range(200):
             assert next(loader)["x"].flags.writeable
@@ -174,7 +174,7 @@ def test_batches_stay_as_they_are_while_anybody_sees_them() -> None:
 
 def test_batches_are_seen_where_the_worker_wrote_them() -> None:
     ds = Dataset({"x": np.zeros((64, 64, 64), np.float32)}).map(lambda row: row)
-    with Loader(ds, 8, workers=Processes(1)) as loader:
+    with Loader(ds, 8, workers=Processes(1, parent=False)) as loader:
         x = next(loader)["x"]
         base: Any = x
         while isinstance(getattr(base, "base", None), np.ndarray):
@@ -198,11 +198,11 @@ _NO_MEMORY = """
 import resource, warnings
 import numpy as np
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-from pipeline import Dataset, Loader
+from pipeline import Dataset, Loader, Processes
 ds = Dataset({"x": np.arange(40_000).reshape(8, 5000)}).map(lambda row: row)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with Loader(ds, 4, workers=2) as loader:
+    with Loader(ds, 4, workers=Processes(2, parent=False)) as loader:
         for want, got in zip(Loader(ds, 4), loader, strict=True):
             assert np.array_equal(got["x"], want["x"])
             got["x"][:] = 0
@@ -221,7 +221,7 @@ def test_without_shared_memory_batches_come_all_the_same_with_a_warning() -> Non
 
 def test_memory_is_used_again() -> None:
     ds = Dataset({"x": np.zeros((64, 1 << 16), np.uint8)}).map(lambda row: row).repeat()
-    with Loader(ds, 16, workers=Processes(1), ahead="4MiB") as loader:
+    with Loader(ds, 16, workers=Processes(1, parent=False), ahead="4MiB") as loader:
         sizes: list[int] = []
         for _ in range(300):
             next(loader)
@@ -234,7 +234,7 @@ def _shared() -> int:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssShmem"))
 
 
-@pytest.mark.parametrize("workers", [Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 def test_a_loader_that_is_dropped_ends_its_workers(workers: Any) -> None:
     loader = Loader(Dataset(range(100)), 4, workers=workers)
     next(loader)

@@ -157,7 +157,7 @@ def test_plain_values_that_the_parent_has_set_reach_the_workers(
     change(config)
     ds = Dataset(COLUMNS).map(f(config))
     plain = next(Loader(ds, 2))
-    with Loader(ds, 2, workers=Processes(1)) as loader:
+    with Loader(ds, 2, workers=Processes(1, parent=False)) as loader:
         assert np.array_equal(next(loader), plain)
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_taken_along_is_refused_by_stage_and_global(
 ) -> None:
     change(config)
     ds = Dataset(COLUMNS).map(lambda t: t).map(f(config), name="late")
-    with Loader(ds, 2, workers=Processes(1)) as loader:
+    with Loader(ds, 2, workers=Processes(1, parent=False)) as loader:
         for _ in range(2):
             with pytest.raises(WorkerError, match=rf"stage 1: map 'late'.*'{name}'.*runconfig"):
                 next(loader)
@@ -198,7 +198,7 @@ def test_code_that_was_edited_since_is_refused(config: Any) -> None:
     path.write_text(path.read_text().replace("t[:SEQ]", "t[1:SEQ]"))
     os.utime(path, (1, time.time() + 10))  # so that no compiled file seems to be newer
     with (
-        Loader(Dataset(COLUMNS).map(config.cut), 2, workers=Processes(1)) as loader,
+        Loader(Dataset(COLUMNS).map(config.cut), 2, workers=Processes(1, parent=False)) as loader,
         pytest.raises(WorkerError, match=r"stage 0: map 'cut'.*'cut'"),
     ):
         next(loader)
@@ -218,7 +218,8 @@ def test_what_functions_need_is_imported_once_before_the_forks(tmp_path: Path) -
         def late(x):
             import heavyc
             return x
-        loader = Loader(Dataset(range(64)).map(mine.f).map(late), 2, workers=Processes(3))
+        workers = Processes(3, parent=False)
+        loader = Loader(Dataset(range(64)).map(mine.f).map(late), 2, workers=workers)
         assert sum(len(b) for b in loader) == 64
         loader.close()
     """)
@@ -244,8 +245,9 @@ def test_a_module_that_starts_threads_is_left_to_the_workers(tmp_path: Path) -> 
         "def f(x): return x, threading.active_count()\n"
     )
     script = (
-        "import threaded\nfrom pipeline import Dataset, Loader\n"
-        "print(next(Loader(Dataset(range(2)).map(threaded.f), 2, workers=2))[1].tolist())"
+        "import threaded\nfrom pipeline import Dataset, Loader, Processes\n"
+        "workers = Processes(2, parent=False)\n"
+        "print(next(Loader(Dataset(range(2)).map(threaded.f), 2, workers=workers))[1].tolist())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -265,7 +267,7 @@ _NESTS = """
 from pipeline import Dataset, Loader, Processes
 def f(x):
     return x
-first = next(Loader(Dataset(range(8)).map(f), 2, workers=2))
+first = next(Loader(Dataset(range(8)).map(f), 2, workers=Processes(2, parent=False)))
 """
 
 
@@ -286,10 +288,10 @@ def test_a_module_that_draws_with_workers_at_import_is_refused_by_line(tmp_path:
 
 def test_a_function_that_starts_workers_in_a_worker_is_refused() -> None:
     def nested(x: int) -> Any:
-        return next(Loader(Dataset(range(2)), 2, workers=Processes(1)))
+        return next(Loader(Dataset(range(2)), 2, workers=Processes(1, parent=False)))
 
     with (
-        Loader(Dataset(range(2)).map(nested), 2, workers=Processes(1)) as loader,
+        Loader(Dataset(range(2)).map(nested), 2, workers=Processes(1, parent=False)) as loader,
         pytest.raises(WorkerError, match=r"test_modules, line \d+ of .* inside a worker process"),
     ):
         next(loader)
@@ -299,7 +301,7 @@ def test_a_worker_may_evaluate_by_itself() -> None:
     def nested(x: int) -> Any:
         return next(Loader(Dataset(range(2)), 2))
 
-    with Loader(Dataset(range(2)).map(nested), 2, workers=Processes(1)) as loader:
+    with Loader(Dataset(range(2)).map(nested), 2, workers=Processes(1, parent=False)) as loader:
         assert next(loader).tolist() == [[0, 1], [0, 1]]
 
 
@@ -307,7 +309,9 @@ def test_a_worker_may_evaluate_by_itself() -> None:
 
 
 def test_once_keeps_its_workers_from_pass_to_pass() -> None:
-    once = Loader(Dataset(range(8)).map(lambda x: os.getpid()), 2, workers=Processes(1)).once()
+    once = Loader(
+        Dataset(range(8)).map(lambda x: os.getpid()), 2, workers=Processes(1, parent=False)
+    ).once()
     passes = [{int(pid) for batch in once for pid in batch} for _ in range(3)]
     assert passes[0] == passes[1] == passes[2]
     assert len(passes[0]) == 1
@@ -317,14 +321,16 @@ def test_once_keeps_its_workers_from_pass_to_pass() -> None:
 
 
 def test_a_loaders_passes_of_once_share_workers_and_end_with_it() -> None:
-    loader = Loader(Dataset(range(8)).map(lambda x: os.getpid()), 2, workers=Processes(1))
+    loader = Loader(
+        Dataset(range(8)).map(lambda x: os.getpid()), 2, workers=Processes(1, parent=False)
+    )
     passes = [{int(pid) for batch in loader.once() for pid in batch} for _ in range(2)]
     assert passes[0] == passes[1]
     loader.close()
 
 
 def test_passes_of_once_may_overlap_and_break_off() -> None:
-    once = Loader(Dataset(range(8)), 2, workers=Processes(1)).once()
+    once = Loader(Dataset(range(8)), 2, workers=Processes(1, parent=False)).once()
     for a, b in zip(once, once, strict=True):
         assert a.tolist() == b.tolist()
     assert [next(iter(once)).tolist() for _ in range(3)] == [[0, 1]] * 3

@@ -25,7 +25,7 @@ from tests.datasets import Files, anything, build, run
 
 from .conftest import children
 
-ray = pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep[ray]'")
+ray = pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep-data[ray]'")
 pytestmark = pytest.mark.slow
 
 

@@ -28,7 +28,7 @@ def _dataset() -> Dataset:
     return Dataset(columns).map(_spin, name="spin").filter(lambda r: r["x"] % 2 == 0, name="even")
 
 
-@pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2, parent=False)], ids=str)
 def test_each_stage_is_counted_wherever_it_runs(workers: Any) -> None:
     with Loader(_dataset(), 10, workers=workers) as loader:
         list(loader)
@@ -87,6 +87,7 @@ def make():
 def test_profile_names_the_limiting_stage(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(_MODULE)
     command = [sys.executable, "-m", "pipeline", "profile", "mine:make", "--batch", "10"]
+    command += ["--seconds", "0.5"]
     done = subprocess.run(
         [*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )

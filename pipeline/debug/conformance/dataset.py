@@ -22,10 +22,11 @@ from pipeline.nodes import Part
 from pipeline.nodes.scope import titled
 from pipeline.tree import leaves
 from pipeline.types import Transform
+from pipeline.workers.forkserver import IMPORT_OURS
 
 _SLOW = 0.01  # seconds a row
 _ALONE = 8  # rows evaluated by themselves
-_CHILD = "import sys; from pipeline.debug.conformance.dataset import child; child(*sys.argv[1:])"
+_CHILD = IMPORT_OURS + "from pipeline.debug.conformance.dataset import child; child(*sys.argv[1:])"
 
 
 class Fault(NamedTuple):

@@ -14,6 +14,7 @@ from pipeline.sources.riegeli.varints import Bytes
 BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk or no chunk
 _BLOCK_HEADER = 24
 HEADER = 40
+INDEX_LIMIT = 1 << 32  # bytes of a list of chunks: of a hundred million of them
 SIMPLE, _TRANSPOSED = ord("r"), ord("t")
 _KNOWN = np.isin(np.arange(256), list(NAMES))
 
@@ -80,12 +81,13 @@ def _stripped(span: bytes, first: int) -> bytes:
     return b"".join([view[:first], *rest])
 
 
-def decode(chunks: Chunks, counts: Int64s | None) -> Records:
+def decode(chunks: Chunks, counts: Int64s | None, limit: int = INDEX_LIMIT) -> Records:
     """The records of simple chunks. Sizes are checked, hashes are not.
 
     Args:
         chunks: each begins with its header; what comes after its data is ignored.
         counts: how many records each must hold; None where nobody knows.
+        limit: bytes of the records of one chunk, at most.
 
     Raises:
         DamagedError: a chunk contradicts itself or `counts`.
@@ -97,6 +99,8 @@ def decode(chunks: Chunks, counts: Int64s | None) -> Records:
     kinds, numbers = heads[:, 3] & np.uint64(0xFF), (heads[:, 3] >> np.uint64(8)).astype(np.int64)
     sizes, decoded = heads[:, 1].astype(np.int64), heads[:, 4].astype(np.int64)
     begins = chunks.starts + HEADER
+    too_large = f"it would unpack to more than record_limit={limit} bytes"
+    _need((decoded >= 0) & (decoded <= limit), too_large)
     _need((sizes > 0) & (sizes <= chunks.stops - begins), "its size is wrong")
     _familiar(kinds == SIMPLE, kinds, _TRANSPOSED, "chunk")
     if counts is not None:

@@ -80,8 +80,8 @@ def windows(wanted: ChunkSpans) -> Iterator[slice]:
         start = stop
 
 
-def fetch(stats: Sequence[Stat], wanted: ChunkSpans, storage: Storage) -> Records:
-    """The records of chunks, all fetched together.
+def fetch(stats: Sequence[Stat], wanted: ChunkSpans, storage: Storage, limit: int) -> Records:
+    """The records of chunks, all fetched together; of `limit` bytes a chunk at most.
 
     Raises:
         DamagedError, UnfamiliarError: by number among those wanted.
@@ -91,4 +91,4 @@ def fetch(stats: Sequence[Stat], wanted: ChunkSpans, storage: Storage) -> Record
     spans = zip(runs.file.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
     data = storage.read([stats[file].range(start, stop) for file, start, stop in spans])
     chunks = cut(data, runs.start, runs.run, wanted.starts, wanted.stops)
-    return decode(chunks, wanted.counts)
+    return decode(chunks, wanted.counts, limit)

@@ -34,6 +34,7 @@ class Index(NamedTuple):
         group: records of each chunk; the last may hold fewer.
         offsets: int64[chunks + 1], where each chunk begins, and where the last one ends.
         decoded: bytes of all records.
+        largest: bytes of the records of one chunk, at most.
         options: what its writer was told, "" if it did not say.
     """
 
@@ -41,6 +42,7 @@ class Index(NamedTuple):
     group: int
     offsets: Int64s
     decoded: int
+    largest: int
     options: str
 
     @property
@@ -65,7 +67,7 @@ class Index(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """For a file of its own."""
-        facts = np.array([self.records, self.group, self.decoded], np.int64)
+        facts = np.array([self.records, self.group, self.decoded, self.largest], np.int64)
         options = np.frombuffer(self.options.encode(), np.uint8)
         with io.BytesIO() as out:
             np.savez(out, facts=facts, offsets=self.offsets, options=options)
@@ -76,10 +78,9 @@ class Index(NamedTuple):
         """What `to_bytes` made; None if it is damaged."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-                records, group, decoded = kept["facts"].tolist()
-                return Index(
-                    records, group, kept["offsets"], decoded, kept["options"].tobytes().decode()
-                )
+                records, group, decoded, largest = kept["facts"].tolist()
+                options = kept["options"].tobytes().decode()
+                return Index(records, group, kept["offsets"], decoded, largest, options)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
@@ -164,7 +165,8 @@ def _index(offset: int, footer: bytes) -> Index:
         raise UnknownIndexError("its chunks hold different numbers of records")
     options = facts.get(4, b"")
     text = options.decode("utf-8", "replace") if isinstance(options, bytes) else ""
-    return Index(records, group, offsets, int(rows[:, 1].sum()), text)
+    decoded, largest = int(rows[:, 1].sum()), int(rows[:, 1].max(initial=0))
+    return Index(records, group, offsets, decoded, largest, text)
 
 
 def _rows(found: Records) -> Int64s:

@@ -36,9 +36,9 @@ class _Part:
 class Reading:
     """Reads records of files; right in threads and forks."""
 
-    def __init__(self, files: Files, shards: Shards | None, verify: Verify) -> None:
-        self._files = files
-        self._shards = shards or Shards(files, verify, {})
+    def __init__(self, files: Files, shards: Shards | None, verify: Verify, limit: int) -> None:
+        self._files, self._limit = files, limit
+        self._shards = shards or Shards(files, verify, limit, {})
         self._recent = Recent()
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Reading:
 
     def _tried(self, parts: list[_Part], wanted: ChunkSpans) -> Records:
         try:
-            return fetch([p.stat for p in parts], wanted, self._files.storage)
+            return fetch([p.stat for p in parts], wanted, self._files.storage, self._limit)
         except UnfamiliarError as e:
             self._shards.use_native(parts[int(wanted.file[e.which])].file)
             raise

@@ -44,8 +44,10 @@ class Shards:
     only it knows.
     """
 
-    def __init__(self, files: Files, verify: Verify, known: dict[int, IndexAnswer]) -> None:
-        self._files, self._verify = files, verify
+    def __init__(
+        self, files: Files, verify: Verify, limit: int, known: dict[int, IndexAnswer]
+    ) -> None:
+        self._files, self._verify, self._limit = files, verify, limit
         # scratch copies take disk space while they are open
         self._handles = (
             LRU[int, Shard](_SCRATCH) if verify == "scratch" else OpenFiles[int, Shard]()
@@ -102,6 +104,7 @@ class Shards:
             raise unreadable(stat.path, index)
         if isinstance(index, UnknownIndexError) or index.transposed:
             return Shard(stat, None, self._reader(stat, expected))
+        check_sizes(stat.path, index, self._limit)
         if index.records != expected:
             raise changed(stat.path, f"{expected} records", f"{index.records}")
         return Shard(stat, index, None)
@@ -111,7 +114,19 @@ class Shards:
         return Native(stat, self._files.storage, expected, scratch=scratch)
 
 
-def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files, Shards]:
+def check_sizes(path: str, index: Index, limit: int) -> None:
+    """Raises SourceError where a group of records would unpack to more than `limit` bytes."""
+    if index.largest > limit:
+        raise unreadable(
+            path,
+            f"a group of its records takes {index.largest} bytes of memory, over "
+            f"ArrayRecordSource(record_limit={limit}); raise that if it is right",
+        )
+
+
+def opened(
+    paths: Paths, storage: Storage | None, verify: Verify, limit: int
+) -> tuple[Files, Shards]:
     """Files, counted all at once where no manifest knows them, and what opens them.
 
     Raises:
@@ -128,6 +143,7 @@ def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files
             raise unreadable(stat.path, found)
         if isinstance(found, UnknownIndexError):
             return native_count(stat, storage), 1
+        check_sizes(stat.path, found, limit)
         # a local file may be replaced before it is read: its index is read again
         if stat.tag and is_url(stat.path) and room > 0:
             read[stat] = found
@@ -137,7 +153,7 @@ def opened(paths: Paths, storage: Storage | None, verify: Verify) -> tuple[Files
     files = Files.counted(paths, count, storage, kind="array_record", sane=_is_sane)
     stats = [files.stat(i) for i in range(len(files.paths))]
     known = {i: read[stat] for i, stat in enumerate(stats) if stat in read}
-    return files, Shards(files, verify, known)
+    return files, Shards(files, verify, limit, known)
 
 
 def _is_sane(facts: Facts) -> bool:
@@ -175,4 +191,4 @@ def _keep(stat: Stat, storage: Storage, index: Index) -> None:
 
 
 def _key(stat: Stat) -> str:
-    return f"array_record index 1\n{stat.path}\n{stat.tag}\n{stat.size}"
+    return f"array_record index 2\n{stat.path}\n{stat.tag}\n{stat.size}"

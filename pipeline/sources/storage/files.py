@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, TypeVar
@@ -231,6 +230,8 @@ def _counted(
 
     if not threads or not any(is_url(stat.path) for stat in files):
         return [one(stat) for stat in files]
+    from concurrent.futures import ThreadPoolExecutor  # slow to import
+
     with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-count") as pool:
         try:
             return list(pool.map(one, files))

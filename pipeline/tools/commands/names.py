@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import Dataset
-from pipeline.errors import ChainError
+from pipeline.debug.journal import Run
+from pipeline.debug.journal.naming import importable_outside
+from pipeline.debug.named import imported
+from pipeline.errors import ChainError, JournalError
 from pipeline.loader import Loader
 from pipeline.sources import SUFFIXES, Storage, open_path
 
 
-def imported(name: str) -> Any:
-    """What "module:name" names, the working folder's modules included.
-
-    Raises:
-        ChainError: it is not written so, or there is no such module or name.
-
-    >>> imported("math:floor")(2.5)
-    2
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ChainError(f"{name!r}: give module:name, as in train:dataset")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
-    if not hasattr(found, attribute):
-        if module == "pipeline" and os.path.exists("pipeline.py"):
-            raise ChainError(
-                f"{name!r}: your pipeline.py and Lockstep's package have one name, and the package "
-                "is found. Rename the file."
-            )
-        raise ChainError(f"{name!r}: the module {module} has no {attribute!r}")
-    return getattr(found, attribute)
-
-
-def loadable(name: str) -> Dataset | Loader:
+def loadable(name: str, *, here: bool = True) -> Dataset | Loader:
     """The Dataset or Loader that "module:name" names, or that a function of that name returns.
 
     Raises:
         ChainError: it names neither.
     """
-    found = imported(name)
+    found = imported(name, here=here)
     found = found() if callable(found) else found
     if not isinstance(found, Dataset | Loader):
         raise ChainError(
@@ -122,3 +97,66 @@ def storage(args: argparse.Namespace) -> Storage:
 def workers(text: str) -> int | str:
     """What `--workers` takes: a number, or "auto"."""
     return int(text) if text.isdecimal() else text
+
+
+def run_argument(p: argparse.ArgumentParser) -> None:
+    """`RUN`, a run's folder."""
+    p.add_argument("run_folder", metavar="RUN", help="a run's folder: it holds ledger.jsonl")
+
+
+def data_argument(p: argparse.ArgumentParser, *, many: bool = False) -> None:
+    """`--data`, the dataset of a run, which `run_dataset` understands."""
+    each = "; twice, one for each run" if many else ""
+    p.add_argument(
+        "--data",
+        metavar="MODULE:NAME",
+        action="append" if many else "store",
+        help=f"the run's Dataset or Loader, or a function that returns one{each}",
+    )
+
+
+def run_dataset(run: Run, given: str | None) -> Dataset | None:
+    """The dataset of a run: as given, else under the name that the run noted; None if neither.
+
+    Raises:
+        ChainError: the name names none.
+        JournalError: a noted name would be imported from the run's own folder.
+    """
+    name = given or run.data
+    if name is None:
+        return None
+    inside = run.folder.resolve() in (here := Path.cwd().resolve(), *here.parents)
+    if given is None:
+        print(f"data: {name}, as {run.folder} noted it", file=sys.stderr)
+        if not inside and str(here) not in sys.path:
+            sys.path.insert(0, str(here))
+        importable_outside(name, run.folder)
+    found = loadable(name, here=given is not None or not inside)
+    return found if isinstance(found, Dataset) else found._dataset
+
+
+def needed_dataset(run: Run, given: str | None) -> Dataset:
+    """The dataset of a run, as `run_dataset` finds it.
+
+    Raises:
+        JournalError: there is no name of it.
+    """
+    found = run_dataset(run, given)
+    if found is None:
+        raise JournalError(
+            f"{run.folder} noted no name of its dataset (one in __main__ is not kept). Give "
+            '--data module:name here, or Journal(…, data="module:name") in the loop.'
+        )
+    return found
+
+
+def step_range(text: str) -> range:
+    """What `--steps a:b` takes.
+
+    >>> step_range("40:60")
+    range(40, 60)
+    """
+    start, colon, stop = text.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give first:end, such as 40:60 for 40 to 59")
+    return range(int(start), int(stop))

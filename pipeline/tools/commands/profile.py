@@ -1,15 +1,22 @@
-"""python -m pipeline profile module:dataset: which stage is slow?"""
+"""python -m pipeline profile module:dataset: which stage is slow, and what would be gained?"""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import time
+from pathlib import Path
+from typing import Any
 
-from pipeline.debug.profile import profile
+from pipeline.dataset import Dataset
+from pipeline.debug.counterfactual import explain
+from pipeline.debug.counterfactual.measure import used
+from pipeline.debug.trace import Trace
+from pipeline.errors import ChainError
+from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
-from pipeline.tools.commands.names import loadable, workers
+from pipeline.tools.commands.names import imported, loadable, workers
 
-NAME, HELP = "profile", "run a dataset for some seconds: which stage is slow?"
+NAME, HELP = "profile", "run a dataset for some seconds: which stage is slow, what would be gained?"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -17,9 +24,43 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seconds", type=float, default=5.0)
     p.add_argument("--batch", type=int, default=128, help="batch size, for a Dataset")
     p.add_argument("--workers", type=workers, default=0, help="for a Dataset: 0, n or auto")
+    p.add_argument(
+        "--step", help="what the loop does: module:f, called with each batch; or seconds a batch"
+    )
+    p.add_argument("--html", metavar="FILE", help="write a page with the figures as bars")
+    p.add_argument("--trace", metavar="FILE", help="write a trace, a lane a worker, for Perfetto")
 
 
 def run(args: argparse.Namespace) -> Answer:
     data = loadable(args.data)
-    stats = profile(data, seconds=args.seconds, batch=args.batch, workers=args.workers)
-    return Answer({**asdict(stats), "limit": stats.limit}, [str(stats)])
+    found = explain(
+        data, seconds=args.seconds, batch=args.batch, workers=args.workers, step=_step(args.step)
+    )
+    lines = [*found.lines()]
+    if args.html is not None:
+        Path(args.html).write_text(found.html(), encoding="utf-8")
+        lines.append(f"page written to {args.html}")
+    if args.trace is not None:
+        lines.append(_traced(args, data))
+    return Answer(found.as_json(), lines)
+
+
+def _traced(args: argparse.Namespace, data: Dataset | Loader) -> str:
+    loader = Loader(data, args.batch, workers=args.workers) if isinstance(data, Dataset) else data
+    use, end, trace = used(_step(args.step)), time.monotonic() + args.seconds, Trace()
+    with trace.of(loader) as traced:
+        for batch in trace.batches(traced):
+            use(batch)
+            if time.monotonic() > end:
+                break
+    trace.write(args.trace)
+    return f"trace written to {args.trace}: open it in ui.perfetto.dev"
+
+
+def _step(text: str | None) -> Any:
+    if text is None or ":" in text:
+        return None if text is None else imported(text)
+    try:
+        return float(text)
+    except ValueError as e:
+        raise ChainError(f"--step {text}: give module:function, or seconds a batch") from e

@@ -29,7 +29,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
-@pytest.mark.parametrize("workers", [Threads(2), pytest.param(Processes(2), id="Processes(2)")])
+@pytest.mark.parametrize(
+    "workers",
+    [Threads(2), pytest.param(Processes(2, parent=False), id="Processes(2, parent=False)")],
+)
 @pytest.mark.parametrize("suffix", [".parquet", ".array_record", ".jsonl"])
 def test_whoever_writes_the_bytes_are_the_same(tmp_path: Path, suffix: str, workers: Any) -> None:
     for name, by in (("serial", 0), ("others", workers)):
@@ -391,7 +394,7 @@ def test_a_tokenizer_of_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_ray_actors_write_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep[ray]'")
+    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep-data[ray]'")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     convert(ROWS, str(tmp_path / "a/x.parquet"), shards=3)

@@ -120,7 +120,9 @@ def spans(found: Verification) -> list[tuple[str, int | None, int | None]]:
     return [(Path(bad.file).name, bad.first, bad.last) for bad in found.bad]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(Processes(2), id="Processes(2)")])
+@pytest.mark.parametrize(
+    "workers", [0, pytest.param(Processes(2, parent=False), id="Processes(2, parent=False)")]
+)
 def test_bad_records_are_named_and_the_others_read(tmp_path: Path, workers: Any) -> None:
     parquet(tmp_path / "0.parquet", range(100))
     pq.write_table(

@@ -1,0 +1,191 @@
+"""Which processes train together, and how one ends when another has died."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from harness.errors import ConfigError
+
+HEARTBEAT = 10  # seconds after which a silent process counts as dead; JAX's default is 100
+LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: start all processes again
+_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_FLAGS = ("--coordinator", "--processes", "--process")
+# number of processes and this one's place, as launchers tell them; a Slurm job's own script is no
+# step of it and has no node list
+_LAUNCHERS = {
+    "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"),
+    "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    "mpi": ("PMI_SIZE", "PMI_RANK", "PMI_SIZE"),
+}
+# what a collective, a barrier or the coordination service says when the other side is gone
+_GONE = re.compile(
+    r"Gloo|NCCL|coordination service|Socket closed|Connection (closed|reset)|[Bb]arrier|UNAVAILABLE"
+)
+
+
+class Place(NamedTuple):
+    """One process among those that train together.
+
+    Attributes:
+        coordinator: host:port where process 0 listens; None where JAX finds it by the launcher.
+        processes: how many there are, at least 2.
+        process: this one, from 0.
+    """
+
+    coordinator: str | None
+    processes: int
+    process: int
+
+
+def place(flags: tuple[str | None, ...], environment: Mapping[str, str]) -> Place | None:
+    """This process's place; None where it is alone.
+
+    Flags win over JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and these over
+    what Slurm, Open MPI and other MPIs set.
+
+    Args:
+        flags: --coordinator, --processes and --process as given, or None for each.
+
+    Raises:
+        ConfigError: a part is missing or no number, or the process lies outside of their count.
+
+    >>> place((None, None, None), {"JAX_COORDINATOR_ADDRESS": "a:1234", "JAX_NUM_PROCESSES": "2",
+    ...     "JAX_PROCESS_ID": "1"})
+    Place(coordinator='a:1234', processes=2, process=1)
+    >>> place(("a:1234", "2", None), {})
+    Traceback (most recent call last):
+    harness.errors.ConfigError: --process or JAX_PROCESS_ID is missing beside the others: \
+give all three, or none to train in one process.
+    """
+    own = [flag or environment.get(name) for flag, name in zip(flags, _NAMES, strict=True)]
+    told = _by_launcher(environment)
+    if not any(own) and told is None:
+        return None
+    launcher, filled = told or ("", [None, None])
+    address, processes, process = [own[0], *(a or b for a, b in zip(own[1:], filled, strict=True))]
+    if processes == "1":
+        return None
+    if address is None and launcher not in ("slurm", "ompi"):
+        address = ""
+    for value, flag, name in zip((address, processes, process), _FLAGS, _NAMES, strict=True):
+        if value is None and name == _NAMES[0]:
+            continue  # jax finds it
+        if not value:
+            raise ConfigError(
+                f"{flag} or {name} is missing beside the others: give all three, or none to train "
+                "in one process."
+            )
+    return _checked(address, str(processes), str(process))
+
+
+def _by_launcher(environment: Mapping[str, str]) -> tuple[str, list[str | None]] | None:
+    for launcher, (count, rank, mark) in _LAUNCHERS.items():
+        if mark in environment and environment.get(count, "1") != "1" and rank in environment:
+            return launcher, [environment[count], environment[rank]]
+    return None
+
+
+def _checked(address: str | None, processes: str, process: str) -> Place:
+    if address is not None and not re.fullmatch(r".+:\d+", address):
+        raise ConfigError(f"coordinator {address!r}: give host:port, as 10.0.0.1:1234.")
+    if not (processes.isdigit() and process.isdigit() and int(process) < int(processes)):
+        raise ConfigError(
+            f"process {process} of {processes}: give whole numbers, the process from 0 to below "
+            "the number of processes."
+        )
+    return Place(address, int(processes), int(process))
+
+
+def join(mine: Place | None) -> None:
+    """Join the other processes, before jax is used; nothing for a process that is alone.
+
+    On a TPU pod the processes find each other with nothing given.
+    """
+    pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    if mine is None and not pod:
+        return
+    import jax
+
+    # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
+    jax.config.update("jax_enable_preemption_service", False)
+    _speak_when_aborted()
+    address, processes, process = mine or (None, None, None)
+    jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
+
+
+def alone() -> bool:
+    """Whether this process trains by itself; does not start jax."""
+    jax: Any = sys.modules.get("jax")
+    return jax is None or not jax.distributed.is_initialized()
+
+
+def first() -> bool:
+    """Whether this process is the one that speaks and writes for all."""
+    jax: Any = sys.modules.get("jax")
+    return alone() or jax.process_index() == 0
+
+
+def farewell(error: BaseException | None = None) -> str:
+    """The line with which a process ends because another one is gone.
+
+    >>> farewell(ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))[:48]
+    'another process of this run has ended; this one '
+    """
+    why = f" ({str(error).splitlines()[0][:120]})" if error is not None and str(error) else ""
+    return (
+        "another process of this run has ended; this one ends too. Start all of them again to go "
+        f"on from the last checkpoint{why}."
+    )
+
+
+def say_farewell(error: BaseException | None = None) -> None:
+    """Write `farewell` to stderr, once for all threads."""
+    if _unsaid.acquire(blocking=False):
+        os.write(2, (farewell(error) + "\n").encode())
+
+
+_unsaid = threading.Lock()
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is gone.
+
+    >>> is_loss(ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))
+    True
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if _GONE.search(str(chain)):
+            return not alone()
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def leave(status: int) -> None:
+    """End this process at once where others may wait for it: a normal exit would wait for them."""
+    if not alone() and status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _speak_when_aborted() -> None:
+    # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
+    # that a process is; a handler of Python's would run too late, as abort() does not return
+    def last_words(_: int) -> None:
+        say_farewell()
+        os._exit(LOST)
+
+    global _handler
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(last_words)  # kept: C holds its address
+    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+
+
+_handler: Any = None

@@ -1,0 +1,155 @@
+"""Where a run's wall time went, across all its launches: steps, and by name what was no step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.files import LineLog
+
+# in the order in which they are shown; "step" is the good part
+BUCKETS: tuple[str, ...] = ("step", "init", "compile", "data_wait", "save", "restore", "evaluation")
+BUCKETS += ("replayed_steps", "stopped")
+_COMPILING = "/jax/core/compile/backend_compile_duration"
+
+
+class Clock:
+    """Always in exactly one bucket, so that a launch's buckets sum to its wall time.
+
+    Args:
+        log: gets a line when `keep` is called; None on all processes but the first.
+        launch: this process start's number; nothing is written before it is known.
+
+    >>> ticks = iter([1.0, 2.0, 5.0, 6.0])
+    >>> clock = Clock(None, 0, began=0.0, now=lambda: next(ticks))
+    >>> with clock("save"):
+    ...     pass
+    >>> clock.seconds["init"], clock.seconds["save"]
+    (1.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        log: LineLog | None,
+        launch: int | None = None,
+        *,
+        began: float | None = None,
+        now: Any = time.time,
+    ) -> None:
+        self._log, self.launch, self._now = log, launch, now
+        self.began = self._last = process_began() if began is None else began
+        self._kept = self._last
+        self.bucket = "init"
+        self.seconds = dict.fromkeys(BUCKETS, 0.0)
+
+    def _charge(self) -> None:
+        now = max(self._now(), self._last)  # a clock that is set back charges nothing
+        self.seconds[self.bucket] += now - self._last
+        self._last = now
+
+    @contextmanager
+    def __call__(self, bucket: str) -> Iterator[None]:
+        """Charge what happens inside to `bucket`, and nothing to the one around it."""
+        self._charge()
+        before, self.bucket = self.bucket, bucket
+        try:
+            yield
+        finally:
+            self._charge()
+            self.bucket = before
+
+    def compiled(self, event: str, duration_secs: float, **_: Any) -> None:
+        """A listener of jax.monitoring: seconds of compilation are taken out of their bucket."""
+        if event != _COMPILING or self.bucket == "compile":
+            return
+        self._charge()
+        moved = min(duration_secs, self.seconds[self.bucket])
+        self.seconds[self.bucket] -= moved
+        self.seconds["compile"] += moved
+
+    def keep(self, *, at_most_every: float = 0.0) -> None:
+        """Write down how the launch's time has gone so far."""
+        self._charge()
+        if self._log is None or self.launch is None or self._last - self._kept < at_most_every:
+            return
+        self._kept = self._last
+        seconds = {k: round(v, 3) for k, v in self.seconds.items() if v}
+        line = {"launch": self.launch, "began": self.began, "until": self._last}
+        self._log.append({**line, "seconds": seconds})
+
+
+@contextmanager
+def clock_of(path: Path | None) -> Iterator[Clock]:
+    """This launch's clock, running since its process began; writes to `path` if there is one."""
+    import jax
+
+    log = None if path is None else LineLog(path)
+    clock = Clock(log)
+    jax.monitoring.register_event_duration_secs_listener(clock.compiled)
+    try:
+        yield clock
+    finally:
+        clock.keep()
+        if log is not None:
+            log.close()
+        jax.monitoring.unregister_event_duration_listener(clock.compiled)
+
+
+def process_began() -> float:
+    """When this process was started, seconds of Unix time; now where /proc does not tell."""
+    now = time.time()
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return now - max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return now
+
+
+def account(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Seconds by bucket over all launches, from the lines of goodput.jsonl.
+
+    The last line of a launch holds; what lies between it and the next launch was "stopped".
+
+    >>> first = {"launch": 0, "began": 0.0, "until": 4.0, "seconds": {"init": 1.0, "step": 3.0}}
+    >>> second = {"launch": 1, "began": 9.0, "until": 10.0, "seconds": {"init": 1.0}}
+    >>> spent = account([first, second])
+    >>> spent["stopped"], sum(spent.values())
+    (5.0, 10.0)
+    """
+    launches = {line["launch"]: line for line in lines}
+    spent = dict.fromkeys(BUCKETS, 0.0)
+    before: float | None = None
+    for _, line in sorted(launches.items()):
+        for bucket, seconds in line["seconds"].items():
+            spent[bucket] = spent.get(bucket, 0.0) + seconds
+        if before is not None:
+            spent["stopped"] += max(0.0, line["began"] - before)
+        before = line["until"]
+    return spent
+
+
+def report(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Wall time, goodput (the share of it that was new steps), and the seconds of each bucket."""
+    spent = account(lines)
+    wall = lines[-1]["until"] - min(line["began"] for line in lines) if lines else 0.0
+    return {
+        "wall": round(wall, 3),
+        "goodput": round(spent["step"] / wall, 4) if wall else None,
+        "seconds": {k: round(v, 3) for k, v in spent.items()},
+    }
+
+
+def as_table(told: dict[str, Any]) -> str:
+    """`report` for people."""
+    wall = told["wall"] or 1.0
+    lines = [f"{'bucket':<15} {'seconds':>12} {'share':>7}"]
+    for bucket, seconds in told["seconds"].items():
+        lines.append(f"{bucket:<15} {seconds:>12,.2f} {seconds / wall:>7.1%}")
+    lines.append(f"{'wall time':<15} {told['wall']:>12,.2f}")
+    lines.append(f"goodput {told['goodput'] or 0:.1%}: the share of wall time that was new steps")
+    return "\n".join(lines)

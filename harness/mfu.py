@@ -1,0 +1,87 @@
+"""How much of the devices' arithmetic a step uses: model FLOPs utilisation, in both conventions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from harness.config import Config
+from harness.leaves import leaf_names
+
+
+class Peak(NamedTuple):
+    """Dense bfloat16 peak of one chip, and where its maker says so."""
+
+    device: str  # matches jax's device_kind
+    tflops: float
+    source: str
+
+
+# the first that matches holds, so the particular stands before the general
+PEAKS = (
+    Peak(r"H100 NVL", 835, "NVIDIA H100 product page, H100 NVL, BF16 without sparsity"),
+    Peak(r"H100 PCIe", 756, "NVIDIA H100 PCIe product brief PB-11133, BF16 without sparsity"),
+    Peak(r"H100|H200", 989, "NVIDIA H100 and H200 datasheets, SXM, BF16 without sparsity"),
+    Peak(r"A100", 312, "NVIDIA A100 datasheet, BF16 without sparsity"),
+    Peak(r"TPU v6", 918, "Google Cloud TPU documentation, v6e (Trillium)"),
+    Peak(r"TPU v5 ?lite|TPU v5e", 197, "Google Cloud TPU documentation, v5e"),
+    Peak(r"TPU v5", 459, "Google Cloud TPU documentation, v5p"),
+    Peak(r"TPU v4(?! ?lite)", 275, "Google Cloud TPU documentation, v4"),
+)
+
+
+def peak(device_kind: str) -> Peak | None:
+    """The table's line for a device, or None for one that it does not know (a CPU, say).
+
+    >>> peak("NVIDIA H100 80GB HBM3").tflops, peak("TPU v5 lite").tflops, peak("cpu")
+    (989, 197, None)
+    """
+    return next((p for p in PEAKS if re.search(p.device, device_kind)), None)
+
+
+class TokenFlops(NamedTuple):
+    """FLOPs of training on one token, forward and backward.
+
+    Attributes:
+        causal: MaxText's convention: attention counts half, as half of its scores are masked.
+        full: TorchTitan's (and PaLM's, appendix B): attention counts whole.
+    """
+
+    causal: float
+    full: float
+
+
+def token_flops(
+    matmul_parameters: int, attention_width: int, layers: int, length: int
+) -> TokenFlops:
+    """6 N for the products with parameters, 12 L W T for scores and their use (PaLM, appendix B).
+
+    Args:
+        matmul_parameters: all but the embedding table, whose lookup is no product.
+        attention_width: heads times their width.
+        layers, length: of the model, and of a row.
+
+    >>> token_flops(1_000, 8, 2, 16)
+    TokenFlops(causal=7536.0, full=9072.0)
+    """
+    attention = 12.0 * layers * attention_width * length
+    return TokenFlops(6.0 * matmul_parameters + attention / 2, 6.0 * matmul_parameters + attention)
+
+
+def of_model(cfg: Config, params: Any) -> TokenFlops:
+    """`token_flops` of a transformer with these settings and parameters (or their shapes)."""
+    import jax
+
+    sizes = zip(leaf_names(params), jax.tree.leaves(params), strict=True)
+    # a tied table is the head too, and there it is a product
+    n = sum(x.size for name, x in sizes if cfg.model.tied or not name.startswith("embed"))
+    width = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
+    return token_flops(n, width, cfg.layers, cfg.length)
+
+
+def utilisation(flops: float, tokens_per_second: float, devices: int, kind: str) -> float | None:
+    """The share of the devices' peak that is used; None where the peak is not known."""
+    known = peak(kind)
+    if known is None:
+        return None
+    return flops * tokens_per_second / (devices * known.tflops * 1e12)

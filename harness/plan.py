@@ -1,0 +1,119 @@
+"""From which checkpoint, and on which meshes, the steps of a window can be computed again.
+
+A loss keeps its bits only on the mesh that it was computed on. Launches on one kind of mesh after
+another form a stage; the steps of a stage are proved on its mesh, from a checkpoint of its own,
+or from an earlier stage's by way of that stage's mesh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from harness.errors import CheckpointError, ConfigError
+from harness.ledger import Entry
+
+
+@dataclass
+class Stage:
+    """Launches on one kind of mesh, one after the other.
+
+    Attributes:
+        launches: their numbers.
+        mesh: axes of more than one device, and their sizes.
+        processes: how many trained together.
+        begin: the step at which its first launch began.
+        end: the step at which the next stage began: checkpoints after it are not of this stage.
+        entries: its ledger lines by step.
+    """
+
+    launches: list[int]
+    mesh: dict[str, int]
+    processes: int
+    begin: int
+    end: float = math.inf
+    entries: dict[int, list[Entry]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.items()) or "1 device"
+        many = f" in {self.processes} processes" if self.processes > 1 else ""
+        s = "es" if len(self.launches) > 1 else ""
+        return f"launch{s} {', '.join(map(str, self.launches))} on {axes}{many}"
+
+    @property
+    def devices(self) -> int:
+        return math.prod(self.mesh.values())
+
+
+class Leg(NamedTuple):
+    """Steps [start, stop) that are computed on the mesh of a stage."""
+
+    stage: Stage
+    start: int
+    stop: int
+
+
+def check_known(steps: range, known: Collection[int]) -> None:
+    """Refuse steps of which the ledger has no line.
+
+    Raises:
+        ConfigError: it names the steps that there are.
+    """
+    missing = [step for step in steps if step not in known]
+    if missing:
+        last = max(known, default=-1)
+        raise ConfigError(
+            f"the ledger has no line for step {missing[0]:,}: it goes up to {last:,}. "
+            f"Choose --steps within 0:{last + 1}."
+        )
+
+
+def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[Stage]:
+    """The stages of a run, in order, from its launches and ledger.
+
+    >>> first = {"launch": 0, "step": 0, "mesh": {"data": 1}, "processes": 1}
+    >>> second = {"launch": 1, "step": 5, "mesh": {"data": 2}, "processes": 1}
+    >>> [str(stage) for stage in stages([first, second], [])]
+    ['launch 0 on 1 device', 'launch 1 on data 2']
+    """
+    found: list[Stage] = []
+    for launch in launches:
+        mesh = {axis: size for axis, size in launch["mesh"].items() if size > 1}
+        if found and (found[-1].mesh, found[-1].processes) == (mesh, launch["processes"]):
+            found[-1].launches.append(launch["launch"])
+        else:
+            if found:
+                found[-1].end = launch["step"]
+            found.append(Stage([launch["launch"]], mesh, launch["processes"], launch["step"]))
+    of = {number: stage for stage in found for number in stage.launches}
+    for entry in entries:
+        of.get(entry.launch, found[-1]).entries.setdefault(entry.step, []).append(entry)
+    return found
+
+
+def route(found: Sequence[Stage], number: int, start: int, checkpoints: Sequence[int]) -> list[Leg]:
+    """Legs that lead from a checkpoint to the state of a stage before step `start`.
+
+    The first leg begins at the checkpoint. The last may be empty: then the checkpoint is there.
+
+    Raises:
+        CheckpointError: none stands before it.
+    """
+    stage = found[number]
+    own = [c for c in checkpoints if stage.begin <= c <= min(start, stage.end)]
+    if own:
+        return [Leg(stage, own[-1], start)]
+    before = [i for i in range(number) if found[i].begin < stage.begin <= _last(found[i])]
+    if not before:
+        raise CheckpointError(
+            f"no checkpoint stands at or before step {start:,} of {stage}; there are "
+            f"{list(checkpoints)}. Choose later steps."
+        )
+    # the first that came so far saved the checkpoint that this stage began with
+    return [*route(found, before[0], stage.begin, checkpoints), Leg(stage, stage.begin, start)]
+
+
+def _last(stage: Stage) -> int:
+    return max(stage.entries, default=stage.begin - 1) + 1

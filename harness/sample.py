@@ -1,0 +1,96 @@
+"""What the model writes: a text continued token by token."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from harness.assembly import Assembly, assemble
+from harness.checkpoint import Checkpoints
+from harness.config import Config
+from harness.errors import CheckpointError, ConfigError
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from harness.step import evaluated
+from harness.task import Language, make_task
+
+
+def sample(
+    run: RunDir,
+    cfg: Config,
+    *,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    at: str,
+) -> str:
+    """Continue `prompt` with a checkpoint's parameters.
+
+    The whole window of `length` tokens goes through the model for each new one: slow for long
+    texts, and the same code as in training. The same seed gives the same text.
+
+    Args:
+        tokens: how many to write.
+        temperature: 0 takes the likeliest token each time; 1 samples as the model says.
+        at: "newest", "best" (of evaluations while training), or the step of a checkpoint.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        ConfigError: the run's task is not language.
+    """
+    task = make_task(cfg)
+    if not isinstance(task, Language):
+        raise ConfigError(f"task={cfg.task!r}: only language models write text.")
+    with (
+        assemble(run, cfg, Screen(quiet=True)) as parts,
+        closing(
+            Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
+        ) as checkpoints,
+    ):
+        step = _step(run, checkpoints.steps, at)
+        params = evaluated(checkpoints.restore(step, parts.functions))
+        window = list(task.tokenizer.encode(prompt.encode()))
+        key = jax.random.key(seed)
+        following = _following(parts, task)
+        for i in range(tokens):
+            scores = following(params, window[-cfg.length :])
+            if temperature:
+                scores += temperature * jax.random.gumbel(jax.random.fold_in(key, i), scores.shape)
+            window.append(int(jnp.argmax(scores)))
+        return task.tokenizer.decode(np.array(window))
+
+
+def _step(run: RunDir, steps: list[int], at: str) -> int:
+    if at == "best":
+        made = [e for e in run.evaluations() if e["loss"] is not None and e["step"] in steps]
+        step = min(made, key=lambda e: e["loss"], default={"step": None})["step"]
+    else:
+        step = max(steps, default=None) if at == "newest" else int(at) if at.isdigit() else None
+    if step is None or step not in steps:
+        raise CheckpointError(f"no checkpoint {at}: there are {steps}.")
+    return step
+
+
+def _following(parts: Assembly, task: Language) -> Any:
+    """(params, tokens) -> float32[V], the logits of the token that follows them."""
+    length = parts.cfg.length
+    graph = nnx.graphdef(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))
+
+    @jax.jit
+    def logits(params: Any, row: jax.Array, n: jax.Array) -> jax.Array:
+        place = jnp.arange(length)[None]
+        model = nnx.merge(graph, params)
+        return model(row[None], (place < n).astype(jnp.int32), place)[0, n - 1]
+
+    def following(params: Any, tokens: list[int]) -> jax.Array:
+        row = np.zeros(length, np.int32)
+        row[: len(tokens)] = tokens
+        return logits(params, row, len(tokens))
+
+    return following

@@ -1,0 +1,74 @@
+"""Which records the rows of past steps held, and their text: without a model, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import Config
+from harness.data import open_data, training_data
+from harness.files import read_json
+from harness.ledger import read
+from harness.metrics import Screen
+from harness.plan import check_known
+from harness.rundir import RunDir
+from harness.tokens import make_tokenizer
+from pipeline import Loader
+
+Shown = Callable[[Mapping[str, Any], int], str]  # a row of a batch, or its segment k, in words
+
+
+def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
+    """Print the rows of steps; data is read again from the state of the checkpoint before them.
+
+    Raises:
+        ConfigError: the ledger has no line for one of the steps.
+    """
+    data_steps = {entry.step: entry.data_step for entry in read(run.ledger)}
+    check_known(steps, data_steps)
+    shown = _shown(cfg)
+    data = training_data(open_data(cfg, run.data(cfg), screen), cfg)
+    with closing(Loader(data, cfg.batch_size)) as loader:
+        state = _state_before(run, data_steps[steps.start])
+        if state is not None:
+            loader.load_state_dict(state)
+        for step in steps:
+            show_rows(shown, loader, step, data_steps[step], loader[data_steps[step]], screen)
+
+
+def _state_before(run: RunDir, data_step: int) -> Any:
+    """The loader's state of the newest checkpoint at or before a data step, or None."""
+    found = [read_json(path) for path in run.checkpoints.glob("[0-9]*/data/loader.json")]
+    before = [state for state in found if state is not None and state["step"] <= data_step]
+    return max(before, key=lambda state: state["step"], default=None)
+
+
+def show_rows(
+    shown: Shown,
+    loader: Loader,
+    step: int,
+    data_step: int,
+    batch: Mapping[str, Any],
+    screen: Screen,
+) -> None:
+    """Print each row of a step's batch: where its segments are from, and what `shown` says."""
+    screen.say(f"step {step:,}, data step {data_step:,}")
+    for i, origin in enumerate(loader.where(data_step)):
+        row = {name: np.asarray(values)[i] for name, values in batch.items()}
+        parts = [(at.row, f"  tokens [{at.start}:{at.stop}]") for at in origin.segments]
+        for k, (at, span) in enumerate(parts or [(origin, "")]):
+            place = f"epoch {at.epoch}  record {at.file_record} of {Path(at.file).name}"
+            screen.say(f"  row {i}  {place}{span}\n    {shown(row, k)}")
+
+
+def _shown(cfg: Config) -> Shown:
+    if cfg.task != "language":
+        from harness.task import make_task
+
+        return make_task(cfg).show
+    tokenizer = make_tokenizer(cfg.data.tokenizer)  # as Language does, which imports a model
+    return lambda row, k: tokenizer.decode(row["tokens"][row["segment_ids"] == k + 1])

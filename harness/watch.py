@@ -1,0 +1,203 @@
+"""What is told of steps as they run: time by bucket, metrics, a trace, a note on the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from harness.assembly import Assembly
+from harness.config import Config, flat
+from harness.files import LineLog, read_lines
+from harness.goodput import Clock
+from harness.ledger import finite
+from harness.mfu import of_model, utilisation
+from harness.rundir import RunDir
+from pipeline.errors import need
+
+_KEEP_EVERY = 5.0  # seconds between lines of goodput.jsonl; a kill loses at most so many
+
+
+class Writer(Protocol):
+    """Where metrics go."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """D/metrics.jsonl, a line each time."""
+
+    def __init__(self, path: Path) -> None:
+        self._log = LineLog(path)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._log.append({"step": step, "unix_time": round(time.time(), 3), **values})
+
+    def close(self) -> None:
+        self._log.close()
+
+
+class TensorBoard:
+    """Event files for TensorBoard."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+        except ImportError as e:
+            raise need("tensorboard", "tensorboardX") from e
+        self._writer = SummaryWriter(str(path))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A run at Weights & Biases that the same directory resumes."""
+
+    def __init__(self, project: str, path: Path, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as e:
+            raise need("wandb", "wandb") from e
+        name = path.resolve().name
+        self._run = wandb.init(
+            project=project, name=name, id=name, resume="allow", dir=path, config=dict(settings)
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _writers(run: RunDir, cfg: Config) -> list[Writer]:
+    """What the settings ask for, on the first process; metrics.jsonl always."""
+    if jax.process_index():
+        return []
+    writers: list[Writer] = [JsonLines(run.metrics)]
+    if cfg.log.tensorboard:
+        writers.append(TensorBoard(run.path / "tensorboard"))
+    if cfg.log.wandb:
+        writers.append(Wandb(cfg.log.wandb, run.path, flat(cfg)))
+    return writers
+
+
+class Watch:
+    """Watches the loop's steps.
+
+    Args:
+        parts: of the run.
+        clock: of the launch.
+        writers: where metrics go; none on all processes but the first.
+        known: steps below it were done by an earlier launch: doing them again is no progress.
+        trace: steps of which an XProf trace is written, and where to; None for no trace.
+    """
+
+    def __init__(
+        self,
+        parts: Assembly,
+        clock: Clock,
+        writers: list[Writer],
+        *,
+        known: int,
+        trace: tuple[range, Path] | None,
+    ) -> None:
+        self.clock, self._writers, self._known, self._trace = clock, writers, known, trace
+        self._tracing = False
+        self._every = parts.cfg.log.every
+        self._devices, self._kind = jax.device_count(), jax.devices()[0].device_kind
+        language = parts.cfg.task == "language"
+        self._flops = of_model(parts.cfg, parts.functions.abstract.params) if language else None
+        self._first = True
+        self._owed: tuple[int, Mapping[str, Any]] | None = None
+        self._since = time.perf_counter(), 0.0, 0  # when, data wait by then, units since
+        self.note = ""
+
+    def data_wait(self, step: int) -> AbstractContextManager[Any]:
+        """Around the wait for the batch of a step."""
+        if self._trace is not None and step in self._trace[0] and not self._tracing:
+            self._tracing = True
+            jax.profiler.start_trace(str(self._trace[1]))
+        return self._named("data_wait", jax.profiler.TraceAnnotation("data wait"))
+
+    def step(self, step: int) -> AbstractContextManager[Any]:
+        """Around the step itself."""
+        bucket = "replayed_steps" if step < self._known else "step"
+        if self._first:  # tracing and lowering too, which no event tells without counting twice
+            self._first, bucket = False, "compile"
+        return self._named(bucket, jax.profiler.StepTraceAnnotation("step", step_num=step))
+
+    @contextmanager
+    def _named(self, bucket: str, annotation: Any) -> Iterator[None]:
+        with self.clock(bucket), annotation:
+            yield
+
+    def done(self, step: int, batch: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """A step was dispatched; what the one before it told is there by now."""
+        owed, self._owed = self._owed, (step, told)
+        when, waited, units = self._since
+        self._since = when, waited, units + batch.get("tokens", next(iter(batch.values()))).size
+        if owed is not None and (owed[0] + 1) % self._every == 0:
+            self._tell(*owed)
+        self.clock.keep(at_most_every=_KEEP_EVERY)
+        if self._tracing and self._trace is not None and step + 1 >= self._trace[0].stop:
+            jax.block_until_ready(told)
+            self._end_trace()
+
+    def _tell(self, step: int, told: Mapping[str, Any]) -> None:
+        when, waited, units = self._since
+        now, wait = time.perf_counter(), self.clock.seconds["data_wait"]
+        self._since = now, wait, 0
+        speed = units / (now - when)
+        found: dict[str, Any] = {k: finite(np.asarray(v)) for k, v in told.items()}
+        found["tokens_per_second" if self._flops else "units_per_second"] = round(speed, 1)
+        found["data_wait"] = round((wait - waited) / (now - when), 5)
+        for name in ("causal", "full") if self._flops else ():
+            flops = getattr(self._flops, name)
+            found[f"mfu_{name}"] = utilisation(flops, speed, self._devices, self._kind)
+        self.write(step, found)
+        mfu = found.get("mfu_causal")
+        shown = f"  MFU {mfu:.1%} causal, {found['mfu_full']:.1%} full" if mfu is not None else ""
+        self.note = f"{speed:,.0f} tokens/s{shown}  data wait {found['data_wait']:.1%}"
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Give metrics to every writer, those that are known and finite."""
+        known = {k: v for k, v in values.items() if v is not None}
+        for writer in self._writers:
+            writer.write(step, known)
+
+    def _end_trace(self) -> None:
+        self._tracing, self._trace = False, None
+        jax.profiler.stop_trace()
+
+    def close(self) -> None:
+        if self._tracing:
+            self._end_trace()
+        self.clock.keep()
+        for writer in self._writers:
+            writer.close()
+
+
+@contextmanager
+def watching(run: RunDir, parts: Assembly, clock: Clock, profile: range | None) -> Iterator[Watch]:
+    """A watch over the steps of this launch; `profile`: of which steps to write a trace.
+
+    Steps below the highest in the ledger were done by an earlier launch.
+    """
+    first = jax.process_index() == 0
+    known = max((line["step"] + 1 for line in read_lines(run.ledger)), default=0) if first else 0
+    trace = (profile, run.path / "profile") if profile is not None and first else None
+    with closing(Watch(parts, clock, _writers(run, parts.cfg), known=known, trace=trace)) as watch:
+        yield watch

@@ -1,0 +1,98 @@
+"""Hugging Face's Trainer, fed by a Loader: a resumed run goes on in the data at once, exactly.
+
+    trainer = LockstepTrainer(model, args, train_dataset=ds, data_collator=None)
+    trainer.train(resume_from_checkpoint=True)
+
+`ds` is a Dataset whose rows are what the model takes. The global batch is what `args` says:
+`per_device_train_batch_size` times the processes; keep the product, and a run resumes on another
+number of them with the same global batches. The Trainer's own way is to draw and throw away every
+batch up to where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import transformers  # pyright: ignore[reportMissingImports]
+from transformers.trainer_utils import (  # pyright: ignore[reportMissingImports]
+    get_last_checkpoint,
+)
+
+from pipeline.errors import LengthError, StateError
+from pipeline.feed import TorchFeed
+from pipeline.loader import Loader
+from pipeline.sources.storage.atomic import written_whole
+
+_STATE = "lockstep.json"  # in each checkpoint's folder
+_Trainer: Any = transformers.Trainer
+
+
+class LockstepTrainer(_Trainer):
+    """`transformers.Trainer` whose `train_dataset` is a Dataset.
+
+    Args:
+        steps: batches a pass, where the dataset's rows are counted as they come.
+        loader_options: of the Loader, as workers=.
+
+    Raises:
+        LengthError: such a dataset without `steps`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        steps: int | None = None,
+        loader_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        ds = self.train_dataset
+        if steps is None and (ds.counted or ds.endless):
+            raise LengthError("the Trainer wants to know how many batches a pass has: give steps=")
+        self._options: dict[str, Any] = {"remainder": "drop", "steps": steps}
+        self._options |= loader_options or {}
+        self._loader: Loader | None = None
+        self.args.ignore_data_skip = True  # the state says where to go on
+        self.add_callback(_Saving(self))
+
+    def get_train_dataloader(self) -> Loader:
+        """The Loader: of this process's rows of the global batch."""
+        if self._loader is None:
+            size = self._train_batch_size * self.args.world_size
+            feed = TorchFeed(self.args.device)
+            self._loader = Loader(self.train_dataset, size, feed=feed, **self._options)
+        return self._loader
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As the Trainer's; a checkpoint's data state is restored with it.
+
+        Raises:
+            StateError: the checkpoint has no data state: another trainer wrote it.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            self._restore(str(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _restore(self, folder: str) -> None:
+        path = os.path.join(folder, _STATE)
+        if not os.path.exists(path):
+            raise StateError(f"{folder} has no {_STATE}: a run without LockstepTrainer wrote it")
+        with open(path) as file:
+            self.get_train_dataloader().load_state_dict(json.load(file))
+
+
+class _Saving(transformers.TrainerCallback):
+    def __init__(self, trainer: LockstepTrainer) -> None:
+        self._trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # every process: of counted data they gather the state
+        data = self._trainer.get_train_dataloader().state_dict()
+        if state.is_world_process_zero:
+            folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+            with written_whole(os.path.join(folder, _STATE)) as file:
+                file.write(json.dumps(data).encode())

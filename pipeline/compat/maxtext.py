@@ -1,0 +1,137 @@
+"""MaxText: our Loader in the place of one of its dataset types.
+
+Before training, in the script that calls MaxText's `train.main`:
+
+    from pipeline.compat import maxtext
+    maxtext.install()
+
+and in its config `dataset_type=grain grain_train_files=mine:ds` (and `grain_eval_files=mine:held`).
+MaxText takes only the dataset types that it knows, and trains on synthetic data for any other, so
+this one answers to "grain": names with a colon are datasets of ours, all others stay Grain's. Its
+checkpoints then hold the Loader's state by Orbax, which fits any number of processes and devices.
+
+`mine.ds` is a Dataset, or a function that makes one, of rows packed to `max_target_length + 1`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from pipeline.errors import ChainError
+from pipeline.feed import JaxFeed
+from pipeline.loader import Loader
+from pipeline.tools.commands.names import dataset as dataset_of
+
+_INTERFACE = "maxtext.input_pipeline.input_pipeline_interface"
+
+
+class MaxTextIterator:
+    """Global batches in MaxText's names; a checkpointable of Orbax's v1 API.
+
+    Args:
+        loader: with a JaxFeed of the trainer's input sharding.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return columns(next(self.loader))
+
+    def reset(self) -> None:
+        """Go back to the start, as evaluation does each time."""
+        self.loader.seek(0)
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        """Orbax's: the state of now is written in the background."""
+        return await self.loader.save(directory)
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        """Orbax's: stand where a saved state says."""
+        return await self.loader.load(directory)
+
+
+def columns(batch: Any) -> dict[str, Any]:
+    """Packed rows `[rows, length + 1]` as inputs and targets `[rows, length]`.
+
+    >>> row = {"tokens": [5, 6, 7], "segment_ids": [1, 1, 2], "positions": [0, 1, 0]}
+    >>> sorted(columns({name: np.array([v]) for name, v in row.items()}))[:3]
+    ['inputs', 'inputs_position', 'inputs_segmentation']
+    """
+    tokens, segments = batch["tokens"], batch["segment_ids"]
+    # a document's last token has no next one: its target is in no segment
+    inside = segments[:, 1:] * (segments[:, 1:] == segments[:, :-1])
+    return {
+        "inputs": tokens[:, :-1],
+        "inputs_position": batch["positions"][:, :-1],
+        "inputs_segmentation": segments[:, :-1],
+        "targets": tokens[:, 1:],
+        "targets_position": batch["positions"][:, 1:],
+        "targets_segmentation": inside,
+    }
+
+
+def train_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
+    """What MaxText calls for training data, with its config, mesh and the processes that load."""
+    return _iterator(config, mesh, processes, config.grain_train_files)
+
+
+def eval_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
+    """What MaxText calls for evaluation data."""
+    return _iterator(config, mesh, processes, config.grain_eval_files)
+
+
+def install(interface: Any = None) -> None:
+    """Have MaxText ask here for data of `dataset_type=grain` whose files are named module:name.
+
+    Args:
+        interface: MaxText's `input_pipeline_interface`, by default as installed.
+
+    Raises:
+        ChainError: it has no such factories: another version of MaxText.
+    """
+    interface = importlib.import_module(_INTERFACE) if interface is None else interface
+    for name, ours, field in (
+        ("make_grain_train_iterator", train_iterator, "grain_train_files"),
+        ("make_grain_eval_iterator", eval_iterator, "grain_eval_files"),
+    ):
+        theirs = getattr(interface, name, None)
+        if theirs is None:
+            raise ChainError(f"this MaxText has no {name}: its dataset types have moved")
+        setattr(interface, name, _either(ours, theirs, field))
+
+
+def _either(ours: Callable[..., Any], theirs: Callable[..., Any], field: str) -> Callable[..., Any]:
+    def make(config: Any, mesh: Any, processes: Any) -> Any:
+        name = str(getattr(config, field, ""))
+        module, colon, attribute = name.partition(":")
+        named = colon and attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))
+        return (ours if named else theirs)(config, mesh, processes)
+
+    return make
+
+
+def _iterator(config: Any, mesh: Any, processes: Any, name: str) -> MaxTextIterator:
+    import jax
+
+    if len(processes) != jax.process_count():
+        raise ChainError(
+            f"{len(processes)} of {jax.process_count()} processes shall load data: each reads its "
+            "own rows here. Set expansion_factor_real_data=-1."
+        )
+    sharding = importlib.import_module("maxtext.utils.sharding")
+    feed = JaxFeed(sharding.get_input_data_sharding(config, mesh))
+    ds, length = dataset_of(name), config.max_target_length
+    shape = getattr(ds.spec.get("tokens"), "shape", None) if isinstance(ds.spec, dict) else None
+    if shape != (length + 1,):
+        raise ChainError(
+            f"{name}: rows of 'tokens' have the shape {shape}; MaxText trains on {length} tokens "
+            f"and wants one more, for the last target: .pack({length + 1})"
+        )
+    size = config.global_batch_size_to_load
+    return MaxTextIterator(Loader(ds, size, feed=feed, remainder="drop"))

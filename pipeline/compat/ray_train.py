@@ -1,0 +1,68 @@
+"""Ray Train: a Loader in each training worker, whose state travels in Ray's checkpoints.
+
+    def train(config):                               # what TorchTrainer runs on each worker
+        loader = make_loader(ds, 256)                # goes on from the checkpoint, if there is one
+        for batch in loader:
+            …
+            report({"loss": loss}, loader, save=lambda folder: torch.save(…))
+
+The run may be restored with another `ScalingConfig(num_workers=…)`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray.train
+
+from pipeline.dataset import Dataset
+from pipeline.feed import TorchFeed
+from pipeline.loader import Loader
+
+_STATE = "lockstep.json"
+
+
+def make_loader(
+    dataset: Dataset, batch_size: int, *, device: Any = "cpu", **options: Any
+) -> Loader:
+    """A Loader of this worker's rows, where the checkpoint of the run says.
+
+    Args:
+        dataset: what the data is.
+        batch_size: rows of the global batch, over all workers.
+        device: where tensors go.
+        options: of the Loader. Its workers= are processes beside this worker.
+    """
+    loader = Loader(dataset, batch_size, feed=TorchFeed(device), **options)
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder, open(os.path.join(folder, _STATE)) as file:
+            loader.load_state_dict(json.load(file))
+    return loader
+
+
+def report(
+    metrics: Mapping[str, Any], loader: Loader, save: Callable[[str], None] = lambda folder: None
+) -> None:
+    """Report metrics with a checkpoint of the data and what `save` puts beside it.
+
+    Every worker must call it.
+
+    Args:
+        metrics: as `ray.train.report` takes them.
+        loader: from `make_loader`.
+        save: writes model and optimizer into a folder; called on the first worker alone.
+    """
+    state = loader.state_dict()
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(dict(metrics))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, _STATE), "w") as file:
+            json.dump(state, file)
+        save(folder)
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(dict(metrics), checkpoint=checkpoint)

@@ -1,0 +1,111 @@
+"""A Loader that looks like torch's DataLoader, for code that only knows that.
+
+    from pipeline.compat.torch_dataloader import DataLoader
+
+Arguments and attributes are torch's: `batch_size` is this process's, `num_workers` are processes.
+Under torch.distributed each process has its rows of the global batch, without a DistributedSampler
+or `set_epoch`. It is no subclass: Lightning and Accelerate would make a DataLoader of theirs from
+its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pipeline.dataset import Dataset
+from pipeline.errors import OptionError
+from pipeline.feed import TorchFeed
+from pipeline.loader import Loader
+
+_IGNORED = {"pin_memory", "persistent_workers", "prefetch_factor", "timeout", "in_order"}
+_REFUSED = {
+    "sampler": "give a Dataset in the order that you want: ds.shuffle(), ds[[3, 1]], mix(…)",
+    "batch_sampler": "the Loader cuts batches: batch_size=, or ds.bucket(…) for similar lengths",
+    "worker_init_fn": "randomness comes from the row: ds.random_map(f)",
+    "generator": "give seed=",
+    "multiprocessing_context": "the Loader starts its own processes",
+}
+
+
+class DataLoader:
+    """Batches of this process as tensors; `for batch in loader` is a pass from its start.
+
+    A loop that is left early has its pass begun again by the next `for`. After `load_state_dict`
+    the next `for` goes on where the state says.
+
+    Args:
+        dataset: a Dataset, or anything with `__len__` and `__getitem__`, as torch's are.
+        batch_size: rows of this process.
+        shuffle: each pass in another order.
+        num_workers: processes that evaluate.
+        collate_fn: this process's rows (a list) -> batch.
+        drop_last: leave a short last batch out.
+        seed: of the order.
+        others: what is torch's own way to speed is accepted; what would change the order is not.
+
+    Raises:
+        OptionError: an argument of torch's has another way here, which the message names.
+
+    >>> loader = DataLoader([{"x": i} for i in range(5)], batch_size=2)
+    >>> [batch["x"].tolist() for batch in loader], len(loader)
+    ([[0, 1], [2, 3], [4]], 3)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        drop_last: bool = False,
+        seed: int = 0,
+        device: Any = "cpu",
+        steps: int | None = None,
+        **others: Any,
+    ) -> None:
+        for name, value in others.items():
+            if value is not None and name not in _IGNORED:
+                remedy = _REFUSED.get(name, "it is no argument of torch's DataLoader")
+                raise OptionError(f"{name}={value!r}: {remedy}")
+        ds = dataset if isinstance(dataset, Dataset) else Dataset(dataset, seed=seed)
+        feed = TorchFeed(device)
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        self.num_workers, self.collate_fn = num_workers, collate_fn
+        self.sampler = self.batch_sampler = None
+        self.pin_memory = bool(others.get("pin_memory"))
+        self.loader = Loader(
+            ds.shuffle() if shuffle else ds,
+            batch_size * feed.hosts,
+            feed=feed,
+            collate=collate_fn,
+            remainder="drop" if drop_last else "keep",
+            workers=num_workers,
+            steps=steps,
+        )
+        self._begun: dict[str, Any] | None = None  # where a pass began that has not ended
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._begun is not None:
+            self.loader.load_state_dict(self._begun)
+        self._begun = self.loader.state_dict()
+        yield from self.loader
+        self._begun = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands: plain JSON, the same on every process. All of them must call it."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on there with the next `for`, on any number of processes."""
+        self.loader.load_state_dict(state_dict)
+        self._begun = None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.loader.close()

@@ -1,0 +1,52 @@
+"""tunix: its trainers iterate whatever they are given, so a resume draws all past batches again.
+
+    trainer.train(TrainingData(loader, trainer))
+
+This goes to the trainer's step instead, by arithmetic, and reads nothing on the way. The trainer's
+own step counter is the state: a batch is a function of (dataset, step), whatever the devices were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tunix.sft.peft_trainer import TrainingInput  # pyright: ignore[reportMissingImports]
+
+from pipeline.loader import Loader
+
+
+def training_input(batch: Any) -> TrainingInput:
+    """Packed rows as tunix's trainers take them: tokens, and a mask of what is not padding."""
+    return TrainingInput(input_tokens=batch["tokens"], input_mask=batch["segment_ids"] > 0)
+
+
+class TrainingData:
+    """What `PeftTrainer.train` iterates: batches from the trainer's own step on.
+
+    Args:
+        loader: with a JaxFeed, for arrays on devices; its batch size is the global one.
+        trainer: a PeftTrainer, or what has its `iter_steps`. It passes over as many batches as it
+            has trained on; these are None, and cost nothing.
+        convert: a batch -> what the trainer's model inputs are made from.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        trainer: Any,
+        convert: Callable[[Any], Any] = training_input,
+    ) -> None:
+        self._loader, self._trainer, self._convert = loader, trainer, convert
+
+    def __iter__(self) -> Iterator[Any]:
+        done = self._trainer.iter_steps
+        self._loader.seek(done)
+        for _ in range(done):
+            yield None
+        while True:
+            try:
+                batch = next(self._loader)
+            except StopIteration:
+                return
+            yield self._convert(batch)

@@ -1,0 +1,361 @@
+"""What each step did: one line a step, enough to prove a recomputed step equal to it.
+
+Beside the lines lies an index: a record for each 256 of them, so that the line of any step is found
+by reading a few hundred bytes of a file of gigabytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.debug.journal.lines import LineLog, parsed
+from pipeline.errors import JournalError
+
+GROUP = 256  # lines that one record of the index covers
+_RECORD = np.dtype([(n, "<i8") for n in ("start", "stop", "low", "high", "data_low", "data_high")])
+_CHUNK = 1 << 24  # bytes that are read at once where all lines are
+
+
+def float_bits(value: Any) -> str:
+    """The eight hex digits of a float32.
+
+    >>> float_bits(1.0), float_bits(np.float32("nan"))
+    ('3f800000', '7fc00000')
+    """
+    return f"{int(np.float32(value).view(np.uint32)):08x}"
+
+
+def finite(value: Any) -> float | None:
+    """A float that JSON can hold, or None.
+
+    >>> finite(np.float32(0.5)), finite(float("inf"))
+    (0.5, None)
+    """
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the ledger.
+
+    Attributes:
+        step: training step, from 0: with checkpoints, it turned `step` into `step + 1`.
+        launch: number of the process start that did it; a step done twice stands there twice.
+        loss, grad_norm: None where not finite, as JSON has no name for such, or not told.
+        loss_bits: the loss as a float32, eight hex digits; None where not told.
+        digest: of this host's rows of the step's batches: 32 hex digits, which hosts add up; 16 in
+            runs of before there was a journal, of the whole batch.
+        data_step: the loader's step; it leaves `step` behind once batches were skipped.
+        rows: [start, stop) of the batch in the dataset's stream.
+        seconds: waiting for data ("data"), standing still for a checkpoint just before this step
+            ("save"), and all else since the last line ("step").
+        chain: vouches for the digests of this and all steps before; "" in older runs.
+        batches: how many batches the step took: more than 1 with gradient accumulation.
+        scalars: what else was told; None where not finite.
+        told: what was odd about the step, as a gap before it; "" if nothing.
+    """
+
+    step: int
+    launch: int
+    loss: float | None
+    loss_bits: str | None
+    grad_norm: float | None
+    digest: str
+    data_step: int
+    rows: tuple[int, int]
+    seconds: dict[str, float]
+    chain: str = ""
+    batches: int = 1
+    data_stop: int = -1
+    scalars: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
+    told: str = ""
+
+    @property
+    def data_end(self) -> int:
+        """The loader's step behind the last batch of this training step."""
+        return self.data_stop if self.data_stop >= 0 else self.data_step + self.batches
+
+    @property
+    def loss_value(self) -> float:
+        """The loss that its bits say, finite or not; NaN where none was told."""
+        bits = self.loss_bits
+        return float(np.uint32(int(bits, 16)).view(np.float32)) if bits else math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """The line, without what says nothing."""
+        plain = dataclasses.asdict(self)
+        usual = {"chain": "", "batches": 1, "data_stop": -1, "scalars": {}, "told": ""}
+        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
+
+
+_FIELDS = frozenset(f.name for f in dataclasses.fields(Line))
+
+
+def line_of(path: Path, found: dict[str, Any], number: Any) -> Line:
+    """A parsed line as a `Line`; fields that this version does not know are left out.
+
+    Raises:
+        JournalError: it is no ledger line; `number()` is its number.
+    """
+    try:
+        known: dict[str, Any] = {k: v for k, v in found.items() if k in _FIELDS}
+        start, stop = found["rows"]
+        if type(found["step"]) is not int or type(found["data_step"]) is not int:
+            raise TypeError("steps are whole numbers")
+        known["rows"] = (start, stop)
+        return Line(**known)
+    except (TypeError, KeyError, ValueError) as e:
+        raise JournalError(
+            f"line {number()} of {path} is not a ledger entry: it has the fields {sorted(found)}. "
+            f"Repair it; or remove it, and that step is lost: sed -i {number()}d {path}"
+        ) from e
+
+
+class Ledger:
+    """The ledger as its one writer sees it; `append` hands each line to the kernel."""
+
+    def __init__(self, path: Path) -> None:
+        self._log, self._index = LineLog(path), index_path(path)
+        # what the index lacks is read once: after a kill some hundred lines, of an old run all
+        known = LedgerFile(path)
+        self._tail = known.tail_spans
+        self._write_index(known.records)
+
+    def append(self, line: Line) -> None:
+        start = self._log.end
+        self._log.append(line.as_json())
+        self._tail.append((start, self._log.end, line.step, line.data_end))
+        if len(self._tail) == GROUP:
+            with open(self._index, "ab") as f:
+                f.write(_record(self._tail).tobytes())
+            self._tail = []
+
+    def _write_index(self, records: NDArray[Any]) -> None:
+        found = _load(self._index)
+        if len(found) != len(records) or not np.array_equal(found, records):
+            self._index.write_bytes(records.tobytes())
+
+    def fileno(self) -> int:
+        return self._log.fileno()
+
+    def sync(self) -> None:
+        """Bring all lines to the disk: before a checkpoint, so that none after it is missing."""
+        self._log.sync()
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def index_path(path: Path) -> Path:
+    """Where the index of a ledger lies.
+
+    >>> index_path(Path("runs/a/ledger.jsonl")).as_posix()
+    'runs/a/ledger.index'
+    """
+    return path.with_suffix(".index")
+
+
+Span = tuple[int, int, int, int]  # of a line: first byte, end, step, end of its data steps
+
+
+class LedgerFile:
+    """The ledger as a reader sees it, while it is written or after; nothing is locked or changed.
+
+    Opening costs the index and the few hundred lines behind it, however long the run.
+
+    Attributes:
+        records: the index: one record for each 256 lines.
+        tail_spans: of the lines behind the last record.
+
+    Raises:
+        JournalError: a line is not JSON, or not a ledger entry.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path
+        size = path.stat().st_size if path.exists() else 0
+        records = _load(index_path(path))
+        if not self._fits(records, size):
+            records = np.zeros(0, _RECORD)
+        self.records, self.tail_spans = self._scan(records)
+
+    def _fits(self, records: NDArray[Any], size: int) -> bool:
+        # an edited ledger has its lines elsewhere: then the last group is not what the index says
+        if not len(records):
+            return True
+        last = records[-1]
+        if last["stop"] > size or records[0]["start"] != 0:
+            return False
+        try:
+            lines = list(self._lines(int(last["start"]), int(last["stop"])))
+        except JournalError:
+            return False
+        spans = [(start, stop, line.step, line.data_end) for start, stop, line in lines]
+        return len(spans) == GROUP and bool(_record(spans) == last)
+
+    def _scan(self, records: NDArray[Any]) -> tuple[NDArray[Any], list[Span]]:
+        start = int(records[-1]["stop"]) if len(records) else 0
+        more: list[NDArray[Any]] = [records]
+        spans: list[Span] = []
+        for begin, end, line in self._lines(start, None):
+            spans.append((begin, end, line.step, line.data_end))
+            if len(spans) == GROUP:
+                more.append(_record(spans))
+                spans = []
+        return np.concatenate(more), spans
+
+    def _lines(self, start: int, stop: int | None) -> Iterator[tuple[int, int, Line]]:
+        # whole lines of a range of bytes, each with its place; a torn last line is left out
+        if not self.file.exists():
+            return
+        with open(self.file, "rb") as f:
+            f.seek(start)
+            at, rest = start, b""
+            while data := f.read(_CHUNK if stop is None else min(_CHUNK, stop - f.tell())):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    place, at = at, at + len(line) + 1
+                    number = lambda place=place: self._number(place)  # noqa: E731
+                    found = parsed(self.file, line, number)
+                    yield place, at, line_of(self.file, found, number)
+
+    def _number(self, at: int) -> int:
+        # of the line that begins at a byte: counted only where an error names it
+        with open(self.file, "rb") as f:
+            return 1 + f.read(at).count(b"\n")
+
+    def __bool__(self) -> bool:
+        return bool(len(self.records) or self.tail_spans)
+
+    def __len__(self) -> int:
+        """Lines, those of steps done twice included."""
+        return GROUP * len(self.records) + len(self.tail_spans)
+
+    def __iter__(self) -> Iterator[Line]:
+        """All lines in the order written."""
+        return (line for _, _, line in self._lines(0, None))
+
+    @property
+    def last(self) -> Line | None:
+        """The line that was written last."""
+        if self.tail_spans:
+            return self._at(self.tail_spans[-1])
+        if not len(self.records):
+            return None
+        *_, (_, _, line) = self._lines(*self._bytes(len(self.records) - 1))
+        return line
+
+    @property
+    def steps(self) -> range:
+        """From the lowest step to behind the highest."""
+        lows = [*self.records["low"][:], *(s[2] for s in self.tail_spans)]
+        highs = [*self.records["high"][:], *(s[2] for s in self.tail_spans)]
+        return range(int(min(lows)), int(max(highs)) + 1) if lows else range(0)
+
+    def of_step(self, step: int) -> list[Line]:
+        """All lines of a step, the oldest first."""
+        inside = (self.records["low"] <= step) & (step <= self.records["high"])
+        found: list[Line] = []
+        for i in np.flatnonzero(inside).tolist():
+            found += [line for _, _, line in self._lines(*self._bytes(i)) if line.step == step]
+        return found + [self._at(span) for span in self.tail_spans if span[2] == step]
+
+    def latest(self, step: int) -> Line | None:
+        """The line of a step that was written last; None where it has none."""
+        for span in reversed(self.tail_spans):
+            if span[2] == step:
+                return self._at(span)
+        inside = (self.records["low"] <= step) & (step <= self.records["high"])
+        for i in np.flatnonzero(inside)[::-1].tolist():
+            lines = [line for _, _, line in self._lines(*self._bytes(i)) if line.step == step]
+            if lines:
+                return lines[-1]
+        return None
+
+    def before(self, step: int) -> Line | None:
+        """The line of the nearest step before a step; of several, that which was written last."""
+        return self._best(step - 1, "low", 2)
+
+    def ending_at(self, data_step: int) -> Line | None:
+        """The line whose batches end nearest before a data step, of several the last written."""
+        return self._best(data_step, "data_low", 3)
+
+    def _best(self, most: int, low: str, column: int) -> Line | None:
+        # the line whose value is the largest up to `most`, of several the last
+        values = [(span[column], i) for i, span in enumerate(self.tail_spans)]
+        value, at = max((v for v in values if v[0] <= most), default=(-1, -1))
+        best = self._at(self.tail_spans[at]) if at >= 0 else None
+        high = {"low": "high", "data_low": "data_high"}[low]
+        for i in np.flatnonzero(self.records[low] <= most)[::-1].tolist():
+            if value == most or self.records[high][i] <= value:
+                continue
+            lines = [line for _, _, line in self._lines(*self._bytes(i))]
+            ranked = [(x.step if column == 2 else x.data_end, k) for k, x in enumerate(lines)]
+            found, k = max((r for r in ranked if r[0] <= most), default=(-1, -1))
+            if found > value:
+                value, best = found, lines[k]
+        return best
+
+    def path(self, start: int = 0, stop: int = 1 << 62) -> Iterator[Line]:
+        """The lines of steps [start, stop) that led to where the run stands, in rising order.
+
+        Where the run went back, as after a crash or to pass over records, what it had done from
+        there on is left out.
+        """
+        ahead = min((span[2] for span in self.tail_spans), default=1 << 62)
+        lows = np.append(self.records["low"], ahead)
+        later = np.minimum.accumulate(lows[::-1])[::-1][1:]
+        wanted = (self.records["low"] < np.minimum(stop, later)) & (start <= self.records["high"])
+        for i in np.flatnonzero(wanted).tolist():
+            lines = [line for _, _, line in self._lines(*self._bytes(i))]
+            yield from _kept(lines, start, min(stop, int(later[i])))
+        if self.tail_spans:
+            lines = [line for _, _, line in self._lines(self.tail_spans[0][0], None)]
+            yield from _kept(lines[: len(self.tail_spans)], start, stop)
+
+    def _bytes(self, i: int) -> tuple[int, int]:
+        return int(self.records["start"][i]), int(self.records["stop"][i])
+
+    def _at(self, span: Span) -> Line:
+        return next(line for _, _, line in self._lines(span[0], span[1]))
+
+
+def _kept(lines: list[Line], start: int, stop: int) -> list[Line]:
+    # of lines in the order written, those below every later one
+    kept: list[Line] = []
+    for line in reversed(lines):
+        if line.step < stop:
+            stop = line.step
+            kept.append(line)
+    return [line for line in reversed(kept) if line.step >= start]
+
+
+def _record(spans: list[Span]) -> NDArray[Any]:
+    steps, ends = [s[2] for s in spans], [s[3] for s in spans]
+    edges = spans[0][0], spans[-1][1], min(steps), max(steps), min(ends), max(ends)
+    return np.array([edges], _RECORD)
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return np.zeros(0, _RECORD)
+    return np.frombuffer(data[: len(data) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
+
+
+def read(path: Path) -> list[Line]:
+    """All lines in the order written; a last line torn by a kill is left out.
+
+    Raises:
+        JournalError: a line is not JSON, or not a ledger entry.
+    """
+    return list(LedgerFile(path))

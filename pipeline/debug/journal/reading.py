@@ -1,0 +1,288 @@
+"""A run as its journal tells it: the steps that led to where it stands, whatever hosts they had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.checkpoint.state import differences, merge
+from pipeline.dataset import Dataset
+from pipeline.debug.journal.digests import KIND, add_up, chained, of_step, written
+from pipeline.debug.journal.files import Files, hosts_in
+from pipeline.debug.journal.ledger import LedgerFile, Line
+from pipeline.debug.journal.lines import read_lines
+from pipeline.debug.journal.states import Noted, nearest, read_states
+from pipeline.debug.journal.tap import Rows, rows_at
+from pipeline.errors import JournalError, MismatchError
+from pipeline.loader import Loader
+
+
+class Run:
+    """A run's folder, to be asked; nothing in it is changed, and it may be written meanwhile.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        ledger: of the first process.
+
+    Raises:
+        JournalError: there is no run, or its files are damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        hosts = hosts_in(self.folder)
+        if 0 not in hosts:
+            others = f"; it has those of processes {hosts}, so copy that one here" if hosts else ""
+            raise JournalError(
+                f"there is no run in {self.folder}: no ledger.jsonl{others}. A Journal writes it."
+            )
+        self._files = {h: Files(self.folder, h) for h in hosts}
+        self._ledgers = {h: LedgerFile(f.ledger) for h, f in self._files.items()}
+        self._launches = {
+            h: {x.get("launch", i): x for i, x in enumerate(read_lines(f.launches))}
+            for h, f in self._files.items()
+        }
+        self.ledger = self._ledgers[0]
+        self._loaders: dict[tuple[int, int], Loader] = {}
+
+    @property
+    def launches(self) -> list[dict[str, Any]]:
+        """What each start of the run noted, in order."""
+        return [self._launches[0][n] for n in sorted(self._launches[0])]
+
+    def launch(self, line: Line) -> dict[str, Any]:
+        """What the start that did a step noted; {} where nothing was."""
+        return self._launches[0].get(line.launch, {})
+
+    def proves(self, line: Line) -> bool:
+        """Whether the line's digest is of rows, which anybody can make again."""
+        return self.launch(line).get("digest") == KIND
+
+    def line(self, step: int) -> Line:
+        """The line of a step; of several, the one written last.
+
+        Raises:
+            JournalError: it has none.
+        """
+        found = self.ledger.latest(step)
+        if found is None:
+            steps = self.ledger.steps
+            span = (
+                f"they are from {steps.start:,} to {steps.stop - 1:,}" if steps else "it has none"
+            )
+            raise JournalError(f"{self.folder} has no line for step {step:,}: {span}.")
+        return found
+
+    def path(self, start: int = 0, stop: int = 1 << 62) -> Iterator[Line]:
+        """Lines of the steps [start, stop) that led to where the run stands, in their order."""
+        return self.ledger.path(start, stop)
+
+    # ---- digests
+
+    def digest(self, line: Line) -> str:
+        """Of the step's batches, all hosts' numbers added up: 32 hex digits.
+
+        Raises:
+            JournalError: the file of a host is not here, or lacks the step.
+        """
+        hosts = self.launch(line).get("hosts", 1)
+        if hosts == 1 or not self.proves(line):
+            return line.digest
+        parts = {self._share(h, line, hosts): self._part(h, line, hosts) for h in range(hosts)}
+        rows = sorted(span for share in parts for span in share)
+        apart = all(one[1] <= other[0] for one, other in pairwise(rows))
+        if not apart:
+            raise JournalError(
+                f"the processes of {self.folder} had parts of batches that overlap: {rows}. Their "
+                "digests cannot be added up."
+            )
+        return written(add_up(int(part, 16) for part in parts.values()))
+
+    def _line_of(self, host: int, line: Line, hosts: int) -> Line:
+        if host not in self._ledgers:
+            name = Files(self.folder, host).ledger.name
+            raise JournalError(
+                f"{self.folder} is a run of {hosts} processes, and the file of process {host} is "
+                f"not there: {name}. Copy it here."
+            )
+        launches = self._launches[host]
+        lines = self._ledgers[host].of_step(line.step)
+        same = [x for x in lines if launches.get(x.launch, {}).get("hosts", 1) == hosts]
+        if not same:
+            raise JournalError(
+                f"process {host} of {hosts} has no line for step {line.step:,} in {self.folder}: "
+                "it ended before. Only the steps before it can be compared."
+            )
+        return same[-1]
+
+    def _part(self, host: int, line: Line, hosts: int) -> str:
+        return (line if host == 0 else self._line_of(host, line, hosts)).digest
+
+    def _share(self, host: int, line: Line, hosts: int) -> tuple[tuple[int, int], ...]:
+        # processes that have the same rows, as on a mesh that splits tensors, count once
+        mine = line if host == 0 else self._line_of(host, line, hosts)
+        share = self._launches[host].get(mine.launch, {}).get("share", [])
+        return tuple((a, b) for a, b in share)
+
+    def chain(self, step: int) -> str:
+        """chain(N): one number that vouches for the digests of a step and of all before it.
+
+        Of a run of one process it stands in its line; of several it is made of all lines.
+
+        Raises:
+            JournalError: the step has no line, or that of a host is not here.
+        """
+        line = self.line(step)
+        if self.alone:
+            return line.chain
+        chain = ""
+        for each in self.path(0, step + 1):
+            chain = chained(chain, self.digest(each))
+        return chain
+
+    @property
+    def alone(self) -> bool:
+        """Whether every start of the run had one process, and digests of rows."""
+        return all(x.get("hosts", 1) == 1 and x.get("digest") == KIND for x in self.launches)
+
+    # ---- its data
+
+    @property
+    def data(self) -> str | None:
+        """The "module:name" under which the newest start's dataset can be imported, if noted."""
+        return self.launches[-1].get("data") if self.launches else None
+
+    def check(self, dataset: Dataset, line: Line) -> None:
+        """Refuse a dataset that is not the one of a step.
+
+        Raises:
+            MismatchError: it is another; lists what differs.
+            JournalError: the run did not note its dataset.
+        """
+        launch = self.launch(line)
+        if "dataset" not in launch or "batch_size" not in launch:
+            raise JournalError(
+                f"the start of {self.folder} that did step {line.step:,} noted no dataset: its "
+                "ledger is older than the journal. Runs of the harness: python -m harness replay."
+            )
+        found = differences(launch, dataset.top.fingerprint())
+        if found:
+            raise MismatchError(
+                f"{self.folder} was trained on another dataset. {'; '.join(found.values())}. "
+                "Give --data the dataset of the run, as it was then."
+            )
+
+    def loader(self, dataset: Dataset, line: Line) -> Loader:
+        """A loader of all rows that stands shortly before a step's batches.
+
+        Raises:
+            MismatchError, JournalError: see `check`.
+        """
+        self.check(dataset, line)
+        launch, state = self.launch(line), self._state(line)
+        key = id(dataset), line.launch
+        loader = self._loaders.get(key)
+        if loader is None:
+            sizes = launch["batch_size"]
+            loader = self._loaders[key] = Loader(
+                dataset,
+                sizes if isinstance(sizes, int) else [(a, b) for a, b in sizes],
+                remainder=launch["remainder"],
+                steps=launch["steps"],
+            )
+        if state is not None:
+            loader.load_state_dict({**state, "dataset": launch["dataset"]})
+        return loader
+
+    def rows(self, dataset: Dataset, line: Line) -> list[Rows]:
+        """The rows of a step's batches, made again.
+
+        Raises:
+            MismatchError, JournalError: see `check`.
+        """
+        loader = self.loader(dataset, line)
+        return [rows_at(loader, step) for step in data_steps(loader, line)]
+
+    def remade(self, dataset: Dataset, line: Line) -> str:
+        """The digest that a step's batches have when they are made again."""
+        return written(of_step([rows.digest for rows in self.rows(dataset, line)]))
+
+    def states(self, line: Line) -> list[tuple[int, dict[str, Any]]]:
+        """The states noted by the start that did a step, (data step, state) each; they rise.
+
+        None of a run of several processes, whose lanes lie in several files: `loader` merges those.
+        """
+        launch, found = self.launch(line), list[tuple[int, dict[str, Any]]]()
+        if launch.get("hosts", 1) > 1:
+            return found
+        for each in self._states[0]:
+            if each.launch == line.launch:
+                while found and found[-1][0] >= each.step:  # it went back
+                    found.pop()
+                found.append((each.step, {**each.state, "dataset": launch["dataset"]}))
+        return found
+
+    def _state(self, line: Line) -> dict[str, Any] | None:
+        hosts = self.launch(line).get("hosts", 1)
+        found = nearest(self._states[0], line.launch, line.data_step)
+        if hosts == 1 or found is None or "lanes" not in found:
+            return found
+        # each knows its own lanes: the newest step of which all noted a state
+        every = [self._states.get(h, []) for h in range(hosts)]
+        common = set.intersection(*({x.step for x in states} for states in every))
+        steps = [step for step in common if step <= line.data_step]
+        if not steps:
+            return None
+        at = [[x.state for x in states if x.step == max(steps)][-1] for states in every]
+        lanes = {repr(state["lanes"]): state for state in at}
+        dataset = {"dataset": self.launch(line)["dataset"]}
+        return merge([{**state, **dataset} for state in lanes.values()])
+
+    @cached_property
+    def _states(self) -> dict[int, list[Noted]]:
+        return {h: read_states(f.states) for h, f in self._files.items()}
+
+    def close(self) -> None:
+        for loader in self._loaders.values():
+            loader.close()
+
+    # ---- numbers
+
+    def columns(self, start: int = 0, stop: int = 1 << 62) -> dict[str, np.ndarray[Any, Any]]:
+        """The numbers of the steps that led to where the run stands, field by field.
+
+        Returns:
+            "step", "launch", "data_step", "rows" int64[n]; "loss", "grad_norm", "data",
+            "step_seconds", "save" and each told scalar float64[n], NaN where not told or not
+            finite.
+        """
+        lines = list(self.path(start, stop))
+        ints = ("step", "launch", "data_step")
+        found: dict[str, np.ndarray[Any, Any]] = {}
+        found |= {k: np.array([getattr(x, k) for x in lines], np.int64) for k in ints}
+        found["rows"] = np.array([x.rows[1] - x.rows[0] for x in lines], np.int64)
+        for name in ("loss", "grad_norm"):
+            found[name] = np.array([getattr(x, name) for x in lines], np.float64)
+        for name, key in (("data", "data"), ("step_seconds", "step"), ("save", "save")):
+            found[name] = np.array([x.seconds.get(key, np.nan) for x in lines], np.float64)
+        for name in sorted({k for x in lines for k in x.scalars} - found.keys()):
+            found[name] = np.array([x.scalars.get(name) for x in lines], np.float64)
+        return found
+
+
+def data_steps(loader: Loader, line: Line) -> list[int]:
+    """The loader's steps that a training step took."""
+    if line.data_stop < 0:
+        return list(range(line.data_step, line.data_step + line.batches))
+    steps = [line.data_step] if line.batches else []
+    while len(steps) < line.batches:
+        steps.append(loader._skips_to(steps[-1] + 1))
+    return steps

@@ -1,0 +1,91 @@
+"""Whether a run's batches, made again, are those that its journal noted. No model is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.dataset import Dataset
+from pipeline.debug.journal.digests import chained
+from pipeline.debug.journal.reading import Run
+from pipeline.errors import JournalError
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a replay found.
+
+    Attributes:
+        folder: of the run.
+        steps: that were asked for.
+        proved: how many of them are equal, from the first on.
+        differs: the first step that is not, in words; "" where all are.
+        step: that step.
+    """
+
+    folder: str
+    steps: range
+    proved: int
+    differs: str = ""
+    step: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.differs
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "run": self.folder,
+            "steps": [self.steps.start, self.steps.stop],
+            "proved": self.proved,
+            "equal": self.ok,
+            "first_differing_step": self.step,
+            "difference": self.differs or None,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        n = len(self.steps)
+        if self.ok:
+            span = f"{self.steps.start:,} to {self.steps.stop - 1:,}"
+            return [f"{n:,} steps proved equal, {span}: their batches, made again, are the same"]
+        return [self.differs, f"{self.proved:,} of {n:,} steps before it are proved equal"]
+
+
+def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
+    """Make the batches of steps again, and compare their digests with the journal's.
+
+    A step that stands there twice, after a crash, must equal both lines.
+
+    Args:
+        run: whose journal.
+        dataset: that it was trained on.
+        steps: to prove; each must have a line.
+
+    Raises:
+        MismatchError: the dataset is another.
+        JournalError: a step has no line, or its digest is of an older kind.
+    """
+    for step in (steps.start, steps.stop - 1):
+        run.line(step)
+    before = run.ledger.before(steps.start)
+    chain = "" if before is None else before.chain
+    for proved, step in enumerate(steps):
+        current = run.line(step)
+        for line in run.ledger.of_step(step):
+            if not run.proves(line):
+                raise JournalError(
+                    f"step {step:,} of {run.folder} has a digest of the batch on devices, from "
+                    "before the journal: python -m harness replay proves it."
+                )
+            was, now = run.digest(line), run.remade(dataset, line)
+            if was != now:
+                said = f"batch digest {was} in the journal, {now} now"
+                which = f"step {step:,} differs from the line of launch {line.launch}: "
+                return Proof(str(run.folder), steps, proved, which + said, step)
+        if run.alone and chained(chain, current.digest) != current.chain:
+            said = f"step {step:,}: its chain {current.chain} does not follow from the step before"
+            return Proof(str(run.folder), steps, proved, said, step)
+        chain = current.chain
+    return Proof(str(run.folder), steps, len(steps))

@@ -1,0 +1,176 @@
+"""How a loader does while it runs: rows a second, how long the loop stalls, and what limits it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+from pipeline.loader import Loader
+from pipeline.workers.stats import StageStats, Stats
+
+_PLAIN_EVERY, _TERMINAL_EVERY = 10.0, 1.0  # seconds
+_STALL = 0.1  # of the time; below it, data is fast enough
+
+
+class Reading(NamedTuple):
+    """What happened between two looks at a loader's stats.
+
+    Attributes:
+        batches: handed out.
+        rate: rows a second.
+        stall: the share of the time that the loop waited for data.
+        limit: the stage that took the most time, or "the loop" where data is fast enough.
+        ready: results that wait to be taken.
+    """
+
+    batches: int
+    rate: float
+    stall: float
+    limit: str
+    ready: int
+
+    def __str__(self) -> str:
+        if not self.batches:
+            return "no batch since the last look"
+        rows = f"{self.rate:,.0f} rows/s, stalled {self.stall:.0%}"
+        return f"{rows}, limit: {self.limit}, {self.ready} ready"
+
+
+def reading(before: Stats | None, now: Stats) -> Reading:
+    """What a loader did since its stats were `before`; None: since its first batch.
+
+    >>> from pipeline import Dataset
+    >>> loader = Loader(Dataset(range(9)).map(lambda x: sum(range(9999)), name="sum"), 3)
+    >>> _ = next(loader), next(loader)
+    >>> found = reading(None, loader.stats())
+    >>> found.batches, found.limit
+    (2, "stage 0: map 'sum'")
+    """
+    batches, rows, seconds, wait = (
+        getattr(now, name) - (getattr(before, name) if before else 0)
+        for name in ("batches", "rows", "seconds", "wait")
+    )
+    known = {s.name: s.seconds for s in before.stages} if before else {}
+
+    def spent(stage: StageStats) -> float:
+        return stage.seconds - known.get(stage.name, 0.0)
+
+    stall = min(1.0, wait / seconds) if seconds else 0.0
+    slowest = max(now.stages, key=spent, default=None)
+    limit = "the loop" if stall < _STALL or slowest is None else slowest.name
+    return Reading(batches, rows / seconds if seconds else 0.0, stall, limit, now.ready)
+
+
+class Live:
+    """Shows how a loader does until it is left; see `live`."""
+
+    def __init__(self, loader: Loader, every: float | None, metrics: int | None) -> None:
+        self._loader, self._before = loader, None
+        self._screen = _screen()
+        usual = _PLAIN_EVERY if self._screen is None else _TERMINAL_EVERY
+        self._every, self._metrics = usual if every is None else every, metrics
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> Live:
+        if self._screen is not None:
+            self._screen.start()
+        if self._metrics is not None:
+            self._server = ThreadingHTTPServer(("127.0.0.1", self._metrics), _pages(self._loader))
+            self._threads.append(threading.Thread(target=self._server.serve_forever, daemon=True))
+        self._threads.append(threading.Thread(target=self._run, daemon=True))
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        for thread in self._threads:
+            thread.join()
+        self.look()
+        if self._screen is not None:
+            self._screen.stop()
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            yield from self._loader
+
+    @property
+    def port(self) -> int | None:
+        """Where metrics are read, once it is entered."""
+        return self._server.server_address[1] if self._server is not None else None
+
+    def look(self) -> Reading:
+        """What happened since the last look; it is shown, too."""
+        now = self._loader.stats()
+        found = reading(self._before, now)
+        self._before: Stats | None = now
+        text = f"data: batch {now.batches:,}: {found}"
+        if self._screen is None:
+            print(text, file=sys.stderr)
+        else:
+            from rich.text import Text
+
+            self._screen.update(Text(text))  # names are no markup
+        return found
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every):
+            self.look()
+
+
+def live(loader: Loader, *, every: float | None = None, metrics: int | None = None) -> Live:
+    """Show rows a second, the loop's stall and the limiting stage while a loader is used.
+
+    A line on a terminal, where rich is installed; else one on stderr now and then. Use it around
+    the loop, `with live(loader): …`, or in it, `for batch in live(loader): …`.
+
+    Args:
+        loader: as it is used.
+        every: seconds between two looks; by default 1 on a terminal, 10 elsewhere.
+        metrics: a port of 127.0.0.1 at which Prometheus finds the stats (/metrics); 0 takes a free
+            one, `.port`.
+
+    >>> from pipeline import Dataset
+    >>> [batch.tolist() for batch in live(Loader(Dataset(range(4)), 2), every=60)]
+    [[0, 1], [2, 3]]
+    """
+    return Live(loader, every, metrics)
+
+
+def _screen() -> Any:
+    # a line that is written over, or None where there is no terminal
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.live import Live as Screen
+    except ImportError:
+        return None
+    return Screen(console=Console(stderr=True), refresh_per_second=4)
+
+
+def _pages(loader: Loader) -> type[BaseHTTPRequestHandler]:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/metrics":
+                self.send_error(404)
+                return
+            body = loader.stats().prometheus().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nobody wants a line for each look."""
+
+    return Page

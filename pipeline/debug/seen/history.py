@@ -1,0 +1,42 @@
+"""When a run was trained on records, by its journal: start after start, less what it skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.dataset import Dataset
+from pipeline.debug.find import line_at, stretches
+from pipeline.debug.journal import Run
+from pipeline.debug.journal.reading import data_steps
+from pipeline.debug.seen.steps import Occurrence, Record, occurrences
+
+
+def in_run(
+    run: Run, dataset: Dataset, records: Sequence[Record], most: int
+) -> dict[int, list[Occurrence]]:
+    """The training steps of a run whose batches held any of some records; of the first, which rows.
+
+    Rows are counted over all batches of a step. Steps that the run went back over do not count.
+
+    Args:
+        run, dataset: to look in.
+        records: of which components and which numbers.
+        most: data steps of which rows are wanted, of each start of the run.
+
+    Raises:
+        MismatchError, JournalError: the dataset is not the run's; see `Run.check`.
+    """
+    found = dict[int, list[Occurrence]]()
+    for first, last in stretches(run, run.ledger.steps):
+        loader = run.loader(dataset, first)
+        within = range(first.data_step, last.data_end)
+        for step, places in occurrences(loader, records, within, run.states(first), most).items():
+            line = line_at(run, first, last, step)
+            batches = data_steps(loader, line) if line is not None else []
+            if line is not None and step in batches:  # else it was skipped
+                before = sum(len(loader.where(s)) for s in batches[: batches.index(step)])
+                found.setdefault(line.step, []).extend(
+                    replace(o, step=line.step, row=o.row + before) for o in places
+                )
+    return dict(sorted(found.items()))

@@ -1,0 +1,95 @@
+"""A dataset as boxes: each source, join and stage with its rows, spec and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.nodes import Leaf, Part
+from pipeline.nodes.node import Node
+from pipeline.nodes.scope import Path, Stage
+from pipeline.types import ENDLESS
+
+Spec = Callable[[Part], Any]
+_LONG = 72  # letters of a spec that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One source, join or stage.
+
+    Attributes:
+        title: "map 'tokenize'", or the source's type.
+        rows: how many it gives, in words.
+        spec: a row's fields, shapes and dtypes; "" where they are not known.
+        seed: what its randomness is drawn from; "" where nothing is random.
+        beneath: the boxes whose rows it takes, by the names that a join gives them.
+    """
+
+    title: str
+    rows: str
+    spec: str
+    seed: str
+    beneath: tuple[tuple[str, Box], ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a box says, title first."""
+        return tuple(text for text in (self.title, self.rows, self.spec, self.seed) if text)
+
+
+def boxes_of(part: Part, spec: Spec, path: Path = ()) -> Box:
+    """The topmost box of a part, on those beneath it.
+
+    Args:
+        part: of a dataset, or of one that it joins.
+        spec: the spec of a part's rows; what it raises leaves a box without one.
+        path: names of joins that lead to the part.
+    """
+    bottom, *above = [*part.node.beneath()][::-1]
+    title = type(bottom.source).__name__ if isinstance(bottom, Leaf) else bottom.kind
+    beneath = tuple((name, boxes_of(p, spec, (*path, name))) for name, p in part.parts.items())
+    bare = bottom.cut(0)
+    box = Box(title, _rows(bare), _spec(part, bare, spec), "", beneath)
+    stages = 0
+    for node in (bottom, *above):
+        for stage, so_far in _stages(node, stages):
+            seed = "" if isinstance(stage, str) else _seed(stage, part, path)
+            title = stage if isinstance(stage, str) else f"{stage.kind} {stage.name!r}"
+            box = Box(title, _rows(so_far), _spec(part, so_far, spec), seed, (("", box),))
+        stages = len(node.stages)
+    return box
+
+
+def _stages(node: Node, beneath: int) -> Iterator[tuple[Stage | str, Node]]:
+    # a node's own stages, behind so many, each with what the node would be if it ended there
+    own = node.stages[beneath:]
+    for i, stage in enumerate(own, 1):
+        yield stage, node.cut(i)
+    if node.kind == "cache":
+        yield node.kind, node
+
+
+def _rows(node: Node) -> str:
+    if node.streamed:
+        return "rows counted as they come"
+    return "endless" if node.length >= ENDLESS else f"{node.length:,} rows"
+
+
+def _seed(stage: Stage, part: Part, path: Path) -> str:
+    if not getattr(stage, "random", False):
+        return ""
+    own = getattr(stage, "seed", None)
+    seed = part.seed if own is None else own
+    return f"seed {seed}" + (f", path {'/'.join(path)}" if path else "")
+
+
+def _spec(part: Part, node: Node, spec: Spec) -> str:
+    lanes = part.lanes if node.streamed else 1
+    try:
+        text = str(spec(replace(part, node=node, lanes=lanes)))
+    except Exception:  # a picture is drawn of what fails, too
+        return ""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"

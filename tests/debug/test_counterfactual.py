@@ -1,0 +1,162 @@
+"""The right culprit is named, and what its absence would bring is what it then brings."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, Loader, Threads, mix, scan
+from pipeline.debug.counterfactual import AHEAD, LOOP, explain
+from pipeline.debug.counterfactual.measure import run
+from pipeline.debug.counterfactual.standins import Recording
+
+ROWS = {"x": np.arange(4000.0)}
+
+
+def nap(seconds: float) -> Any:
+    def f(row: Any) -> Any:
+        time.sleep(seconds)
+        return row
+
+    return f
+
+
+class Slow:
+    """A source that needs two milliseconds a record."""
+
+    def __init__(self, seconds: float = 0.002) -> None:
+        self._seconds = seconds
+
+    def __len__(self) -> int:
+        return 1000
+
+    def read(self, indices: Any) -> list[Any]:
+        time.sleep(self._seconds * len(indices))
+        return [{"x": float(i)} for i in indices]
+
+
+def uneven(row: Any) -> Any:
+    time.sleep(0.4 if row["x"] % 20 == 19 else 0.005)
+    return row
+
+
+def of_source(seconds: float) -> Loader:
+    return Loader(Dataset(Slow(seconds)).map(nap(0.005), name="decode").repeat(), 2)
+
+
+def of_stage(*stages: float) -> Loader:
+    ds = Dataset(ROWS, seed=1).shuffle()
+    for seconds in stages:
+        ds = ds.map(nap(seconds), name=f"nap {seconds}")
+    return Loader(ds.repeat(), 2)
+
+
+def of_ahead(ahead: Any) -> Loader:
+    return Loader(Dataset(ROWS).map(uneven).repeat(), 2, workers=Threads(1), ahead=ahead)
+
+
+CULPRITS = {
+    "stage": (of_stage(0.02, 0.005), None, of_stage(0.005), None, "stage 1: map 'nap 0.02'"),
+    "source": (of_source(0.02), None, of_source(0), None, "source"),
+    "loop": (of_stage(0.02), 0.1, of_stage(0.02), None, LOOP),
+    "ahead": (of_ahead(1), 0.06, of_ahead("512MiB"), 0.06, AHEAD),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("culprit", CULPRITS)
+def test_the_culprit_is_named_with_its_gain(culprit: str) -> None:
+    loader, step, better, step_then, limit = CULPRITS[culprit]  # they sleep, far longer than a turn
+    found = explain(loader, seconds=15, step=step)
+    assert found.limit == limit
+    said = next(c.gain for c in found.counterfactuals if c.name == limit)
+    rates = [(run(better.like(), 2, step_then), run(loader.like(), 2, step)) for _ in range(2)]
+    with_it, without = (max(r.rate for r in runs) for runs in zip(*rates, strict=True))
+    assert with_it > 1.2 * without
+    assert said == pytest.approx(with_it / without, rel=0.2)
+
+
+def test_a_stage_that_costs_nothing_leaves_rows_that_later_stages_take(tmp_path: Path) -> None:
+    docs = Dataset([np.arange(1 + i % 5) for i in range(50)])
+    lengths = scan(docs, len, path=tmp_path / "s", workers=0, progress=False)
+
+    def popped(row: dict[str, Any]) -> dict[str, Any]:
+        return {"y": row.pop("x") + 1}
+
+    chains = [
+        Dataset({"x": np.arange(50)}).map(lambda r: r, name="a").map(popped, name="b"),
+        Dataset({"x": np.arange(50)}).map(lambda r: {"x": r["x"] + 1}, batched=True, name="a"),
+        Dataset(range(50)).filter(lambda x: x % 3 == 0, name="a").map(lambda x: x, name="b"),
+        docs.map(lambda d: d, name="a").pack(8, block=16),
+        docs.map(lambda d: d, name="a").pack(8, lengths=lengths),
+        mix({"a": Dataset(range(9)).map(str, name="s"), "b": Dataset([*"xyz"])}, {"a": 1, "b": 1}),
+        Dataset(range(50)).random_map(lambda x, rng: x + rng.random(), name="r"),
+    ]
+    for ds in chains:
+        recording = Recording(ds)
+        rows = recording.dataset.head(8)
+        assert str(rows) == str(ds.head(8))  # whoever records changes nothing
+        for name in recording.names:
+            with Loader(recording.without(name), 4) as loader:
+                for _ in range(20):
+                    next(loader)
+                    assert len(loader.where()) > 0
+
+
+@pytest.mark.parametrize("workers", [0, Threads(1)], ids=str)
+def test_a_stage_taken_away_is_not_called(workers: Any) -> None:
+    calls = {"a": 0, "b": 0}
+
+    def counted(name: str) -> Any:
+        def f(row: Any) -> Any:
+            calls[name] += 1
+            return row
+
+        return f
+
+    ds = Dataset({"x": np.arange(99)}).map(counted("a"), name="a").map(counted("b"), name="b")
+    recording = Recording(ds)
+    recording.dataset.head(20)
+    for name, other in (("a", "b"), ("b", "a")):
+        ready = next(n for n in recording.names if n.endswith(f"'{name}'"))
+        before = dict(calls)
+        with Loader(recording.without(ready), 4, workers=workers) as loader:
+            assert len(list(loader)) == 25
+        assert calls[name] == before[name]
+        assert calls[other] == before[other] + 99
+
+
+def test_a_page_of_a_profile_is_whole_and_escaped() -> None:
+    ds = Dataset(range(64)).map(lambda x: sum(range(20_000)) + x, name="<script>").repeat()
+    page = explain(ds, seconds=0.2, batch=8).html()
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert page.count("<svg") == page.count("</svg>") == 1
+
+
+def test_what_lies_beneath_a_shared_cache_is_left_alone(tmp_path: Path) -> None:
+    ds = Dataset(range(20)).map(lambda x: x * 2, name="slow").cache(tmp_path / "kept")
+    recording = Recording(ds)
+    recording.dataset.head(5)
+    assert recording.names == []
+    assert recording.without("stage 0: map 'slow'").head(20) == ds.head(20) == [*range(0, 40, 2)]
+
+
+def test_a_change_that_cannot_be_run_is_told() -> None:
+    import threading
+
+    lock = threading.Lock()  # which no process can be sent
+
+    def locked(x: int) -> int:
+        with lock:
+            return x + sum(range(20_000))
+
+    found = explain(Dataset(range(100)).map(locked).repeat(), seconds=0.2, batch=10)
+    assert any("workers" in text for text in found.failed)
+    assert {c.name for c in found.counterfactuals} >= {"stage 0: map 'locked'"}
+    assert explain(Dataset([]), seconds=0.2).limit == "nothing"

@@ -1,0 +1,193 @@
+"""The doctor: a loader that breaks one law is told so, and one that keeps them is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.debug.doctor import LAWS, DoctorError, Report, examine
+from pipeline.debug.doctor.compare import difference, global_difference, lost_and_repeated
+from pipeline.debug.doctor.launch import Seen
+from pipeline.debug.doctor.watch import Job
+from pipeline.errors import ChainError
+
+FACTORIES = "tests.debug.doctored"
+
+
+def report(name: str, **options: object) -> Report:
+    options = {"batches": 24, "shuffled": True, "hosts": (1, 2), "key": "id", **options}
+    return examine(f"{FACTORIES}:{name}", **options)  # pyright: ignore[reportArgumentType]
+
+
+def broken(found: Report) -> set[str]:
+    return {row.law for row in found.rows if row.verdict == "broken"}
+
+
+CASES = {
+    "Clock": {"same order twice", "resume", "second resume", "state through JSON"},
+    "Replays": {"resume", "second resume", "state through JSON", "every record once"},
+    "OnceOnly": {"second resume", "every record once"},
+    "EmptyPass": {"resume at the epoch's edge"},
+    "Aliased": {"state unchanged by use"},
+    "NoJson": {"state through JSON"},
+    "Unshuffled": {"epochs differ"},
+    "in_workers": {"worker count does not matter"},
+    "for_hosts": {"host count does not matter"},
+    "Silent": {"worker killed: error or recovery, never silence"},
+    "Littering": {"nothing left behind"},
+    "Memory": {"nothing left behind"},
+}
+# what an order of its own in each process, and a worker that nobody ends, may lead to
+FOLLOWS = {
+    "Clock": {"resume at the epoch's edge", "every record once", "epochs differ"},
+    "Silent": {"nothing left behind"},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+def test_the_law_that_is_broken_is_named_and_no_other(name: str) -> None:
+    found = report(name)
+    assert broken(found) - FOLLOWS.get(name, set()) == CASES[name], str(found)
+    assert [row.law for row in found.rows] == list(LAWS)
+    for row in found.rows:
+        if row.verdict == "broken":
+            assert row.came is not None
+            assert row.expected is not None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["right", "stateless", "shuffled", "packed_mix", "fed"])
+def test_no_alarm_where_the_laws_hold(name: str) -> None:
+    key = None if name in ("packed_mix", "fed") else "id"
+    hosts = (1, 2) if name == "right" else (1, 2, 4)
+    found = report(name, key=key, shuffled=name != "stateless", hosts=hosts)
+    assert not broken(found), str(found)
+    claims = {row.law for row in found.rows if row.verdict == "held"}
+    if name in ("shuffled", "packed_mix", "fed"):
+        assert claims == set(LAWS)
+
+
+@pytest.mark.slow
+def test_a_loader_of_two_lines_is_examined_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine_doctor.py").write_text(
+        "from pipeline import Dataset, Loader\n"
+        "def right():\n    return Loader(Dataset(range(20)).shuffle(), 2)\n"
+        "class Wrong:\n"
+        "    at = 0\n"
+        "    def __iter__(self):\n"
+        "        while self.at < 12:\n"
+        "            self.at += 1\n"
+        "            yield {'id': self.at}\n"
+        "        self.at = 0\n"
+        "    def state_dict(self):\n        return {'at': self.at}\n"
+        "    def load_state_dict(self, state):\n        self.at = state['at'] + 1\n"
+    )
+    assert main(["doctor", "mine_doctor:right", "--batches", "10", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["law"] for row in rows] == list(LAWS)
+    assert {tuple(row) for row in rows} == {("law", "verdict", "step", "came", "expected")}
+    assert {row["verdict"] for row in rows} == {"held", "unclaimed"}
+    assert main(["doctor", "mine_doctor:Wrong", "--batches", "10", "--key", "id"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    told = next(line for line in lines if line.startswith("✘ resume:"))
+    assert "should have come" in told
+    assert "lost 1: [" in told
+    assert "does not claim it" in lines[6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("broken", "ValueError: no such bucket"),
+        ("empty", "gives no batch"),
+        ("number", "cannot be iterated"),
+        ("N", "is no function"),
+        ("nowhere", "has no 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_examined_is_said(name: str, says: str) -> None:
+    with pytest.raises(DoctorError, match=says):
+        report(name)
+
+
+@pytest.mark.slow
+def test_a_key_that_no_batch_has_is_named() -> None:
+    with pytest.raises(DoctorError, match=r"no such field, but 'id'"):
+        report("right", key="name")
+
+
+def test_counts_that_mean_nothing_are_refused() -> None:
+    for options in ({"workers": (-1,)}, {"hosts": (0,)}, {"workers": ()}, {"batches": 1}):
+        with pytest.raises(ChainError):
+            report("right", **options)
+
+
+def seen(batches: list[list[int]], start: int = 0, edges: tuple[int, ...] = (), **facts: object):
+    rows = [list[int | float | str](b) for b in batches]
+    job = Job("run", start=start, least=len(batches))
+    return Seen(job, rows, list(edges), {"done": True, **facts})
+
+
+WHOLE = seen([[0, 1], [2, 3], [4, 5], [6, 7]], edges=(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "came"),
+    [
+        (seen([[4, 5], [6, 7]], 2), None, None),
+        (seen([[2, 3], [6, 7]], 2), 2, [2, 3]),
+        (seen([[4, 5]], 2, edges=(2, 3)), 2, "a pass without a batch"),
+        (seen([[4, 5], [6, 7]], 2, edges=(3,)), 3, "the end of a pass"),
+    ],
+)
+def test_the_first_step_that_differs_is_found(run: Seen, step: int, came: object) -> None:
+    found = difference(WHOLE, run)
+    assert (found and found.step, found and found.came) == (step, came)
+
+
+def test_what_never_came_is_a_difference() -> None:
+    short = seen([[4, 5]], 2)
+    short.job = Job("run", start=2, least=2)
+    found = difference(WHOLE, short)
+    assert found is not None
+    assert (found.step, found.expected) == (3, [6, 7])
+    hung = seen([], 2)
+    hung.facts, hung.job = {"hung": 30.0}, short.job
+    found = difference(WHOLE, hung)
+    assert found is not None
+    assert found.came == "nothing more within 30 s"
+
+
+def test_hosts_together_have_the_stream_whoever_s_batch_is_global() -> None:
+    split = [seen([[0], [2], [4], [6]]), seen([[1], [3], [5], [7]])]
+    assert global_difference(WHOLE, split) is None
+    longer = [seen([[0, 1], [4, 5]]), seen([[2, 3], [6, 7]])]
+    assert global_difference(WHOLE, longer) is None
+    same = [seen([[0], [2], [4], [6]]), seen([[0], [2], [4], [6]])]
+    found = global_difference(WHOLE, same)
+    assert found is not None
+    assert (found.step, found.came, found.expected) == (0, [0, 0], [0, 1])
+    resumed = [seen([[4], [6]], 2), seen([[5], [7]], 2)]
+    assert global_difference(WHOLE, resumed, skip=4) is None
+
+
+def test_lost_and_repeated_records_are_counted() -> None:
+    assert lost_and_repeated([[1, 2], [2, 3]], [[2, 2], [2, 4]]) == ([1, 3], [2, 4])
+
+
+def test_nothing_of_the_doctor_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(DoctorError):
+        report("nowhere")
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,140 @@
+"""The ledger gives back what was written, finds any step through its index, and survives kills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.debug.journal import ledger
+from pipeline.debug.journal.ledger import GROUP, Ledger, LedgerFile, Line, index_path, read
+from pipeline.errors import JournalError
+
+
+def line(step: int, launch: int = 0, data_step: int | None = None) -> Line:
+    at = step if data_step is None else data_step
+    return Line(
+        step=step,
+        launch=launch,
+        loss=1.5,
+        loss_bits="3fc00000",
+        grad_norm=None,
+        digest=f"{step:032x}",
+        data_step=at,
+        rows=(8 * at, 8 * at + 8),
+        seconds={"data": 0.1, "step": 0.2, "save": 0.0},
+    )
+
+
+def write(path: Path, lines: list[Line]) -> None:
+    log = Ledger(path)
+    for each in lines:
+        log.append(each)
+    log.close()
+
+
+runs = st.lists(st.tuples(st.integers(0, 90), st.integers(1, 70)), min_size=1, max_size=4)
+
+
+@pytest.fixture
+def small_groups() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "GROUP", 16)
+        yield
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(runs, st.integers(0, 3))
+def test_every_question_is_answered_as_by_reading_all(
+    small_groups: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    launches: list[tuple[int, int]],
+    indexed: int,
+) -> None:
+    path = tmp_path_factory.mktemp("run") / "ledger.jsonl"
+    lines = [line(s, k, 2 * s) for k, (a, n) in enumerate(launches) for s in range(a, a + n)]
+    for k in range(len(launches)):
+        write(path, [each for each in lines if each.launch == k])
+    if indexed == 1:
+        index_path(path).unlink(missing_ok=True)
+    elif indexed == 2:
+        index_path(path).write_bytes(b"\x01" * 480)
+    elif indexed == 3 and index_path(path).exists():
+        index_path(path).write_bytes(index_path(path).read_bytes()[:-10])
+    found = LedgerFile(path)
+    assert list(found) == lines
+    assert len(found) == len(lines)
+    assert found.last == lines[-1]
+    kept: list[Line] = []
+    for each in lines:
+        kept = [k for k in kept if k.step < each.step] + [each]
+    assert list(found.path()) == kept
+    assert list(found.path(10, 60)) == [k for k in kept if 10 <= k.step < 60]
+    assert found.steps == range(min(x.step for x in lines), max(x.step for x in lines) + 1)
+    for step in (0, 9, 16, 50, lines[-1].step, 159, 160):
+        of_step = [x for x in lines if x.step == step]
+        assert found.of_step(step) == of_step
+        assert found.latest(step) == (of_step[-1] if of_step else None)
+        below = [x for x in lines if x.step < step]
+        assert found.before(step) == (
+            max(enumerate(below), key=lambda x: (x[1].step, x[0]))[1] if below else None
+        )
+        ending = [x for x in lines if x.data_end <= 2 * step]
+        assert found.ending_at(2 * step) == (
+            max(enumerate(ending), key=lambda x: (x[1].data_end, x[0]))[1] if ending else None
+        )
+
+
+def test_an_edited_ledger_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, [line(s) for s in range(3 * GROUP)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5] + lines[6:]))
+    assert LedgerFile(path).latest(5) is None
+    assert LedgerFile(path).latest(700) == line(700)
+    write(path, [line(3 * GROUP)])
+    assert [x.step for x in read(path)] == [s for s in range(3 * GROUP + 1) if s != 5]
+
+
+def test_opening_reads_the_end_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, [line(s) for s in range(20 * GROUP + 7)])
+    seen: list[int] = []
+    lines = LedgerFile._lines
+
+    def counted(self: LedgerFile, start: int, stop: int | None):  # type: ignore[no-untyped-def]
+        for each in lines(self, start, stop):
+            seen.append(each[2].step)
+            yield each
+
+    monkeypatch.setattr(LedgerFile, "_lines", counted)
+    assert LedgerFile(path).latest(1000) == line(1000)
+    assert len(seen) < 3 * GROUP
+
+
+def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, [line(s) for s in range(3)])
+    whole = path.read_bytes().splitlines(keepends=True)
+    for bad in (b'{"step": 1}\n', b"[]\n", b"{\n", b'{"step": "x", "rows": [1, 2]}\n'):
+        path.write_bytes(whole[0] + bad + whole[2])
+        with pytest.raises(JournalError, match=r"line 2 of .*sed -i 2d"):
+            LedgerFile(path)
+
+
+def test_no_ledger(tmp_path: Path) -> None:
+    found = LedgerFile(tmp_path / "ledger.jsonl")
+    assert not found
+    assert (found.last, found.steps, list(found.path())) == (None, range(0), [])
+
+
+def test_what_a_newer_version_added_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, [line(0)])
+    path.write_text(path.read_text().replace("{", '{"newer": 1, ', 1))
+    assert read(path) == [line(0)]

@@ -1,0 +1,118 @@
+"""Several processes train as one does: the same batches, and together they stop, die and resume."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.config import Config
+from harness.distributed import LOST, Place, place
+from harness.errors import ConfigError
+from harness.ledger import read
+from tests.harness.runs import Workplace, at_step, finished
+
+SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "n[1-4]"}
+OMPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+JAX = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+NONE = (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "found"),
+    [
+        (NONE, {}, None),
+        (NONE, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # a job's script, no step of it
+        (NONE, {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        (NONE, {**JAX, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}, None),
+        (NONE, JAX, Place("a:1", 2, 1)),
+        (("b:2", "4", "0"), JAX, Place("b:2", 4, 0)),
+        ((None, None, "0"), JAX, Place("a:1", 2, 0)),
+        (NONE, SLURM, Place(None, 4, 3)),
+        (NONE, OMPI, Place(None, 2, 1)),
+        (("b:2", None, None), {"PMI_SIZE": "2", "PMI_RANK": "0"}, Place("b:2", 2, 0)),
+    ],
+)
+def test_a_process_finds_its_place(
+    flags: tuple[str | None, ...], environment: dict[str, str], found: Place | None
+) -> None:
+    assert place(flags, environment) == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "named"),
+    [
+        (("a:1", None, None), {}, "--processes or JAX_NUM_PROCESSES"),
+        (NONE, {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS"),
+        (NONE, {"PMI_SIZE": "2", "PMI_RANK": "0"}, "--coordinator"),
+        (("a:1", "2", "2"), {}, "process 2 of 2"),
+        (("a:1", "two", "0"), {}, "process 0 of two"),
+        (("a", "2", "0"), {}, "host:port"),
+    ],
+)
+def test_half_a_place_is_refused(
+    flags: tuple[str | None, ...], environment: dict[str, str], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        place(flags, environment)
+
+
+@pytest.mark.parametrize(("batch_size", "lanes"), [(8, 4), (6, 3), (10, 2), (7, 1), (64, 4)])
+def test_lanes_default_to_the_greatest_divisor_up_to_4(batch_size: int, lanes: int) -> None:
+    assert Config(batch_size=batch_size).lanes == lanes
+    assert Config(batch_size=batch_size, lanes=1).lanes == 1
+
+
+def until(run: Path, when: Callable[[Path], bool], processes: Sequence[subprocess.Popen]) -> None:
+    while not when(run):
+        assert all(p.poll() is None for p in processes), [p.communicate()[0] for p in processes]
+        time.sleep(0.01)
+
+
+def outcomes(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    told = [p.communicate(timeout=120)[0] for p in processes]
+    return [(p.returncode, out) for p, out in zip(processes, told, strict=True)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+def test_stopped_killed_and_resumed_on_other_numbers_of_processes(
+    workplace: Workplace, uninterrupted: Callable[[int], Path], victim: int
+) -> None:
+    name, run = f"several-{victim}", workplace.path / f"several-{victim}"
+    workplace.interrupt(name, signal.SIGTERM, at_step(4))
+    begun = workplace.start_several(name, 2)
+    until(run, at_step(11), begun)
+    begun[victim].send_signal(signal.SIGTERM)
+    found = outcomes(begun)
+    assert [status for status, _ in found] == [143, 143], found
+    assert finished(run)[-1] == read(run / "ledger.jsonl")[-1].step + 1
+    begun = workplace.start_several(name, 4)
+    until(run, at_step(20), begun)
+    begun[victim].kill()
+    killed = time.monotonic()
+    found = outcomes(begun)
+    assert time.monotonic() - killed < 20
+    for i, (status, out) in enumerate(found):
+        if i != victim:
+            assert status == LOST, out
+            assert out.count("another process of this run has ended") == 1, out
+    found = outcomes(workplace.start_several(name, 2, devices=2))
+    assert [status for status, _ in found] == [0, 0], found
+    expected = {entry.step: entry.digest for entry in read(uninterrupted(1) / "ledger.jsonl")}
+    lines = read(run / "ledger.jsonl")
+    assert {entry.step for entry in lines} == set(expected)
+    assert [e.step for e in lines if e.digest != expected[e.step]] == []
+
+
+@pytest.mark.long
+def test_processes_that_do_not_divide_the_lanes_are_refused(workplace: Workplace) -> None:
+    found = outcomes(workplace.start_several("odd", 2, "lanes=1"))
+    for status, out in found:
+        assert status in (2, LOST), out
+        assert "Traceback" not in out
+    assert any("lanes=1" in out for _, out in found)

@@ -1,0 +1,92 @@
+"""Rows that are copied into columns piece by piece are those that are stacked at once."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Dataset, Loader
+from pipeline.block import Block
+from pipeline.debug.digest import digest
+from pipeline.errors import CollateError
+from pipeline.nodes import mapped
+from pipeline.transforms import collate_block
+from pipeline.workers.work import Rows, evaluate, produce, stacked
+
+Point = namedtuple("Point", "x y")
+
+ROWS: dict[str, Any] = {
+    "numbers": lambda x: x,
+    "fields": lambda x: {"a": np.full((2, 3), x), "b": x, "c": [x, x + 1], "d": np.float32(x)},
+    "same shapes": lambda x: {"a": np.full(3, x), "b": np.full(3, -x), "c": (x, np.full(3, 2 * x))},
+    "namedtuple": lambda x: Point(np.full((1, 2), x), bool(x % 2)),
+    "another order": lambda x: dict(
+        [("a", np.full(2, x)), ("b", np.full(2, -x))][:: 1 - 2 * (x % 2)]
+    ),
+    "text": lambda x: {"a": x, "s": "é" * x},
+    "a dtype that changes": lambda x: {"a": x if x < 9 else float(x)},
+    "shapes that change": lambda x: {"a": np.zeros(2 + x // 8), "b": x},
+    "fields that change": lambda x: {"a": x} if x < 9 else {"b": x},
+    "kinds that change": lambda x: (x, x) if x < 9 else Point(x, x),
+    "none": lambda x: None if x == 9 else x,
+    "views": lambda x: {"a": np.arange(40).reshape(4, 10)[:, x % 3 :: 4][:, :2].T, "o": (x, {})},
+    "no leaves": lambda x: {},
+}
+
+
+@pytest.mark.parametrize("what", list(ROWS))
+@pytest.mark.parametrize("size", [1, 100, 1 << 18])
+def test_a_piece_at_a_time_gives_what_all_at_once_gives(
+    what: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "PIECE", size)
+    ds = Dataset(range(16)).map(lambda x: x + 0, name="same").map(ROWS[what])
+    work = Rows(np.arange(16))
+    whole, found = stacked(evaluate(ds.top, work)), produce(ds.top, work, stack=True)
+    assert found.made == whole.made
+    assert type(found.values) is type(whole.values)
+    for start in range(0, 16, 4):  # and so does each batch of it
+        assert _told(found.slice(start, start + 4)) == _told(whole.slice(start, start + 4))
+
+
+def _told(block: Block) -> str:
+    try:
+        return digest(collate_block(block))
+    except CollateError as error:
+        return str(error)
+
+
+def test_errors_name_the_row_and_the_stage_of_a_run() -> None:
+    def bad(x: int, rng: Any) -> int:
+        if x == 21:
+            raise KeyError(x)
+        return x
+
+    ds = Dataset(range(40), seed=3).map(lambda x: x, name="f").random_map(bad)
+    ds = ds.map_with_index(lambda i, x: i - x)
+    loader = Loader(ds, 8)
+    assert [next(loader).tolist() for _ in range(2)] == [[0] * 8] * 2
+    with pytest.raises(KeyError) as caught:
+        next(loader)
+    notes = caught.value.__notes__
+    assert notes == [
+        "in stage 1: random_map 'bad', on record 21 of MemorySource, epoch 0, position 21"
+    ]
+    loader.seek(3)
+    assert len(list(loader)) == 2
+
+
+def test_a_batch_that_is_kept_is_never_written_to_again() -> None:
+    ds = Dataset(range(64)).map(lambda x: {"x": np.full(5000, x)}).repeat()
+    loader = Loader(ds, 4)
+    kept = [next(loader) for _ in range(6)]
+    views = [next(loader)["x"][1:, 7] for _ in range(6)]
+    for _ in range(20):
+        next(loader)
+    assert [b["x"][:, 0].tolist() for b in kept] == [
+        list(range(4 * k, 4 * k + 4)) for k in range(6)
+    ]
+    assert [v.tolist() for v in views] == [list(range(4 * k + 1, 4 * k + 4)) for k in range(6, 12)]
