@@ -8,7 +8,7 @@ DOCS := .venv/ready-docs
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train test test-all check bench docs wheel test-wheel clean
+.PHONY: train spike test test-all check bench docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -30,6 +30,9 @@ $(DOCS): pyproject.toml constraints.txt | .venv/made
 
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
 	$(BIN)/python -m harness train --run $(RUN) $(ARGS)
+
+spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train without them
+	$(BIN)/python examples/spike/walk.py runs/spike
 
 # a folder of its own: sessions beside this one are left alone, and nothing stays
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \

@@ -43,7 +43,7 @@ CASES = (
     Case("datasets", "datasets_stream", KEY, "huggingface/datasets 8308", "second resume"),
     Case("datasets", "datasets_shuffled", SHUFFLED, "huggingface/datasets 7901", "resume"),
     Case("datasets", "datasets_formatted", KEY, "huggingface/datasets 7538", "resume"),
-    Case("datasets", "datasets_batched", KEY),
+    Case("datasets", "datasets_mapped", KEY, "huggingface/datasets 8145", "resume"),
     Case("torchdata", "torch_dataloader", SHUFFLED),
     Case("torchdata", "torch_distributed", SHUFFLED),
     Case(
@@ -54,7 +54,10 @@ CASES = (
         *("accelerate", "accelerate_stateful", (*KEY, *HOSTS)),
         *("huggingface/accelerate 3938", "host count does not matter"),
     ),
-    Case("accelerate", "accelerate_skipping", (*SHUFFLED, *HOSTS)),
+    Case(
+        *("accelerate", "accelerate_skipping", (*SHUFFLED, *HOSTS)),
+        *("huggingface/accelerate 4071", "resume"),
+    ),
     Case(
         *("grain", "grain_loader", SHUFFLED),
         *("google/grain, another worker count", "worker count does not matter"),
@@ -63,6 +66,10 @@ CASES = (
     Case("mosaicml-streaming", "mosaic", SHUFFLED, "mosaicml/streaming 869", "resume"),
     Case("litdata", "litdata", SHUFFLED, "Lightning-AI/litData 316", "resume"),
     Case("lightning", "lightning", KEY, "Lightning-AI/pytorch-lightning 21938", "resume"),
+    Case(
+        *("lightning", "lightning_estimated", KEY),
+        *("Lightning-AI/pytorch-lightning 20550", "resume"),
+    ),
     Case(
         *("torchtitan", "torchtitan", KEY),
         *("pytorch/torchtitan, another degree", "host count does not matter"),

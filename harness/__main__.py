@@ -16,6 +16,7 @@ from harness import distributed
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.rundir import RunDir
+from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
 
 if TYPE_CHECKING:
@@ -90,17 +91,20 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     until = args.steps or cfg.steps
     done = run.evaluation()
     if done is None or done["step"] < until or args.begin_at is not None:
-        from harness.train import train
+        if args.on_spike and args.begin_at is None:
+            run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
+        else:
+            from harness.train import train
 
-        stopped = train(
-            run,
-            cfg,
-            until=until,
-            screen=screen,
-            begin_at=args.begin_at,
-            profile=args.profile,
-            deterministic=args.deterministic,
-        )
+            stopped = train(
+                run,
+                cfg,
+                until=until,
+                screen=screen,
+                begin_at=args.begin_at,
+                profile=args.profile,
+                deterministic=args.deterministic,
+            )
         if stopped is not None:
             screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
             return 128 + stopped
@@ -245,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
     )
+    add_on_spike(train)
     train.add_argument(
         "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
     )
@@ -286,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (goodput, doctor):
         command.add_argument("--json", action="store_true")
+    add_spike_commands(commands, _directory, _window)
     for command in (train, replay, settings, show, sample, goodput, doctor, export):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     train.add_argument(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from harness.config import Config, flat, make
 from harness.data import Corpus, open_data, training_data
+from harness.edits import Edits, edits_of
 from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.rundir import RunDir
@@ -33,6 +34,7 @@ class Assembly:
     loader: Loader
     functions: StepFunctions
     task: Task
+    edits: Edits
 
 
 @contextmanager
@@ -52,7 +54,8 @@ def assemble(
         jax.set_mesh(mesh),
         Loader(data, cfg.batch_size, feed=JaxFeed(batch_sharding(mesh))) as loader,
     ):
-        yield Assembly(cfg, mesh, corpus, data, loader, make_steps(cfg, mesh, task), task)
+        functions, edits = make_steps(cfg, mesh, task), edits_of(run.path)
+        yield Assembly(cfg, mesh, corpus, data, loader, functions, task, edits)
 
 
 def assemble_on(

@@ -7,6 +7,7 @@ under its name only when it is whole.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import shutil
@@ -18,7 +19,8 @@ import jax
 import orbax.checkpoint
 from orbax.checkpoint.experimental import v1 as ocp
 
-from harness.errors import DamagedCheckpointError
+from harness.edits import FILE, lineage_of
+from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.leaves import DigestFile, differing_leaves, leaf_names
 from harness.step import StepFunctions, TrainState
 from pipeline.errors import MismatchError
@@ -63,6 +65,7 @@ class Checkpoints:
         if step in self.steps:
             return
         told: Any = {"config": config, "step": step, "versions": versions()}
+        told["lineage"] = lineage_of(self._path.parent)
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
@@ -81,12 +84,14 @@ class Checkpoints:
         Raises:
             DamagedCheckpointError: its files hold other bits than were saved.
             MismatchError: it was saved over another dataset.
+            CheckpointError: it is of a fork, and the run's `fork.json` says something else.
         """
+        self._check_lineage(step)
         with self._reading(step):
             if loader is not None:
                 self._orbax.load_checkpointables(step, {"data": loader})
             state = self._orbax.load_checkpointables(step, {_STATE: functions.abstract})[_STATE]
-            saved = self._digests(step, state)
+            saved = self._digests(step)
         if saved is not None:  # None: from before there were digests
             wrong = differing_leaves(saved, leaf_names(state), functions.digest(state))
             if wrong:
@@ -96,9 +101,26 @@ class Checkpoints:
 
     def config(self, step: int) -> dict[str, Any] | None:
         """The settings that a checkpoint was saved under; None where it does not tell."""
+        return self._told(step).get("config")
+
+    def digests(self, step: int) -> dict[str, list[int]] | None:
+        """The digest of each leaf that was saved, by its name; None in a checkpoint without."""
         with self._reading(step):
-            told: Any = self._orbax.checkpointables_metadata(step).custom_metadata or {}
-        return told.get("config")
+            return self._digests(step)
+
+    def _told(self, step: int) -> dict[str, Any]:
+        # Orbax's own reading of it warns of each part that has no metadata
+        with self._reading(step):
+            told = json.loads((self._path / str(step) / "_CHECKPOINT_METADATA").read_bytes())
+        return told.get("custom_metadata") or {}
+
+    def _check_lineage(self, step: int) -> None:
+        saved = self._told(step).get("lineage") or {}
+        if json.dumps(saved) != json.dumps(lineage_of(self._path.parent)):
+            raise CheckpointError(
+                f"{self._path.parent / FILE} does not say what checkpoint {step} was saved under: "
+                f"{json.dumps(saved) if saved else 'no fork'}. Put that back into the file."
+            )
 
     def set_aside(self, after: int) -> list[int]:
         """Take the checkpoints after a step out of the way, as folders named `set-aside-K`."""
@@ -113,10 +135,10 @@ class Checkpoints:
     def _numbered(self) -> list[int]:
         return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdigit())
 
-    def _digests(self, step: int, state: TrainState) -> dict[str, list[int]] | None:
+    def _digests(self, step: int) -> dict[str, list[int]] | None:
         if not (self._path / str(step) / _DIGESTS).is_dir():
             return None
-        file = DigestFile(leaf_names(state))
+        file = DigestFile(())
         self._orbax.load_checkpointables(step, {_DIGESTS: file})
         return file.saved
 

@@ -113,12 +113,12 @@ class _Part:
         for step in range(leg.start, leg.stop):
             data_step = parts.loader.step
             batch = next(parts.loader)
-            state, told = update(parts.functions, state, batch)
+            state, told = update(parts, state, batch)
             if self.show and step in self.window:
                 rows = host_arrays(dict(batch))
                 show_rows(parts.task.show, parts.loader, step, data_step, rows, self.screen)
             lines = leg.stage.entries.get(step, [])
-            digests = [_digests(journal, parts, line, batch) for line in lines]
+            digests = [digests_of(journal, parts, line, batch) for line in lines]
             # on the way to the window too: the first step that differs is to be named
             differs = difference(lines, found_again(digests, data_step, told))
             elsewhere = leg.stage.processes != jax.process_count()
@@ -139,8 +139,8 @@ def _moved(state: TrainState, abstract: TrainState) -> TrainState:
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, abstract)
 
 
-def _digests(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
-    # then and now: of rows as they were made or, in older ledgers, of the batch on devices
+def digests_of(journal: Run, parts: Assembly, line: Entry, batch: Any) -> tuple[str, str]:
+    """Then and now: of rows as they were made or, in older ledgers, of the batch on devices."""
     if not journal.proves(line):
         return line.digest, digest(host_arrays(batch))
     return journal.digest(line), journal.remade(parts.data, line)

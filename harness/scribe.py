@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from harness.errors import NotFiniteError
 from pipeline.debug.journal import Journal, Line
+
+Alarm = Callable[[Line], None]
 
 
 class Scribe:
@@ -16,13 +18,14 @@ class Scribe:
     Args:
         journal: of this process.
         stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
+        alarm: sees each line once it is written, and may raise.
 
     Attributes:
         news: the newest loss, in words.
     """
 
-    def __init__(self, journal: Journal, *, stops: bool) -> None:
-        self._journal, self._stops = journal, stops
+    def __init__(self, journal: Journal, *, stops: bool, alarm: Alarm | None = None) -> None:
+        self._journal, self._stops, self._alarm = journal, stops, alarm
         self._seen: Line | None = None
         self.news = ""
 
@@ -49,6 +52,8 @@ class Scribe:
             return
         self._seen = line
         self.news = f"loss {line.loss_value:.3f}"
+        if self._alarm is not None:
+            self._alarm(line)
         odd = [name for name in ("loss", "grad_norm") if getattr(line, name) is None]
         if odd and self._stops:
             value = line.loss_value if odd[0] == "loss" else "not finite"

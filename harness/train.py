@@ -20,7 +20,7 @@ from harness.files import locked
 from harness.goodput import Clock, clock_of
 from harness.metrics import Screen
 from harness.rundir import RunDir
-from harness.scribe import Scribe
+from harness.scribe import Alarm, Scribe
 from harness.step import TrainState, evaluated
 from harness.stop import Stop, greatest
 from harness.update import update
@@ -37,6 +37,7 @@ def train(
     begin_at: int | None = None,
     profile: range | None = None,
     deterministic: bool = False,
+    alarm: Alarm | None = None,
 ) -> signal.Signals | None:
     """Train to step `until`, evaluate, and keep all of it in the run's directory.
 
@@ -52,6 +53,7 @@ def train(
         profile: steps of which an XProf trace is written.
         deterministic: keep what is compiled for later launches, and refuse changes of what bits
             depend on, see `doctor.manifest`.
+        alarm: sees each ledger line once it is written, and may raise.
 
     Returns:
         The signal that stopped it early, its state saved; None where it reached `until`.
@@ -82,7 +84,7 @@ def train(
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, clock) as scribe,
+            _scribe(run, parts, clock, alarm) as scribe,
             watching(run, parts, clock, profile) as watch,
             screen.meter("train", total=until, done=step) as meter,
         ):
@@ -90,7 +92,7 @@ def train(
                 with watch.data_wait(step):
                     batch = next(parts.loader)
                 with watch.step(step):
-                    state, told = update(parts.functions, state, batch)
+                    state, told = update(parts, state, batch)
                     scribe.dispatched(step, told)
                 watch.done(step, batch, told)
                 step += 1
@@ -171,7 +173,7 @@ def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
+def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> Iterator[Scribe]:
     facts = {
         "mesh": dict(parts.mesh.shape),
         "processes": jax.process_count(),
@@ -180,7 +182,7 @@ def _scribe(run: RunDir, parts: Assembly, clock: Clock) -> Iterator[Scribe]:
     }
     with Journal(run.path, parts.loader, facts=facts) as journal:
         clock.launch = journal.launch
-        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop")
+        yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)
 
 
 def _judge(

@@ -6,22 +6,54 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.step import StepFunctions, TrainState
+from harness.assembly import Assembly
+from harness.sharding import host_arrays
+from harness.step import TrainState
 from harness.task import Batch
+from pipeline import JaxFeed
 
 
 def update(
-    functions: StepFunctions, state: TrainState, batch: Batch
+    parts: Assembly, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step; the state is donated.
+    """One step on the batch that the loader gave last; the state is donated.
 
     The compiled step always takes `weights`, float32[B, L], so that a run in which some are 0 and
     a run in which none are go through the same program: their bits then differ only where the
-    weights do. A batch without weights gets ones.
+    weights do. A batch that the run consumes without update has a gradient norm of 0.
     """
-    return functions.train(state, weighted(batch))
+    data_step = parts.loader.last_step
+    assert data_step is not None
+    batch = prepared(parts, batch, data_step)
+    if parts.edits.uses(data_step):
+        return parts.functions.train(state, batch)
+    total, n = parts.functions.evaluate(state.params, batch)
+    return state, {"loss": total / jnp.maximum(n, 1), "grad_norm": jnp.zeros(())}
+
+
+def prepared(parts: Assembly, batch: Batch, data_step: int) -> Batch:
+    """The batch of a data step with the weights that it has in this run."""
+    batch = weighted(batch)
+    if not parts.edits.masked:
+        return batch
+    weights = batch["weights"]
+    rows = JaxFeed(weights.sharding).rows(len(weights))
+    segment_ids = host_arrays(batch["segment_ids"])[rows] if "segment_ids" in batch else None
+    shape = (len(rows), *weights.shape[1:])
+    masked = parts.edits.weights(parts.loader, data_step, shape, segment_ids)
+    return batch if masked is None else times(batch, masked)
+
+
+def times(batch: Batch, factors: NDArray[np.float32]) -> Batch:
+    """A weighted batch whose weights are multiplied by factors, of this process's rows."""
+    weights = batch["weights"]
+    feed = JaxFeed(weights.sharding)
+    placed = feed.put({"w": factors}, feed.rows(len(weights)), len(weights))["w"]
+    return {**batch, "weights": placed * weights}
 
 
 def weighted(batch: Batch) -> Batch:

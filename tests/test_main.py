@@ -34,6 +34,7 @@ def test_every_command_takes_json(
     monkeypatch.chdir(tmp_path)
     Path("mine_json.py").write_text(
         "from pipeline import Dataset, Loader\ndata = Dataset(range(600)).shuffle()\n"
+        "def loader():\n    return Loader(data[:4], 2)\n"
         "lines = Loader(Dataset(['to be', 'or not']), 1)\n"
     )
     Path("a.jsonl").write_text('{"id": 1}\n{"id": 2}\n')
@@ -42,6 +43,7 @@ def test_every_command_takes_json(
         "audit": ["mine_json:data", "--epochs", "23"],
         "check": ["mine_json:data"],
         "convert": ["a.jsonl", "b.parquet", "--workers", "0"],
+        "doctor": ["mine_json:loader", "--batches", "2"],
         "inspect": ["a.jsonl"],
         "manifest": ["a.jsonl"],
         "profile": ["mine_json:data", "--seconds", "0.1"],

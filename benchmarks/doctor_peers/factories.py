@@ -62,8 +62,8 @@ def datasets_formatted() -> Any:
     return datasets_stream().with_format("numpy")
 
 
-def datasets_batched() -> Any:
-    return datasets_stream().map(lambda row: {"twice": 2 * row["id"]}).batch(4)
+def datasets_mapped() -> Any:
+    return datasets_stream().map(lambda row: {"twice": 2 * row["id"]})
 
 
 def datasets_in_workers(workers: int = 0) -> Any:
@@ -177,7 +177,7 @@ def litdata(workers: int = 0) -> Any:
 # ---- Lightning
 
 
-def lightning(workers: int = 0) -> Any:
+def lightning(workers: int = 0, estimates: bool = False) -> Any:
     import lightning as pl
     import torch
     from torchdata.stateful_dataloader import StatefulDataLoader
@@ -191,17 +191,20 @@ def lightning(workers: int = 0) -> Any:
             return self.linear(batch["id"].float()[:, None]).mean()
 
         def configure_optimizers(self) -> Any:
+            # as learning rate schedules do that want to know how long training is
+            assert not estimates or self.trainer.estimated_stepping_batches
             return torch.optim.SGD(self.parameters(), 0.1)
 
         def train_dataloader(self) -> Any:
             return StatefulDataLoader(NUMBERS, batch_size=4, num_workers=workers)
 
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return pl.Trainer(accelerator="cpu", enable_checkpointing=False, **quiet), Model()
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options: dict[str, Any] = dict.fromkeys(quiet, False)
+    return pl.Trainer(accelerator="cpu", max_epochs=9, **options), Model()
+
+
+def lightning_estimated() -> Any:
+    return lightning(estimates=True)
 
 
 # ---- torchtitan

@@ -168,7 +168,17 @@ def huggingface(folder: Path, stage: int) -> list[Any]:
     return seen
 
 
+def _leave() -> None:
+    # together: gloo's threads abort a process that ends while others still talk to it
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 if __name__ == "__main__":
     name, where, number = sys.argv[1:]
     given = globals()[name](Path(where), int(number))
     (Path(where) / f"{number}.{RANK}.json").write_text(json.dumps(given))
+    _leave()

@@ -1,0 +1,277 @@
+"""How a run begins again, in another directory, from a checkpoint and without some of its data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint import Checkpoints
+from harness.config import Config, flat, make
+from harness.edits import FILE, Lineage, lineage_of
+from harness.errors import ConfigError
+from harness.files import read_lines, write_json
+from harness.ledger import Entry, read
+from harness.metrics import Screen
+from harness.past import Past, opened
+from harness.rundir import RunDir
+from harness.spikes import latest
+from pipeline import Loader
+from pipeline.debug.journal.states import read_states
+from pipeline.debug.seen.steps import occurrences
+from pipeline.errors import PositionError
+from pipeline.provenance.records import records_of
+from pipeline.types import Component
+
+Records = tuple[tuple[str, int, int], ...]  # component, start, stop
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A fork that was made: its directory, the checkpoint it begins with, and what led to it."""
+
+    run: RunDir
+    checkpoint: int
+    touched: int | None = None
+
+
+def rewind(
+    run: RunDir,
+    cfg: Config,
+    target: RunDir,
+    screen: Screen,
+    *,
+    to: int,
+    skip: range | None = None,
+    consume: bool = False,
+    without: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Fork:
+    """A fork from the newest checkpoint at or before step `to`; the run stays as it is.
+
+    Args:
+        run, cfg: the run and its settings.
+        target: a directory for the fork.
+        screen: shows what is done.
+        to: the step to go back to.
+        skip: steps of the run whose data is left out.
+        consume: draw that data and train on none of it, so that steps and data stay together;
+            else it is jumped over (PaLM, section 5.1) and the steps get what comes after.
+        without: records in whose place others come, see `records_named`.
+        settings: other settings for the fork.
+
+    Raises:
+        ConfigError: the target holds something, or the steps to skip begin before the checkpoint.
+        CheckpointError: no checkpoint stands at or before `to`.
+    """
+    with opened(run, cfg, screen) as past:
+        records = records_named(past.parts.data.components, without)
+        checkpoint, state = past.restore(to)
+        skipped = _data_steps(run, skip, checkpoint) if skip else ()
+        how = "consume" if consume else "jump" if skip or not records else "substitute"
+
+        def change(loader: Loader) -> None:
+            if skipped and not consume:
+                loader.skip(*(range(a, b) for a, b in skipped))
+            if records:
+                loader.skip(records=_pairs(records))
+
+        changed = make({**flat(cfg), **(settings or {})})
+        made = Lineage(
+            parent=str(run.path.resolve()),
+            checkpoint=checkpoint,
+            how=how,
+            skipped=skipped,
+            without=records,
+            before=lineage_of(run.path),
+        )
+        _begin(past, state, target, changed, made, change)
+    screen.say(f"{target.path}: forked from {run.path} at checkpoint {checkpoint:,}")
+    return Fork(target, checkpoint)
+
+
+def fork(
+    run: RunDir,
+    cfg: Config,
+    target: RunDir,
+    screen: Screen,
+    *,
+    without: Sequence[str],
+    mask: bool = True,
+    to: int | None = None,
+) -> Fork:
+    """A fork as if some records had never been trained on; the run stays as it is.
+
+    It begins with the newest checkpoint before the first step that touched one of them.
+
+    Args:
+        run, cfg: the run and its settings.
+        target: a directory for the fork.
+        screen: shows what is done.
+        without: the records, see `records_named`.
+        mask: their tokens keep their place with weight 0, so that all else in the batches stays
+            where it is; else other records take their place, as `Loader.skip(records=)` does.
+        to: begin at or before this step instead.
+
+    Raises:
+        ConfigError: the target holds something, no step touched any, or there is no such record.
+        CheckpointError: no checkpoint stands early enough.
+    """
+    with opened(run, cfg, screen) as past:
+        records = records_named(past.parts.data.components, without)
+        if not records:
+            raise ConfigError("--without names no record: give FILE:NUMBER or a file of them")
+        touched = first_touch(past, records)
+        if touched is None:
+            raise ConfigError(
+                f"none of the {len(records)} records was trained on in {run.path}: the run is "
+                "already without them."
+            )
+        screen.say(f"step {touched:,} is the first that touched one of them")
+        checkpoint, state = past.restore(touched if to is None else min(to, touched))
+        made = Lineage(
+            parent=str(run.path.resolve()),
+            checkpoint=checkpoint,
+            how="mask" if mask else "substitute",
+            without=records,
+            before=lineage_of(run.path),
+        )
+
+        def change(loader: Loader) -> None:
+            if not mask:
+                loader.skip(records=_pairs(records))
+
+        _begin(past, state, target, cfg, made, change)
+    screen.say(f"{target.path}: forked from {run.path} at checkpoint {checkpoint:,}")
+    return Fork(target, checkpoint, touched)
+
+
+def records_named(components: Sequence[Component], given: Iterable[str]) -> Records:
+    """Records by what people write: FILE:NUMBER, COMPONENT:NUMBER, NUMBER, or a file of such lines.
+
+    A part from `#` on is a remark. Numbers count from 0, in the file that is named.
+
+    Raises:
+        ConfigError: a word is none of these, or there is no such record.
+    """
+    words: list[str] = []
+    for word in given:
+        lines = Path(word).read_text().splitlines() if Path(word).is_file() else [word]
+        words += [text for line in lines if (text := line.partition("#")[0].strip())]
+    named: list[Any] = []
+    for word in words:
+        name, _, number = word.rpartition(":")
+        if not number.strip().isdigit():
+            raise ConfigError(
+                f"{word!r} names no record: give FILE:NUMBER as `blame` and `inspect` print it, "
+                "a number of the source, or a file of such lines."
+            )
+        named.append((name, int(number)) if name else int(number))
+    try:
+        return tuple(sorted(set(records_of(components, named))))
+    except PositionError as e:
+        raise ConfigError(f"--without: {e}") from e
+
+
+def first_touch(past: Past, records: Records) -> int | None:
+    """The first step of the run whose batch held one of some records; None where none did.
+
+    Where rows are counted as they come, arithmetic tells the records' blocks, and only the steps
+    between the journal's states around them are read again.
+    """
+    steps = {data: e.step for e in latest(read(past.run.ledger)).values() for data in _data_of(e)}
+    each = [(name, record) for name, a, b in records for record in range(a, b)]
+    with Loader(past.parts.data, past.parts.cfg.batch_size) as loader:
+        here = loader.state_dict()
+        states = [
+            (noted.step, {**noted.state, "dataset": here["dataset"]})
+            for noted in read_states(past.run.path / "states.jsonl")
+        ]
+        rising = sorted(dict(states).items())
+        found, _ = occurrences(loader, each, max(steps, default=-1) + 1, rising, 0)
+    return min((steps[data] for data in found if data in steps), default=None)
+
+
+def _data_of(entry: Entry) -> range:
+    return range(entry.data_step, entry.data_end)
+
+
+def _pairs(records: Records) -> list[Any]:
+    return [(name, range(a, b)) if name else range(a, b) for name, a, b in records]
+
+
+def _data_steps(run: RunDir, skip: range, checkpoint: int) -> tuple[tuple[int, int], ...]:
+    """The data steps of steps; beyond the ledger's end data goes on as it did there."""
+    if skip.start < checkpoint:
+        raise ConfigError(
+            f"--skip {skip.start}:{skip.stop} begins before checkpoint {checkpoint}, whose state "
+            "has learned from it: give --to a step at or before it."
+        )
+    lines = latest(read(run.ledger))
+    last = max(lines, default=0)
+    ahead = lines[last].data_step - last if lines else 0
+    steps = [lines[s].data_step if s in lines else s + ahead for s in skip]
+    ranges: list[list[int]] = []
+    for step in sorted(steps):
+        if ranges and ranges[-1][1] == step:
+            ranges[-1][1] = step + 1
+        else:
+            ranges.append([step, step + 1])
+    return tuple((a, b) for a, b in ranges)
+
+
+def _begin(
+    past: Past,
+    state: Any,
+    target: RunDir,
+    cfg: Config,
+    lineage: Lineage,
+    change: Callable[[Loader], None],
+) -> None:
+    """Write the fork beside its place, whole, then put it there."""
+    path = target.path
+    if path.exists() and any(path.iterdir()):
+        raise ConfigError(f"{path} holds something: give --fork a directory that is not there.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _write_history(past.run, temporary, lineage.checkpoint)
+        settings = dataclasses.asdict(_settings(past.run, cfg))
+        write_json(temporary / "config.json", settings)
+        write_json(temporary / FILE, dataclasses.asdict(lineage))
+        change(past.parts.loader)
+        save = Checkpoints(temporary / "checkpoints", keep=1, keep_every=1, clean=True)
+        with closing(save) as checkpoints:
+            parts = past.parts
+            checkpoints.save(lineage.checkpoint, state, parts.functions, parts.loader, settings)
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _settings(run: RunDir, cfg: Config) -> Config:
+    # a relative path would be another in the fork's folder
+    source = run.data(cfg)
+    return make({**flat(cfg), "data.source": str(source)}) if source.exists() else cfg
+
+
+def _write_history(run: RunDir, target: Path, checkpoint: int) -> None:
+    """The run's journal up to the checkpoint: a fork's curve begins where the run's does."""
+    stop = max((e.data_end for e in read(run.ledger) if e.step < checkpoint), default=0)
+    for name in ("ledger", "states", "launches"):
+        for source in sorted(run.path.glob(f"{name}*.jsonl")):
+            lines = read_lines(source)
+            if name != "launches":
+                end = checkpoint if name == "ledger" else stop + 1
+                lines = [line for line in lines if line["step"] < end]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (target / source.name).write_text(text)

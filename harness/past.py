@@ -1,0 +1,117 @@
+"""How a past step of a run is reached again: from the checkpoint before it, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from harness.assembly import Assembly, assemble
+from harness.checkpoint import Checkpoints
+from harness.config import Config
+from harness.errors import CheckpointError, ConfigError
+from harness.ledger import Entry, read
+from harness.metrics import Screen
+from harness.rundir import RunDir
+from harness.step import TrainState
+from harness.task import Batch
+from harness.update import update
+
+
+class Stand(NamedTuple):
+    """A run just before a step: its state there, and the batch that the step takes."""
+
+    step: int
+    data_step: int
+    state: TrainState
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run that is looked at; nothing of it is written."""
+
+    run: RunDir
+    parts: Assembly
+    checkpoints: Checkpoints
+    screen: Screen
+
+    def restore(self, step: int, *, margin: int = 0) -> tuple[int, TrainState]:
+        """The newest checkpoint at least `margin` steps before a step, else the oldest there is.
+
+        Raises:
+            CheckpointError: none stands at or before the step, or it is damaged.
+        """
+        known = [s for s in self.checkpoints.steps if s <= step]
+        if not known:
+            raise CheckpointError(
+                f"no checkpoint of {self.run.path} stands at or before step {step:,}; there are "
+                f"{self.checkpoints.steps}. Choose a later step."
+            )
+        found = max((s for s in known if s <= step - margin), default=known[0])
+        self.screen.say(f"from checkpoint {found:,}")
+        return found, self.checkpoints.restore(found, self.parts.functions, self.parts.loader)
+
+    def steps(
+        self, start: int, state: TrainState, stop: int
+    ) -> Iterator[tuple[Stand, Callable[[], tuple[TrainState, dict[str, Any]]]]]:
+        """Each step from `start` to before `stop`: where it stands, and a function that does it.
+
+        The function must be called once before the next step; it uses up the state.
+        """
+        with self.screen.meter("replay", total=stop - start) as meter:
+            for step in range(start, stop):
+                data_step = self.parts.loader.step
+                batch = next(self.parts.loader)
+                done: list[tuple[TrainState, dict[str, Any]]] = []
+
+                def go(state: Any = state, batch: Any = batch, done: Any = done) -> Any:
+                    done.append(update(self.parts, state, batch))
+                    return done[-1]
+
+                yield Stand(step, data_step, state, batch), go
+                state = done[-1][0]
+                meter.advance()
+
+    def stand(self, step: int) -> Stand:
+        """Just before a step, all before it done again.
+
+        Raises:
+            CheckpointError: see `restore`.
+        """
+        start, state = self.restore(step)
+        for _, go in self.steps(start, state, step):
+            state, _ = go()
+        data_step = self.parts.loader.step
+        return Stand(step, data_step, state, next(self.parts.loader))
+
+
+def copied(state: TrainState) -> TrainState:
+    """A copy; steps use up the state that they get."""
+    return jax.tree.map(jnp.copy, state)
+
+
+@contextmanager
+def opened(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Past]:
+    """A run's past, on this process's devices.
+
+    Raises:
+        ConfigError: several processes ask for it, or the devices do not fit the settings.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError("looking back is done by one process: start a single one.")
+    keep = Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
+    with assemble(run, cfg, screen) as parts, closing(keep) as checkpoints:
+        yield Past(run, parts, checkpoints, screen)
+
+
+def entries_by_step(run: RunDir) -> dict[int, list[Entry]]:
+    """The ledger's lines of each step, in the order written."""
+    found: dict[int, list[Entry]] = {}
+    for entry in read(run.ledger):
+        found.setdefault(entry.step, []).append(entry)
+    return found

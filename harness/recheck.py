@@ -1,0 +1,187 @@
+"""Whether the steps up to a spike, done again, equal what the run did; else the machine erred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from harness.checkpoint import versions
+from harness.leaves import differing_leaves, leaf_names
+from harness.ledger import Entry
+from harness.past import Past, Stand, copied
+from harness.replay import difference, digests_of, found_again
+from harness.step import TrainState
+from harness.task import Batch
+from harness.update import prepared
+from harness.verdict import Verdict, command
+from pipeline.debug.explain import BACK
+from pipeline.debug.journal import Run
+
+MARGIN = 100  # steps before the spike at which the replay begins at the latest
+USUAL = 20  # steps before the candidates whose updates say what is usual
+
+
+@dataclass
+class Recent:
+    """The last steps of the replay: what is needed to compute the spike again.
+
+    Attributes:
+        stands: the candidates, by step; their batches have weights.
+        after: the batch after the spike's.
+        earlier: the parameters some steps before the candidates; None only if there are none.
+        changes: of the last steps, how much each leaf of the state changed, float32[leaves].
+    """
+
+    stands: dict[int, Stand]
+    after: Batch
+    changes: dict[int, np.ndarray]
+    earlier: Any = None
+
+
+def recheck(
+    past: Past, entries: Mapping[int, Sequence[Entry]], step: int
+) -> tuple[Verdict | None, Recent]:
+    """Do the steps up to the spike again; a verdict where they differ from the run's."""
+    parts, recent = past.parts, Recent({}, {}, {})
+    start, state = past.restore(step, margin=MARGIN)
+    journal = Run(past.run.path)
+    verdict = _other_machine(past, entries, range(start, step + 1))
+    if verdict is not None:
+        return verdict, recent
+    for stand, go in past.steps(start, state, step + 1):
+        verdict = _other_leaves(past, stand.step, stand.state) if stand.step > start else None
+        if verdict is not None:
+            go()
+            return verdict, recent
+        batch = prepared(parts, stand.batch, stand.data_step)
+        near = stand.step >= step - BACK - USUAL
+        kept = copied(stand.state) if near else None
+        if kept is not None and recent.earlier is None:
+            recent.earlier = kept.params
+        state, told = go()
+        lines = entries.get(stand.step, [])
+        found = found_again(
+            [digests_of(journal, parts, line, stand.batch) for line in lines],
+            stand.data_step,
+            told,
+        )
+        differs = difference(lines, found)
+        if differs:
+            return _other_bits(past, entries[stand.step], found, differs), recent
+        if kept is not None:
+            recent.changes[stand.step] = np.asarray(_changes(kept, state))
+            if stand.step >= step - BACK and parts.edits.uses(stand.data_step):
+                recent.stands[stand.step] = Stand(stand.step, stand.data_step, kept, batch)
+    verdict = _other_leaves(past, step + 1, state)
+    data_step = parts.loader.step
+    recent.after = prepared(parts, next(parts.loader), data_step)
+    return verdict, recent
+
+
+def _other_machine(
+    past: Past, entries: Mapping[int, Sequence[Entry]], steps: range
+) -> Verdict | None:
+    """Bits are comparable on the same mesh, kind of device and versions alone."""
+    now = {"mesh": dict(past.parts.mesh.shape), "processes": 1, **versions()}
+    wanted = {e.launch for step in steps for e in entries.get(step, ())}
+    for launch in past.run.all_launches():
+        if launch["launch"] not in wanted:
+            continue
+        other = {k: (launch[k], now[k]) for k in now if k in launch and launch[k] != now[k]}
+        if other:
+            told = "; ".join(f"{k} was {was}, is {is_now}" for k, (was, is_now) in other.items())
+            return Verdict(
+                kind="undecided",
+                step=steps[-1],
+                summary=f"launch {launch['launch']} ran elsewhere, so that its bits prove nothing "
+                f"here: {told}. Ask again on such a machine.",
+                evidence=tuple(other),
+            )
+    return None
+
+
+def _other_leaves(past: Past, step: int, state: TrainState) -> Verdict | None:
+    if step not in past.checkpoints.steps:
+        return None
+    saved = past.checkpoints.digests(step)
+    names = leaf_names(state)
+    if saved is None:
+        return None
+    wrong = differing_leaves(saved, names, past.parts.functions.digest(state))
+    if not wrong:
+        return None
+    return _hardware(
+        past,
+        step - 1,
+        f"the state after step {step - 1:,} is not the one that checkpoint {step:,} was saved from",
+        (f"leaves that differ: {', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}",),
+    )
+
+
+def _other_bits(
+    past: Past, entries: Sequence[Entry], found: Mapping[str, Any], differs: str
+) -> Verdict:
+    step = entries[0].step
+    moved = any(e.data_step != found["data_step"] for e in entries)
+    if moved or any(then != now for then, now in found["digests"]):
+        return Verdict(
+            kind="undecided",
+            step=step,
+            summary=f"step {step:,} got other data than now, so that nothing can be computed "
+            "again: the files, the code or the settings of the data changed since.",
+            evidence=(differs,),
+        )
+    return _hardware(
+        past, step, f"step {step:,} got the same batch and gave other bits", (differs,)
+    )
+
+
+def _hardware(past: Past, step: int, summary: str, evidence: tuple[str, ...]) -> Verdict:
+    before = max((s for s in past.checkpoints.steps if s <= step), default=0)
+    return Verdict(
+        kind="hardware",
+        step=step,
+        summary=f"hardware or software: {summary}. Data and settings are not to blame.",
+        evidence=evidence,
+        command=command(past, f"rewind --to {before}"),
+    )
+
+
+def standing_out(recent: Recent) -> list[str]:
+    """The parameter whose update, and whose second moment, moved most against what is usual."""
+    steps = sorted(recent.changes)
+    usual, last = steps[: -BACK - 1], steps[-BACK - 1 :]
+    if len(usual) < BACK:
+        return []
+    median = np.median([recent.changes[s] for s in usual], axis=0)
+    ratios = np.stack([recent.changes[s] for s in last]) / np.maximum(median, 1e-30)
+    names = leaf_names(next(iter(recent.stands.values())).state)
+    found: list[str] = []
+    for what, inside in (("update", "params"), ("second moment", "nu")):
+        here = [i for i, name in enumerate(names) if inside in name.split("/")]
+        if what == "update":
+            here = [i for i in here if names[i].split("/")[0] == inside]
+        if here:
+            at, i = np.unravel_index(np.argmax(ratios[:, here]), (len(last), len(here)))
+            name, ratio = names[here[int(i)]], ratios[at, here[int(i)]]
+            found.append(f"{what} of {name}: {ratio:.1f} times its usual size at step {last[at]:,}")
+    return found
+
+
+@cache
+def _compiled_changes() -> Any:
+    def sizes(before: TrainState, after: TrainState) -> jax.Array:
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        return jnp.stack([jnp.linalg.norm((b - a).astype(jnp.float32).ravel()) for a, b in pairs])
+
+    return jax.jit(sizes)
+
+
+def _changes(before: TrainState, after: TrainState) -> jax.Array:
+    return _compiled_changes()(before, after)
