@@ -42,7 +42,7 @@ def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: st
         if step is None or step not in checkpoints.steps:
             raise CheckpointError(f"there is no checkpoint {step}; there are {checkpoints.steps}.")
         state = checkpoints.restore(step, functions)
-    params = functions.whole(evaluated(state))
+    params = nnx.state(functions.model(evaluated(state)), nnx.Param)
     if form == "safetensors":
         save_llama(folder, cfg, params, task.tokenizer.vocab)
     else:

@@ -42,6 +42,8 @@ def load_llama(folder: Path, cfg: Config) -> dict[str, Any]:
     tensors: dict[str, Any] = {}
     for file in files:
         tensors |= safetensors.load_file(str(file))
+    if any(name.startswith(f"model.layers.{cfg.layers}.") for name in tensors):
+        raise ConfigError(f"init={str(folder)!r} has more layers than layers={cfg.layers}.")
     try:
         return from_llama(cfg, {k: np.asarray(v, np.float32) for k, v in tensors.items()})
     except (KeyError, IndexError) as e:

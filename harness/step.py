@@ -39,7 +39,7 @@ class StepFunctions(NamedTuple):
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
         losses: as `evaluate`, not compiled: to be differentiated and mapped.
-        whole: parameters -> all that the model has, those that are not trained included.
+        model: parameters -> the model, with those of its parameters that are not trained.
     """
 
     init: Callable[[], TrainState]
@@ -49,7 +49,7 @@ class StepFunctions(NamedTuple):
     digest: Callable[[TrainState], jax.Array]
     finite: Callable[[TrainState], jax.Array]
     losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
-    whole: Callable[[Any], Any]
+    model: Callable[[Any], nnx.Module]
 
 
 def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctions:
@@ -118,7 +118,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
         losses=lambda params, batch: losses(params, frozen(), batch),
-        whole=lambda params: nnx.merge_state(params, frozen()),
+        model=lambda params: nnx.merge(graph, params, frozen()),
     )
 
 
