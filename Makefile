@@ -8,7 +8,7 @@ DOCS := .venv/ready-docs
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: train spike test test-all check bench docs wheel test-wheel clean
+.PHONY: train spike test test-all chaos check bench docs wheel test-wheel clean
 
 # marked when whole: a kill in the middle must not leave half an environment behind
 .venv/made:
@@ -43,6 +43,9 @@ test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on 
 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, and 50,000 damaged files
 	@$(PYTEST) --dist load -m long $(ARGS)
+
+chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: hours; KILLS=30 for fewer
+	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000)
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import distributed
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
+from harness.run_commands import add_run_commands
 from harness.rundir import RunDir
 from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
@@ -137,49 +137,6 @@ def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return replay(run, cfg, args.steps, show=args.show, screen=screen)
 
 
-def _show(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    from harness.show import show
-
-    show(run, run.begun().config(), args.steps, screen)
-    return 0
-
-
-def _sample(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config()
-    from harness.sample import sample
-
-    text = sample(
-        run,
-        cfg,
-        prompt=args.prompt,
-        tokens=args.tokens,
-        temperature=args.temperature,
-        seed=args.seed,
-        at=args.at,
-    )
-    print(text)
-    return 0
-
-
-def _goodput(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    from harness.files import read_lines
-    from harness.goodput import as_table, report
-
-    told = report(read_lines(run.begun().goodput))
-    print(json.dumps(told) if args.json else as_table(told))
-    return 0
-
-
-def _doctor(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config(parse(args.set, args.config))
-    from harness.doctor import compared
-    from harness.sharding import make_mesh
-
-    told = compared(run.all_launches(), make_mesh(cfg))
-    print(json.dumps(told) if args.json else "\n".join(told["said"]))
-    return 0 if told["same"] else 1
-
-
 def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     cfg = run.begun().config(parse(args.set, args.config))
     from harness.export import export
@@ -221,20 +178,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: give 0 or more, such as 0.8")
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-
+def _add_train(commands: Any) -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train, or go on training",
@@ -253,8 +197,44 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
     )
+    train.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="keep what is compiled and autotuned in the run's compiled/, and refuse to go on "
+        "where versions, flags or devices have changed",
+    )
     train.set_defaults(run_command=_train)
+    return train
 
+
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    several = command.add_argument_group("several processes, if no launcher tells them")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--processes", metavar="N", help="how many there are")
+    several.add_argument("--process", metavar="I", help="which one this is, from 0")
+    command.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="TOML, or a run's config.json; of several the later holds",
+    )
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="over --config",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = _add_train(commands)
     settings = commands.add_parser(
         "settings", help="write a lost config.json again, from the newest checkpoint"
     )
@@ -271,57 +251,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
     export.set_defaults(run_command=_export)
 
-    show = commands.add_parser("show", help="print the records and text of steps; needs no model")
-    show.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
-    show.set_defaults(run_command=_show)
-
-    sample = commands.add_parser("sample", help="let the model write")
-    sample.add_argument("--prompt", default="", help="what it continues")
-    sample.add_argument("--tokens", type=_positive, default=200, help="how many it writes")
-    sample.add_argument("--temperature", type=_temperature, default=0.8, help="0: the likeliest")
-    sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--at", default="newest", help="newest, best, or a checkpoint's step")
-    sample.set_defaults(run_command=_sample)
-
-    goodput = commands.add_parser("goodput", help="where wall time went, over all launches")
-    goodput.set_defaults(run_command=_goodput)
-
-    doctor = commands.add_parser("doctor", help="is this machine the one that the bits are from?")
-    doctor.set_defaults(run_command=_doctor)
-
-    for command in (goodput, doctor):
-        command.add_argument("--json", action="store_true")
     add_spike_commands(commands, _directory, _window)
-    for command in (train, replay, settings, show, sample, goodput, doctor, export):
+    looking = add_run_commands(commands, window=_window, positive=_positive)
+    for command in (train, replay, settings, export, *looking):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
-    train.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="keep what is compiled and autotuned in the run's compiled/, and refuse to go on "
-        "where versions, flags or devices have changed",
-    )
     for command in (train, replay):
-        several = command.add_argument_group("several processes, if no launcher tells them")
-        several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-        several.add_argument("--processes", metavar="N", help="how many there are")
-        several.add_argument("--process", metavar="I", help="which one this is, from 0")
-    for command in (train, replay, doctor, export):
-        command.add_argument(
-            "--config",
-            action="append",
-            default=[],
-            type=Path,
-            metavar="FILE",
-            help="TOML, or a run's config.json; of several the later holds",
-        )
-        command.add_argument(
-            "--set",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="KEY=VALUE",
-            help="over --config",
-        )
+        _add_shared(command)
+    _add_shared(export)
     return parser
 
 

@@ -147,27 +147,11 @@ class MeshConfig:
     """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
 
     tensor: int = setting(1, "devices over which each matrix product is split", free=True)
+    shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
 
     def __post_init__(self) -> None:
         _within("mesh.tensor", self.tensor, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
-
-    side: int = setting(28, "height and width in pixels, a multiple of patch")
-    channels: int = setting(1, "values a pixel")
-    patch: int = setting(4, "side of a patch")
-    classes: int = setting(10, "labels are below")
-
-    def __post_init__(self) -> None:
-        for name in ("side", "channels", "patch", "classes"):
-            _within(f"image.{name}", getattr(self, name), 1)
-        if self.side % self.patch:
-            raise ConfigError(
-                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
-            )
+        _within("mesh.shards", self.shards, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +189,24 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         _within("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
+
+    side: int = setting(28, "height and width in pixels, a multiple of patch")
+    channels: int = setting(1, "values a pixel")
+    patch: int = setting(4, "side of a patch")
+    classes: int = setting(10, "labels are below")
+
+    def __post_init__(self) -> None:
+        for name in ("side", "channels", "patch", "classes"):
+            _within(f"image.{name}", getattr(self, name), 1)
+        if self.side % self.patch:
+            raise ConfigError(
+                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,10 +255,10 @@ class Config:
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
-    image: ImageConfig = ImageConfig()
-    lora: LoraConfig = LoraConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
+    image: ImageConfig = ImageConfig()
+    lora: LoraConfig = LoraConfig()
 
     def __post_init__(self) -> None:
         if not self.lanes:
@@ -286,6 +288,15 @@ class Config:
         if self.lora.rank and not self.init:
             raise ConfigError(
                 f"lora.rank={self.lora.rank} needs init: the folder of the model that it adapts."
+            )
+        if self.mesh.shards and (
+            self.batch_size % self.mesh.shards
+            or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
+            or self.lora.rank
+        ):
+            raise ConfigError(
+                f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
+                f"goes with fsdp=0 or 1, mesh.tensor=1 optim.accumulate=1 and no lora."
             )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")

@@ -59,7 +59,6 @@ def manifest(mesh: Mesh) -> dict[str, Any]:
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",  # pyright: ignore
         "x64": jax.config.jax_enable_x64,  # pyright: ignore[reportAttributeAccessIssue]
         "instructions": _instructions() if device.platform == "cpu" else None,
-        "pinned": bool(jax.config.jax_compilation_cache_dir),  # pyright: ignore
     }
 
 

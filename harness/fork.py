@@ -194,7 +194,8 @@ def first_touch(past: Past, records: Records) -> int | None:
             for noted in read_states(past.run.path / "states.jsonl")
         ]
         rising = sorted(dict(states).items())
-        found, _ = occurrences(loader, each, max(steps, default=-1) + 1, rising, 0)
+        reached = range(max(steps, default=-1) + 1)
+        found = occurrences(loader, each, reached, rising, 0)
     return min((steps[data] for data in found if data in steps), default=None)
 
 

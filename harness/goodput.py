@@ -121,7 +121,8 @@ def account(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     >>> spent["stopped"], sum(spent.values())
     (5.0, 10.0)
     """
-    launches = {line["launch"]: line for line in lines}
+    # by when they began: a launch that came to no step leaves its number to the next
+    launches = {line["began"]: line for line in lines}
     spent = dict.fromkeys(BUCKETS, 0.0)
     before: float | None = None
     for _, line in sorted(launches.items()):

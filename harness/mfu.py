@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.config import Config
-from harness.leaves import leaf_names
+from harness.size import flops_per_token
 
 
 class Peak(NamedTuple):
@@ -51,32 +51,11 @@ class TokenFlops(NamedTuple):
     full: float
 
 
-def token_flops(
-    matmul_parameters: int, attention_width: int, layers: int, length: int
-) -> TokenFlops:
-    """6 N for the products with parameters, 12 L W T for scores and their use (PaLM, appendix B).
-
-    Args:
-        matmul_parameters: all but the embedding table, whose lookup is no product.
-        attention_width: heads times their width.
-        layers, length: of the model, and of a row.
-
-    >>> token_flops(1_000, 8, 2, 16)
-    TokenFlops(causal=7536.0, full=9072.0)
-    """
-    attention = 12.0 * layers * attention_width * length
-    return TokenFlops(6.0 * matmul_parameters + attention / 2, 6.0 * matmul_parameters + attention)
-
-
-def of_model(cfg: Config, params: Any) -> TokenFlops:
-    """`token_flops` of a transformer with these settings and parameters (or their shapes)."""
-    import jax
-
-    sizes = zip(leaf_names(params), jax.tree.leaves(params), strict=True)
-    # a tied table is the head too, and there it is a product
-    n = sum(x.size for name, x in sizes if cfg.model.tied or not name.startswith("embed"))
+def token_flops(cfg: Config) -> TokenFlops:
+    """FLOPs of training a transformer with these settings on a token, see `flops_per_token`."""
+    full = flops_per_token(cfg)
     width = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
-    return token_flops(n, width, cfg.layers, cfg.length)
+    return TokenFlops(full - 6.0 * cfg.layers * width * cfg.length, full)
 
 
 def utilisation(flops: float, tokens_per_second: float, devices: int, kind: str) -> float | None:

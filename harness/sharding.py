@@ -29,7 +29,9 @@ def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
     n, tensor = len(devices or jax.devices()), cfg.mesh.tensor
     if n % tensor:
         raise ConfigError(f"mesh.{tensor=} must divide the {n} devices. It may change on resume.")
-    fsdp = cfg.fsdp or n // tensor
+    if cfg.mesh.shards % n:
+        raise ConfigError(f"the {n} devices must divide mesh.shards={cfg.mesh.shards}. Use fewer.")
+    fsdp = cfg.fsdp or (1 if cfg.mesh.shards else n // tensor)
     if n // tensor % fsdp:
         raise ConfigError(
             f"{fsdp=} must divide the {n // tensor} devices that mesh.{tensor=} leaves of {n}. "

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
 from flax import nnx
 
 from harness.config import Config
-from harness.mfu import of_model
+from harness.leaves import leaf_names
 from harness.task import make_task
 
 
-def _parameters(cfg: Config) -> Callable[[], Any]:
-    return lambda: nnx.state(make_task(cfg).model(nnx.Rngs(0)), nnx.Param)
+def parameter_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters by name; nothing is allocated."""
+
+    def made() -> Any:
+        return nnx.state(make_task(cfg).model(nnx.Rngs(0)), nnx.Param)
+
+    shapes = jax.eval_shape(made)
+    named = zip(leaf_names(shapes), jax.tree.leaves(shapes), strict=True)
+    return {name: tuple(leaf.shape) for name, leaf in named}
 
 
 def count_parameters(cfg: Config) -> int:
-    """How many parameters a model has; nothing is allocated."""
-    return sum(x.size for x in jax.tree.leaves(jax.eval_shape(_parameters(cfg))))
+    """How many numbers are trained."""
+    return sum(math.prod(shape) for shape in parameter_shapes(cfg).values())
 
 
 def flops_per_token(cfg: Config) -> int:
-    """Floating-point operations of a token's training step; attention counts whole (see mfu)."""
-    shapes = jax.eval_shape(_parameters(cfg))
-    return round(of_model(cfg, shapes).full)
+    """Floating-point operations of a token's training step, forward and back.
+
+    6 for each parameter of a matrix product (the embedding's table is looked up, not multiplied,
+    unless it is the head too), and 12 length x width of heads a layer for attention over the whole
+    row, as TorchTitan counts; MaxText halves the latter for causality. What remat computes twice
+    counts once.
+    """
+    shapes = parameter_shapes(cfg)
+    multiplied = sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if len(shape) > 1 and ("kernel" in name or (cfg.model.tied and "embedding" in name))
+    )
+    inner = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
+    return 6 * multiplied + 12 * cfg.layers * inner * cfg.length

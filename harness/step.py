@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
 from harness.frozen import trained_kind, with_given
+from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
@@ -59,7 +60,6 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     how often the run was stopped and resumed.
     """
     task, optimizer = task or make_task(cfg), make_optimizer(cfg)
-
     graphs: list[Any] = []
 
     def parameters() -> tuple[Any, Any]:
@@ -72,7 +72,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
         return TrainState(params, optimizer.init(params))
 
     def losses(params: Any, frozen: Any, batch: Batch, key: jax.Array | None = None) -> Any:
-        loss, weights = task.losses(nnx.merge(graph, params, frozen), batch, key)
+        loss, weights = task.losses(nnx.merge(graphs[0], params, frozen), batch, key)
         # a unit of weight 0 counts for nothing whatever its loss would be
         total = jnp.sum(loss * weights, where=weights > 0)
         return total, jnp.sum(weights, where=weights > 0)
@@ -82,7 +82,13 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     def train(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         seen.traced(batch)
-        loss, grads = gradients(state.params, frozen, batch, _step_key(cfg.seed, state.opt_state))
+        loss, grads = gradients(state.params, frozen, batch, key(state))
+        return advance(state, loss, grads)
+
+    def key(state: TrainState) -> jax.Array:
+        return _step_key(cfg.seed, state.opt_state)
+
+    def advance(state: TrainState, loss: jax.Array, grads: Any) -> Any:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         told = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         after = TrainState(optax.apply_updates(state.params, updates), opt_state)
@@ -91,34 +97,51 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
             after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
         return after, told
 
+    made = _compiled(cfg, mesh, _Parts(parameters, begin, train, losses, graphs))
+    if not cfg.mesh.shards:
+        return made
+    fixed = Invariant(Pieces(made.losses, key, advance), mesh, cfg.mesh.shards)
+    return made._replace(train=fixed.train, evaluate=fixed.evaluate)
+
+
+class _Parts(NamedTuple):
+    """What `_compiled` compiles; `graphs` holds the model's graph once parameters were traced."""
+
+    parameters: Callable[[], tuple[Any, Any]]
+    begin: Callable[[Any], TrainState]
+    train: Callable[..., Any]
+    losses: Callable[..., Any]
+    graphs: list[Any]
+
+
+def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
     with jax.set_mesh(mesh):
-        trained, rest = jax.eval_shape(parameters)
-        shapes = jax.eval_shape(begin, trained)
-    graph = graphs[-1]
+        trained, rest = jax.eval_shape(parts.parameters)
+        shapes = jax.eval_shape(parts.begin, trained)
     shardings, rows, one = _shardings(shapes, mesh), batch_sharding(mesh), replicated(mesh)
     places = (shardings.params, parameter_shardings(rest, mesh))
-    made = jax.jit(parameters, out_shardings=places)
-    started = jax.jit(begin, in_shardings=places[:1], out_shardings=shardings)
+    made = jax.jit(parts.parameters, out_shardings=places)
+    started = jax.jit(parts.begin, in_shardings=places[:1], out_shardings=shardings)
     # what is not trained is no part of the state: it is made once, where it is first needed
     frozen = cache(lambda: with_given(made()[1], cfg) if jax.tree.leaves(rest) else rest)
-    train_step = jax.jit(
-        train,
+    train = jax.jit(
+        parts.train,
         in_shardings=(shardings, places[1], rows),
         out_shardings=(shardings, one),
         donate_argnums=0,
     )
-    score = jax.jit(losses, in_shardings=(*places, rows), out_shardings=one)
+    evaluate = jax.jit(parts.losses, in_shardings=(*places, rows), out_shardings=one)
     return StepFunctions(
         init=lambda: started(with_given(made()[0], cfg)),
         abstract=jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
         ),
-        train=lambda state, batch: train_step(state, frozen(), batch),
-        evaluate=lambda params, batch: score(params, frozen(), batch),
+        train=lambda state, batch: train(state, frozen(), batch),
+        evaluate=lambda params, batch: evaluate(params, frozen(), batch),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
-        losses=lambda params, batch: losses(params, frozen(), batch),
-        model=lambda params: nnx.merge(graph, params, frozen()),
+        losses=lambda params, batch, key=None: parts.losses(params, frozen(), batch, key),
+        model=lambda params: nnx.merge(parts.graphs[0], params, frozen()),
     )
 
 

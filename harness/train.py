@@ -86,33 +86,73 @@ def train(
             Stop() as stop,
             _scribe(run, parts, clock, alarm) as scribe,
             watching(run, parts, clock, profile) as watch,
-            screen.meter("train", total=until, done=step) as meter,
         ):
-            while step < until and not stop.agreed():
-                with watch.data_wait(step):
-                    batch = next(parts.loader)
-                with watch.step(step):
-                    state, told = update(parts, state, batch)
-                    scribe.dispatched(step, told)
-                watch.done(step, batch, told)
-                step += 1
-                meter.advance(note=f"{scribe.news}  {watch.note}")
-                saves = step < until and _due(step, cfg.save_every)
-                if step < until and _due(step, cfg.evaluate.every):
-                    with scribe.saving():
-                        best = _judge(run, parts, step, state, watch, screen)
-                    if best:
-                        checkpoints.best, saves = step, True
-                if saves:
-                    with scribe.saving():
-                        _save(checkpoints, step, state, parts, clock)
-            with scribe.saving():
-                _save(checkpoints, step, state, parts, clock)
-            with clock("save"):
-                checkpoints.wait()
-            if step >= until:
-                _judge(run, parts, step, state, watch, screen, last=True)
+            loop = _Loop(run, cfg, parts, checkpoints, scribe, watch, screen)
+            step = loop.steps(step, state, until, stop)
         return stop.signal if step < until else None
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What the loop works with."""
+
+    run: RunDir
+    cfg: Config
+    parts: Assembly
+    checkpoints: Checkpoints
+    scribe: Scribe
+    watch: Watch
+    screen: Screen
+
+    def steps(self, step: int, state: TrainState, until: int, stop: Stop) -> int:
+        """From a step and the state before it until asked to stop; the step then reached."""
+        with self.screen.meter("train", total=until, done=step) as meter:
+            while step < until and not stop.agreed():
+                with self.watch.data_wait(step):
+                    batch = next(self.parts.loader)
+                with self.watch.step(step):
+                    state, told = update(self.parts, state, batch)
+                    self.scribe.dispatched(step, told)
+                self.watch.done(step, batch, told)
+                step += 1
+                meter.advance(note=f"{self.scribe.news}  {self.watch.note}")
+                if step < until:
+                    self.between(step, state)
+        self.save(step, state)
+        with self.watch.clock("save"):
+            self.checkpoints.wait()
+        if step >= until:
+            self.judge(step, state, last=True)
+        return step
+
+    def between(self, step: int, state: TrainState) -> None:
+        """Evaluate and save where it is time to."""
+        best = False
+        if _due(step, self.cfg.evaluate.every):
+            with self.scribe.saving():
+                best = self.judge(step, state)
+        if best:
+            self.checkpoints.best = step
+        if best or _due(step, self.cfg.save_every):
+            self.save(step, state)
+
+    def save(self, step: int, state: TrainState) -> None:
+        with self.scribe.saving():
+            _save(self.checkpoints, step, state, self.parts, self.watch.clock)
+
+    def judge(self, step: int, state: TrainState, *, last: bool = False) -> bool:
+        """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
+        with self.watch.clock("evaluation"):
+            score = evaluate(self.parts, evaluated(state), self.screen)
+        told, best = score.told(step, self.parts.corpus.unigram_entropy), False
+        if jax.process_index() == 0:
+            alike = [e for e in self.run.evaluations() if e["tokens"] == told["tokens"]]
+            others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] != step]
+            self.run.keep_evaluation(told, last=last)
+            best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
+        shown = {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")}
+        self.watch.write(step, shown)
+        return bool(np.asarray(greatest(best)))  # as the first process finds it in the files
 
 
 def _due(step: int, every: int) -> bool:
@@ -183,26 +223,3 @@ def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> 
     with Journal(run.path, parts.loader, facts=facts) as journal:
         clock.launch = journal.launch
         yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)
-
-
-def _judge(
-    run: RunDir,
-    parts: Assembly,
-    step: int,
-    state: TrainState,
-    watch: Watch,
-    screen: Screen,
-    *,
-    last: bool = False,
-) -> bool:
-    """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
-    with watch.clock("evaluation"):
-        score = evaluate(parts, evaluated(state), screen)
-    told, best = score.told(step, parts.corpus.unigram_entropy), False
-    if jax.process_index() == 0:
-        alike = [e for e in run.evaluations() if e["tokens"] == told["tokens"]]
-        others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] != step]
-        run.keep_evaluation(told, last=last)
-        best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
-    watch.write(step, {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")})
-    return bool(np.asarray(greatest(best)))  # as the first process finds it in the files

@@ -16,7 +16,7 @@ from harness.config import Config, flat
 from harness.files import LineLog, read_lines
 from harness.goodput import Clock
 from harness.ledger import finite
-from harness.mfu import of_model, utilisation
+from harness.mfu import token_flops, utilisation
 from harness.rundir import RunDir
 from pipeline.errors import need
 
@@ -119,7 +119,7 @@ class Watch:
         self._every = parts.cfg.log.every
         self._devices, self._kind = jax.device_count(), jax.devices()[0].device_kind
         language = parts.cfg.task == "language"
-        self._flops = of_model(parts.cfg, parts.functions.abstract.params) if language else None
+        self._flops = token_flops(parts.cfg) if language else None
         self._first = True
         self._owed: tuple[int, Mapping[str, Any]] | None = None
         self._since = time.perf_counter(), 0.0, 0  # when, data wait by then, units since

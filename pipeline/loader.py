@@ -18,8 +18,9 @@ from pipeline.batches.run import Made, Observer, Run
 from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
+from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode, merge
+from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (

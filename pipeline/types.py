@@ -171,6 +171,16 @@ class Transform(Protocol):
     @property
     def counted(self) -> bool: ...
     @property
+    def rowwise(self) -> bool:
+        """Whether it takes rows one by one, so that it may as well be given few at a time."""
+        ...
+
+    @property
+    def seed_globals(self) -> bool:
+        """Whether it seeds the process's global generators."""
+        ...
+
+    @property
     def block(self) -> int:
         """About how many positions it wants to see at once; 0 where that does not matter."""
         ...

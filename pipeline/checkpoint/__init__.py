@@ -4,6 +4,6 @@ Begin with position.py, where a loader stands; state.py writes it as plain data 
 orbax.py hands states to Orbax; mixture.py says which parts of a mix may change on a resume.
 """
 
-from pipeline.checkpoint.state import merge
+from pipeline.checkpoint.merging import merge
 
 __all__ = ["merge"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ FIELDS = {
 }
 MOST = 1 << 62  # no number of a state is larger
 MANY = 64  # differences that a message lists
+FEW = 64  # datasets of a mix that a state tells in full; of more, it holds a digest of each
+DIGEST = "digest"
+DIGESTS = "digests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def encode(
         "step": c.step,
         "epoch": c.epoch,
         "batch": c.batch,
-        "dataset": _fold(dataset),
+        "dataset": fold(dataset),
     }
     if packages:
         state["packages"] = dict(packages)
@@ -113,11 +118,11 @@ def decode(state: Any) -> SavedState:
         StateError: it is no state, is damaged, or was written by a newer version.
     """
     if not isinstance(state, Mapping) or "version" not in state:
-        raise StateError(f"not a loader's state: {_short(state)}. Give what state_dict() returned.")
+        raise StateError(f"not a loader's state: {short(state)}. Give what state_dict() returned.")
     version = state["version"]
     if not isinstance(version, int) or version not in FIELDS:
         raise StateError(
-            f"the state has version {_short(version)}, this Lockstep reads up to {max(FIELDS)}: "
+            f"the state has version {short(version)}, this Lockstep reads up to {max(FIELDS)}: "
             "use the Lockstep that wrote it, or newer"
         )
     lost = FIELDS[version] - set(state)
@@ -130,15 +135,13 @@ def decode(state: Any) -> SavedState:
     try:
         return _decoded(state, version)
     except (KeyError, TypeError, ValueError, RecursionError) as e:
-        raise StateError(
-            f"the state is damaged ({_short(e)}): {_short(state)}. Use another."
-        ) from e
+        raise StateError(f"the state is damaged ({short(e)}): {short(state)}. Use another.") from e
 
 
 def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
-    lanes = tuple(sorted(map(_lane, state.get("lanes", ()))))
+    lanes = tuple(sorted(map(lane_of, state.get("lanes", ()))))
     if len({lane for lane, _ in lanes}) != len(lanes):
-        raise ValueError(f"a lane stands twice in {_short(lanes)}")
+        raise ValueError(f"a lane stands twice in {short(lanes)}")
     rows, step, epoch, batch = (_whole(state[key]) for key in ("rows", "step", "epoch", "batch"))
     cursor = Cursor(rows, step, epoch, batch, lanes, _whole(state["taken"]) if lanes else 0)
     rule = _rule(state["rule"]) if lanes or version == FULL else None
@@ -153,7 +156,7 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
         steps = _ranges(state.get("skips", ()))
         skips = (Skip(steps, rule, anchor),) if steps else ()
     excluded = tuple(map(_exclusion, state.get("excluded", ())))
-    return SavedState(Position(cursor, anchor, skips, excluded), rule, _frontiers(state))
+    return SavedState(Position(cursor, anchor, skips, excluded), rule, frontiers_of(state))
 
 
 def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> bool:
@@ -186,10 +189,11 @@ def differences(
         StateError: the state names no dataset.
     """
     try:
-        saved = _unfold(state["dataset"])
-        open_ = undrawn(saved, now, _frontiers(state)) if state.get("frontiers") else set[str]()
+        saved = unfold(state["dataset"])
+        now = alike(now, saved)
+        open_ = undrawn(saved, now, frontiers_of(state)) if state.get("frontiers") else set[str]()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
-        raise StateError(f"the state names no dataset: {_short(state)}. Use another.") from e
+        raise StateError(f"the state names no dataset: {short(state)}. Use another.") from e
     keys = sorted({*saved, *now} - open_, key=_natural)
     wrong = [k for k in keys if saved.get(k) != now.get(k) and (k == "lanes" or k not in allow)]
     return {k: _difference(k, saved.get(k), now.get(k)) for k in wrong}
@@ -207,90 +211,90 @@ def _lanes_remedy(before: bool, after: bool) -> str:
 
 def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:
     # how far the mixes are drawn whose schedules differ
-    rows = [row for name, row in _frontiers(state) if any(k.startswith(name) for k in wrong)]
+    rows = [row for name, row in frontiers_of(state) if any(k.startswith(name) for k in wrong)]
     if not rows:
         return ""
     end = "wholly" if rows[0] == ENDLESS else f"up to row {rows[0]}"
     return f"The mix is drawn {end}: only from there on may its schedule change. "
 
 
-def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One state from those of all hosts, taken after the same step.
+def fold(dataset: Mapping[str, str]) -> dict[str, Any]:
+    """A fingerprint as plain JSON-able data.
 
-    Row-split hosts have equal states; lane-split ones each know their own lanes.
-
-    Raises:
-        StateError: none given, a host's is missing or stands twice, or they were taken at different
-            steps or of different datasets.
-
-    >>> from pipeline import Dataset, Loader
-    >>> ds = Dataset(range(100)).filter(lambda x: x % 3 > 0).lanes(2).repeat()
-    >>> hosts = [Loader(ds, 4, host=h, hosts=2) for h in range(2)]
-    >>> _ = [next(loader) for loader in hosts]
-    >>> merge([loader.state_dict() for loader in hosts])["lanes"]
-    [[0, [0, 2]], [1, [0, 2]]]
+    >>> fold({"root": "a", "stages.0": "map f", "stages.1": "shuffle"})
+    {'root': 'a', 'stages': ['map f', 'shuffle']}
     """
-    if not states:
-        raise StateError("merge needs the state of each host, got none")
-    for state in states:
-        decode(state)
-    apart = ("lanes", "frontiers", "packages")
-    common = [{k: v for k, v in s.items() if k not in apart} for s in states]
-    for i, other in enumerate(common):
-        differing = [k for k in {*common[0], *other} if common[0].get(k) != other.get(k)]
-        if differing:
-            shown = {k: (common[0].get(k), other.get(k)) for k in sorted(differing)}
-            raise StateError(
-                f"the states of hosts 0 and {i} were not taken together: {_short(shown)}. "
-                "Merge states of one step."
-            )
-    merged = _copy(states[0])
-    if any("frontiers" in s for s in states):
-        known = [_frontiers(s) for s in states]
-        merged["frontiers"] = [
-            [k[0][0], max(row for _, row in k)] for k in zip(*known, strict=True)
-        ]
-    if any("lanes" in s for s in states):
-        lanes = [_lane(lane) for s in states for lane in s.get("lanes", ())]
-        _check_lanes([lane for lane, _ in lanes], merged["dataset"])
-        full = merged["version"] == FULL
-        merged["lanes"] = [[lane, thaw(place, lists=full)] for lane, place in sorted(lanes)]
-    return merged
+    folded = _folded(tuple(dataset.items()))
+    return {key: list(v) if isinstance(v, list) else v for key, v in folded.items()}
 
 
-def _check_lanes(found: list[int], dataset: Any) -> None:
-    every = range(int(dataset["lanes"])) if isinstance(dataset, Mapping) else range(0)
-    missing = sorted({*every} - {*found})
-    twice = sorted({lane for lane in found if found.count(lane) > 1})
-    if missing or twice:
-        shown = f"{_short(missing)} are missing" if missing else f"{_short(twice)} stand twice"
-        raise StateError(
-            f"these are not the states of all hosts, each once: of {len(every)} lanes, {shown}. "
-            "Give merge the state_dict() of each host."
-        )
-
-
-def _fold(dataset: Mapping[str, str]) -> dict[str, Any]:
-    # {"stages.0": a, "stages.1": b} as {"stages": [a, b]}: states stay short
+@lru_cache(16)
+def _folded(dataset: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     folded: dict[str, Any] = {}
-    for key, value in dataset.items():
+    for key, value in _digested(dict(dataset)).items():
         head, _, last = key.rpartition(".")
         if last.isdigit():
             folded.setdefault(head, []).append(value)
+        elif last == DIGEST:
+            mix, _, name = head.rpartition(".")
+            folded.setdefault(f"{mix}.{DIGESTS}" if mix else DIGESTS, []).append(f"{name} {value}")
         else:
             folded[key] = value
     return folded
 
 
-def _unfold(folded: Mapping[str, Any]) -> dict[str, str]:
+def unfold(folded: Mapping[str, Any]) -> dict[str, str]:
+    """What was folded, a text by each name; of a mix of many datasets, one digest each."""
     flat: dict[str, str] = {}
     for key, value in folded.items():
-        many = isinstance(value, list | tuple)
-        flat |= {f"{key}.{i}": v for i, v in enumerate(value)} if many else {key: value}
+        head, _, last = key.rpartition(".")
+        if not isinstance(value, list | tuple):
+            flat[key] = value
+        elif last == DIGESTS:
+            named = [text.rpartition(" ") for text in value]
+            flat |= {".".join(filter(None, (head, n, DIGEST))): found for n, _, found in named}
+        else:
+            flat |= {f"{key}.{i}": v for i, v in enumerate(value)}
     texts: list[Any] = [*flat, *flat.values()]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a fingerprint holds texts")
     return flat
+
+
+def alike(dataset: Mapping[str, str], saved: Mapping[str, str]) -> Mapping[str, str]:
+    """A fingerprint in as much detail as that of a state has: older ones tell everything."""
+    return _digested(dataset) if any(key.endswith(f".{DIGEST}") for key in saved) else dataset
+
+
+def _digested(dataset: Mapping[str, str]) -> dict[str, str]:
+    found, gone = dict[str, str](), set[str]()
+    for mix, names in _large(dataset):
+        for name in names:
+            keys = [key for key in names[name] if key not in gone]
+            if any(".schedule." in key.removeprefix(mix) for key in keys):
+                continue  # a mix itself: its schedule may be edited
+            text = "".join(f"{len(key)} {key} {dataset[key]}" for key in sorted(keys))
+            digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+            found[f"{mix}{name}.{DIGEST}"] = digest
+            gone.update(keys)
+    return {k: v for k, v in dataset.items() if k not in gone} | found
+
+
+def _large(dataset: Mapping[str, str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    # what stands before the names of a large mix's datasets, and the keys of each by name
+    heads = [k[: -len("root")] for k, v in dataset.items() if _is_root(k) and v.startswith("mix ")]
+    for head in heads:
+        names: dict[str, list[str]] = {}
+        for key in dataset:
+            name, dot, _ = key.removeprefix(head).partition(".")
+            if key.startswith(head) and dot and name not in ("stages", "schedule"):
+                names.setdefault(name, []).append(key)
+        if len(names) > FEW:
+            yield head, names
+
+
+def _is_root(key: str) -> bool:
+    return key == "root" or key.endswith(".root")
 
 
 def freeze(place: Any) -> Any:
@@ -319,13 +323,7 @@ def thaw(place: Any, *, lists: bool = False) -> Any:
     return [thaw(at, lists=lists) for at in place] if isinstance(place, tuple) else place
 
 
-def _copy(state: Any) -> Any:
-    if isinstance(state, Mapping):
-        return {k: _copy(v) for k, v in state.items()}
-    return [_copy(v) for v in state] if isinstance(state, list | tuple) else state
-
-
-def _lane(values: Any) -> Lane:
+def lane_of(values: Any) -> Lane:
     lane, place = values
     return _whole(lane), freeze(place)
 
@@ -347,7 +345,7 @@ def _skip(values: Any) -> Skip:
 def _exclusion(values: Any) -> Exclusion:
     since, name, ranges = values
     if not isinstance(name, str):
-        raise TypeError(f"{_short(name)} is no component")
+        raise TypeError(f"{short(name)} is no component")
     return _whole(since), name, _ranges(ranges)
 
 
@@ -361,7 +359,7 @@ def _rule(values: Any) -> Rule:
     pairs = sizes if isinstance(sizes, list | tuple) else [(0, sizes)]
     parts = tuple((_whole(since), _whole(size, 1)) for since, size in pairs)
     if not parts or parts[0][0] or list(parts) != sorted(dict(parts).items()):
-        raise ValueError(f"{_short(sizes)} are no batch sizes")
+        raise ValueError(f"{short(sizes)} are no batch sizes")
     return parts, str(remainder), None if steps is None else _whole(steps, 1)
 
 
@@ -373,14 +371,14 @@ def _plain_rule(rule: Rule | None) -> list[Any]:
     return [sizes[0][1] if len(sizes) == 1 else [list(s) for s in sizes], remainder, steps]
 
 
-def _frontiers(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+def frontiers_of(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple((str(name), _whole(row)) for name, row in state.get("frontiers", ()))
 
 
 def _whole(value: Any, least: int = 0) -> int:
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not number or not least <= value <= MOST:
-        raise ValueError(f"{_short(value)} should be a whole number from {least} to 2**62")
+        raise ValueError(f"{short(value)} should be a whole number from {least} to 2**62")
     return int(value)
 
 
@@ -405,7 +403,7 @@ def _clipped(text: str) -> str:
     return text if len(text) < 100 else text[:100] + "…"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     text = _BRIEF.repr(value)
     return text if len(text) < 200 else text[:200] + "…"
 

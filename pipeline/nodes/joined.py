@@ -117,7 +117,10 @@ def relabelled(first: int, rows: Any) -> Any:
         for kind, segments in (("segments", rows.segments), ("beside", rows.beside))
         if segments is not None
     }
-    return replace(rows, component=rows.component + first, **inside)
+    component = rows.component + first
+    if inside:
+        return replace(rows, component=component, **inside)
+    return Origin(component, rows.epoch, rows.record, rows.place)
 
 
 @dataclass(frozen=True, eq=False)

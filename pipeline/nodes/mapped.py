@@ -22,7 +22,8 @@ from pipeline.transforms.collate import Empty, collate
 from pipeline.tree import children, leaves, map_leaves
 from pipeline.types import At, Site, Transform
 
-PIECE = 1 << 18  # bytes of rows that are kept before they are copied: they stay in the CPU's caches
+FIRST = 16  # rows of the first piece, which tells how many bytes they have
+PIECE = 1 << 19  # bytes of rows that are kept before they are copied: they stay in the CPU's caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +56,11 @@ class Mapped(Over):
         return Site(known.seed, known.path, known.components, known.stage, at.index), name
 
     @cached_property
-    def _run(self) -> tuple[Mapped, ...]:
-        # from the bottom up, the stages that take rows one by one and end with this one
-        if not getattr(self.transform, "rowwise", False):
-            return ()
-        return (*(self.below._run if isinstance(self.below, Mapped) else ()), self)
+    def rowwise(self) -> tuple[Mapped, ...]:
+        return (*self.below.rowwise, self) if self.transform.rowwise else ()
 
     def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
-        n, run = len(at.index), self._run
+        n, run = len(at.index), self.rowwise
         if n < 2 or not run:
             return self.read(at, scope)
         block = run[0].below.read(at, scope)
@@ -104,7 +102,7 @@ class _Stage:
         self._seconds += time.perf_counter() - started
         if type(results[0]) is bytes:
             self._size += sum(len(row) for row in results if type(row) is bytes)
-        if own and made and any(row is None for row in rows):
+        if own and any(row is None for row in rows):
             own = made  # handed on
         return results, own or made
 
@@ -126,14 +124,14 @@ class _Stack:
     """
 
     def __init__(self, n: int, empty: Empty) -> None:
-        self._n, self._empty, self._done, self._size = n, empty, 0, 1
+        self._n, self._empty, self._done, self._size = n, empty, 0, FIRST
         self._columns: Any = None
         self._leaves: list[NDArray[Any]] = []
         self._structure: Any = None
         self._kept: list[Any] | None = None
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Rows of the next piece: one, then as many as take PIECE bytes."""
+        """Rows of the next piece: a few, then as many as take PIECE bytes."""
         while self._done < self._n:
             yield self._done, min(self._n, self._done + self._size)
 

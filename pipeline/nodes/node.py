@@ -128,6 +128,11 @@ class Node:
         """Rows by position; bounds are the caller's business."""
         raise NotImplementedError
 
+    @cached_property
+    def rowwise(self) -> tuple[Any, ...]:
+        """The stages at the top that take rows one by one, from the bottom up."""
+        return ()
+
     def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
         """The same rows, in columns made by `empty` where that spares keeping each of them."""
         return self.read(at, scope)

@@ -30,6 +30,7 @@ class Order:
         pins_path: whether orders beneath are those that the dataset beneath has alone, whatever
             joins it is put into.
         keeps_rows: whether row r of the stream above is row r of the stream beneath.
+        seed_globals: whether it seeds the process's global generators: none does.
     """
 
     __slots__ = ()
@@ -40,6 +41,7 @@ class Order:
     pins: bool = False
     pins_path: bool = False
     keeps_rows: bool = False
+    seed_globals: bool = False
 
     @property
     def packages(self) -> tuple[()]:

@@ -22,8 +22,8 @@ def inside(indices: Any, n: int) -> Int64s:
     for indices in that range; negative ones do not count from the end here.
     """
     wanted = as_int64(indices)
-    outside = (wanted < 0) | (wanted >= n)
-    if outside.any():
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < n:
+        outside = (wanted < 0) | (wanted >= n)
         shown = ", ".join(str(i) for i in wanted[outside][:5])
         more = ", …" if outside.sum() > 5 else ""
         held = f"the source has {n}, numbered 0 to {n - 1}" if n else "the source has none at all"

@@ -72,7 +72,7 @@ class MemorySource:
         wanted = inside(indices, len(self))
         if isinstance(self._values, Columns):
             taken = self._values.read(wanted)
-            return Columns(map_leaves(fresh_elements, taken.tree))
+            return Columns.of(map_leaves(fresh_elements, taken.tree), len(wanted))
         values = self._values
         rows = [values[i] for i in wanted.tolist()]
         return rows if ATOMS.issuperset(map(type, rows)) else list(map(fresh, rows))

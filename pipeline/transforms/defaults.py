@@ -23,6 +23,7 @@ class TransformDefaults:
     """
 
     rowwise = False
+    seed_globals: bool = False
 
     kind = ""
     name: str

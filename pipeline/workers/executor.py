@@ -92,7 +92,7 @@ class Here:
     def __init__(self, chain: Part, stack: bool, fresh: bool) -> None:
         self._chain, self._stack, self._fresh = chain, stack, fresh
         stages = (*chain.stages, *chain.stages_of_parts())
-        self._seeds = any(getattr(stage, "seed_globals", False) for stage in stages)
+        self._seeds = any(stage.seed_globals for stage in stages)
 
     def may(self, work: Work) -> bool:
         """Whether this thread may: global generators are seeded in the main thread alone."""

@@ -171,7 +171,9 @@ class Workers(Protocol):
 
 
 FADE = 0.5  # weight of earlier works relative to the latest one
+LONG = 0.95  # the same, where sizes are compared
 ROWS = 2048  # of one work: reading more at once gains nothing
+GATHERED = 8192  # of one work where its rows are not what takes the time
 BYTES = 8 << 20  # of one work: more than this leaves the CPU's caches
 
 
@@ -189,17 +191,29 @@ class Cost:
     """
 
     def __init__(self) -> None:
-        self._rows = self._bytes = self._seconds = self._last = 0.0
+        self._works = self._rows = self._bytes = self._seconds = self._last = 0.0
+        self._moments = np.zeros(5)  # of works: how many, rows, seconds, rows², rows × seconds
+        self._fixed: float | None = None
 
     def __bool__(self) -> bool:
         return self._rows > 0
 
     def add(self, *, rows: int, nbytes: int, seconds: float) -> None:
         """Account for one more work."""
+        self._works = FADE * self._works + 1
         self._rows = FADE * self._rows + rows
         self._bytes = FADE * self._bytes + nbytes
         self._seconds = FADE * self._seconds + seconds
         self._last = nbytes / max(1, rows)
+        terms = 1.0, rows, seconds, rows * rows, rows * seconds
+        self._moments = LONG * self._moments + terms
+        n, r, s, rr, rs = self._moments.tolist()
+        spread = n * rr - r * r
+        if spread > (r / 4) ** 2:
+            # works of several sizes tell what one costs whatever its rows: as a call for each of
+            # many sources
+            each = max(0.0, (n * rs - r * s) / spread)
+            self._fixed = max(0.0, (s - each * r) / n)
 
     @property
     def nbytes(self) -> float:
@@ -212,7 +226,16 @@ class Cost:
         return self._seconds / max(1.0, self._rows)
 
     def batches(self, rows: int, *, seconds: float, nbytes: float) -> int:
-        """How many batches of `rows` rows fit into one work of so many seconds and bytes."""
-        most = min(BYTES, nbytes) / max(1.0, self.nbytes)
-        most = int(min(ROWS, most, seconds / max(1e-9, self.seconds)))
-        return max(1, most // max(1, rows))
+        """How many batches of `rows` rows fit into one work of so many seconds and bytes.
+
+        A work may take longer, up to twice as long as one batch, where most of that is not for its
+        rows.
+        """
+        fixed, most = self._fixed or 0.0, ROWS
+        each = max(1e-9, self._seconds - self._works * fixed) / max(1.0, self._rows)
+        one = fixed + each * rows
+        if fixed > one / 2:
+            seconds, most = max(seconds, 2 * one), GATHERED
+        fit = min(most, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
+        least = 2 if self._fixed is None and one < 5 * seconds else 1  # so that it gets known
+        return max(least, int(fit) // max(1, rows))

@@ -1,0 +1,180 @@
+"""Kills and stops training at random moments, and holds what comes out against undisturbed runs.
+
+    python -m tests.harness.chaos --kills 1000 [--seed 0]
+
+Over one process with one and with four devices, and two processes with one: SIGKILL and SIGTERM
+while a run starts, converts, compiles, trains, saves and evaluates. A run is started again until it
+is done. Then its ledger lines and its final parameters are those of the undisturbed run, and
+nothing is left behind. The exit status is 1 where anything was not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.ledger import read
+from tests.harness.runs import Workplace, bits, mid_save, unfinished
+
+STEPS = 40
+MOST_KILLS = 8  # of one run; then it may end in peace
+ENDS = 30.0  # seconds in which all processes of a run have ended once one was killed
+PHASES = ("start", "convert", "compile", "train", "train", "save", "evaluate")
+
+
+class Layout(NamedTuple):
+    processes: int
+    devices: int
+
+    def __str__(self) -> str:
+        return f"{self.processes}x{self.devices}"
+
+
+LAYOUTS = (Layout(1, 1), Layout(1, 4), Layout(2, 1))
+
+
+class Chaos:
+    """Runs in one folder, disturbed and undisturbed.
+
+    Attributes:
+        failures: what was not as it should be, in words.
+        done: how many disturbances there were, by phase and signal.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.place, self.random = Workplace(path), random.Random(seed)
+        self.failures: list[str] = []
+        self.done: Counter[str] = Counter()
+        self.ended: Counter[int] = Counter()
+        for layout in LAYOUTS:
+            self._finish(f"whole-{layout}", layout)
+
+    def kills(self, wanted: int) -> None:
+        """Disturb runs until there were so many signals."""
+        number = 0
+        while self.done.total() < wanted:
+            layout = LAYOUTS[number % len(LAYOUTS)]
+            self._disturb(f"run-{number}", layout, wanted)
+            number += 1
+            print(f"{self.done.total():>5} of {wanted}, failures {len(self.failures)}", flush=True)
+
+    def _disturb(self, name: str, layout: Layout, wanted: int) -> None:
+        run = self.place.path / name
+        fresh = self.random.random() < 0.3  # its own corpus, so that a kill falls into converting
+        data = [f"data={'data' if fresh else '../data'}"]
+        for _ in range(MOST_KILLS):
+            phase, number = self.random.choice(PHASES), self._signal()
+            running = self.place.start_several(
+                name, layout.processes, *data, devices=layout.devices
+            )
+            reached = self._reach(run, phase, running)
+            if reached:
+                self.random.choice(running).send_signal(number)
+                self.done[f"{phase} {number.name}"] += 1
+            self._ends(f"{name} {layout} {phase} {number.name}", running)
+            if not reached or self.done.total() >= wanted:
+                break
+        self._finish(name, layout, *data)
+        self._compare(run, self.place.path / f"whole-{layout}")
+
+    def _signal(self) -> signal.Signals:
+        return self.random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+
+    def _reach(self, run: Path, phase: str, running: list[subprocess.Popen[str]]) -> bool:
+        """Wait for the phase, and a moment in it; False where the run ended before."""
+        at = _steps(run)
+        step = self.random.randint(at, STEPS - 1) if at < STEPS else STEPS - 1
+        moment = self.random.random()
+        holds = {
+            "start": lambda: True,
+            "convert": lambda: bool(list(run.glob("data/.sotu*"))),
+            "compile": lambda: (run / "checkpoints/0").exists(),
+            "train": lambda: _steps(run) > step,
+            "save": lambda: mid_save(at)(run),
+            "evaluate": lambda: _steps(run) >= STEPS,
+        }[phase]
+        waits = {"start": 4.0, "convert": 0.3, "compile": 2.0, "evaluate": 0.5}.get(phase, 0.05)
+        if not _until(holds, running):
+            return False
+        deadline = time.monotonic() + moment * waits
+        return _until(lambda: time.monotonic() >= deadline, running)
+
+    def _ends(self, what: str, running: list[subprocess.Popen[str]]) -> None:
+        began = time.monotonic()
+        told: list[str] = []
+        for process in running:
+            try:
+                told.append(process.communicate(timeout=ENDS + 60)[0])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                told.append(process.communicate()[0] + "\nstill there")
+        statuses = [process.returncode for process in running]
+        self.ended.update(statuses)
+        odd = [s for s in statuses if s not in (0, 75, 143, -signal.SIGKILL, -signal.SIGTERM)]
+        late = -signal.SIGKILL in statuses and time.monotonic() - began > ENDS
+        if odd or late or any("Traceback" in out or "still there" in out for out in told):
+            self.failures.append(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
+
+    def _finish(self, name: str, layout: Layout, *more: str) -> None:
+        running = self.place.start_several(name, layout.processes, *more, devices=layout.devices)
+        told = [process.communicate()[0] for process in running]
+        if any(process.returncode for process in running):
+            self.failures.append(f"{name} {layout} could not be finished\n" + "\n---\n".join(told))
+
+    def _compare(self, run: Path, whole: Path) -> None:
+        expected = {entry.step: bits(entry) for entry in read(whole / "ledger.jsonl")}
+        lines = read(run / "ledger.jsonl")
+        for entry in lines:
+            if bits(entry) != expected[entry.step]:
+                self.failures.append(f"{run.name}: the line of step {entry.step} differs")
+        if {entry.step for entry in lines} != set(range(STEPS)):
+            self.failures.append(f"{run.name}: steps are missing")
+        last = f"checkpoints/{STEPS}/digests/digests.json"
+        for file in (last, "evaluation.json"):
+            if json.loads((run / file).read_text()) != json.loads((whole / file).read_text()):
+                self.failures.append(f"{run.name}: {file} differs")
+        left = [*run.glob("data/.sotu*"), *(run / "checkpoints").glob(".removed-*")]
+        if left or unfinished(run):
+            self.failures.append(f"{run.name}: left behind {left} {unfinished(run)}")
+
+
+def _steps(run: Path) -> int:
+    return max((entry.step + 1 for entry in read(run / "ledger.jsonl")), default=0)
+
+
+def _until(holds: Callable[[], bool], running: list[subprocess.Popen[str]]) -> bool:
+    while not holds():
+        if any(process.poll() is not None for process in running):
+            return False
+        time.sleep(0.002)
+    return all(process.poll() is None for process in running)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        chaos = Chaos(Path(folder), args.seed)
+        chaos.kills(args.kills)
+    for failure in chaos.failures:
+        print(failure)
+    for what, n in sorted(chaos.done.items()):
+        print(f"{what:<20} {n:>5}")
+    print(f"{chaos.done.total()} signals, {len(chaos.failures)} failures; {dict(chaos.ended)}")
+    return 1 if chaos.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
