@@ -169,10 +169,10 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
     found = differences(state, now, allow)
     if not found:
-        return _unfold(state["dataset"]) == now
+        return unfold(state["dataset"]) == now
     text = "; ".join(list(found.values())[:MANY])
     text += f"; and {len(found) - MANY} more" if len(found) > MANY else ""
-    saved = _unfold(state["dataset"])
+    saved = unfold(state["dataset"])
     remedy = _lanes_remedy("lanes" in saved, "lanes" in now)
     if "lanes" not in found:
         names = ", ".join(repr(_clipped(k)) for k in found)

@@ -74,7 +74,7 @@ def _grown(rows: Any) -> Any:
 
 def test_groups_shrink_as_rows_become_larger() -> None:
     ds = Dataset({"x": np.arange(8192)}).map(_grown, batched=True)
-    executor = SerialExecutor(ds.top, 1 << 20)
+    executor = SerialExecutor(ds.top, 1 << 20, False)
     for first in range(0, 4096, 1024):
         executor.evaluate(Rows(np.arange(first, first + 1024)))
     executor.evaluate(Rows(np.arange(4096, 4100)))

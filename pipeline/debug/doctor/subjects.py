@@ -103,7 +103,7 @@ class Ours(Looped):
     """Lockstep's Loader: states of hosts that split lanes are merged."""
 
     def restore(self, states: list[Any], rank: int) -> None:
-        from pipeline.checkpoint.state import merge
+        from pipeline.checkpoint.merging import merge
 
         self.loader.load_state_dict(merge(states) if len(states) > 1 else states[0])
 

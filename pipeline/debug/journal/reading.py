@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint.state import differences, merge
+from pipeline.checkpoint.merging import merge
+from pipeline.checkpoint.state import differences
 from pipeline.dataset import Dataset
 from pipeline.debug.journal.digests import KIND, add_up, chained, of_step, written
 from pipeline.debug.journal.files import Files, hosts_in
