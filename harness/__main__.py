@@ -1,4 +1,4 @@
-"""The command line: python -m harness train | replay | show | sample | goodput | doctor."""
+"""The command line: python -m harness train | replay | show | sample | export | doctor | …"""
 
 from __future__ import annotations
 
@@ -145,6 +145,15 @@ def _report(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return pipeline(words)
 
 
+def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    cfg = run.begun().config(parse(args.set, args.config))
+    from harness.export import export
+
+    step = export(run, cfg, args.to, step=args.step, form=args.format)
+    screen.say(f"{args.to}: the model after step {step:,} as {args.format}")
+    return 0
+
+
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
@@ -249,12 +258,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--no-records", action="store_true", help="leave data out of the page")
     report.set_defaults(run_command=_report)
 
+    export = commands.add_parser("export", help="write a model for others to load")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    export.add_argument("--step", type=int, help="of the checkpoint; the newest if not given")
+    export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
+    export.set_defaults(run_command=_export)
+
     add_spike_commands(commands, _directory, _window)
     looking = add_run_commands(commands, window=_window, positive=_positive)
-    for command in (train, replay, report, settings, *looking):
+    for command in (train, replay, report, settings, export, *looking):
         command.add_argument("--run", type=_directory, required=True, metavar="DIR")
     for command in (train, replay):
         _add_shared(command)
+    _add_shared(export)
     return parser
 
 

@@ -155,6 +155,19 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """[lora]: train small matrices beside those of `init`, which stay as they are."""
+
+    rank: int = setting(0, "rank of each update (Hu et al. 2021); 0: all parameters are trained")
+    targets: str = setting("qkv out gate up down", "matrices that are adapted")
+
+    def __post_init__(self) -> None:
+        _within("lora.rank", self.rank, 0)
+        for name in self.targets.split():
+            _choose("lora.targets", name, "qkv", "out", "gate", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """[evaluate]: when the held-out part is looked at; after the last step it always is."""
 
@@ -237,6 +250,7 @@ class Config:
     keep: int = setting(3, "newest checkpoints kept", free=True)
     keep_every: int = setting(100, "steps between checkpoints kept for good", free=True)
     task: str = setting("language", "language, or module:name of a task (see harness/task.py)")
+    init: str = setting("", "folder of safetensors in Llama's names to begin from", free=True)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
@@ -244,6 +258,7 @@ class Config:
     evaluate: EvaluateConfig = EvaluateConfig()
     log: LogConfig = LogConfig()
     image: ImageConfig = ImageConfig()
+    lora: LoraConfig = LoraConfig()
 
     def __post_init__(self) -> None:
         if not self.lanes:
@@ -270,13 +285,18 @@ class Config:
                 raise ConfigError(
                     f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
                 )
+        if self.lora.rank and not self.init:
+            raise ConfigError(
+                f"lora.rank={self.lora.rank} needs init: the folder of the model that it adapts."
+            )
         if self.mesh.shards and (
             self.batch_size % self.mesh.shards
             or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
+            or self.lora.rank
         ):
             raise ConfigError(
                 f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
-                f"goes with fsdp=0 or 1, mesh.tensor=1 and optim.accumulate=1."
+                f"goes with fsdp=0 or 1, mesh.tensor=1 optim.accumulate=1 and no lora."
             )
         _choose("dtype", self.dtype, "float32", "bfloat16")
         _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")

@@ -45,6 +45,20 @@ def _norm(width: int, cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
     return nnx.RMSNorm(width, epsilon=cfg.model.norm_eps, dtype=jnp.dtype(cfg.dtype), rngs=rngs)
 
 
+def adapted(name: str, layer: nnx.Linear, cfg: Config, rngs: nnx.Rngs) -> Any:
+    """The matrix, with a LoRA beside it where the settings name it."""
+    if not cfg.lora.rank or name not in cfg.lora.targets.split():
+        return layer
+    return nnx.LoRA(
+        layer.in_features,
+        cfg.lora.rank,
+        layer.out_features,
+        base_module=layer,
+        dtype=jnp.dtype(cfg.dtype),
+        rngs=rngs,
+    )
+
+
 class Attention(nnx.Module):
     """Causal self-attention within documents; queries may share keys and values in groups."""
 
@@ -53,8 +67,10 @@ class Attention(nnx.Module):
         self.head_width = cfg.model.head_width or cfg.width // cfg.heads
         inner = cfg.heads * self.head_width
         n_out = inner + 2 * self.kv_heads * self.head_width
-        self.qkv = linear(cfg.width, n_out, ("embed", "heads"), cfg, rngs)
-        self.out = linear(inner, cfg.width, ("heads", "embed"), cfg, rngs)
+        qkv = linear(cfg.width, n_out, ("embed", "heads"), cfg, rngs)
+        self.qkv = adapted("qkv", qkv, cfg, rngs)
+        out = linear(inner, cfg.width, ("heads", "embed"), cfg, rngs)
+        self.out = adapted("out", out, cfg, rngs)
         if cfg.model.qk_norm:
             self.q_norm = _norm(self.head_width, cfg, rngs)
             self.k_norm = _norm(self.head_width, cfg, rngs)
@@ -76,9 +92,12 @@ class Mlp(nnx.Module):
     """SwiGLU (Shazeer 2020)."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
-        self.gate = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
-        self.up = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
-        self.down = linear(cfg.hidden, cfg.width, ("hidden", "embed"), cfg, rngs)
+        gate = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
+        self.gate = adapted("gate", gate, cfg, rngs)
+        up = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
+        self.up = adapted("up", up, cfg, rngs)
+        down = linear(cfg.hidden, cfg.width, ("hidden", "embed"), cfg, rngs)
+        self.down = adapted("down", down, cfg, rngs)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))

@@ -57,9 +57,9 @@ def sample(
         params = evaluated(checkpoints.restore(step, parts.functions))
         window = list(task.tokenizer.encode(prompt.encode()))
         key = jax.random.key(seed)
-        following = _following(parts, task)
+        following = _following(parts, params)
         for i in range(tokens):
-            scores = following(params, window[-cfg.length :])
+            scores = following(window[-cfg.length :])
             if temperature:
                 scores += temperature * jax.random.gumbel(jax.random.fold_in(key, i), scores.shape)
             window.append(int(jnp.argmax(scores)))
@@ -77,21 +77,20 @@ def _step(run: RunDir, steps: list[int], at: str) -> int:
     return step
 
 
-def _following(parts: Assembly, task: Language) -> Any:
-    """(params, tokens) -> float32[V], the logits of the token that follows them."""
+def _following(parts: Assembly, params: Any) -> Any:
+    """tokens -> float32[V], the logits of the token that follows them."""
     length = parts.cfg.length
-    graphs: list[Any] = []
-    jax.eval_shape(lambda: graphs.append(nnx.graphdef(task.model(nnx.Rngs(0)))))
+    graph, state = nnx.split(parts.functions.model(params))
 
     @jax.jit
-    def logits(params: Any, row: jax.Array, n: jax.Array) -> jax.Array:
+    def logits(state: Any, row: jax.Array, n: jax.Array) -> jax.Array:
         place = jnp.arange(length)[None]
-        model = nnx.merge(graphs[0], params)
+        model = nnx.merge(graph, state)
         return model(row[None], (place < n).astype(jnp.int32), place)[0, n - 1]
 
-    def following(params: Any, tokens: list[int]) -> jax.Array:
+    def following(tokens: list[int]) -> jax.Array:
         row = np.zeros(length, np.int32)
         row[: len(tokens)] = tokens
-        return logits(params, row, len(tokens))
+        return logits(state, row, len(tokens))
 
     return following

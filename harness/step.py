@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from harness.config import Config
+from harness.frozen import trained_kind, with_given
 from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
@@ -38,6 +40,7 @@ class StepFunctions(NamedTuple):
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
         finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
         losses: as `evaluate`, not compiled: to be differentiated and mapped.
+        model: parameters -> the model, with those of its parameters that are not trained.
     """
 
     init: Callable[[], TrainState]
@@ -47,6 +50,7 @@ class StepFunctions(NamedTuple):
     digest: Callable[[TrainState], jax.Array]
     finite: Callable[[TrainState], jax.Array]
     losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
+    model: Callable[[Any], nnx.Module]
 
 
 def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctions:
@@ -56,20 +60,19 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     how often the run was stopped and resumed.
     """
     task, optimizer = task or make_task(cfg), make_optimizer(cfg)
-
     graphs: list[Any] = []
 
-    def parameters() -> Any:
-        graph, params = nnx.split(task.model(nnx.Rngs(cfg.seed)), nnx.Param)
+    def parameters() -> tuple[Any, Any]:
+        model = task.model(nnx.Rngs(cfg.seed))
+        graph, params, rest = nnx.split(model, trained_kind(cfg), nnx.Param)
         graphs.append(graph)
-        return params
+        return params, rest
 
-    def init() -> TrainState:
-        params = parameters()
+    def begin(params: Any) -> TrainState:
         return TrainState(params, optimizer.init(params))
 
-    def losses(params: Any, batch: Batch, key: jax.Array | None = None) -> Any:
-        loss, weights = task.losses(nnx.merge(graph, params), batch, key)
+    def losses(params: Any, frozen: Any, batch: Batch, key: jax.Array | None = None) -> Any:
+        loss, weights = task.losses(nnx.merge(graphs[0], params, frozen), batch, key)
         # a unit of weight 0 counts for nothing whatever its loss would be
         total = jnp.sum(loss * weights, where=weights > 0)
         return total, jnp.sum(weights, where=weights > 0)
@@ -77,9 +80,9 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
     gradients = _accumulated(losses, cfg.optim.accumulate)
     seen = _Shapes()
 
-    def train(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         seen.traced(batch)
-        loss, grads = gradients(state.params, batch, key(state))
+        loss, grads = gradients(state.params, frozen, batch, key(state))
         return advance(state, loss, grads)
 
     def key(state: TrainState) -> jax.Array:
@@ -94,40 +97,51 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
             after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
         return after, told
 
-    with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(init)
-    graph = graphs[-1]
-    made = _compiled(mesh, shapes, init, train, losses)
+    made = _compiled(cfg, mesh, _Parts(parameters, begin, train, losses, graphs))
     if not cfg.mesh.shards:
         return made
-    fixed = Invariant(Pieces(losses, key, advance), mesh, cfg.mesh.shards)
+    fixed = Invariant(Pieces(made.losses, key, advance), mesh, cfg.mesh.shards)
     return made._replace(train=fixed.train, evaluate=fixed.evaluate)
 
 
-def _compiled(
-    mesh: Mesh,
-    shapes: TrainState,
-    init: Callable[..., Any],
-    train: Callable[..., Any],
-    losses: Callable[..., Any],
-) -> StepFunctions:
-    shardings = _shardings(shapes, mesh)
-    rows, one = batch_sharding(mesh), replicated(mesh)
+class _Parts(NamedTuple):
+    """What `_compiled` compiles; `graphs` holds the model's graph once parameters were traced."""
+
+    parameters: Callable[[], tuple[Any, Any]]
+    begin: Callable[[Any], TrainState]
+    train: Callable[..., Any]
+    losses: Callable[..., Any]
+    graphs: list[Any]
+
+
+def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
+    with jax.set_mesh(mesh):
+        trained, rest = jax.eval_shape(parts.parameters)
+        shapes = jax.eval_shape(parts.begin, trained)
+    shardings, rows, one = _shardings(shapes, mesh), batch_sharding(mesh), replicated(mesh)
+    places = (shardings.params, parameter_shardings(rest, mesh))
+    made = jax.jit(parts.parameters, out_shardings=places)
+    started = jax.jit(parts.begin, in_shardings=places[:1], out_shardings=shardings)
+    # what is not trained is no part of the state: it is made once, where it is first needed
+    frozen = cache(lambda: with_given(made()[1], cfg) if jax.tree.leaves(rest) else rest)
+    train = jax.jit(
+        parts.train,
+        in_shardings=(shardings, places[1], rows),
+        out_shardings=(shardings, one),
+        donate_argnums=0,
+    )
+    evaluate = jax.jit(parts.losses, in_shardings=(*places, rows), out_shardings=one)
     return StepFunctions(
-        init=jax.jit(init, out_shardings=shardings),
+        init=lambda: started(with_given(made()[0], cfg)),
         abstract=jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
         ),
-        train=jax.jit(
-            train,
-            in_shardings=(shardings, rows),
-            out_shardings=(shardings, one),
-            donate_argnums=0,
-        ),
-        evaluate=jax.jit(losses, in_shardings=(shardings.params, rows), out_shardings=one),
+        train=lambda state, batch: train(state, frozen(), batch),
+        evaluate=lambda params, batch: evaluate(params, frozen(), batch),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
-        losses=losses,
+        losses=lambda params, batch, key=None: parts.losses(params, frozen(), batch, key),
+        model=lambda params: nnx.merge(parts.graphs[0], params, frozen()),
     )
 
 
@@ -137,13 +151,13 @@ def evaluated(state: TrainState) -> Any:
 
 
 def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """(params, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
+    """(params, frozen, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
 
     Part i has rows i, i + parts, ...: then each device's rows stay on it.
     """
 
-    def mean(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        total, n = losses(params, batch, key)
+    def mean(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        total, n = losses(params, frozen, batch, key)
         # where every token is masked the gradient is 0, and the moments still decay
         return total / jnp.where(n > 0, n, 1)
 
@@ -151,9 +165,9 @@ def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
         x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
         return constrain(x, None, "rows")
 
-    def scanned(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    def scanned(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         def add(sums: Any, at: Any) -> tuple[Any, None]:
-            more = jax.value_and_grad(losses, has_aux=True)(params, *at)
+            more = jax.value_and_grad(losses, has_aux=True)(params, frozen, *at)
             return jax.tree.map(jnp.add, sums, more), None
 
         zero = jnp.zeros((), jnp.float32)

@@ -31,7 +31,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def streams(**settings: Any) -> tuple[Dataset, Dataset | None]:
-    found = own_data(make({"length": 64, **{k.replace("__", "."): v for k, v in settings.items()}}))
+    found = own_data(
+        make({"length": 64, "lanes": 1, **{k.replace("__", "."): v for k, v in settings.items()}})
+    )
     assert found is not None
     return found
 

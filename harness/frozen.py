@@ -1,0 +1,47 @@
+"""Which parameters a run trains, and where their first values come from: a seed, or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from harness.config import Config
+from harness.errors import ConfigError
+from harness.leaves import leaf_names
+from harness.llama import load_llama
+
+
+def trained_kind(cfg: Config) -> Any:
+    """The variables that a step changes and a checkpoint holds: with LoRA its matrices alone."""
+    return nnx.LoRAParam if cfg.lora.rank else nnx.Param
+
+
+def with_given(params: Any, cfg: Config) -> Any:
+    """Parameters (an nnx.State) with the values that the folder cfg.init has for them.
+
+    Raises:
+        ConfigError: the folder's model has other shapes.
+    """
+    if not cfg.init:
+        return params
+    given = load_llama(Path(cfg.init), cfg)
+    values = dict(zip(leaf_names(given), jax.tree.leaves(given), strict=True))
+    names, (leaves, tree) = leaf_names(params), jax.tree.flatten(params)
+    placed: list[Any] = []
+    for name, leaf in zip(names, leaves, strict=True):
+        # LoRA's own matrices begin from the seed; what they adapt is their base_module
+        name = name.replace("base_module/", "").removesuffix("/value")
+        if "lora_" in name:
+            placed.append(leaf)
+            continue
+        if name not in values or values[name].shape != leaf.shape:
+            found = values[name].shape if name in values else "missing"
+            raise ConfigError(
+                f"init={cfg.init!r}: {name} is {found}, the settings say {leaf.shape}. Set width, "
+                "layers, heads, hidden, model.vocab and the like as its config.json says."
+            )
+        placed.append(jax.device_put(values[name], leaf.sharding))
+    return jax.tree.unflatten(tree, placed)

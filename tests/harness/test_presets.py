@@ -1,0 +1,76 @@
+"""The example configs are what their first line says; the digits are read and their task learns."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from examples.mnist import datasets
+from harness.config import Config, make, parse
+from harness.images import Classifier
+from harness.sharding import make_mesh
+from harness.size import count_parameters, flops_per_token
+from harness.step import make_steps
+from pipeline import Loader
+
+CONFIGS = sorted((Path(__file__).parents[2] / "examples" / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_sizes_are_as_told(path: Path) -> None:
+    cfg, told = make(parse([], [path])), path.read_text()
+    found = {what: int(n.replace(",", "")) for n, what in re.findall(r"([\d,]{5,}) (\w+)", told)}
+    if path.stem != "finetune":
+        assert found["parameters"] == count_parameters(cfg)
+    if cfg.task == "language" and path.stem != "finetune":
+        assert found["floating"] == flops_per_token(cfg)
+
+
+def test_operations_of_a_token_by_hand() -> None:
+    cfg = Config(width=8, layers=1, heads=2, hidden=12, length=4)
+    products = 8 * 24 + 8 * 8 + 3 * 8 * 12 + 8 * 264
+    assert flops_per_token(cfg) == 6 * products + 12 * 8 * 4
+
+
+def test_tiny_is_the_default() -> None:
+    assert make(parse([], [p for p in CONFIGS if p.stem == "tiny"])) == Config()
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """Files like MNIST's, of classes that a glance tells apart."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 64), ("t10k", 16)):
+        labels = np.arange(n, dtype=np.uint8) % 10
+        images = rng.integers(0, 40, (n, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 4] = 250
+        for what, values, kind in (("images", images, 3), ("labels", labels, 1)):
+            head = struct.pack(f">4B{kind}i", 0, 0, 8, kind, *values.shape)
+            (tmp_path / f"{part}-{what}-idx{kind}-ubyte").write_bytes(head + values.tobytes())
+    return tmp_path
+
+
+def test_an_image_classifier_learns(digits: Path) -> None:
+    sizes: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "hidden": 16, "batch_size": 16}
+    given = {"task": "harness.images:Classifier", "data.train": str(digits), "image.patch": 7}
+    cfg = make({**sizes, **given, "steps": 40, "warmup": 2, "learning_rate": 1e-2})
+    train, test = datasets(cfg)
+    functions = make_steps(cfg, make_mesh(cfg))
+    state, losses = functions.init(), list[float]()
+    with Loader(train.repeat(), 16) as loader:
+        for _ in range(40):
+            state, told = functions.train(state, next(loader))
+            losses.append(float(told["loss"]))
+    assert losses[-1] < losses[0] / 2
+    with Loader(test, 16, remainder="pad") as loader:
+        total, n = functions.evaluate(state.params, next(loader))
+    assert float(n) == 16
+    assert float(total) / 16 < losses[0]
+    row = {k: v[0] for k, v in Loader(test, 1)[3].items()}
+    assert Classifier(cfg).show(row, 0).startswith("label 3\n")
