@@ -39,7 +39,7 @@ def test_it_learns_what_the_usual_step_learns() -> None:
         batch = {"tokens": rows, "segment_ids": np.ones_like(rows), "positions": place}
         with jax.set_mesh(mesh):
             functions = make_steps(cfg, mesh)
-            state = functions.init()
+            state, told = functions.init(), {}
             for _ in range(3):
                 state, told = functions.train(state, weighted(jax.device_put(batch)))
             found += [float(told["loss"]), float(told["grad_norm"])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ def test_seen(
     cfg = run.begun().config()
     data = training_data(open_data(cfg, run.data(cfg), Screen(quiet=True)), cfg)
     document = Loader(data, cfg.batch_size).where(1)[2].segments[0]
-    (record,) = data.components[0].source.read(np.array([document.row.record]))
+    records: Any = data.components[0].source.read(np.array([document.row.record]))
+    (record,) = records
     page, proof = tmp_path / "page.txt", tmp_path / "p.json"
     for text, status in ((text_of(record), 0), (b"I never said so.", 1)):
         page.write_bytes(text)
