@@ -50,6 +50,7 @@ class Cached(Over):
     seed: int
     folder: str | None
     kind = "cache"
+    boxes = ("cache",)
 
     @cached_property
     def _stores(self) -> dict[Path, Store]:

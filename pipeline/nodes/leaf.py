@@ -28,6 +28,10 @@ class Leaf(Node):
     def length(self) -> int:
         return len(self.source)
 
+    @property
+    def title(self) -> str:
+        return type(self.source).__name__
+
     @cached_property
     def unchanged(self) -> Source | None:
         return self.source

@@ -35,14 +35,21 @@ class Node:
     Attributes:
         kind: for messages.
         streamed: whether its rows have no positions: lanes of blocks give them as they come.
+        boxes: what a picture of the dataset shows of it, beside its stages.
     """
 
     kind: str = ""
     streamed: bool = False
+    boxes: tuple[str, ...] = ()
 
     def __reduce__(self) -> Any:
         # what was found out since it was made stays here
         return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def title(self) -> str:
+        """What a picture of the dataset calls it."""
+        return self.kind
 
     # ---- how many rows
 

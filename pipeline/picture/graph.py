@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
-from pipeline.nodes import Leaf, Part
+from pipeline.nodes import Part
 from pipeline.nodes.node import Node
 from pipeline.nodes.scope import Path, Stage
 from pipeline.types import ENDLESS
@@ -48,27 +48,19 @@ def boxes_of(part: Part, spec: Spec, path: Path = ()) -> Box:
         path: names of joins that lead to the part.
     """
     bottom, *above = [*part.node.beneath()][::-1]
-    title = type(bottom.source).__name__ if isinstance(bottom, Leaf) else bottom.kind
     beneath = tuple((name, boxes_of(p, spec, (*path, name))) for name, p in part.parts.items())
     bare = bottom.cut(0)
-    box = Box(title, _rows(bare), _spec(part, bare, spec), "", beneath)
+    box = Box(bottom.title, _rows(bare), _spec(part, bare, spec), "", beneath)
     stages = 0
     for node in (bottom, *above):
-        for stage, so_far in _stages(node, stages):
-            seed = "" if isinstance(stage, str) else _seed(stage, part, path)
-            title = stage if isinstance(stage, str) else f"{stage.kind} {stage.name!r}"
+        for i, stage in enumerate(node.stages[stages:], 1):  # as if the node ended there
+            title, so_far = f"{stage.kind} {stage.name!r}", node.cut(i)
+            seed = _seed(stage, part, path)
             box = Box(title, _rows(so_far), _spec(part, so_far, spec), seed, (("", box),))
+        for title in node.boxes:
+            box = Box(title, _rows(node), _spec(part, node, spec), "", (("", box),))
         stages = len(node.stages)
     return box
-
-
-def _stages(node: Node, beneath: int) -> Iterator[tuple[Stage | str, Node]]:
-    # a node's own stages, behind so many, each with what the node would be if it ended there
-    own = node.stages[beneath:]
-    for i, stage in enumerate(own, 1):
-        yield stage, node.cut(i)
-    if node.kind == "cache":
-        yield node.kind, node
 
 
 def _rows(node: Node) -> str:
@@ -78,9 +70,9 @@ def _rows(node: Node) -> str:
 
 
 def _seed(stage: Stage, part: Part, path: Path) -> str:
-    if not getattr(stage, "random", False):
+    if not stage.random:
         return ""
-    own = getattr(stage, "seed", None)
+    own = asdict(stage).get("seed") if is_dataclass(stage) else None  # a shuffle may have one
     seed = part.seed if own is None else own
     return f"seed {seed}" + (f", path {'/'.join(path)}" if path else "")
 

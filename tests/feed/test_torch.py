@@ -112,7 +112,7 @@ def test_wrong_options_are_refused() -> None:
 
 def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"lockstep\[torch\]"):
+    with pytest.raises(MissingExtraError, match=r"lockstep-data\[torch\]"):
         TorchFeed()
 
 

@@ -88,7 +88,7 @@ def test_checksums_are_those_of_the_standard():
 def test_without_the_extra_it_says_what_to_do(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "google_crc32c", None)
     crc32c._native.cache_clear()
-    with pytest.raises(MissingExtraError, match=r"lockstep\[formats\]") as caught:
+    with pytest.raises(MissingExtraError, match=r"lockstep-data\[formats\]") as caught:
         TFRecordSource(path)
     assert "verify=False" in caught.value.__notes__[0]
     assert TFRecordSource(path, verify=False).read(np.array([3])) == [payload(3)]

@@ -187,7 +187,7 @@ def test_options_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChainError, match="cpus=-1"):
         Ray(1, cpus=-1)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"lockstep\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"lockstep-data\[ray\]"):
         Ray(1)
 
 

@@ -67,7 +67,8 @@ def _plain(title: str, **options: Any) -> Any:
         min_border_left=64,
         **options,
     )
-    plot.title.text_color = INK
+    heading: Any = plot.title
+    heading.text_color = INK
     plot.grid.grid_line_color = LINES
     for axis in plot.axis:
         axis.axis_label_text_color = axis.major_label_text_color = INK

@@ -352,9 +352,9 @@ def test_where_obstore_is_missing_or_has_no_such_option_fsspec_is_the_engine(
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, url, engine, said in [
-        ("gcsfs.core", "gs://b/a", "fsspec", r"needs gcsfs.*lockstep\[gcs\]"),
-        ("s3fs", "s3://b/a", "fsspec", r"needs s3fs.*lockstep\[s3\]"),
-        ("obstore.store", "gs://b/a", "obstore", r"needs obstore.*lockstep\[obstore\]"),
+        ("gcsfs.core", "gs://b/a", "fsspec", r"needs gcsfs.*lockstep-data\[gcs\]"),
+        ("s3fs", "s3://b/a", "fsspec", r"needs s3fs.*lockstep-data\[s3\]"),
+        ("obstore.store", "gs://b/a", "obstore", r"needs obstore.*lockstep-data\[obstore\]"),
     ]:
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtraError, match=said):
