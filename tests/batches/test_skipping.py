@@ -50,6 +50,7 @@ def delivered(loader: Loader, steps: int) -> list[tuple[int, int]]:
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25)
 @given(RUNS)

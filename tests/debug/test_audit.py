@@ -22,6 +22,7 @@ def families(report: Report) -> set[str]:
     return {figure.name.split(":")[0] for figure in report.failed}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [*SIZES, 2**40 + 1])
 def test_ours_passes(n: int):
@@ -29,6 +30,7 @@ def test_ours_passes(n: int):
     assert report.ok, report
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 def test_true_random_orders_pass(n: int):

@@ -176,6 +176,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXAMPLES.remove(ROOT / "examples" / "mnist.py")  # which needs the digits
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_examples_datasets_pass(

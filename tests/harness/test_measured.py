@@ -78,6 +78,7 @@ def test_a_process_knows_when_it_began() -> None:
     assert 0 <= time.time() - process_began() < 24 * 3600
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_s_buckets_sum_to_its_wall_time(
     uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
@@ -140,6 +141,7 @@ def test_bits_per_byte() -> None:
     assert sum(Bytes().sizes()) == 256
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_best_checkpoint_outlives_newer_ones(
     uninterrupted: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -169,6 +171,7 @@ def test_the_best_checkpoint_outlives_newer_ones(
     assert "no checkpoint 7" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_trace_names_data_wait_transfer_and_step(
     uninterrupted: Callable[[int], Path], tmp_path: Path

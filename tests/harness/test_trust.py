@@ -86,6 +86,7 @@ def bits_of(state: TrainState) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
 
 
+@pytest.mark.long
 def test_the_command_that_an_error_names_goes_on(workplace: Workplace, run: Path) -> None:
     file = max((run / "checkpoints/40/state").rglob("d/*"), key=lambda p: p.stat().st_size)
     whole = bytearray(file.read_bytes())
@@ -222,6 +223,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         assert checkpoints.steps[-1] <= at
 
 
+@pytest.mark.long
 def test_steps_that_are_not_finite_are_skipped(
     workplace: Workplace,
     first_token: Callable[[int], int],
@@ -250,6 +252,7 @@ def test_what_cannot_be_a_run_is_one_line(
     assert "local directory" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def rows(batch: Any) -> list[str]:
     return [digest({k: v[i] for k, v in batch.items()}) for i in range(n)]
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(anything(), SIZES, STEPS, st.integers(0, 11), st.integers(0, 11))
 def test_rows_are_those_of_one_size(

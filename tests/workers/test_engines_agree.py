@@ -19,7 +19,14 @@ from pipeline.errors import ChainError, CollateError
 from pipeline.workers.work import Rows
 
 ENGINES = pytest.mark.parametrize(
-    "workers", [Serial(), Threads(2), Processes(2), Processes(2, parent=False)], ids=str
+    "workers",
+    [
+        Serial(),
+        Threads(2),
+        Processes(2, parent=False),
+        pytest.param(Processes(2), marks=pytest.mark.long),
+    ],
+    ids=str,
 )
 
 
@@ -403,6 +410,7 @@ def _result(kind: str, n: int) -> Any:
     raise ValueError("x" * (50 * n))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bytes", "text", "arrays", "nested", "error"])
 def test_results_cross_processes_in_time_linear_in_their_bytes(kind: str) -> None:

@@ -148,6 +148,7 @@ def test_a_thousand_deaths_in_quick_succession_change_nothing(
     assert got == [x * x for x in range(n) if not counted or x % 2 == 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [1, 12])
 def test_a_record_that_always_kills_is_named_among_others_that_kill_once(
     rows: int, tmp_path: Path

@@ -94,6 +94,7 @@ def test_a_state_saved_under_one_is_restored_under_another(
             state = loader.state_dict()
 
 
+@pytest.mark.long
 @given(anything(), st.lists(st.integers(0, 20), min_size=1, max_size=6), st.data())
 @settings(max_examples=25)
 def test_seek_skip_and_peeks_with_work_under_way(
@@ -135,6 +136,7 @@ def test_several_batches_are_read_in_one_call_without_being_seen() -> None:
     assert max(calls) >= 512
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 @pytest.mark.parametrize(
     "rows",

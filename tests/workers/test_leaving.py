@@ -85,6 +85,7 @@ def test_no_end_of_the_parent_leaves_workers(tail: str, says: str) -> None:
         assert err == ""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
 def test_signals_to_the_parent_leave_no_workers(name: str) -> None:

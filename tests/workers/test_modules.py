@@ -125,6 +125,7 @@ def _class(config: Any) -> None:
     config.Size.n = 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "f"),
     [

@@ -209,6 +209,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.long
 def test_a_ray_of_our_own_ends_with_its_last_loader_and_with_us() -> None:
     process = subprocess.Popen([sys.executable, "-c", _OWN], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -83,6 +83,7 @@ def test_a_counted_dataset_leaves_the_row_out() -> None:
     assert list(many) == [1, 1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [Serial(), Threads(2), Processes(2, parent=False)], ids=str)
 @pytest.mark.parametrize("counted", [False, True])
 def test_each_is_logged_once_with_its_provenance(

@@ -318,6 +318,7 @@ def test_a_cache_of_another_user_is_read_as_far_as_it_may_be(
 # ---- whoever is killed
 
 
+@pytest.mark.long
 def test_kill_9_in_the_middle_of_writes(gcs: Gcs, tmp_path: Path) -> None:
     """Fifty times: a writer is forked, killed after a random while, and the cache is looked at."""
     stats = [gcs.storage().stat(gcs.put(f"{i}", _data_of(i))) for i in range(3)]

@@ -29,6 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "workers",
     [Threads(2), pytest.param(Processes(2, parent=False), id="Processes(2, parent=False)")],
