@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from harness.metrics import Screen
 from harness.tokens import BOS
 from pipeline import ArrayRecordSource, Dataset, Loader
 from pipeline.debug.digest import digest
+from tests.harness.runs import LIMIT, outcomes, wait_until
 
 GOLDEN = ["73b6f0632d299091", "58a1b121f0fbbbce", "8fb2956154a820f0"]
 CONVERT = (
@@ -106,14 +106,12 @@ def test_training_rows_are_full(corpus: Corpus) -> None:
     assert np.all((batch["tokens"] == BOS) <= (batch["positions"] == 0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_conversion_leaves_nothing_that_counts(tmp_path: Path, corpus: Corpus) -> None:
-    process = subprocess.Popen([sys.executable, "-c", CONVERT, str(tmp_path)])
-    while not list(tmp_path.glob(f".{NAME}.*/train-00001*")):
-        assert process.poll() is None
-        time.sleep(0.001)
+    process = subprocess.Popen([sys.executable, "-c", CONVERT, str(tmp_path)], text=True)
+    wait_until(lambda: bool(list(tmp_path.glob(f".{NAME}.*/train-00001*"))), [process])
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(LIMIT)
     assert not (tmp_path / NAME).exists()
     again = prepare(tmp_path, quiet())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", NAME]
@@ -121,7 +119,7 @@ def test_a_killed_conversion_leaves_nothing_that_counts(tmp_path: Path, corpus: 
         assert (again.path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_convert_once(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
@@ -129,9 +127,9 @@ def test_two_processes_convert_once(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    outs = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("convert 233/233" in out for out in outs) == 1
+    found = outcomes(both)
+    assert [status for status, _ in found] == [0, 0]
+    assert sum("convert 233/233" in out for _, out in found) == 1
     assert json.loads((tmp_path / NAME / "corpus.json").read_text())["train_documents"] > 10_000
 
 

@@ -22,6 +22,7 @@ from harness.model import Transformer
 from harness.sharding import make_mesh
 from harness.step import make_steps
 from tests.harness.on_meshes import SIZES, batch_of
+from tests.harness.runs import LIMIT
 
 TINY = {**SIZES, "length": 16, "batch_size": 2, "width": 16, "hidden": 24, "model.kv_heads": 2}
 LLAMA3: dict[str, Any] = {"model.rope_scaling": "llama3", "model.rope_original": 8}
@@ -110,7 +111,11 @@ def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
         "assert 'harness' not in sys.modules and 'flax' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "out", capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     for b in (1, 3):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
-from tests.harness.runs import Workplace
+from tests.harness.runs import LIMIT, Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,9 @@ def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplac
     run = copy(lambda lines: None)
     shutil.rmtree(run / "checkpoints/20/state/d")
     command = [sys.executable, "-m", "harness", "replay", "--run", str(run), "--steps", "20:21"]
-    done = subprocess.run(command, env=workplace.environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=workplace.environment(), capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 2
     assert "checkpoints/20 is damaged: leaf " in done.stderr
     assert "NOT_FOUND" in done.stderr
