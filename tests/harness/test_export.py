@@ -99,6 +99,7 @@ def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
         with_given(params, make({**TINY, "init": str(tmp_path / "none")}))
 
 
+@pytest.mark.long
 def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
     pytest.importorskip("flatbuffers")
     cfg, model = made({"model.scan": True})
@@ -124,6 +125,7 @@ def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, logits(model, tokens), atol=1e-5)
 
 
+@pytest.mark.long
 def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path) -> None:
     cfg, model = made({"model.vocab": 264})
     save_llama(tmp_path, cfg, nnx.state(model, nnx.Param), 264)

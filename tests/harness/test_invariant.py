@@ -27,7 +27,7 @@ def test_the_tree_of_sums_is_fixed_and_whole(n: int) -> None:
         assert np.array_equal(tree_sum(x), ((x[0] + x[1]) + (x[2] + x[3])) + x[4])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_what_the_usual_step_learns() -> None:
     tiny = {"width": 32, "layers": 1, "hidden": 64, "length": 16, "warmup": 1, "steps": 9}
     rows = np.random.default_rng(0).integers(0, 256, (8, 16)).astype(np.int32)

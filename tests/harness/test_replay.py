@@ -56,6 +56,7 @@ def test_false_loss(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str
     assert "loss bits 40000000 (2.0) in the ledger" in out
 
 
+@pytest.mark.long
 def test_false_digest_in_one_of_two_launches(
     copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
