@@ -14,7 +14,7 @@ from pipeline.dataset import Dataset
 from pipeline.debug.journal.ledger import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.debug.journal.tap import Rows
-from pipeline.errors import JournalError
+from pipeline.errors import JournalError, MismatchError
 from pipeline.provenance.where import Provenance, RowOrigin
 from pipeline.tree import leaves
 
@@ -180,11 +180,15 @@ def _name_row(
     datasets: tuple[Dataset | None, Dataset | None],
     step: int,
 ) -> None:
-    made = [
-        _made(run, dataset, step)
-        for run, dataset in zip(runs, datasets, strict=True)
-        if dataset is not None
-    ]
+    try:
+        made = [
+            _made(run, dataset, step)
+            for run, dataset in zip(runs, datasets, strict=True)
+            if dataset is not None
+        ]
+    except MismatchError as e:  # as where one name was edited between two runs
+        found.note = f"the row and record cannot be named: {e}"
+        return
     if len(made) < 2:
         found.note = "for the row and record, give both datasets: --data A --data B"
         return

@@ -17,6 +17,7 @@ import pytest
 from pipeline import Dataset, Loader, concatenate, mix
 from pipeline.__main__ import main
 from pipeline.debug.conformance import check_dataset, examine
+from tests.docs.blocks import run_page
 
 ROOT = Path(__file__).parents[2]
 base = Dataset({"x": np.arange(100)}, seed=1)
@@ -155,20 +156,21 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
 
 
 @pytest.mark.long
-def test_the_library_page_s_datasets_pass(loaded: list[Dataset]) -> None:
-    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
+def test_the_library_page_s_datasets_pass(
+    loaded: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for extra in ("torch", "jax"):
+        pytest.importorskip(extra)
     checked: list[Dataset] = []
 
-    class Checking(doctest.DocTestRunner):
-        def report_success(self, out: Any, test: Any, example: Any, got: str) -> None:
-            # at once, as files of a block are gone after it
-            for ds in loaded[len(checked) :]:
-                checked.append(ds)
-                assert check_dataset(ds, samples=8).ok
+    def check(*_: Any) -> None:
+        # after each example, as files of a block are gone after it
+        for ds in loaded[len(checked) :]:
+            checked.append(ds)
+            assert check_dataset(ds, samples=8).ok
 
-    page = ROOT / "docs" / "library.md"
-    test = doctest.DocTestParser().get_doctest(page.read_text(), {}, "library", str(page), 0)
-    Checking(verbose=False).run(test, clear_globs=False)
+    monkeypatch.setattr(doctest.DocTestRunner, "report_success", check)
+    assert run_page(ROOT / "docs" / "library.md", tmp_path)
     assert len(checked) > 5
 
 

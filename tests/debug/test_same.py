@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from pipeline import Dataset, Loader
 from pipeline.__main__ import main
+from pipeline.debug.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 BUILD, CHANGED = "tests.debug.loops:build", "tests.debug.loops:build_changed"
@@ -79,6 +81,23 @@ def test_torch_jax_and_numpy_over_a_thousand_steps(
     pytest.importorskip("torch")
     pytest.importorskip("jax")
     _same(tmp_path, capsys, 1000, 2, 4)
+
+
+edited = Dataset(range(40), seed=2).shuffle()  # what a module's name stands for now
+
+
+def test_a_name_that_was_edited_between_two_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        loader = Loader(Dataset(range(40), seed=seed).shuffle(), 4)
+        with Journal(tmp_path / str(seed), loader, data=f"{__name__}:edited") as journal:
+            for _ in loader:
+                journal.log(loss=1.0)
+    status, found = asked(capsys, "same", tmp_path / "1", tmp_path / "2")
+    assert (status, found["first_differing_step"], found["row"]) == (1, 0, None)
+    assert list(found["explained_by"]) == ["seed"]
+    assert "was trained on another dataset. seed: 1 -> 2" in found["note"]
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ def test_replay_and_where_and_find_and_show(tmp_path: Path, ask: Any) -> None:
     texts = {record["text"] for record in shown["rows"][0]["records"]}
     assert f"document {first['record']}" in texts
     assert shown["rows"][0]["fields"]["tokens"][0] > 0
+    status, _, err = ask("show", tmp_path, 40, "--row", 4)
+    assert (status, "step 40 has no row 4" in err) == (2, True)
     assert ask("find", tmp_path, "x")[0] == 2
     assert ask("find", tmp_path, 200)[0] == 2
     assert ask("find", tmp_path, 0, "--steps", "0:1")[0] in (0, 1)

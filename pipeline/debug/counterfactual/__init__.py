@@ -224,7 +224,7 @@ def _advice(limit: str, found: Iterable[Counterfactual]) -> Iterator[str]:
     more = max((c for c in found if c.name.startswith("workers=")), key=_gain, default=None)
     if limit == "nothing":
         yield "Nothing here limits the rate by more than a tenth."
-    elif limit not in gains:
+    elif gains.get(limit, 0.0) < _GAIN:
         yield f"{limit} takes most of the time, but little would be gained without it."
     elif limit == LOOP:
         yield f"The loop limits the rate: {gains[limit]:.1f} x without it. Data comes fast enough."

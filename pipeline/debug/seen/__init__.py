@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.dataset import Dataset
 from pipeline.debug.journal import Run
 from pipeline.debug.seen.documents import Documents
-from pipeline.debug.seen.history import in_run
+from pipeline.debug.seen.history import check_run, in_run
 from pipeline.debug.seen.index import Index, index_of
 from pipeline.debug.seen.proof import (
     Checked,
@@ -35,6 +35,7 @@ __all__ = [
     "ProofError",
     "Seen",
     "check",
+    "check_run",
     "index_of",
     "seen",
     "seen_in_run",
@@ -152,6 +153,7 @@ def seen_in_run(data: str | bytes, run: Run, dataset: Dataset, index: Index) -> 
     Raises:
         MismatchError, JournalError: the dataset is not the run's; see `Run.check`.
     """
+    check_run(run, dataset)  # "never" looks into no step
     return _seen(
         data,
         dataset,

@@ -12,6 +12,16 @@ from pipeline.debug.journal.reading import data_steps
 from pipeline.debug.seen.steps import Occurrence, Record, occurrences
 
 
+def check_run(run: Run, dataset: Dataset) -> None:
+    """Refuse a dataset that is not the one of all steps: about those nothing could be said.
+
+    Raises:
+        MismatchError, JournalError: see `Run.check`.
+    """
+    for first, _ in stretches(run, run.ledger.steps):
+        run.check(dataset, first)
+
+
 def in_run(
     run: Run, dataset: Dataset, records: Sequence[Record], most: int
 ) -> dict[int, list[Occurrence]]:

@@ -24,9 +24,12 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     found = Run(args.run_folder)
+    dataset, last = run_dataset(found, args.data), found.ledger.last
+    if dataset is not None and last is not None:
+        found.check(dataset, last)  # said here, and not at each step that is looked at
     browser = Browser(
         found,
-        run_dataset(found, args.data),
+        dataset,
         port=args.port,
         window=args.window,
         threshold=args.threshold,

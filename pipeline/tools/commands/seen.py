@@ -11,7 +11,16 @@ from pathlib import Path
 
 from pipeline.dataset import Dataset
 from pipeline.debug.journal import Run
-from pipeline.debug.seen import Documents, Index, check, index_of, proof, seen, seen_in_run
+from pipeline.debug.seen import (
+    Documents,
+    Index,
+    check,
+    check_run,
+    index_of,
+    proof,
+    seen,
+    seen_in_run,
+)
 from pipeline.errors import ChainError, ScanError
 from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
@@ -60,6 +69,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.until is None:
         run = Run(folder)
         dataset = needed_dataset(run, args.data)
+        check_run(run, dataset)  # before another's records are indexed as the run's
         found = seen_in_run(text, run, dataset, index(dataset))
     else:
         loader = _loader(args)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.debug.journal import Run
 from pipeline.debug.show import TEXT, rows_of, save_images
+from pipeline.errors import PositionError
 from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import data_argument, needed_dataset, run_argument
 
@@ -28,6 +29,12 @@ def run(args: argparse.Namespace) -> Answer:
     found = Run(args.run_folder)
     line, dataset = found.line(args.step), needed_dataset(found, args.data)
     rows = rows_of(found, dataset, line, only=args.row, most=args.chars)
+    missing = {*(args.row or ())} - {row["row"] for row in rows}
+    if missing:
+        raise PositionError(
+            f"step {line.step:,} has no row {min(missing)}: rows are numbered from 0 to the size "
+            "of its batch less 1."
+        )
     lines = list(_lines(rows))
     data: dict[str, Any] = {"step": line.step, "rows": rows, "files": []}
     if args.out:

@@ -243,7 +243,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     status, out = asked(capsys, page, *name)
     assert (status, "its neighbours in the sorted index are" in out) == (1, True)
     page.write_text(TEXTS[5])
-    assert asked(capsys, page, *name, "--data", f"{__name__}:others")[0] == 2
+    for text in (TEXTS[5], "another"):  # "never" too is said of the run's own dataset only
+        page.write_text(text)
+        assert asked(capsys, page, *name, "--data", f"{__name__}:others")[0] == 2
+    page.write_text(TEXTS[5])
     plain = [page, "--run", here, "--data", f"{__name__}:just_data", "--batch", 4]
     status, out = asked(capsys, *plain, "--until", expected[0])
     assert (status, out.startswith("never in the")) == (1, True)
