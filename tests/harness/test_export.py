@@ -52,6 +52,7 @@ def logits(model: Transformer, tokens: np.ndarray) -> np.ndarray:
     return np.asarray(model(jnp.asarray(tokens), jnp.ones_like(tokens), jnp.asarray(places)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_safetensors_there_and_back(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg, model = made(settings)

@@ -48,6 +48,7 @@ def test_true_ledger(
     assert sorted(p.name for p in run.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_false_loss(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy(lambda lines: lines[13].update(loss_bits="40000000"))
     assert main(["replay", "--run", str(run), "--steps", "10:20"]) == 1

@@ -101,6 +101,7 @@ def test_finished_run_says_so(workplace: Workplace, uninterrupted: Callable[[int
     assert (run / "ledger.jsonl").read_bytes() == before
 
 
+@pytest.mark.long
 def test_torn_ledger_line(workplace: Workplace, uninterrupted: Callable[[int], Path]) -> None:
     name, run = "torn", workplace.path / "torn"
     workplace.interrupt(name, signal.SIGKILL, at_step(7))
