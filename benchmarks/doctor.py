@@ -1,6 +1,6 @@
 """The doctor on other projects' loaders, and on ours: a table of twelve laws, and each ✘ in words.
 
-    python benchmarks/doctor.py [--only NAME] [--write docs/doctor.md]
+    python benchmarks/doctor.py [--only NAME,NAME] [--write docs/doctor.md]
 
 Each peer's packages, at the versions named, go into a folder of their own (`.peers`, or where
 LOCKSTEP_PEERS says). What does not install is said. CPU seconds are those of all its processes.
@@ -167,14 +167,14 @@ def _title(case: Case) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="cases whose factory's name begins so")
+    parser.add_argument("--only", default="", help="beginnings of factories' names")
     parser.add_argument("--write", type=Path, help="a page whose table is replaced")
     parser.add_argument("--keep", type=Path, help="a file of results: what is in it is not run")
     args = parser.parse_args()
-    outcomes: list[Outcome] = []
+    outcomes, only = list[Outcome](), tuple(args.only.split(","))
     kept = json.loads(args.keep.read_text()) if args.keep and args.keep.exists() else {}
     for case in CASES:
-        if not case.factory.startswith(args.only or ""):
+        if not case.factory.startswith(only):
             continue
         if case.factory not in kept:
             outcome = examined(case)

@@ -50,7 +50,11 @@ def global_batches(trainer: str, folder: Path, env: dict[str, str]) -> list[Any]
     joined: list[Any] = []
     for stage, ranks in enumerate(RANKS):
         running = [_rank(trainer, folder, env, stage, rank) for rank in range(ranks)]
-        said = [process.communicate(timeout=240)[1] for process in running]
+        try:
+            said = [process.communicate(timeout=240)[1] for process in running]
+        finally:
+            for process in running:
+                process.kill()  # one that failed or hangs leaves the others waiting
         failed = [text[-3000:] for p, text in zip(running, said, strict=True) if p.returncode]
         assert not failed, failed[0]
         seen = [json.loads((folder / f"{stage}.{r}.json").read_text()) for r in range(ranks)]

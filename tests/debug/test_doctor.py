@@ -12,8 +12,10 @@ from pipeline.__main__ import main
 from pipeline.debug.doctor import LAWS, DoctorError, Report, examine
 from pipeline.debug.doctor.compare import difference, global_difference, lost_and_repeated
 from pipeline.debug.doctor.launch import Seen
+from pipeline.debug.doctor.subjects import subject_of
 from pipeline.debug.doctor.watch import Job
 from pipeline.errors import ChainError
+from tests.debug.doctored import fed
 
 FACTORIES = "tests.debug.doctored"
 
@@ -75,6 +77,17 @@ def test_no_alarm_where_the_laws_hold(name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
+def test_each_of_a_torch_feed_s_states_is_whole() -> None:
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    saved, restored = fed(), fed()
+    next(saved)
+    state = saved.state_dict()
+    subject_of(restored).restore([state, state], rank=1)
+    assert restored.state_dict() == state
+    assert next(restored)["tokens"].tolist() == next(saved)["tokens"].tolist()
+
+
+@pytest.mark.long
 def test_a_loader_of_two_lines_is_examined_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,8 +81,9 @@ def end(pids: list[int]) -> None:
 
 def name_of(pid: int) -> str:
     """What a process runs, in short."""
-    command = (_read(f"/proc/{pid}/cmdline") or b"").replace(b"\0", b" ").decode(errors="replace")
-    return f"process {pid} ({command.strip()[:60]})"
+    program, _, rest = (_read(f"/proc/{pid}/cmdline") or b"").partition(b"\0")
+    command = os.path.basename(program) + b" " + rest.replace(b"\0", b" ")
+    return f"process {pid} ({command.decode(errors='replace').strip()[:60]})"
 
 
 def _pids() -> list[int]:

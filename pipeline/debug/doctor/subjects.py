@@ -105,7 +105,9 @@ class Ours(Looped):
     def restore(self, states: list[Any], rank: int) -> None:
         from pipeline.checkpoint import merge
 
-        self.loader.load_state_dict(merge(states) if len(states) > 1 else states[0])
+        # a torch feed gathered the lanes of all hosts: each has the whole state
+        whole = self.torch or len(states) == 1
+        self.loader.load_state_dict(states[rank % len(states)] if whole else merge(states))
 
 
 class Iterators(Looped):
