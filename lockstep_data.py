@@ -1,7 +1,7 @@
 """The command `lockstep-data`: `python -m pipeline`, also where another `pipeline` hides ours.
 
 Python finds a package by its name alone. In a folder with a `pipeline` of its own, or with one on
-PYTHONPATH, `python -m pipeline` runs theirs. This file lies beside our package, and imports that.
+PYTHONPATH, `python -m pipeline` runs theirs. This file imports the one that is ours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ import importlib
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+OURS = os.path.join("pipeline", "sampling", "permutation.py")
+
+
+def _home() -> str:
+    """The folder of our package: beside this file or, after `pip install -e`, on the path."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    return next((p for p in (here, *sys.path) if os.path.isfile(os.path.join(p, OURS))), here)
+
+
+HERE = _home()
 
 
 def main(argv: list[str] | None = None) -> int:

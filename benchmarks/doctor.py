@@ -59,7 +59,7 @@ CASES = (
         *("huggingface/accelerate 4071", "resume"),
     ),
     Case(
-        *("grain", "grain_loader", SHUFFLED),
+        *("grain", "grain_loader", KEY),
         *("google/grain, another worker count", "worker count does not matter"),
     ),
     Case("grain", "grain_dataset", KEY),

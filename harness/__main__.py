@@ -239,7 +239,11 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Train the reference model, prove its steps, find what disturbed it.",
+        epilog="python -m harness COMMAND --help says more; every command takes --run DIR.",
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = _add_train(commands)
@@ -267,7 +271,9 @@ def _parser() -> argparse.ArgumentParser:
     add_spike_commands(commands, _directory, _window)
     looking = add_run_commands(commands, window=_window, positive=_positive)
     for command in (train, replay, report, settings, export, *looking):
-        command.add_argument("--run", type=_directory, required=True, metavar="DIR")
+        command.add_argument(
+            "--run", type=_directory, required=True, metavar="DIR", help="folder of the run"
+        )
     for command in (train, replay):
         _add_shared(command)
     _add_shared(export)

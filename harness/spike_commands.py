@@ -66,7 +66,9 @@ def add_spike_commands(
         )
         command.add_argument("--steps", type=_step, help="train up to this step; 0: not at all")
     for command in (spikes, inspect, blame, rewind, fork):
-        command.add_argument("--run", type=directory, required=True, metavar="DIR")
+        command.add_argument(
+            "--run", type=directory, required=True, metavar="DIR", help="folder of the run"
+        )
 
 
 def add_on_spike(train: argparse.ArgumentParser) -> None:

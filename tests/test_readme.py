@@ -57,6 +57,7 @@ def test_example_passes_the_check(
     assert main(["check", f"{path.stem}:dataset"]) == 0, capsys.readouterr()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example_runs(path: Path, tmp_path: Path) -> None:

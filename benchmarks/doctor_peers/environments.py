@@ -30,7 +30,12 @@ PACKAGES = {
         *("typeguard", "shtab", "einops"),
     ),
     "transformers": ("transformers",),
-    "tunix": ("google-tunix==0.1.7", "google-metrax", "clu", "tensorboardX"),
+    "tunix": (
+        *("google-tunix==0.1.7", "google-metrax", "clu", "tensorboardX", "jaxtyping"),
+        *("wadler-lindig", "sentencepiece", "perfetto", "qwix", "einops", "tenacity"),
+        *("pylatexenc", "omegaconf", "antlr4-python3-runtime==4.9.*", "immutabledict"),
+        *("grain==0.2.18", "more-itertools", "portpicker"),
+    ),
 }
 
 

@@ -21,6 +21,9 @@ class Numbers:
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"id": int(index)}
 
+    def __repr__(self) -> str:
+        return "Numbers()"  # Grain's state holds it: the default one names an address
+
 
 NUMBERS: Any = Numbers()
 
@@ -126,6 +129,7 @@ def accelerate_skipping(hosts: int = 1) -> Any:
 def grain_loader(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
     import grain.python as grain
 
+    _parse_flags()
     sampler = grain.IndexSampler(
         N, grain.ShardOptions(host, hosts), shuffle=True, num_epochs=3, seed=1
     )
@@ -138,10 +142,19 @@ def grain_loader(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
 def grain_dataset(workers: int = 0, host: int = 0, hosts: int = 1) -> Any:
     import grain
 
+    _parse_flags()
     ds = grain.MapDataset.source(NUMBERS).shuffle(seed=1)[host::hosts]
     ds = ds.batch(8 // hosts).to_iter_dataset()
     options = grain.MultiprocessingOptions(num_workers=workers)
     return ds.mp_prefetch(options) if workers else ds
+
+
+def _parse_flags() -> None:
+    # Grain's workers read absl's flags, which a program's `app.run(main)` parses
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["doctor"])
 
 
 # ---- MosaicML and LitData, which keep files

@@ -43,7 +43,7 @@ def reading(before: Stats | None, now: Stats) -> Reading:
     """What a loader did since its stats were `before`; None: since its first batch.
 
     >>> from pipeline import Dataset
-    >>> loader = Loader(Dataset(range(9)).map(lambda x: sum(range(9999)), name="sum"), 3)
+    >>> loader = Loader(Dataset(range(9)).map(lambda x: sum(range(10**6)), name="sum"), 3)
     >>> _ = next(loader), next(loader)
     >>> found = reading(None, loader.stats())
     >>> found.batches, found.limit

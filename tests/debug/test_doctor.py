@@ -73,6 +73,7 @@ def test_no_alarm_where_the_laws_hold(name: str) -> None:
         assert claims == set(LAWS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_loader_of_two_lines_is_examined_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

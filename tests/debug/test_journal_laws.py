@@ -35,6 +35,7 @@ def journaled(folder: Path, loader: Loader) -> None:
             journal.log(loss=0.0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @given(anything(), REMAINDERS, st.booleans())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.ledger import read
-from tests.harness.runs import Workplace, bits, mid_save, unfinished
+from tests.harness.runs import LIMIT, Workplace, bits, mid_save, outcomes, unfinished
 
 STEPS = 40
 MOST_KILLS = 8  # of one run; then it may end in peace
@@ -127,9 +127,10 @@ class Chaos:
 
     def _finish(self, name: str, layout: Layout, *more: str) -> bool:
         running = self.place.start_several(name, layout.processes, *more, devices=layout.devices)
-        told = [process.communicate()[0] for process in running]
-        if any(process.returncode for process in running):
-            self.failures.append(f"{name} {layout} could not be finished\n" + "\n---\n".join(told))
+        found = outcomes(running)
+        if any(status for status, _ in found):
+            told = "\n---\n".join(out for _, out in found)
+            self.failures.append(f"{name} {layout} could not be finished\n{told}")
             return False
         return True
 
@@ -155,8 +156,9 @@ def _steps(run: Path) -> int:
 
 
 def _until(holds: Callable[[], bool], running: list[subprocess.Popen[str]]) -> bool:
+    deadline = time.monotonic() + LIMIT
     while not holds():
-        if any(process.poll() is not None for process in running):
+        if time.monotonic() > deadline or any(process.poll() is not None for process in running):
             return False
         time.sleep(0.002)
     return all(process.poll() is None for process in running)

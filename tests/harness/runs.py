@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.ledger import Entry, read
 
+LIMIT = 120.0  # seconds: a process that takes longer hangs, and its test fails
 TINY = ("width=32", "layers=1", "hidden=64", "length=64", "warmup=4", "steps=40")
 TINY += ("save_every=5", "keep=2", "keep_every=20", "evaluate.batches=8", "log.every=5")
 
@@ -65,9 +66,8 @@ class Workplace:
 
     def train(self, run: str, *, devices: int = 1) -> str:
         """Train to the end; what it printed."""
-        process = self.start(run, devices=devices)
-        out, _ = process.communicate()
-        assert process.returncode == 0, out
+        [(status, out)] = outcomes([self.start(run, devices=devices)])
+        assert status == 0, out
         return out
 
     def interrupt(
@@ -75,12 +75,42 @@ class Workplace:
     ) -> tuple[int, str]:
         """Train until `when(directory)` holds, send the signal; exit status and output."""
         process = self.start(run, devices=devices)
-        while not when(self.path / run):
-            assert process.poll() is None, f"it ended too early: {process.communicate()[0]}"
-            time.sleep(0.0005)
+        wait_until(lambda: when(self.path / run), [process])
         process.send_signal(signal)
-        out, _ = process.communicate()
-        return process.returncode, out
+        return outcomes([process])[0]
+
+
+def outcomes(running: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit statuses and outputs of processes that ran at once; none may hang."""
+    deadline = time.monotonic() + LIMIT
+    found: list[tuple[int, str]] = []
+    for process in running:
+        try:
+            out, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            out = end_all(running)
+            raise AssertionError(f"still there after {LIMIT:g} s:\n{out}") from None
+        found.append((process.returncode, out))
+    return found
+
+
+def wait_until(holds: Callable[[], bool], running: Sequence[subprocess.Popen[str]]) -> None:
+    """Wait for what the processes bring about, unless one has ended before or hangs."""
+    deadline = time.monotonic() + LIMIT
+    while not holds():
+        ended = any(process.poll() is not None for process in running)
+        if ended or time.monotonic() > deadline:
+            out = end_all(running)
+            raise AssertionError(("ended too early" if ended else "too late") + f":\n{out}")
+        time.sleep(0.002)
+
+
+def end_all(running: Sequence[subprocess.Popen[str]]) -> str:
+    """Kill them; what they had printed, where nobody has read it yet."""
+    for process in running:
+        process.kill()
+    unread = [p for p in running if p.stdout is not None and not p.stdout.closed]
+    return "\n---\n".join(str(process.communicate()[0]) for process in unread)
 
 
 def at_step(step: int) -> Callable[[Path], bool]:

@@ -22,6 +22,7 @@ from harness.model import Transformer
 from harness.sharding import make_mesh
 from harness.step import make_steps
 from tests.harness.on_meshes import SIZES, batch_of
+from tests.harness.runs import LIMIT
 
 TINY = {**SIZES, "length": 16, "batch_size": 2, "width": 16, "hidden": 24, "model.kv_heads": 2}
 LLAMA3: dict[str, Any] = {"model.rope_scaling": "llama3", "model.rope_original": 8}
@@ -51,6 +52,7 @@ def logits(model: Transformer, tokens: np.ndarray) -> np.ndarray:
     return np.asarray(model(jnp.asarray(tokens), jnp.ones_like(tokens), jnp.asarray(places)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_safetensors_there_and_back(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg, model = made(settings)
@@ -98,6 +100,7 @@ def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
         with_given(params, make({**TINY, "init": str(tmp_path / "none")}))
 
 
+@pytest.mark.long
 def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
     pytest.importorskip("flatbuffers")
     cfg, model = made({"model.scan": True})
@@ -110,7 +113,11 @@ def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
         "assert 'harness' not in sys.modules and 'flax' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "out", capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     for b in (1, 3):
@@ -119,6 +126,7 @@ def test_the_program_runs_without_the_harness(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, logits(model, tokens), atol=1e-5)
 
 
+@pytest.mark.long
 def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path) -> None:
     cfg, model = made({"model.vocab": 264})
     save_llama(tmp_path, cfg, nnx.state(model, nnx.Param), 264)

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import BusyError, DamageError
 from harness.files import LineLog, locked, read_json, read_lines, write_json
 from harness.ledger import Entry, Ledger, read
+from tests.harness.runs import LIMIT
 
 ENTRY = Entry(
     step=3,
@@ -70,7 +71,7 @@ def test_a_short_write_is_an_error_and_leaves_whole_lines(tmp_path: Path) -> Non
         "log.append({'a': 'x' * 100})\n"
     )
     command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert "only 21 of 110 bytes could be added" in done.stderr
     assert path.read_bytes() == b'{"a": 1}\n'
     append(path, {"a": 2})

@@ -16,7 +16,7 @@ from harness.ledger import read
 from harness.sharding import make_mesh
 from harness.step import make_steps
 from harness.update import weighted
-from tests.harness.runs import Workplace
+from tests.harness.runs import Workplace, outcomes
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
@@ -27,7 +27,7 @@ def test_the_tree_of_sums_is_fixed_and_whole(n: int) -> None:
         assert np.array_equal(tree_sum(x), ((x[0] + x[1]) + (x[2] + x[3])) + x[4])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_what_the_usual_step_learns() -> None:
     tiny = {"width": 32, "layers": 1, "hidden": 64, "length": 16, "warmup": 1, "steps": 9}
     rows = np.random.default_rng(0).integers(0, 256, (8, 16)).astype(np.int32)
@@ -54,9 +54,8 @@ def test_one_device_and_two_processes_of_two_and_eight_devices(workplace: Workpl
     for processes, devices in ((1, 1), (2, 2), (1, 8)):
         name = f"shards-{processes}x{devices}"
         more = ("mesh.shards=8", "model.dropout=0.1")
-        running = workplace.start_several(name, processes, *more, devices=devices)
-        out = [process.communicate()[0] for process in running]
-        assert all(process.returncode == 0 for process in running), out
+        found = outcomes(workplace.start_several(name, processes, *more, devices=devices))
+        assert all(status == 0 for status, _ in found), found
         run: Path = workplace.path / name
         digests = json.loads((run / "checkpoints/40/digests/digests.json").read_text())
         told.append(([entry.loss_bits for entry in read(run / "ledger.jsonl")], digests))

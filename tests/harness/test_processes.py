@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from harness.distributed import LOST, Place, place
 from harness.errors import ConfigError
 from harness.ledger import read
 from pipeline.debug.journal import Run
-from tests.harness.runs import Workplace, at_step, finished
+from tests.harness.runs import LIMIT, Workplace, at_step, finished, outcomes, wait_until
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "n[1-4]"}
 OMPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
@@ -73,17 +73,6 @@ def test_lanes_default_to_the_greatest_divisor_up_to_4(batch_size: int, lanes: i
     assert Config(batch_size=batch_size, lanes=1).lanes == 1
 
 
-def until(run: Path, when: Callable[[Path], bool], processes: Sequence[subprocess.Popen]) -> None:
-    while not when(run):
-        assert all(p.poll() is None for p in processes), [p.communicate()[0] for p in processes]
-        time.sleep(0.01)
-
-
-def outcomes(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    told = [p.communicate()[0] for p in processes]
-    return [(p.returncode, out) for p, out in zip(processes, told, strict=True)]
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_stopped_killed_and_resumed_on_other_numbers_of_processes(
@@ -92,13 +81,13 @@ def test_stopped_killed_and_resumed_on_other_numbers_of_processes(
     name, run = f"several-{victim}", workplace.path / f"several-{victim}"
     workplace.interrupt(name, signal.SIGTERM, at_step(4))
     begun = workplace.start_several(name, 2)
-    until(run, at_step(11), begun)
+    wait_until(lambda: at_step(11)(run), begun)
     begun[victim].send_signal(signal.SIGTERM)
     found = outcomes(begun)
     assert [status for status, _ in found] == [143, 143], found
     assert finished(run)[-1] == read(run / "ledger.jsonl")[-1].step + 1
     begun = workplace.start_several(name, 4)
-    until(run, at_step(20), begun)
+    wait_until(lambda: at_step(20)(run), begun)
     begun[victim].kill()
     killed = time.monotonic()
     found = outcomes(begun)
@@ -136,6 +125,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             env=Workplace(tmp_path).environment(),
             capture_output=True,
             text=True,
+            timeout=LIMIT,
         )
     assert done.returncode == 2
     assert f"could not be joined at {address}: [Errno 98]" in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.__main__ import main
-from tests.harness.runs import Workplace
+from tests.harness.runs import LIMIT, Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +48,7 @@ def test_true_ledger(
     assert sorted(p.name for p in run.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_false_loss(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy(lambda lines: lines[13].update(loss_bits="40000000"))
     assert main(["replay", "--run", str(run), "--steps", "10:20"]) == 1
@@ -56,6 +57,7 @@ def test_false_loss(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str
     assert "loss bits 40000000 (2.0) in the ledger" in out
 
 
+@pytest.mark.long
 def test_false_digest_in_one_of_two_launches(
     copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +84,9 @@ def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplac
     run = copy(lambda lines: None)
     shutil.rmtree(run / "checkpoints/20/state/d")
     command = [sys.executable, "-m", "harness", "replay", "--run", str(run), "--steps", "20:21"]
-    done = subprocess.run(command, env=workplace.environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=workplace.environment(), capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 2
     assert "checkpoints/20 is damaged: leaf " in done.stderr
     assert "NOT_FOUND" in done.stderr

@@ -43,7 +43,8 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert RunDir(run).evaluation() == RunDir(whole).evaluation()
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long  # `test_torn_ledger_line` is the short one
+@pytest.mark.parametrize("devices", [1, 4])
 def test_sigkill_at_steps_and_mid_save(
     workplace: Workplace, uninterrupted: Callable[[int], Path], devices: int
 ) -> None:
@@ -62,7 +63,10 @@ def test_sigkill_at_steps_and_mid_save(
     assert max(entry.launch for entry in lines) == 5
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_signals_save_and_exit(
     workplace: Workplace,
     uninterrupted: Callable[[int], Path],
@@ -97,6 +101,7 @@ def test_finished_run_says_so(workplace: Workplace, uninterrupted: Callable[[int
     assert (run / "ledger.jsonl").read_bytes() == before
 
 
+@pytest.mark.long
 def test_torn_ledger_line(workplace: Workplace, uninterrupted: Callable[[int], Path]) -> None:
     name, run = "torn", workplace.path / "torn"
     workplace.interrupt(name, signal.SIGKILL, at_step(7))

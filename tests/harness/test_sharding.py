@@ -15,6 +15,7 @@ import pytest
 from harness.config import make
 from harness.errors import ConfigError
 from harness.sharding import AXES, make_mesh, partition
+from tests.harness.runs import LIMIT
 
 ALL = ["8,1,1", "4,2,1", "2,4,1", "1,8,1", "4,1,2", "2,2,2", "1,4,2", "2,1,4", "1,2,4", "1,1,8"]
 WHOLE: dict[str, Any] = {
@@ -38,6 +39,7 @@ def on_meshes(settings: dict[str, Any], *meshes: str) -> list[list[float]]:
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

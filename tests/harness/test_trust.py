@@ -30,7 +30,7 @@ from harness.step import StepFunctions, TrainState, make_steps
 from harness.task import Batch, Language
 from harness.train import train
 from pipeline import Dataset, Loader
-from tests.harness.runs import TINY, Workplace
+from tests.harness.runs import LIMIT, TINY, Workplace
 
 # what Orbax leaves behind where a restore fails
 UNAWAITED = "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -59,6 +59,7 @@ def run(uninterrupted: Callable[[int], Path], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.long
 def test_each_flipped_bit_of_an_array_file_is_refused_by_leaf(run: Path) -> None:
     functions, rng = functions_of(run), random.Random(0)
     state = run / "checkpoints/40/state"
@@ -101,6 +102,7 @@ def test_the_command_that_an_error_names_goes_on(workplace: Workplace, run: Path
             env=workplace.environment(),
             capture_output=True,
             text=True,
+            timeout=LIMIT,
         )
 
     refused = again()

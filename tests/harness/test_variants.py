@@ -63,6 +63,7 @@ def test_fused_attention_is_plain_attention(kv_heads: int) -> None:
     np.testing.assert_allclose(fused, plain_attention(q, k, v, mask), atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_scan_over_layers_is_the_layers_one_after_another() -> None:
     options = {"model.kv_heads": 2, "model.qk_norm": True, "model.tied": True}
     listed = Transformer(make({**TINY, **options}), rngs=nnx.Rngs(0))
@@ -144,6 +145,7 @@ def test_schedules(name: str, rates: list[float]) -> None:
     assert make_schedule(make({**given, "warmup": 0}))(0) == 1
 
 
+@pytest.mark.long
 def test_a_step_that_is_compiled_again_is_told() -> None:
     cfg, functions = compiled()
     state, _ = functions.train(functions.init(), batch_of(cfg, 0))

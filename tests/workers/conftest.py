@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -52,12 +53,27 @@ def standing() -> dict[str, set[str]]:
     }
 
 
+def of_others() -> set[str]:
+    """Shared memory that processes have mapped which are none of ours: other tests run beside."""
+    ours, found = {os.getpid(), *children(os.getpid())}, set[str]()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in ours:
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/maps") as file:
+                found |= {
+                    line.split("/dev/shm/")[1].split()[0] for line in file if "/dev/shm/" in line
+                }
+    return found
+
+
 def left_over(before: dict[str, set[str]], seconds: float = 2.0) -> dict[str, set[str]]:
     """What is there now and was not before, once it had two seconds to go."""
     deadline = time.monotonic() + seconds
     while True:
         now = standing()
         more = {kind: now[kind] - before[kind] for kind in now if now[kind] - before[kind]}
+        if "shared memory" in more:
+            more["shared memory"] -= of_others()
+            more = {kind: names for kind, names in more.items() if names}
         if not more or time.monotonic() > deadline:
             return more
         time.sleep(0.02)

@@ -58,6 +58,7 @@ def _zero_d(kind: str) -> Any:
     return lambda i: (np.zeros(3), _Odd())
 
 
+@pytest.mark.long
 @ENGINES
 @pytest.mark.parametrize("kind", ["torch", "numpy", "odd"])
 def test_leaves_without_a_length_make_batches(workers: Any, kind: str) -> None:
@@ -102,6 +103,7 @@ async def _later(x: int) -> int:
     return x
 
 
+@pytest.mark.long
 @ENGINES
 @pytest.mark.parametrize(
     "f", [_count, lambda x: map(str, [x]), lambda x: iter([x]), lambda x: zip([x], strict=True)]
@@ -117,6 +119,7 @@ def test_iterators_as_rows_are_refused_by_stage_and_record(workers: Any, f: Any)
     assert "read only once" in str(caught.value)
 
 
+@pytest.mark.long
 @ENGINES
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_coroutines_as_rows_are_refused(workers: Any) -> None:
@@ -146,6 +149,7 @@ def test_generators_of_a_source_are_refused_by_record(workers: Any) -> None:
         next(loader)
 
 
+@pytest.mark.long
 @ENGINES
 def test_generators_inside_of_rows_are_refused_by_field_and_record(workers: Any) -> None:
     ds = Dataset(range(4)).map(lambda x: {"n": x, "g": _count(x)})
@@ -156,6 +160,7 @@ def test_generators_inside_of_rows_are_refused_by_field_and_record(workers: Any)
         next(loader)
 
 
+@pytest.mark.long
 @ENGINES
 def test_generators_that_flat_map_gives_as_rows_are_refused(workers: Any) -> None:
     ds = Dataset(range(4)).flat_map(lambda x: [_count(x)], name="lazy")
@@ -376,6 +381,7 @@ def test_tracebacks_hold_the_users_lines_alone(
     assert [file for file in frames(error) if "/pipeline/" in file]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "ask",
     [lambda ds: ds[0], list, lambda ds: ds.head(1), lambda ds: ds.spec, lambda ds: ds.read([0])],

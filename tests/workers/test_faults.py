@@ -44,6 +44,7 @@ def _direct(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_hundred_kills_in_one_epoch_change_nothing(

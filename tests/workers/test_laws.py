@@ -57,6 +57,7 @@ def _same(files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any) -
             assert loader.state_dict() == serial.state_dict()
 
 
+@pytest.mark.long
 @given(anything(), THREADS, AHEAD, st.sampled_from(["keep", "drop", "pad"]))
 @settings(max_examples=60)
 def test_threads_change_no_data_and_no_state(

@@ -235,6 +235,7 @@ def _shared() -> int:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssShmem"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [Threads(2), Processes(2, parent=False)], ids=str)
 def test_a_loader_that_is_dropped_ends_its_workers(workers: Any) -> None:
     loader = Loader(Dataset(range(100)), 4, workers=workers)

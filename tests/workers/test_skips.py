@@ -49,6 +49,7 @@ def _dataset(batched: bool = False) -> Dataset:
     return ds.map(_picky_columns if batched else _picky, batched=batched, name="picky")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ds", [_dataset(), _dataset(True), Dataset(_Corrupt(RecordError))])
 def test_an_indexed_dataset_takes_the_next_good_row(ds: Dataset) -> None:
     rows = [int(row["x"]) for row in ds.on_error("skip")]

@@ -68,6 +68,7 @@ def tried(folder: Path, name: str, first: int, number: int) -> None:
     assert done.returncode == 0, (name, done.stdout.split()[-1:], done.stderr[-3000:])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
