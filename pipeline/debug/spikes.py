@@ -105,6 +105,7 @@ def find_spikes(
     *,
     window: int = WINDOW,
     threshold: float = THRESHOLD,
+    told: Mapping[str, ArrayLike] | None = None,
 ) -> list[Spike]:
     """The spikes of a run, in the order of steps; spiking steps on end are one spike.
 
@@ -114,6 +115,7 @@ def find_spikes(
             not finite, and None counts as one.
         window: finite values before each, with which it is compared.
         threshold: the least score of a spike.
+        told: name -> bool[n], where a field has a value at all; by default everywhere.
 
     Raises:
         PositionError: the window holds fewer than 10 values, or the threshold is not above 0.
@@ -131,6 +133,9 @@ def find_spikes(
     found = {name: robust_scores(x, window=window) for name, x in values.items()}
     if not len(at) or not found:
         return []
+    for name, where in (told or {}).items():
+        if name in found:
+            found[name][0][~np.asarray(where, bool)] = np.nan
     scores = np.stack([np.nan_to_num(s, nan=-np.inf, posinf=np.inf) for s, _ in found.values()])
     best = scores.max(axis=0)
     return [

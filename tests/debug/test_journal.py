@@ -17,6 +17,7 @@ from pipeline.debug.find import steps_of
 from pipeline.debug.journal import Journal, JournalWarning, Line, Run
 from pipeline.debug.journal.digests import batch_digest, row_digests
 from pipeline.debug.journal.ledger import read
+from pipeline.debug.journal.naming import found_name
 from pipeline.debug.replay import replay
 from pipeline.errors import FeedError, JournalError, MismatchError
 
@@ -336,6 +337,16 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="closed"):
         journal.log(loss=0.0)
     again.close()
+
+
+def test_a_name_in_main_is_none_whatever_main_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)  # as importing torch does
+    ds = Dataset(range(4))
+    monkeypatch.setattr(main, "planted", ds, raising=False)
+    assert found_name(ds) is None
+    monkeypatch.setattr(sys.modules[__name__], "planted", ds, raising=False)
+    assert found_name(ds) == f"{__name__}:planted"
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _same(
     assert (status, found["proved"]) == (0, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torch_and_numpy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     run("numpy", tmp_path / "numpy", 30)

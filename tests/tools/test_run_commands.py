@@ -70,6 +70,17 @@ def test_spikes(tmp_path: Path, ask: Any) -> None:
     assert ask("spikes", tmp_path, "--window", 3)[0] == 2
 
 
+def test_what_is_told_now_and_then_is_no_spike_between(tmp_path: Path, ask: Any) -> None:
+    loader = Loader(Dataset(range(400)), 4)
+    with Journal(tmp_path, loader) as journal:
+        for step, _ in enumerate(loader):
+            loss = None if step % 2 else float("nan") if step == 70 else 1.0
+            norm = None if step % 5 else float("inf") if step == 85 else 1.0
+            journal.log(loss=loss, grad_norm=norm)
+    found = [(s["step"], s["score"], s["fields"]) for s in ask("spikes", tmp_path)[1]]
+    assert found == [(70, None, ["loss"]), (85, None, ["grad_norm"])]
+
+
 def test_replay_and_where_and_find_and_show(tmp_path: Path, ask: Any) -> None:
     train(tmp_path, packed(), data=f"{HERE}:packed")
     status, proof, err = ask("replay", tmp_path, "--steps", "40:60")

@@ -258,6 +258,7 @@ class Journal:
             loss=None if loss is None else finite(loss),
             loss_bits=None if loss is None else float_bits(loss),
             grad_norm=None if norm is None else finite(norm),
+            norm_told=norm is not None,
             scalars={name: finite(value) for name, value in values.items()},
         )
         self._ledger.append(self.last)

@@ -61,6 +61,7 @@ class Line:
         batches: how many batches the step took: more than 1 with gradient accumulation.
         scalars: what else was told; None where not finite.
         told: what was odd about the step, as a gap before it; "" if nothing.
+        norm_told: whether there was a gradient norm, finite or not.
     """
 
     step: int
@@ -77,6 +78,7 @@ class Line:
     data_stop: int = -1
     scalars: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     told: str = ""
+    norm_told: bool = True
 
     @property
     def data_end(self) -> int:
@@ -93,6 +95,7 @@ class Line:
         """The line, without what says nothing."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         usual = {"chain": "", "batches": 1, "data_stop": -1, "scalars": {}, "told": ""}
+        usual |= {"norm_told": True}
         return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
 

@@ -24,7 +24,7 @@ def checked(name: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore
         raise JournalError(f"data={name!r}: give module:name, as in data='train:dataset'.")
-    if name.startswith("__main__:"):
+    if name.startswith(("__main__:", "__mp_main__:")):
         raise JournalError(
             f"data={name!r}: __main__ is another module in another process. Move the dataset to a "
             "module of its own, and name that."
@@ -37,8 +37,9 @@ def found_name(*wanted: Any) -> str | None:
 
     Names in `__main__` are none, nor those with an underscore first.
     """
+    main = sys.modules.get("__main__")  # torch and multiprocessing list it as __mp_main__ too
     for module_name, module in sorted(sys.modules.items()):
-        if module_name == "__main__" or module_name.partition(".")[0] == "pipeline":
+        if module is main or module_name.partition(".")[0] == "pipeline":
             continue
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if any(value is each for each in wanted) and not name.startswith("_"):

@@ -271,7 +271,7 @@ class Run:
         Returns:
             "step", "launch", "data_step", "data_end", "rows" int64[n]; "loss", "grad_norm", "data",
             "step_seconds", "save" and each told scalar float64[n], NaN where not told or not
-            finite.
+            finite; "loss_told", "grad_norm_told" bool[n].
         """
         lines = list(self.ledger.path(every=every))
         ints = ("step", "launch", "data_step", "data_end")
@@ -280,6 +280,8 @@ class Run:
         found["rows"] = np.array([x.rows[1] - x.rows[0] for x in lines], np.int64)
         for name in ("loss", "grad_norm"):
             found[name] = np.array([getattr(x, name) for x in lines], np.float64)
+        found["loss_told"] = np.array([x.loss_bits is not None for x in lines], bool)
+        found["grad_norm_told"] = np.array([x.norm_told for x in lines], bool)
         for name, key in (("data", "data"), ("step_seconds", "step"), ("save", "save")):
             found[name] = np.array([x.seconds.get(key, np.nan) for x in lines], np.float64)
         for name in sorted({k for x in lines for k in x.scalars} - found.keys()):

@@ -74,7 +74,8 @@ def curves_of(run: Run, *, window: int, threshold: float, most: int = READ) -> C
     seconds = found["data"] + found["step_seconds"] + found["save"]
     with np.errstate(divide="ignore", invalid="ignore"):
         rate, stall = found["rows"] / seconds, found["data"] / seconds
-    told = {k: found[k] for k in ("loss", "grad_norm") if not np.isnan(found[k]).all()}
+    told = {k: found[k] for k in ("loss", "grad_norm") if found[f"{k}_told"].any()}
+    has = {k: found[f"{k}_told"] for k in told}
     step = found["step"]
     if len(step):
         rate[0] = stall[0] = np.nan  # the first step bears what comes once
@@ -82,7 +83,7 @@ def curves_of(run: Run, *, window: int, threshold: float, most: int = READ) -> C
         name=run.folder.resolve().name,
         step=step,
         values={**told, "rows_per_second": rate, "stall": stall},
-        spikes=find_spikes(step, told, window=window, threshold=threshold),
+        spikes=find_spikes(step, told, window=window, threshold=threshold, told=has),
         skips=_skips(found) if every == 1 else [],
         restarts=[x["step"] for x in run.launches[1:] if isinstance(x.get("step"), int)],
         saves=step[found["save"] > 0].tolist(),

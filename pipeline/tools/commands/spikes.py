@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.debug.journal import Run
 from pipeline.debug.spikes import THRESHOLD, WINDOW, Spike, find_spikes
 from pipeline.tools.commands import Answer
@@ -31,8 +29,9 @@ def run(args: argparse.Namespace) -> Answer:
 def spikes_of(run: Run, *, window: int = WINDOW, threshold: float = THRESHOLD) -> list[Spike]:
     """The spikes of the steps that led to where a run stands."""
     numbers = run.columns()
-    told = {k: numbers[k] for k in ("loss", "grad_norm") if not np.isnan(numbers[k]).all()}
-    return find_spikes(numbers["step"], told, window=window, threshold=threshold)
+    fields = {k: numbers[k] for k in ("loss", "grad_norm") if numbers[f"{k}_told"].any()}
+    told = {k: numbers[f"{k}_told"] for k in fields}
+    return find_spikes(numbers["step"], fields, window=window, threshold=threshold, told=told)
 
 
 def _lines(found: Sequence[Spike]) -> list[str]:
