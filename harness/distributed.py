@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from harness.errors import ConfigError
 
 HEARTBEAT = 10  # seconds after which a silent process counts as dead; JAX's default is 100
+_SILENT = 10.0  # seconds of waiting for others to join, of 300 by default, before it is told
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: start all processes again
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _FLAGS = ("--coordinator", "--processes", "--process")
@@ -122,6 +123,9 @@ def join(mine: Place | None) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
     address, processes, process = mine or (None, None, None)
+    waits = threading.Timer(_SILENT, _say_waiting, [address])
+    waits.daemon = True
+    waits.start()
     try:
         if address is not None and process == 0:
             with socket.socket() as probe:  # jaxlib would crash on a port that is taken
@@ -134,6 +138,13 @@ def join(mine: Place | None) -> None:
             f"{str(e).splitlines()[0][:200]}. Start all of them with one address, whose port is "
             "free on the machine of process 0."
         ) from e
+    finally:
+        waits.cancel()
+
+
+def _say_waiting(address: str | None) -> None:
+    place = address or "the launcher's address"
+    os.write(2, f"waiting up to five minutes for the other processes at {place}\n".encode())
 
 
 def alone() -> bool:
