@@ -73,7 +73,7 @@ class Chaos:
         run = self.place.path / name
         fresh = self.random.random() < 0.3  # its own corpus, so that a kill falls into converting
         data = [f"data={'data' if fresh else '../data'}"]
-        for _ in range(MOST_KILLS):
+        for _ in range(min(MOST_KILLS, -(-wanted // len(LAYOUTS)))):  # of few, each layout has some
             phase, number = self.random.choice(PHASES), self._signal()
             launches = len(read_lines(run / "launches.jsonl"))
             running = self.place.start_several(
