@@ -140,6 +140,7 @@ def join(mine: Place | None) -> None:
         ) from e
     finally:
         waits.cancel()
+    _joined.set()
 
 
 def _say_waiting(address: str | None) -> None:
@@ -179,6 +180,7 @@ def say_farewell(error: BaseException | None = None) -> None:
 
 
 _unsaid = threading.Lock()
+_joined = threading.Event()
 
 
 def is_loss(error: BaseException) -> bool:
@@ -207,7 +209,10 @@ def _speak_when_aborted() -> None:
     # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
     # that a process is; a handler of Python's would run too late, as abort() does not return
     def last_words(_: int) -> None:
-        say_farewell()
+        if _joined.is_set():
+            say_farewell()
+        else:
+            os.write(2, b"not all processes have joined: start all of them, with one address\n")
         os._exit(LOST)
 
     global _handler
