@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from harness.errors import ConfigError
 
 HEARTBEAT = 10  # seconds after which a silent process counts as dead; JAX's default is 100
+_SILENT = 10.0  # seconds of waiting for others to join, of 300 by default, before it is told
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: start all processes again
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _FLAGS = ("--coordinator", "--processes", "--process")
@@ -122,6 +123,9 @@ def join(mine: Place | None) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
     address, processes, process = mine or (None, None, None)
+    waits = threading.Timer(_SILENT, _say_waiting, [address])
+    waits.daemon = True
+    waits.start()
     try:
         if address is not None and process == 0:
             with socket.socket() as probe:  # jaxlib would crash on a port that is taken
@@ -134,6 +138,14 @@ def join(mine: Place | None) -> None:
             f"{str(e).splitlines()[0][:200]}. Start all of them with one address, whose port is "
             "free on the machine of process 0."
         ) from e
+    finally:
+        waits.cancel()
+    _joined.set()
+
+
+def _say_waiting(address: str | None) -> None:
+    place = address or "the launcher's address"
+    os.write(2, f"waiting up to five minutes for the other processes at {place}\n".encode())
 
 
 def alone() -> bool:
@@ -168,6 +180,7 @@ def say_farewell(error: BaseException | None = None) -> None:
 
 
 _unsaid = threading.Lock()
+_joined = threading.Event()
 
 
 def is_loss(error: BaseException) -> bool:
@@ -196,7 +209,10 @@ def _speak_when_aborted() -> None:
     # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
     # that a process is; a handler of Python's would run too late, as abort() does not return
     def last_words(_: int) -> None:
-        say_farewell()
+        if _joined.is_set():
+            say_farewell()
+        else:
+            os.write(2, b"not all processes have joined: start all of them, with one address\n")
         os._exit(LOST)
 
     global _handler

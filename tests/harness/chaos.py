@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.files import read_lines
 from harness.ledger import read
 from tests.harness.runs import LIMIT, Workplace, bits, mid_save, outcomes, unfinished
 
@@ -72,8 +73,9 @@ class Chaos:
         run = self.place.path / name
         fresh = self.random.random() < 0.3  # its own corpus, so that a kill falls into converting
         data = [f"data={'data' if fresh else '../data'}"]
-        for _ in range(MOST_KILLS):
+        for _ in range(min(MOST_KILLS, -(-wanted // len(LAYOUTS)))):  # of few, each layout has some
             phase, number = self.random.choice(PHASES), self._signal()
+            launches = len(read_lines(run / "launches.jsonl"))
             running = self.place.start_several(
                 name, layout.processes, *data, devices=layout.devices
             )
@@ -81,7 +83,9 @@ class Chaos:
             if reached:
                 self.random.choice(running).send_signal(number)
                 self.done[f"{phase} {number.name}"] += 1
-            self._ends(f"{name} {layout} {phase} {number.name}", running)
+            began = len(read_lines(run / "launches.jsonl")) > launches
+            joined = layout.processes == 1 or not reached or began
+            self._ends(f"{name} {layout} {phase} {number.name}", running, joined=joined)
             if not reached or self.done.total() >= wanted:
                 break
         if self._finish(name, layout, *data):
@@ -109,19 +113,20 @@ class Chaos:
         deadline = time.monotonic() + moment * waits
         return _until(lambda: time.monotonic() >= deadline, running)
 
-    def _ends(self, what: str, running: list[subprocess.Popen[str]]) -> None:
+    def _ends(self, what: str, running: list[subprocess.Popen[str]], *, joined: bool) -> None:
+        # whoever dies before all have joined is missed by the launcher alone, which ends the others
         began = time.monotonic()
         told: list[str] = []
         for process in running:
             try:
-                told.append(process.communicate(timeout=ENDS + 60)[0])
+                told.append(process.communicate(timeout=ENDS + 60 if joined else ENDS)[0])
             except subprocess.TimeoutExpired:
                 process.kill()
-                told.append(process.communicate()[0] + "\nstill there")
+                told.append(process.communicate()[0] + "\nstill there" * joined)
         statuses = [process.returncode for process in running]
         self.ended.update(statuses)
         odd = [s for s in statuses if s not in (0, 75, 143, -signal.SIGKILL, -signal.SIGTERM)]
-        late = -signal.SIGKILL in statuses and time.monotonic() - began > ENDS
+        late = joined and -signal.SIGKILL in statuses and time.monotonic() - began > ENDS
         if odd or late or any("Traceback" in out or "still there" in out for out in told):
             self.failures.append(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
 
