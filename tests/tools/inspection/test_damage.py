@@ -78,7 +78,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", FORMATS)
 def test_many_damaged_files_are_named(tmp_path: Path, name: str) -> None:
-    tried(tmp_path, name, _EACH, 1000)
+    tried(tmp_path, name, _EACH, 200)
 
 
 @pytest.mark.parametrize(
