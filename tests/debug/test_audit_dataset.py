@@ -50,6 +50,7 @@ def test_shuffled_datasets_pass_whatever_stands_above():
         assert audit_dataset(ds, epochs=30).ok
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_no_seed_is_refused_by_chance(seed: int):

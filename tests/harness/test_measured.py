@@ -93,6 +93,7 @@ def test_a_run_s_buckets_sum_to_its_wall_time(
     assert "replayed_steps" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_metrics_are_a_line_every_few_steps(uninterrupted: Callable[[int], Path]) -> None:
     lines = [line for line in read_lines(uninterrupted(1) / "metrics.jsonl") if "loss" in line]

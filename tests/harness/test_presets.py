@@ -56,6 +56,7 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_an_image_classifier_learns(digits: Path) -> None:
     sizes: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "hidden": 16, "batch_size": 16}
     given = {"task": "harness.images:Classifier", "data.train": str(digits), "image.patch": 7}

@@ -136,6 +136,7 @@ def test_names_fit_digests() -> None:
     assert len(leaf_names(state)) == len(leaf_digests(state)) == 3
 
 
+@pytest.mark.long
 def test_a_lost_config_is_told_and_written_again(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

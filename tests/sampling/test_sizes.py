@@ -66,6 +66,7 @@ def test_rows_are_those_of_one_size(
         assert digest(next(fresh)) == digest(batches[back])
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(anything(), SIZES, STEPS, st.sampled_from(["keep", "drop", "pad"]), st.none() | st.just(1))
 def test_passes_end_and_steps_are_found(
@@ -91,6 +92,7 @@ def test_passes_end_and_steps_are_found(
         assert (fresh.epoch, digest(next(fresh))) == seen[step]
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(counted(), SIZES, STEPS)
 def test_lanes_share_every_size(

@@ -82,6 +82,7 @@ def test_batches_that_cannot_be_measured_are_handed_out(workers: Any) -> None:
         assert loader.stats().batches == 2
 
 
+@pytest.mark.long
 @ENGINES
 @pytest.mark.parametrize("row", [{}, (), {"a": {}}, {"a": (), "b": {"c": {}}}], ids=repr)
 def test_rows_without_leaves_are_batches_without_leaves(workers: Any, row: Any) -> None:
@@ -311,6 +312,7 @@ def test_errors_keep_type_and_content_and_name_stage_and_record(workers: Any, na
         assert type(inner) in (Two, KeyError)
 
 
+@pytest.mark.long
 @ENGINES
 @pytest.mark.parametrize("how", ["map", "batched", "filter", "flat_map"])
 def test_stop_iteration_and_system_exit_name_stage_and_record(

@@ -115,6 +115,7 @@ print("held", interrupts > 20)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "Threads(2)", "Processes(2, parent=False)"])
 def test_interrupts_at_any_moment_break_no_lock(workers: str) -> None:

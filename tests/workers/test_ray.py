@@ -99,6 +99,7 @@ def test_an_actors_death_costs_nothing(tmp_path: Path) -> None:
         assert loader.stats().restarts == 1
 
 
+@pytest.mark.long
 def test_killed_actors_cost_nothing() -> None:
     def pid(row: Any) -> Any:
         return {"x": row["x"], "pid": os.getpid()}

@@ -169,6 +169,7 @@ def test_what_passes_is_never_seen(gcs: Gcs, engine: Any, fault: dict[str, Any])
     assert len(asked) > len(set(asked))  # some were asked twice
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
