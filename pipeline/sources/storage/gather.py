@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
 from pipeline.sources.storage.files import Files, changed
-from pipeline.sources.storage.local import pread_all
+from pipeline.sources.storage.local import pread
 from pipeline.sources.storage.spans import Runs, merge
 from pipeline.sources.storage.storage import Range, Stat, Storage, is_url
 
@@ -66,13 +66,13 @@ def _read_local(files: Files, number: int, runs: list[tuple[int, int]]) -> list[
         now = os.fstat(handle).st_size
         if now != size:
             raise changed(path, f"{size} bytes", str(now))
-        parts = zip(runs, pread_all(handle, runs), strict=True)
-        return [_checked(data, path, start, stop) for (start, stop), data in parts]
+        return [_exactly(handle, path, start, stop) for start, stop in runs]
     finally:
         os.close(handle)
 
 
-def _checked(data: bytes, path: str, start: int, stop: int) -> bytes:
+def _exactly(handle: int, path: str, start: int, stop: int) -> bytes:
+    data = pread(handle, start, stop)
     if len(data) < stop - start:
         raise OSError(f"{path}: bytes {start} to {stop} gave {len(data)} bytes only")
     return data

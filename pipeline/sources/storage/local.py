@@ -7,13 +7,7 @@ import os
 import stat
 import time
 import weakref
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-
-TRIED = 4  # spans that show whether a file is in memory
-SLOW = 3e-5  # seconds for a span that is not
-AHEAD = 16 << 20  # bytes that the kernel is told of before they are read
-_ADVISES = hasattr(os, "posix_fadvise")  # macOS has none
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
@@ -51,25 +45,6 @@ def pread(handle: int, start: int, stop: int) -> bytes:
             break
         data += more
     return data
-
-
-def pread_all(handle: int, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """As `pread`, of many spans; from a cold disk they come together, not one after another.
-
-    Once the first few show that they are not in memory, the kernel is told of those to come, some
-    MiB ahead of what is read. Telling it of what it has costs as much as reading it.
-    """
-    started, told, ahead = time.perf_counter(), 0, 0
-    for i, (start, stop) in enumerate(spans):
-        if i == TRIED and time.perf_counter() - started > TRIED * SLOW and _ADVISES:
-            told = i
-        while told and told < len(spans) and ahead < AHEAD:
-            first, size = spans[told][0], spans[told][1] - spans[told][0]
-            os.posix_fadvise(handle, first, size, os.POSIX_FADV_WILLNEED)
-            ahead += size
-            told += 1
-        yield pread(handle, start, stop)
-        ahead = max(0, ahead - (stop - start)) if told else 0
 
 
 class LocalFile:

@@ -12,7 +12,7 @@ from pipeline.checks import byte_count, whole
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.storage.atomic import written_whole
 from pipeline.sources.storage.cache import BLOCK, Cache
-from pipeline.sources.storage.local import pread_all
+from pipeline.sources.storage.local import pread
 from pipeline.sources.storage.location import Range, Stat, has_magic, is_url
 
 if TYPE_CHECKING:
@@ -298,10 +298,9 @@ _BORN = os.urandom(8).hex()  # sets this process apart from one of the same numb
 def _read_local(ranges: list[Range]) -> list[bytes]:
     found: list[bytes] = []
     for path, group in groupby(ranges, key=lambda span: span.path):
-        spans = list(group)
         with open(path, "rb") as f:
-            parts = pread_all(f.fileno(), [(span.start, span.stop) for span in spans])
-            for span, data in zip(spans, parts, strict=True):
+            for span in group:
+                data = pread(f.fileno(), span.start, span.stop)
                 if len(data) != span.stop - span.start:
                     raise _outside(span._replace(size=os.fstat(f.fileno()).st_size))
                 found.append(data)
