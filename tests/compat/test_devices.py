@@ -18,7 +18,7 @@ from pipeline.compat import maxtext
 from pipeline.errors import ChainError
 from tests.compat.ranks import BATCH, LENGTH, RANKS, ROOT, STEPS, dataset, expected, peer
 
-jax = pytest.importorskip("jax", reason="needs the extra: pip install 'lockstep[jax]'")
+jax = pytest.importorskip("jax", reason="needs the extra: pip install 'lockstep-data[jax]'")
 
 
 def endless() -> list[Any]:

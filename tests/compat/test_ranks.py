@@ -8,7 +8,7 @@ import pytest
 
 from tests.compat.ranks import expected, global_batches, peer
 
-pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
 # whose packages each trainer wants, where this environment has none of them
 PEERS = {
@@ -24,5 +24,5 @@ PEERS = {
 @pytest.mark.parametrize("trainer", PEERS)
 def test_other_numbers_of_ranks_have_the_same_global_batches(trainer: str, tmp_path: Path) -> None:
     if trainer in ("accelerate", "lightning"):
-        pytest.importorskip(trainer, reason="needs: pip install 'lockstep[loops]'")
+        pytest.importorskip(trainer, reason="needs: pip install 'lockstep-data[loops]'")
     assert global_batches(trainer, tmp_path, peer(PEERS[trainer])) == expected()

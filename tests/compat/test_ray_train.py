@@ -10,7 +10,7 @@ import pytest
 
 from tests.compat.ranks import BATCH, PASS, RANKS, STEPS, dataset, expected
 
-pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's, not ours
 
 
@@ -28,7 +28,7 @@ def train(config: dict[str, Any]) -> None:
 
 @pytest.mark.long
 def test_ray_train_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep[ray]'")
+    pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep-data[ray]'")
     import ray
     import ray.train
     import ray.train.torch

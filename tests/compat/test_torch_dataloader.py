@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
 from pipeline import Dataset  # noqa: E402
 from pipeline.compat.torch_dataloader import DataLoader  # noqa: E402

@@ -78,7 +78,7 @@ def test_no_alarm_where_the_laws_hold(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_each_of_a_torch_feed_s_states_is_whole() -> None:
-    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep[torch]'")
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
     saved, restored = fed(), fed()
     next(saved)
     state = saved.state_dict()
