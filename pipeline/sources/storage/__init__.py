@@ -1,4 +1,4 @@
-"""Bytes: files, ranges of them, local or behind a URL, and what is kept of them.
+"""How bytes are read and written: local files, URLs, byte ranges, and the cache on disk.
 
-Begin with storage.py (what sources call) and files.py (which files a source has).
+Begin with storage.py (the interface that sources call) and files.py (the files of one source).
 """

@@ -1,4 +1,4 @@
-"""Chunks that will be needed soon are read by background threads, in the order of need."""
+"""Background threads that read chunks ahead of use, in the order in which they will be needed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-RUNNERS = 3  # threads: some wait for bytes while another decodes
-_WAIT = 1.5  # seconds that closing waits for them
+RUNNERS = 3  # threads: while some wait for bytes, another decodes
+_WAIT = 1.5  # seconds that `close` waits for the threads to end
 
 
 class Ahead:
-    """Background threads that read chunks before they are asked for. They end when idle.
+    """A queue of chunks that background threads read before they are asked for.
+
+    Threads start when chunks are queued and end when the queue is empty.
 
     Args:
-        have: reads chunks; a bound method. Once its object is garbage, nothing more is read.
-        most: how many of the given chunks to read in one call of `have`.
+        have: a bound method that reads the chunks of the given numbers. It is held by a weak
+            reference: once its object is garbage, nothing more is read.
+        most: returns how many chunks, from the front of the given list, one call of `have` reads.
     """
 
     def __init__(self, have: Callable[[list[int]], Any], most: Callable[[list[int]], int]) -> None:
@@ -28,7 +31,7 @@ class Ahead:
         self._runners: set[threading.Thread] = set()
 
     def want(self, chunks: Sequence[int]) -> None:
-        """Replace the queue by these chunks; what is being read already is finished."""
+        """Replace the queue by these chunks. Reads that have begun are finished."""
         with self._lock:
             self._wanted = [chunk for chunk in chunks if chunk not in self._under_way]
             if self._wanted and len(self._runners) < RUNNERS:
@@ -37,7 +40,7 @@ class Ahead:
                 runner.start()
 
     def close(self) -> None:
-        """Empty the queue, and wait a little for what is being read."""
+        """Empty the queue, and wait up to 1.5 s for reads that have begun."""
         self.want([])
         until = time.monotonic() + _WAIT
         for runner in list(self._runners):
@@ -60,7 +63,7 @@ class Ahead:
             some = self._wanted[: most(self._wanted)] if most is not None else []
             self._wanted = self._wanted[len(some) :]
             self._under_way.update(some)
-            if not some:  # whoever wants more from now on starts another
+            if not some:  # an idle thread ends here; the next `want` starts another
                 self._runners.discard(threading.current_thread())
             return some
 
@@ -70,4 +73,4 @@ class Ahead:
             if have is not None:
                 have(some)
         except Exception:
-            pass  # whoever asks for the chunk itself meets the error, and may try again
+            pass  # a caller that needs the chunk reads it again, and gets the error then

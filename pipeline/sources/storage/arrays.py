@@ -1,7 +1,7 @@
-"""Files of our own that hold named arrays and facts about them: whole and checked, or absent.
+"""Files of named arrays with JSON facts: a file is loaded whole and checked, or not at all.
 
-No file is mapped into memory: whoever cuts a mapped file kills all processes that touch it. Small
-arrays are read as a whole, of large ones the parts that are asked for.
+No file is memory-mapped: if a mapped file is truncated, every process that touches the mapping is
+killed. Small arrays are read as a whole; of large ones only the rows that are indexed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Arrays = dict[str, Any]
 _MAGIC = b"LOCKSTEP INDEX 1\n"
 _FRAME = struct.Struct(f"<{len(_MAGIC)}sQI")  # magic, bytes and checksum of the head
 _ALIGN = 64
-_IN_MEMORY = 64 << 20  # bytes of a file that is read as a whole
-_SMALL = 1 << 20  # bytes of an array that is read as a whole in any case
+_IN_MEMORY = 64 << 20  # a file of at most so many bytes is read as a whole
+_SMALL = 1 << 20  # an array of at most so many bytes is read as a whole, however large its file
 _PART = 4 << 20
 _GAP = 4096
 
 
 class StoredArray:
-    """A large array in a file of ours; indexing reads the rows that are asked for.
+    """A large array that stays in its file. Indexing reads just the rows asked for.
 
     Args:
-        file: which holds it in C order.
-        dtype, shape, offset: of the array.
-        error: the class to raise if the file is cut.
+        file: holds the array's bytes in C order.
+        dtype, shape, offset: of the array; `offset` is its first byte in the file.
+        error: the class to raise if the file was truncated.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class StoredArray:
         return self.shape[0]
 
     def __getitem__(self, at: Any) -> NDArray[Any]:
-        """Rows by a slice without a step, or by an int64 array of any shape, as copies."""
+        """Copies of rows, chosen by a slice of step 1 or by an int64 array of any shape."""
         if isinstance(at, slice):
             start, stop, _ = at.indices(len(self))
             return self._rows(start, max(start, stop))
@@ -113,7 +113,7 @@ class StoredArray:
 
 
 def memory_of(arrays: Arrays) -> int:
-    """Bytes of memory that arrays take; one that stays in its file counts as one MiB."""
+    """Bytes that these arrays occupy in memory. A `StoredArray` counts as 1 MiB."""
     return sum(a.nbytes if isinstance(a, np.ndarray) else _SMALL for a in arrays.values())
 
 
@@ -128,15 +128,16 @@ def save_arrays(
     drafts: str = "",
     durable: bool = False,
 ) -> None:
-    """Write arrays, none of them of objects, and facts of JSON's types, whole or not at all.
+    """Write arrays and JSON facts to a file, whole or not at all.
 
     Args:
-        path, drafts, durable: as of `written_whole`.
-        arrays: by name.
-        facts: what the arrays are of; whoever loads them asks for the same.
+        path, drafts, durable: as for `written_whole`.
+        arrays: by name; none may have dtype object.
+        facts: what the arrays were made from, of JSON types. `load_arrays` must be given equal
+            facts.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the file cannot be written.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/a"
@@ -169,7 +170,7 @@ def _write(f: IO[bytes], facts: Mapping[str, Any], arrays: Mapping[str, NDArray[
 
 
 def load_arrays(path: str, facts: Mapping[str, Any]) -> Arrays | None:
-    """The arrays of a file; None if it is missing, damaged, or of other facts."""
+    """The arrays of a file, or None if it is missing, damaged, or was saved with other facts."""
     try:
         with parsing(path):
             file = LocalFile(path)
@@ -215,10 +216,15 @@ def _aligned(offset: int) -> int:
 
 
 def load_npy(path: str, error: type[PipelineError], remedy: str) -> Any:
-    """The array of a `.npy` file of ours, read-only; a `StoredArray` if it is large.
+    """The array of a `.npy` file, read-only; a `StoredArray` if it exceeds 64 MiB.
+
+    Args:
+        path: a file in C order, which Lockstep wrote.
+        error: the class to raise if it is missing, truncated or damaged.
+        remedy: the last sentence of that error's message.
 
     Raises:
-        PipelineError: it is missing, cut or damaged; of the class given, ending in the remedy.
+        PipelineError: of the class `error`.
     """
     try:
         with parsing(path, error=error, remedy=remedy):

@@ -1,4 +1,4 @@
-"""How a file is written so that it is there wholly or not at all."""
+"""Writing a file atomically: readers see the whole file or none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from typing import IO
 def written_whole(
     path: str | os.PathLike[str], *, drafts: str = "", durable: bool = False
 ) -> Generator[IO[bytes]]:
-    """A file to write, which takes its name once it is whole, whoever else writes it or is killed.
+    """Open a file for writing that gets its name only once it is whole.
+
+    So no reader sees half a file, even if the writer is killed or several write at once.
 
     Args:
-        path: replaced if it is there.
-        drafts: a folder of the same file system for what is not whole yet; by default that of path.
-            There a killed writer leaves `NAME.*.part`.
-        durable: whether its bytes outlive a power failure once its name is there.
+        path: an existing file is replaced.
+        drafts: a folder on the same file system, for the unfinished file; by default that of
+            `path`. A killed writer leaves `NAME.*.part` there.
+        durable: fsync before the rename, so that the contents survive a power failure.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a"
@@ -31,7 +33,7 @@ def written_whole(
     b'to be'
     """
     folder, name = os.path.split(path)
-    # opened by name, not by mkstemp, whose files nobody else may read
+    # opened by name, since other users may not read what mkstemp creates
     draft = os.path.join(drafts or folder, f"{name}.{uuid.uuid4().hex}.part")
     try:
         with open(draft, "xb") as f:

@@ -1,12 +1,12 @@
-"""The cache on the local disk: blocks and whole files from URLs, found again by URL and tag.
+"""The cache on local disk: blocks and whole files of URLs, keyed by URL, tag and size.
 
-Any process may be killed at any point. An entry gets its name by a rename, once it is whole. Locks
-are flocks, which end with their process; a temporary file that nobody locks was left by a killed
-process and is removed. Nothing is synced to the disk: what a power failure cuts is found by size
-and checksum when it is next read, and fetched anew.
+Any process may be killed at any point. An entry gets its name by a rename once it is whole. Locks
+are flocks, which end with their process, so a temporary file without a lock was left by a killed
+process and is removed. Nothing is synced to disk: after a power failure, truncated entries are
+detected by size and checksum at their next use, and fetched again.
 
-Other users and programs may write to the folder too. An entry that is no regular file, or that may
-not be read, counts as missing, and one warning says so.
+Other users and programs may write to the folder too. An entry that is not a regular file, or that
+cannot be read, counts as missing, and one warning is logged.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from pipeline.sources.storage.local import LocalFile, open_regular
 from pipeline.sources.storage.location import Stat
 from pipeline.sources.storage.lru import LRU
 
-BLOCK = 256 << 10  # bytes of a file that are cached together
-INDEX = "index"  # beside v1: indexes of local files, see side_index.py
-_STRIPES = 1024  # lock files; two shards that share one wait for each other
-_SUM = ".sum"  # beside a shard: its size and checksum
+BLOCK = 256 << 10  # bytes of a block, the unit in which ranges are cached
+INDEX = "index"  # a folder beside v1 with the indexes of local files, see side_index.py
+_STRIPES = 1024  # number of lock files; two shards with the same lock wait for each other
+_SUM = ".sum"  # suffix of the file beside a shard that holds its size and checksum
 _FETCHES = 4
 _MINUTE = 60.0
 _ROOMS = ("blocks", "shards", "notes")
@@ -48,20 +48,24 @@ PINS = LRU[str, LocalFile](64)
 class Cache:
     """A folder of at most about `limit` bytes, shared by any number of processes and threads.
 
-    The least recently used entries are removed first. The limit may be passed by what is being
-    written, by the copies in use, and by a sixteenth of it for each writing process.
+    The least recently used entries are evicted first. The limit can be exceeded by entries that are
+    being written or are in use, and by a sixteenth of it for each writing process.
+
+    Args:
+        folder: created if it is missing.
+        limit: bytes.
 
     Raises:
-        StorageError: the folder cannot be made. One that may only be read is used as it is.
+        StorageError: the folder cannot be created. A read-only folder is used as it is.
     """
 
     def __init__(self, folder: str, limit: int) -> None:
         self._root = Path(folder).expanduser().absolute() / "v1"
         self._limit = limit
         self._lock = threading.Lock()
-        # entries whose checksum this process need not compare again
+        # by path: identity (inode, size, mtime) of entries whose checksum was compared
         self._trusted = LRU[str, tuple[int, int, int]](100_000)
-        self._unseen: int | None = None  # bytes written since the folder was last measured
+        self._unseen: int | None = None  # bytes written since the last eviction
         try:
             for room in (*_ROOMS, "tmp", "locks"):
                 (self._root / room).mkdir(parents=True, exist_ok=True)
@@ -76,19 +80,19 @@ class Cache:
     # ---- blocks, and other small things
 
     def block(self, stat: Stat, number: int) -> bytes | None:
-        """Block `number` of a file, if it is here and sound."""
+        """Block `number` of a file, or None if it is not cached or damaged."""
         return self._get(self._block_path(stat, number))
 
     def keep_block(self, stat: Stat, number: int, data: bytes) -> None:
-        """Keep a block; a full disk only makes things slower, and is logged."""
+        """Store a block. If the disk is full, a warning is logged and the block is not kept."""
         self._put(self._block_path(stat, number), data)
 
     def note(self, key: str) -> bytes | None:
-        """A small thing kept under a key, if it is here and sound."""
+        """A small value stored under a key, or None if it is missing or damaged."""
         return self._get(self._root / "notes" / _hash(key))
 
     def keep_note(self, key: str, data: bytes) -> None:
-        """Keep a small thing under a key, in place of what was there."""
+        """Store a small value under a key; replaces an older one."""
         self._put(self._root / "notes" / _hash(key), data)
 
     def _block_path(self, stat: Stat, number: int) -> Path:
@@ -123,10 +127,16 @@ class Cache:
     # ---- whole files
 
     def shard(self, stat: Stat, fetch: Callable[[], Iterable[bytes]]) -> str:
-        """A local copy of a whole file, which stays while it is in use; one process fetches it.
+        """The path of a local copy of a whole file. One process fetches it, others wait.
+
+        The copy is not evicted while it is among the last 64 that this process asked for.
+
+        Args:
+            stat: the file.
+            fetch: yields its bytes in order; called if there is no sound copy.
 
         Raises:
-            StorageError: there is no room for it.
+            StorageError: the copy cannot be written or does not stay in the cache.
         """
         key = _hash(f"{stat.path}\n{stat.tag}\n{stat.size}")
         name = os.path.basename(stat.path.split("?")[0])[-100:]
@@ -134,7 +144,7 @@ class Cache:
         with self._locked(f"{int(key, 16) % _STRIPES:03x}"):
             if self._pin(path, stat):
                 return str(path)
-            for _ in range(_FETCHES):  # another process may evict it before it is pinned
+            for _ in range(_FETCHES):  # another process may evict the copy before it is pinned
                 self._fetch(path, stat, fetch)
                 if self._pin(path, stat):
                     self.count(stat.size)
@@ -166,21 +176,21 @@ class Cache:
             ) from e
 
     def _pin(self, path: Path, stat: Stat) -> bool:
-        """Whether a sound copy is here; a shared lock then keeps it from being evicted."""
+        """Whether a sound copy exists. If so, a shared lock now protects it from eviction."""
         file = self._entry(path)
         if file is None:
             return False
         fcntl.flock(file.fd, fcntl.LOCK_SH)
-        if not os.fstat(file.fd).st_nlink:  # evicted while we waited
+        if not os.fstat(file.fd).st_nlink:  # evicted while we waited for the lock
             return False
         if not self._is_sound(file, lambda: self._matches(file, path, stat.size)):
-            return False  # a damaged copy stays until it is replaced: another may be opening it
+            return False  # left there until it is replaced: another process may be opening it
         file.touch()
         PINS.put(str(path), file)
         return True
 
     def _matches(self, file: LocalFile, path: Path, size: int) -> bool:
-        """Whether an open copy has the size and checksum noted beside it."""
+        """Whether an open copy has the size and checksum noted in its .sum file."""
         note = self._entry(_sum_of(path))
         if note is None or file.size != size:
             return False
@@ -200,7 +210,7 @@ class Cache:
             return LocalFile(path)
         except FileNotFoundError:
             return None
-        except OSError as e:  # of another umask, a folder, a link, a FIFO: a miss
+        except OSError as e:  # no permission, a folder, a link, a FIFO: counts as a miss
             self._complain(e)
             return None
 
@@ -212,7 +222,7 @@ class Cache:
         )
 
     def _is_sound(self, file: LocalFile, check: Callable[[], bool]) -> bool:
-        """Whether an open entry passed its check, now or before in this process."""
+        """Whether an open entry passes `check`. A success is remembered until the file changes."""
         info = os.fstat(file.fd)
         identity = (info.st_ino, info.st_size, info.st_mtime_ns)
         if self._trusted.peek(file.path) == identity:
@@ -225,18 +235,19 @@ class Cache:
 
     @contextmanager
     def _temporary(self) -> Generator[IO[bytes]]:
-        """A file that no sweep removes while this process lives."""
+        """A locked temporary file. No sweep removes it while this process lives."""
         while True:
             path = self._root / "tmp" / uuid.uuid4().hex
             f = open(path, "xb")  # noqa: SIM115
             fcntl.flock(f, fcntl.LOCK_EX)
-            if os.fstat(f.fileno()).st_nlink:  # else swept before it was locked
+            if os.fstat(f.fileno()).st_nlink:  # else it was swept before it was locked
                 break
             f.close()
         try:
             yield f
         finally:
-            path.unlink(missing_ok=True)  # before its lock goes; it is gone if it was published
+            # before its lock goes; a published file has another name by now
+            path.unlink(missing_ok=True)
             f.close()
 
     def _publish(self, f: IO[bytes], path: Path) -> None:
@@ -245,9 +256,15 @@ class Cache:
 
     @contextmanager
     def _locked(self, name: str, *, wait: bool = True) -> Generator[bool]:
-        """Hold a lock, or go on without it where the folder may only be read.
+        """Hold a lock file's flock. In a read-only folder, go on without a lock.
 
-        Gives whether it is held: not if another process holds it and we need not wait.
+        Args:
+            name: of the lock file.
+            wait: wait for another process that holds it.
+
+        Yields:
+            Whether to go on: False only if another process holds the lock and `wait` is False, or
+                if the folder is read-only and `wait` is False.
         """
         path = self._root / "locks" / name
         try:
@@ -264,21 +281,22 @@ class Cache:
         try:
             yield held
         finally:
-            if held:  # said aloud: a process forked meanwhile shares the lock, and may live on
+            if held:  # explicitly, since a process forked meanwhile shares the lock
                 fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
     # ---- the limit
 
     def count(self, size: int) -> None:
-        """Note that some bytes were written, and see to the limit from time to time."""
+        """Count bytes that were written, and evict entries if enough have been."""
         with self._lock:
             first = self._unseen is None
             self._unseen = size if self._unseen is None else self._unseen + size
             due = self._unseen > self._limit // 16
             if due:
                 self._unseen = 0
-        # processes too short to write a sixteenth see to it as well, once a minute together
+        # short-lived processes, which write less than a sixteenth, evict too: together at most once
+        # a minute
         if due or (first and time.time() - self._measured() > _MINUTE):
             self._evict()
 
@@ -289,16 +307,18 @@ class Cache:
             return 0.0
 
     def _sweep(self) -> None:
-        """Remove the temporary files of killed processes."""
+        """Remove the temporary files that killed processes left."""
         with suppress(OSError):
             for left in os.scandir(self._root / "tmp"):
                 _remove_unlocked(left.path)
 
     def _evict(self) -> None:
-        """Remove the least recently used until nine tenths of the limit hold."""
+        """If the cache exceeds its limit, remove the least recently used entries, down to 90 % of
+        it.
+        """
         with self._locked("evict", wait=False) as held:
             if not held:
-                return  # another process is at it
+                return  # another process is evicting
             with suppress(OSError):
                 os.utime(self._root / "locks" / "evict", follow_symlinks=False)
             self._sweep()
@@ -312,7 +332,7 @@ class Cache:
                     _sum_of(Path(path)).unlink(missing_ok=True)
 
     def _entries(self) -> Iterator[tuple[int, int, str]]:
-        """(last used, bytes, path) of all; the sum of a shard goes with it."""
+        """(last use in ns, bytes, path) of each entry. A shard's .sum file is part of its shard."""
         for room in (*(self._root / room for room in _ROOMS), self._root.parent / INDEX):
             for folder, _, names in os.walk(room):
                 for name in names:
@@ -334,7 +354,7 @@ def _sum_of(path: Path) -> Path:
 
 
 def _remove_unlocked(path: str) -> bool:
-    """Remove a file that no process holds a lock on."""
+    """Remove a file unless a process holds a lock on it; returns whether it was removed."""
     with suppress(OSError):
         file = LocalFile(path)
         fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The files of a source: which records each of them holds, and what they were like."""
+"""The files of a source: their record counts, and their sizes and tags when they were counted."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ _MOST = 1 << 62  # records
 
 @dataclass(frozen=True)
 class Files:
-    """Files end to end as one range of records; plain data, so it pickles small.
+    """Several files as one range of records, end to end. Plain data, so it pickles small.
 
     Attributes:
         paths: in order.
-        sizes: bytes of each when its records were counted.
-        counts: int64[len(paths)], records of each.
-        storage: how they are reached.
-        tags: what storage said of each one's contents when its records were counted.
-        kind: the format, under which a manifest keeps what was found out; "" for none.
-        more: what `count` found out about each besides.
+        sizes: bytes of each file when its records were counted.
+        counts: int64[len(paths)], records of each file.
+        storage: how the files are read.
+        tags: the tag (generation, etag) of each file when its records were counted; "" if local.
+        kind: the format; the key under which a manifest keeps the counts. "" for no manifest.
+        more: what `count` returned for each file besides the number of records.
+        known_ends: digests of each file's first and last 64 KiB, "" where not yet computed.
     """
 
     paths: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Read many spans of many files in few reads, or one file from start to end."""
+"""Reading many byte spans of many files in few requests, or one file from start to end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from pipeline.sources.storage.local import pread
 from pipeline.sources.storage.spans import Runs, merge
 from pipeline.sources.storage.storage import Range, Stat, Storage, is_url
 
-_GAP = 4096  # bytes between two spans that are cheaper to read than to leave out
+_GAP = 4096  # up to so many unwanted bytes between two spans are read along
 _PIECE = 4 << 20
-_FLIGHT = 4  # pieces of a remote file under way together
+_FLIGHT = 4  # pieces of a remote file that are requested at the same time
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 def read_spans(files: Files, file: Int64s, start: Int64s, stop: Int64s) -> list[bytes]:
-    """Bytes `[start[i], stop[i])` of file `file[i]`, int64[n] each: n bytes objects, as asked.
+    """Bytes `[start[i], stop[i])` of file number `file[i]`, as n bytes objects in the order given.
 
-    Neighbours are read together. A span may not pass the end of its file.
+    Spans near each other are read in one request.
+
+    Args:
+        files: the files that the numbers refer to.
+        file, start, stop: int64[n] each. A span may not extend beyond the end of its file.
 
     Raises:
-        SourceError: a file was removed, cut or replaced.
-        OSError: storage failed.
+        SourceError: a file was removed, truncated or replaced.
+        OSError: a read failed.
     """
     runs = merge(file, start, stop, gap=_GAP)
     return runs.parts(start, stop, _read_runs(files, runs))
@@ -54,8 +58,8 @@ def _read_runs(files: Files, runs: Runs) -> list[bytes]:
 
 
 def _read_local(files: Files, number: int, runs: list[tuple[int, int]]) -> list[bytes]:
-    # opened each time (4 µs), so that no handle is left and a cut or replaced file is noticed; no
-    # memory map: a file cut while mapped kills the process
+    # opened for each call (4 µs): no handle stays open, and a truncated or replaced file is
+    # noticed; no memory map, since truncating a mapped file kills the process
     path, size = files.paths[number], files.sizes[number]
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -79,7 +83,7 @@ def _exactly(handle: int, path: str, start: int, stop: int) -> bytes:
 
 
 def pieces(stat: Stat, storage: Storage) -> Iterator[bytes]:
-    """The whole file, some MiB at a time."""
+    """The contents of a whole file, in pieces of 4 MiB."""
     if not is_url(stat.path):
         with open(stat.path, "rb") as f:
             while data := f.read(_PIECE):
@@ -92,11 +96,11 @@ def pieces(stat: Stat, storage: Storage) -> Iterator[bytes]:
 
 
 class Window:
-    """A file that is hopped through, never back: what lies near is read at once."""
+    """Reads of a file at ascending offsets. Each request fetches some way ahead."""
 
     def __init__(self, stat: Stat, storage: Storage) -> None:
         self._stat, self._storage = stat, storage
-        # a hop costs a remote file a round trip, a local one next to nothing
+        # bytes per request: a seek costs a round trip if remote, next to nothing if local
         self._size = _PIECE if is_url(stat.path) else 256 << 10
         self._start, self._data = 0, b""
 
@@ -113,7 +117,7 @@ class Window:
 
 
 def refuse_packed(path: str, head: bytes) -> None:
-    """Raise SourceError if a file begins as a compressed one does: it has no random access."""
+    """Raise SourceError if `head` begins like a compressed file, which has no random access."""
     for magic, how in _PACKED.items():
         if head.startswith(magic):
             raise SourceError(

@@ -1,4 +1,4 @@
-"""Local files: opening them so that no link or pipe misleads us, and reading ranges of them."""
+"""Opening local files of Lockstep's own safely, and reading byte ranges of local files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from contextlib import suppress
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file of our own, such as a cache entry or a lock.
+    """Open a regular file that Lockstep itself keeps, such as a cache entry or a lock.
 
-    The name itself may be no link, so that nobody who can write to a shared folder leads us to
-    another file; a folder, FIFO or device is refused as well, and never waited for.
+    A symbolic link is refused, so that nobody who can write to a shared folder redirects us to
+    another file. A folder, FIFO or device is refused as well, without blocking.
 
     Args:
         path: the file.
-        flags: of `os.open`; with O_CREAT the umask decides who may read it.
+        flags: as for `os.open`; with O_CREAT the umask determines the permissions.
+
+    Returns:
+        A file descriptor.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -31,7 +34,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def pread(handle: int, start: int, stop: int) -> bytes:
-    """Bytes `[start, stop)` of an open file, fewer where it ends before; threads may share it.
+    """Bytes `[start, stop)` of an open file, fewer at its end. Safe in several threads at once.
 
     >>> handle = os.open(os.devnull, os.O_RDONLY)
     >>> pread(handle, 0, 10)
@@ -39,7 +42,7 @@ def pread(handle: int, start: int, stop: int) -> bytes:
     >>> os.close(handle)
     """
     data = os.pread(handle, stop - start, start)
-    while len(data) < stop - start:  # one call gives 2 GiB at most
+    while len(data) < stop - start:  # one call returns 2 GiB at most
         more = os.pread(handle, stop - start - len(data), start + len(data))
         if not more:
             break
@@ -48,13 +51,13 @@ def pread(handle: int, start: int, stop: int) -> bytes:
 
 
 class LocalFile:
-    """A regular file of our own, open until nobody uses it any more.
+    """An open regular file that Lockstep itself keeps. It is closed once it is garbage.
 
     Args:
-        path, flags: as of `open_regular`.
+        path, flags: as for `open_regular`.
 
     Raises:
-        OSError: as of `open_regular`.
+        OSError: as for `open_regular`.
     """
 
     def __init__(self, path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> None:
@@ -64,14 +67,14 @@ class LocalFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the file as it is now."""
+        """Current size in bytes."""
         return os.fstat(self.fd).st_size
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes `[start, stop)`; fewer if the file was cut."""
+        """Bytes `[start, stop)`; fewer if the file was truncated."""
         return pread(self.fd, start, stop)
 
     def touch(self) -> None:
-        """Set the time of the last use, which file systems mounted with noatime do not."""
+        """Set the access time to now, which file systems mounted with noatime do not."""
         with suppress(OSError):
             os.utime(self.fd, ns=(time.time_ns(), os.fstat(self.fd).st_mtime_ns))

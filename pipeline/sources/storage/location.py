@@ -1,4 +1,4 @@
-"""Where bytes lie: a file as it was found, a range of it, and which paths are URLs."""
+"""Descriptions of files and byte ranges, and which paths are URLs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Range(NamedTuple):
         path: an absolute path, or a URL.
         start: the first byte.
         stop: the byte after the last.
-        tag: if given, the file must still be the one that had this tag.
-        size: bytes of the file; 0 if not known, and then a cache keeps no parts of it.
+        tag: if given, reading fails unless the file still has this tag.
+        size: bytes of the whole file; 0 if unknown, and then the range is not cached.
     """
 
     path: str
@@ -28,12 +28,12 @@ class Range(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """A file as it was found.
+    """A file's size and tag when it was looked up.
 
     Attributes:
         path: an absolute path, or a URL.
         size: bytes.
-        tag: changes with the contents (generation, etag, time of writing); "" for local files.
+        tag: changes with the contents (generation, etag, modification time); "" for local files.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Stat(NamedTuple):
     tag: str = ""
 
     def range(self, start: int, stop: int) -> Range:
-        """Bytes [start, stop) of this file as it was found: an error if it was replaced since.
+        """Bytes `[start, stop)` of this file. Reading them fails if the file was replaced since.
 
         >>> Stat("gs://bucket/a", 10, "17").range(2, 4)
         Range(path='gs://bucket/a', start=2, stop=4, tag='17', size=10)
@@ -50,13 +50,13 @@ class Stat(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a server sent for a range, and what it says about it.
+    """A server's response to a range request.
 
     Attributes:
         data: the bytes.
-        start: the first byte's place in the file; None if the server does not say.
-        size: bytes of the whole file; None if it is not known.
-        tag: of the file; "" if it is not known.
+        start: the offset of the first byte in the file; None if the server does not say.
+        size: bytes of the whole file; None if unknown.
+        tag: of the file; "" if unknown.
     """
 
     data: bytes
@@ -66,17 +66,17 @@ class Answer(NamedTuple):
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL like gs://bucket/name, which local calls do not understand."""
+    """Whether a path is a URL such as gs://bucket/name rather than a local path."""
     return bool(_URL.match(path))
 
 
 def protocol(url: str) -> str:
-    """What stands before the ://, in lower case."""
+    """The scheme of a URL, in lower case."""
     return url.split("://", 1)[0].lower()
 
 
 def has_magic(url: str) -> bool:
-    """Whether a URL may be a pattern; a question mark starts the query of a web address.
+    """Whether a URL may be a glob. In a web address "?" begins the query, so only "*" counts there.
 
     >>> has_magic("gs://b/a-?.parquet"), has_magic("https://h/a.parquet?version=1")
     (True, False)

@@ -18,16 +18,16 @@ _MOST_OPEN = 4096
 
 
 class LRU(Generic[Key, Value]):
-    """Values by key; the least recently used are dropped first. Works in threads and after a fork.
+    """Values by key; the least recently used are dropped first. Safe in threads and after a fork.
 
-    Values are made outside the lock: different keys are made at the same time, one key only once.
-    A dropped value lives until its last user lets go of it, so an open file is never closed while
-    another thread reads it.
+    Values are made outside the lock: different keys at the same time, but each key by one thread
+    only. A dropped value lives until its last user releases it, so an open file is never closed
+    while another thread reads it.
 
     Args:
-        limit: the sum of the weights that are kept. The newest value stays, whatever it weighs.
-        weigh: a value's weight, for example its bytes. By default each value weighs 1.
-        dropped: called with the key of each value that is dropped to keep the limit.
+        limit: the largest sum of weights that is kept. The newest value stays, whatever it weighs.
+        weigh: returns a value's weight, for example its bytes. By default each value weighs 1.
+        dropped: called with the key of each value that is dropped to stay within the limit.
 
     Attributes:
         weight: the sum of the weights of the values kept.
@@ -53,7 +53,7 @@ class LRU(Generic[Key, Value]):
         self.clear()
 
     def clear(self) -> None:
-        """Drop all values, without telling `dropped`."""
+        """Drop all values, without calling `dropped`."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
@@ -64,16 +64,18 @@ class LRU(Generic[Key, Value]):
         return self._pid == os.getpid() and key in self._values
 
     def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
-        """The value of a key, made if it is missing; errors as of `get_many`."""
+        """The value of a key, made if it is missing. Raises what `get_many` raises."""
         return self.get_many([key], lambda keys: [make(keys[0])])[0]
 
     def get_many(
         self, keys: Sequence[Key], make: Callable[[list[Key]], Sequence[Value]]
     ) -> list[Value]:
-        """The values of keys. `make` is called once, with all keys that no thread has or makes.
+        """The values of keys. `make` is called once, with all keys that are neither kept nor being
+        made.
 
         Raises:
-            Exception: what `make` raised. A thread that waited for this value then makes it itself.
+            Exception: what `make` raised. Threads that waited for the failed value then make it
+                themselves.
         """
         self._check_process()
         found: dict[Key, Value] = {}
@@ -83,14 +85,15 @@ class LRU(Generic[Key, Value]):
             mine, others = self._claim(keys, found, flight)
             if mine:
                 found |= self._make(mine, flight, make)
-            # wait only now, when nobody can be waiting for this thread
+            # wait only after making our own values: no other thread can then be waiting for this
+            # one
             for other in others:
                 other.done.wait()
                 found |= {k: v for k, v in other.values.items() if k in wanted}
         return [found[key] for key in keys]
 
     def peek(self, key: Key) -> Value | None:
-        """The value of a key if it is here, else None."""
+        """The value of a key, or None if it is not kept. Counts as a use."""
         self._check_process()
         with self._lock:
             if key not in self._values:
@@ -99,13 +102,13 @@ class LRU(Generic[Key, Value]):
             return self._values[key][0]
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep a value, in place of an older one."""
+        """Keep a value; replaces an older one."""
         self._check_process()
         with self._lock:
             self._keep({key: value})
 
     def drop(self, key: Key) -> None:
-        """Drop one value, so that the next `get` makes it afresh."""
+        """Drop one value, so that the next `get` makes it again."""
         self._check_process()
         with self._lock:
             self.weight -= self._values.pop(key, (None, 0))[1]
@@ -139,7 +142,7 @@ class LRU(Generic[Key, Value]):
         flight: _Flight[Key, Value],
         make: Callable[[list[Key]], Sequence[Value]],
     ) -> dict[Key, Value]:
-        flights, lock = self._flights, self._lock  # those of now: `clear` may replace them
+        flights, lock = self._flights, self._lock  # `clear` may replace the attributes
         try:
             flight.values = dict(zip(keys, make(keys), strict=True))
             return flight.values
@@ -163,7 +166,7 @@ class LRU(Generic[Key, Value]):
 
 
 class _Flight(Generic[Key, Value]):
-    """Values that one thread is making."""
+    """Values that one thread is making, and an event that is set once they are made."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -171,10 +174,10 @@ class _Flight(Generic[Key, Value]):
 
 
 class OpenFiles(Generic[Key, Value]):
-    """An LRU of values that hold an open file or mapping each.
+    """An LRU of values that each hold an open file or mapping.
 
-    All instances of a process share one limit: a quarter of the files that the process may have
-    open (RLIMIT_NOFILE). So a mix of a hundred sources does not run out of descriptors.
+    All instances in a process share one limit: a quarter of the process's limit on open files
+    (RLIMIT_NOFILE). So a mix of a hundred sources does not run out of descriptors.
 
     >>> handles = OpenFiles[str, int]()
     >>> handles.get("a", lambda name: len(name)), "a" in handles
@@ -190,13 +193,13 @@ class OpenFiles(Generic[Key, Value]):
         return key in self._lru
 
     def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
-        """The value of a key, made if it is missing, by one thread."""
+        """The value of a key, made by one thread if it is missing."""
         value = self._lru.get(key, make)
         _OPEN.use(self, self._number, key)
         return value
 
     def drop(self, key: Key) -> None:
-        """Drop one value, so that the next `get` makes it afresh."""
+        """Drop one value, so that the next `get` makes it again."""
         self._lru.drop(key)
 
     def clear(self) -> None:
@@ -206,7 +209,7 @@ class OpenFiles(Generic[Key, Value]):
 
 
 class _Open:
-    """In which order the open files of this process were last used."""
+    """The process-wide order in which the values of all `OpenFiles` were last used."""
 
     def __init__(self) -> None:
         self._begin()
@@ -235,11 +238,11 @@ class _Open:
 
 
 def most_open() -> int:
-    """How many files this process keeps open for later use."""
+    """How many files this process keeps open for reuse."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_OPEN if soft < 0 else max(16, min(_MOST_OPEN, soft // 4))
 
 
 _NUMBERS = itertools.count()
-_GONE: deque[int] = deque()  # instances whose values are gone; appending needs no lock
+_GONE: deque[int] = deque()  # numbers of instances without values; appending needs no lock
 _OPEN = _Open()

@@ -1,8 +1,8 @@
-"""Manifests: the record counts of many files in one small file, so that a start need not count.
+"""Manifests: small JSON files with the record counts of many files, so that opening skips counting.
 
-A manifest lies in the cache, under the listing it was made from, or beside the data as `NAME`, for
-whoever reads them. It knows a file while its size and tag (of local files, the time of writing) are
-those noted. JSON, never a pickle; a damaged manifest is as good as none.
+A manifest is kept in the cache, keyed by the list of files, or beside the data as `NAME`, for every
+reader. An entry is valid while the file's size and tag (modification time if local) are unchanged.
+A damaged manifest counts as missing. JSON is used rather than pickle, which could run code.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _VERSION = 2
 
 
 class Facts(NamedTuple):
-    """About one file.
+    """What a manifest knows of one file.
 
     Attributes:
-        records: in it.
-        more: what its format wants to know besides, small and of JSON's types: row groups, say.
-        ends: digest of its first and last 64 KiB; "" if nobody asked yet.
+        records: how many the file holds.
+        more: what its format needs besides, small and of JSON types; for example row groups.
+        ends: digest of its first and last 64 KiB; "" if not computed yet.
     """
 
     records: int
@@ -42,16 +42,19 @@ class Facts(NamedTuple):
 def known(
     kind: str, files: Sequence[Stat], storage: Storage, patterns: Sequence[str] = ()
 ) -> list[Facts | None]:
-    """What the cache, or else a manifest beside the data, says of each file.
+    """The facts that the cache, or else a manifest beside the data, holds of each file.
 
     Args:
-        kind: the format, and what else decides on the facts.
-        files: as they are found now.
-        storage: how they and the cache are reached.
-        patterns: the globs that found them.
+        kind: the format, with whatever else the facts depend on.
+        files: as they are now.
+        storage: how files and cache are read.
+        patterns: the globs that found the files.
+
+    Returns:
+        One entry per file; None where nothing valid is known.
 
     Raises:
-        SourceError: a manifest lists a file that a pattern matches, and it is not there.
+        SourceError: a manifest lists a file that a pattern matches, but the file does not exist.
     """
     tags = _tags(files)
     noted = storage.note(_key(kind, files, tags))
@@ -83,7 +86,7 @@ def _check_all_there(
 
 
 def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage) -> None:
-    """Keep the facts about these files in the cache, if there is one."""
+    """Store the facts about these files in the cache, if there is one."""
     tags = _tags(files)
     names = [file.path for file in files]
     storage.keep_note(_key(kind, files, tags), _written({kind: _rows(names, files, tags, facts)}))
@@ -92,7 +95,7 @@ def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Stor
 def keep_beside(
     kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage
 ) -> list[str]:
-    """Write a manifest into each folder of these files, keeping what it says of others there.
+    """Write a manifest into each folder of these files. Entries of other files there are kept.
 
     Returns:
         The manifests' paths.
@@ -116,14 +119,14 @@ def keep_beside(
 
 
 class Comparison(NamedTuple):
-    """What the manifests beside some files say of them; paths.
+    """Files compared with the manifests beside them; all fields are paths.
 
     Attributes:
-        manifests: those that are there.
-        known: files that are as noted.
-        stale: files that are noted, but otherwise than they are now.
-        unknown: files that are not noted.
-        gone: what is noted, and lies there no more.
+        manifests: those that exist.
+        known: files that are listed, with the same size and tag.
+        stale: files that are listed with another size or tag.
+        unknown: files that are not listed.
+        gone: files that are listed but no longer exist.
     """
 
     manifests: tuple[str, ...]
@@ -134,7 +137,7 @@ class Comparison(NamedTuple):
 
 
 def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Comparison:
-    """Hold the manifests beside files against the files as they are now; a cache says nothing here.
+    """Compare files as they are now with the manifests beside them. The cache is not consulted.
 
     Raises:
         StorageError: a folder cannot be listed.
@@ -200,14 +203,14 @@ def _kinds_beside(folder: str, storage: Storage) -> dict[str, Any]:
         data = storage.contents(path)
     except FileNotFoundError:
         return {}
-    except StorageError as e:  # the data themselves may still be readable
+    except StorageError as e:  # the data may be readable all the same
         LOGGER.info("no manifest: %s", e)
         return {}
     return _kinds(data, path)
 
 
 def _kinds(data: bytes, where: str) -> dict[str, Any]:
-    """Rows by file name, by kind: files of several formats may lie in one folder."""
+    """A manifest's rows by kind and file name: one folder may hold files of several formats."""
     try:
         found = parsed_json(data, where)
         with parsing(where):
@@ -223,7 +226,7 @@ def _of_kind(kinds: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _match(row: Any, file: Stat, tag: str) -> Facts | None:
-    """The facts of a row, if it is of this file as it is now."""
+    """The facts in a manifest's row, or None unless size and tag match the file as it is now."""
     if not isinstance(row, list) or len(row) != 5 or not tag:
         return None
     size, noted, records, more, ends = row

@@ -1,4 +1,4 @@
-"""Which files paths, URLs and globs name; incomplete and mixed sets of shards are refused."""
+"""Expanding paths, URLs and globs to files. Incomplete or mixed sets of shards are refused."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pipeline.sources.storage.storage import Stat, Storage
 MANIFEST = ".lockstep-manifest.json"  # the file beside the data; see manifest.py
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
-_NOTE = re.compile(r"\.\w+\.manifest\.json$")  # what a conversion leaves beside x.parquet
+_NOTE = re.compile(r"\.\w+\.manifest\.json$")  # the manifest of a conversion, beside x.parquet
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
-_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one a shard
-_MOST_SHARDS = 1 << 20  # of one set whose numbers are looked at
+_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
+_MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
 
 
 class ListedPath(str):
-    """A path with its size and tag from a listing, so that nobody asks the store again."""
+    """A path that carries its size and tag from a listing, so that no second request is needed."""
 
     stat: Stat
     pattern = ""  # the glob that found it
 
     @classmethod
     def of(cls, stat: Stat, pattern: str = "") -> ListedPath:
-        """The path of a file just found."""
+        """The path of a file that a listing returned."""
         path = cls(stat.path)
         path.stat, path.pattern = stat, pattern
         return path
@@ -41,18 +41,18 @@ class ListedPath(str):
 def expand(
     paths: Paths, storage: Storage | None = None, *, empty: bool = False
 ) -> tuple[Stat, ...]:
-    """The files that paths, URLs and globs name: globs sorted, explicit order kept.
+    """The files that paths, URLs and globs name. Globs are sorted; a list keeps its order.
 
-    A glob of URLs costs one listing; single URLs are asked for together.
+    A glob of URLs costs one listing; the sizes of single URLs are requested concurrently.
 
     Args:
-        paths: `name@3.bagz` stands for `name-00000-of-00003.bagz` and its fellows.
-        storage: how URLs are reached.
+        paths: `name@3.bagz` stands for `name-00000-of-00003.bagz` and the other two shards.
+        storage: how URLs are read.
         empty: whether a file of 0 bytes is a valid file without records.
 
     Raises:
-        SourceError: nothing matches, a directory, a missing or empty file, or a glob that matches
-            some shards of a set without the others, or several generations of it.
+        SourceError: nothing matches, a path is a directory, a file is missing or empty, or a glob
+            matches only some shards of a set, or several generations of it.
     """
     storage = storage or Storage()
     try:
@@ -76,7 +76,7 @@ def expand(
 
 
 def patterns(paths: Paths) -> list[str]:
-    """The globs among paths, and those that found a `ListedPath`."""
+    """The globs among paths, including those by which a `ListedPath` was found."""
     named = [
         path.pattern if isinstance(path, ListedPath) else _plain(path) for path in _each(paths)
     ]
@@ -103,14 +103,14 @@ def _plain(path: str | os.PathLike[str]) -> str:
 
 
 def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
-    """What a listing says of files; or their paths, where nothing was listed."""
+    """The files that one path names: their `Stat` if a listing gave it, else just the path."""
     if isinstance(path, ListedPath):
         return [path.stat]
     if is_url(path):
         return _expand_url(path, storage)
     if os.path.isdir(path):
         raise _is_folder(path)
-    if os.path.exists(path):  # before globs: a name may hold brackets
+    if os.path.exists(path):  # tried before globbing, since a name may contain brackets
         return [os.path.abspath(path)]  # so that a later chdir does not lose it
     if not glob.has_magic(path):
         raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
@@ -143,10 +143,10 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
 
 
 def _check_shards(pattern: str, found: Sequence[str]) -> None:
-    """Refuse a glob that matches several generations of a set of shards, or not all of one.
+    """Refuse a glob that matches several generations of a set of shards, or only part of one.
 
-    Shards are files whose names say `-I-of-N`, I from 0, or from 1 if N itself is there. A shard
-    that the pattern itself leaves out, as `x-0000[0-3]-of-*` does, is not missed.
+    Shards are files whose names end in `-I-of-N`, counted from 0, or from 1 if shard N exists.
+    Shards that the pattern excludes by itself, as `x-0000[0-3]-of-*` does, are not missed.
     """
     sets: dict[tuple[str, str, str], dict[int, str]] = {}
     totals: dict[tuple[str, str, str], tuple[str, int]] = {}
@@ -199,7 +199,11 @@ def _is_folder(path: str) -> SourceError:
 
 
 def stats_of(paths: Sequence[str], storage: Storage) -> list[Stat]:
-    """Size and tag of each file; a SourceError where one cannot be had."""
+    """Size and tag of each file.
+
+    Raises:
+        SourceError: one cannot be had.
+    """
     try:
         return storage.stats(paths)
     except StorageError:

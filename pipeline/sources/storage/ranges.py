@@ -1,4 +1,4 @@
-"""A file object over some ranges of a file, for readers that want a whole file."""
+"""A file object over some spans of a file, for readers that expect a whole file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def opening(storage: Storage, ranges: Sequence[Range]) -> list[bytes]:
-    """The bytes of ranges of files that are being opened.
+    """The bytes of ranges that are read while a source is being opened.
 
     Raises:
-        SourceError: one cannot be read; of URLs a StorageError.
+        SourceError: one cannot be read (a StorageError if it is a URL).
     """
     try:
         return storage.read(ranges)
@@ -30,12 +30,12 @@ def opening(storage: Storage, ranges: Sequence[Range]) -> list[bytes]:
 
 
 class RangeFile:
-    """The bytes of some spans of a file, as a file object for `pyarrow.PythonFile`; no copies.
+    """A file object for `pyarrow.PythonFile` that holds some spans of a file, without copying them.
 
     Args:
         size: bytes of the whole file.
-        spans: rising and disjoint.
-        data: the bytes of each.
+        spans: ascending and disjoint.
+        data: the bytes of each span.
     """
 
     closed = False
@@ -48,7 +48,7 @@ class RangeFile:
         self._buffers = [pa.py_buffer(part) for part in data]
 
     def opened(self) -> pa.NativeFile:
-        """What pyarrow's readers take."""
+        """A pyarrow file over these spans."""
         import pyarrow as pa
 
         return pa.PythonFile(self, "r")
@@ -70,7 +70,11 @@ class RangeFile:
         return self._position
 
     def read_buffer(self, n: int) -> pa.Buffer:
-        """The next n bytes; fewer where the span ends."""
+        """The next n bytes, fewer if the span ends before.
+
+        Raises:
+            OSError: the position is in none of the spans.
+        """
         span = bisect_right(self._starts, self._position) - 1
         inner = self._position - self._starts[span]
         if span < 0 or inner > self._buffers[span].size:
@@ -83,4 +87,4 @@ class RangeFile:
         return self.read_buffer(n).to_pybytes()
 
     def close(self) -> None:
-        """Nothing to close: it is memory."""
+        """Do nothing: the data are in memory."""

@@ -1,4 +1,4 @@
-"""Requests for URLs: how many at once, how often each is tried, and until when."""
+"""Requests for URLs: how many run at once, how often each is retried, and its deadline."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from pipeline.sources.storage.verdict import TruncatedError, WrongRangeError, ju
 
 T = TypeVar("T")
 
-_BIG = 1 << 20  # requests above it are few at a time: a slow line must serve them in time
+_BIG = 1 << 20  # bytes; larger requests run 8 at a time, to finish on a slow line
 _BIG_FLIGHT = 8
-_SLOWEST = 1 << 20  # bytes a second of an upload, beyond the deadline
-_PAUSE, _MOST_PAUSE = 0.1, 8.0  # seconds after the first failure, and at most
-_JITTER = random.Random()  # never the global one, which users draw from
+_SLOWEST = 1 << 20  # bytes a second assumed of an upload: its size extends the deadline
+# seconds before the first retry, then doubled up to the second value
+_PAUSE, _MOST_PAUSE = 0.1, 8.0
+_JITTER = random.Random()  # not the global generator, which users seed and draw from
 
 
 class Engine(Protocol):
-    """One try of a request."""
+    """A storage client that makes a single attempt at each request."""
 
     async def info(self, url: str) -> Stat: ...
     async def list(self, pattern: str) -> list[Stat]: ...
@@ -44,14 +45,14 @@ class Engine(Protocol):
 
 
 class Remote:
-    """All URLs, as one process reaches them; right in threads, which share its connections.
+    """Access to all URLs from one process. Safe in threads, which share its connections.
 
     Args:
         engine: "fsspec", "obstore", or "auto": obstore where it serves the URL and is installed.
         options: for the engine.
-        deadline: seconds for a request with all its tries, from when it is sent first.
-        gap: bytes between ranges that are fetched rather than left out.
-        largest: bytes of a request at most.
+        deadline: seconds for a request with all its retries, from its first attempt on.
+        gap: unwanted bytes between two ranges up to which they are fetched in one request.
+        largest: bytes of one request at most.
         flight: requests at once.
     """
 
@@ -75,7 +76,7 @@ class Remote:
     # ---- what is asked
 
     def stats(self, urls: Sequence[str]) -> list[Stat]:
-        """Size and tag of each file."""
+        """Size and tag of each file, requested concurrently."""
         engines = [self._engine(url) for url in urls]
         return self._run(
             self._all(
@@ -85,12 +86,12 @@ class Remote:
         )
 
     def list(self, pattern: str) -> list[Stat]:
-        """The files that a pattern matches, sorted by name: one listing."""
+        """The files that a pattern matches, sorted by name; one listing."""
         engine = self._engine(pattern)
         return self._run(self._try(pattern, lambda: engine.list(pattern)))
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of ranges, none of them empty, in the order asked."""
+        """The bytes of ranges, none of them empty, in the order given."""
         files: dict[Range, int] = {}
         file = [files.setdefault(span._replace(start=0, stop=0), len(files)) for span in ranges]
         start, stop = np.array([span[1:3] for span in ranges], np.int64).T
@@ -109,7 +110,7 @@ class Remote:
         return runs.parts(start, stop, data)
 
     def contents(self, url: str, most: int) -> bytes:
-        """A whole file, or its first `most` bytes: a range may end past the end."""
+        """A whole file, or its first `most` bytes if it is larger."""
         engine = self._engine(url)
         return self._run(self._try(url, lambda: engine.get(url, 0, most, ""))).data
 
@@ -119,13 +120,13 @@ class Remote:
         self._run(self._try(url, lambda: engine.put(url, data), len(data)))
 
     def upload(self, url: str, path: str) -> None:
-        """Write a whole file from a local one; a large one may take longer than the deadline."""
+        """Copy a local file to a URL. The deadline grows by a second for each MiB."""
         engine, size = self._engine(url), os.path.getsize(path)
         deadline = self._deadline + size / _SLOWEST
         self._run(self._try(url, lambda: engine.upload(url, path), size, deadline))
 
     def remove(self, urls: Sequence[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files. One that does not exist is no error."""
         self._run(self._all(self._remove(self._engine(url), url) for url in urls))
 
     async def _remove(self, engine: Engine, url: str) -> None:
@@ -135,7 +136,7 @@ class Remote:
     # ---- how it is done
 
     def _engine(self, url: str) -> Engine:
-        """Opened in a thread: looking for credentials blocks, and may outlast the deadline."""
+        """The engine for a URL. It is opened in a thread, as looking for credentials may hang."""
         name = self._engine_name
         obstore = name == "obstore" or (name == "auto" and serves(url, self._options))
         key = split(url)[0] if obstore else protocol(url)
@@ -173,18 +174,18 @@ class Remote:
             try:
                 return open_obstore(url, self._options, self._deadline)
             except PipelineError:
-                # not installed, forked, or options that only fsspec knows
+                # obstore is not installed, the process was forked, or only fsspec knows the options
                 if self._engine_name == "obstore":
                     raise
         return open_fsspec(url, self._options, self._flight)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        from fsspec.asyn import get_loop  # one a process, in a thread of its own
+        from fsspec.asyn import get_loop  # one event loop a process, in a thread of its own
 
         future = asyncio.run_coroutine_threadsafe(work, get_loop())
         try:
             return future.result()
-        except BaseException:  # an interrupt too: nothing is left in flight
+        except BaseException:  # an interrupt too: no request is left running
             future.cancel()
             raise
 
@@ -192,7 +193,7 @@ class Remote:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work) for work in works]
-        except BaseExceptionGroup as e:  # the others were cancelled
+        except BaseExceptionGroup as e:  # the other tasks were cancelled
             raise e.exceptions[0] from None
         return [task.result() for task in tasks]
 
@@ -214,7 +215,7 @@ class Remote:
         try:
             return await self._try(path, get, stop - start)
         except FileNotFoundError:
-            if tag:  # another generation may be there
+            if tag:  # the tag may belong to a generation that was replaced
                 await self._tell_change(engine, path, tag)
             raise
 
@@ -232,14 +233,14 @@ class Remote:
             while True:
                 tries += 1
                 left = start + deadline - time.monotonic()
-                try:  # one try may take half of what is left: a lost answer leaves time for more
+                try:  # half of the time left, so that a lost response can be retried
                     async with asyncio.timeout(max(left / 2, min(left, 2.0))):
                         return await work()
                 except Exception as e:
                     kind, why = judge(e)
                     if kind != "passing":
                         raise _refusal(path, e) from e
-                    # the last try may have had no time: what the others met says more
+                    # the last attempt may have been too short to fail: an earlier reason says more
                     reason = reason if reason and isinstance(e, TimeoutError) else why
                     pause = min(_MOST_PAUSE, _PAUSE * 2 ** (tries - 1)) * _JITTER.uniform(0.5, 1)
                     spent = time.monotonic() - start
@@ -249,10 +250,10 @@ class Remote:
 
 
 def check_answer(answer: Answer, span: Range) -> None:
-    """Hold what a server says of the bytes that it sent against the range that was asked for.
+    """Compare what a server says about its response with the range that was requested.
 
     Raises:
-        SourceError: they are of another file.
+        SourceError: the bytes are of another version of the file.
         WrongRangeError: they are other bytes of the file, or the server does not say which.
     """
     whole = not span.start and len(answer.data) == span.size

@@ -1,4 +1,4 @@
-"""Indexes of files that have none: where records begin is found once and kept in the cache."""
+"""Indexes of files that have none: offsets of records, found once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 LOGGER = logging.getLogger("pipeline")
 
-_SMALL = 1 << 20  # bytes of a local file that is read again as fast as its index would be
-_STALE = 3600  # seconds after which the temporary file of a killed writer is swept away
+_SMALL = 1 << 20  # a local file below so many bytes is scanned as fast as its index would be loaded
+_STALE = 3600  # age in seconds at which a killed writer's temporary file is removed
 
 
 def cache_folder(storage: Storage) -> str:
-    """Where side files are kept: the storage's cache, else `lockstep` in the user's cache folder.
-
-    The storage's cache is its own, or what LOCKSTEP_CACHE names.
-    """
+    """The folder of side files: storage.cache, else LOCKSTEP_CACHE, else ~/.cache/lockstep."""
     known = storage.cache or os.environ.get("LOCKSTEP_CACHE")
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.fsdecode(known) if known else os.path.join(caches, "lockstep")
@@ -39,18 +36,18 @@ def cache_folder(storage: Storage) -> str:
 def indexed(
     stat: Stat, storage: Storage, kind: str, build: Callable[[Stat, Storage], Mapping[str, Any]]
 ) -> Arrays:
-    """The index of one file: as it was kept, or built now and kept for the next process.
+    """The index of one file, loaded from the cache, or built now and kept for the next process.
 
-    It is kept under the file's path and `kind`, and holds while size, tag and, for a local file,
-    time of change are the same; a stale or damaged one is built anew and replaced. Local files
-    under 1 MiB are indexed each time. Where the cache folder cannot be written, the index is good
-    for this process alone, and the logger "pipeline" says so.
+    An index is stored under the file's path and `kind`. It is valid while size, tag and, for a
+    local file, modification time are unchanged; a stale or damaged one is built again and replaced.
+    Local files under 1 MiB are indexed each time. If the cache folder is not writable, the index
+    serves this process alone, and a warning is logged to "pipeline".
 
     Args:
         stat: the file.
-        storage: how it is reached.
-        kind: names the format and the version of what `build` finds.
-        build: finds the index: arrays by name, none of objects.
+        storage: how it is read.
+        kind: names the format and the version of the index.
+        build: finds the index: arrays by name, none of dtype object.
 
     Returns:
         The arrays, read-only; large ones stay in their file (see `StoredArray`).
@@ -67,7 +64,7 @@ def indexed(
     found = load_arrays(path, facts)
     if found is None:
         found = _plain(build(stat, storage))
-        if _facts(stat, kind) == facts:  # else it changed meanwhile: the caller will see it
+        if _facts(stat, kind) == facts:  # else it changed meanwhile, which the caller will notice
             _keep(path, facts, found, storage)
     return found
 
@@ -88,7 +85,7 @@ def _facts(stat: Stat, kind: str) -> dict[str, Any]:
 
 
 def _keep(path: str, facts: dict[str, Any], arrays: Arrays, storage: Storage) -> None:
-    """Write an index; a failure costs the next process some time only."""
+    """Write an index. A failure only costs later processes the time to build it again."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _sweep(path)
@@ -108,7 +105,7 @@ def _cache(folder: str, limit: int, process: int) -> Cache:
 
 
 def _sweep(path: str) -> None:
-    # drafts of this index that killed writers left
+    # unfinished copies of this index that killed writers left
     for part in glob.glob(f"{glob.escape(path)}.*.part"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.lstat(part).st_mtime > _STALE:

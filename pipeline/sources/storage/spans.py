@@ -1,4 +1,4 @@
-"""Which spans of bytes are read together: those that overlap or lie near each other."""
+"""Merging byte spans that overlap or lie near each other, so that they are read together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Span = tuple[int, int]
 
 
 class Runs(NamedTuple):
-    """Spans merged into runs.
+    """Byte spans merged into runs, each of which is read at once.
 
     Attributes:
-        file: int64[runs], the file of each; runs rise by file, and in a file by bytes.
-        start, stop: int64[runs], where each lies in its file.
-        run: int64[n], the run that holds each span, in the order of the spans.
+        file: int64[runs], the file number of each run. Runs are sorted by file, then by offset.
+        start, stop: int64[runs], the byte range of each run in its file.
+        run: int64[n], which run contains each of the n spans, in the order they were given.
     """
 
     file: Int64s
@@ -27,18 +27,23 @@ class Runs(NamedTuple):
     run: Int64s
 
     def parts(self, start: Int64s, stop: Int64s, data: Sequence[bytes]) -> list[bytes]:
-        """The bytes of each span, given those of each run."""
+        """The bytes of each span.
+
+        Args:
+            start, stop: int64[n], the spans as they were given to `merge`.
+            data: the bytes of each run.
+        """
         origin = self.start[self.run]
         places = zip((start - origin).tolist(), (stop - origin).tolist(), strict=True)
         return [data[run][a:b] for run, (a, b) in zip(self.run.tolist(), places, strict=True)]
 
 
 def merge(file: Int64s, start: Int64s, stop: Int64s, *, gap: int) -> Runs:
-    """Merge the spans `[start[i], stop[i])` of files `file[i]`, int64[n] each, in any order.
+    """Merge the spans `[start[i], stop[i])` of files `file[i]`, in any order.
 
     Args:
-        file, start, stop: the spans; they may overlap, repeat, and be empty.
-        gap: unwanted bytes between two spans that are read rather than left out.
+        file, start, stop: int64[n] each. Spans may overlap, repeat, and be empty.
+        gap: unwanted bytes between two spans up to which they are read together.
 
     >>> start, stop = np.array([30, 0, 8, 5]), np.array([40, 9, 9, 20])
     >>> runs = merge(np.array([0, 0, 1, 0]), start, stop, gap=4)
@@ -47,7 +52,7 @@ def merge(file: Int64s, start: Int64s, stop: Int64s, *, gap: int) -> Runs:
     """
     if not len(file):
         return Runs(file, start, stop, file)
-    # all files on one line of addresses, further apart than the gap
+    # place all files on one axis, further apart than the gap
     names, dense = np.unique(file, return_inverse=True)
     sizes = np.zeros(len(names), np.int64)
     np.maximum.at(sizes, dense, stop)
@@ -64,7 +69,7 @@ def merge(file: Int64s, start: Int64s, stop: Int64s, *, gap: int) -> Runs:
 
 
 def merged(spans: Sequence[Span], gap: int) -> list[Span]:
-    """The spans of one file in order, those that lie at most `gap` bytes apart merged.
+    """The spans of one file in ascending order; those at most `gap` bytes apart are merged.
 
     >>> merged([(10, 20), (0, 9), (30, 31)], gap=1)
     [(0, 20), (30, 31)]

@@ -1,4 +1,4 @@
-"""Storage: local files and URLs, read by ranges, many at a time."""
+"""Storage: local files and URLs, read by byte ranges, many at a time."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ if TYPE_CHECKING:
 __all__ = ["Range", "Stat", "Storage", "is_url"]
 
 T = TypeVar("T")
-_PART = 64 << 20  # bytes of a whole file in memory at once
+_PART = 64 << 20  # bytes of a file that are fetched into memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """How files are reached: what every source takes as `storage=`. Plain data, so it pickles.
+    """How files are reached; every source takes one as `storage=`. Plain data, so it pickles.
 
-    Many ranges are in flight together, near ones in one request. What may pass (no connection,
-    429, 5xx, a cut body) is tried again after growing, random pauses until the deadline; what is
-    missing (404) or forbidden (401, 403) is final. Lengths are checked always, and the identity of
-    the object (its generation or etag) where a range carries a tag.
+    Many ranges are requested concurrently, near ones in one request. Transient failures (no
+    connection, 429, 5xx, a truncated body) are retried after growing, random pauses until the
+    deadline. A missing object (404) or missing permission (401, 403) is final. The length of each
+    response is checked, and the object's identity (its generation or etag) where a range carries a
+    tag.
 
     Args:
         options: for the filesystem of a URL, as `fsspec.filesystem(protocol, **options)`, or for
             `obstore.store.from_url(bucket, **options)`. obstore also takes endpoint_url, token,
-            anon, key and secret in gcsfs' and s3fs' meaning.
-        deadline: seconds for one request with all its tries; an upload gets a second a MiB more.
+            anon, key and secret, as gcsfs and s3fs understand them.
+        deadline: seconds for one request with all its retries; an upload gets one more for each
+            MiB.
         cache: a folder for what is read from URLs, shared by any number of processes; "" for none.
             By default the environment variable LOCKSTEP_CACHE names it, if set.
-        cache_size: about how much it holds, bytes or "20GiB"; the least recently used goes first.
+        cache_size: its approximate limit, bytes or "20GiB"; the least recently used is evicted
+            first.
         cache_what: "ranges" keeps the blocks of 256 KiB that are read, "shards" whole files.
         engine: "obstore" takes less time a request and serves gs, s3, az and http; "fsspec" knows
             many more protocols. "auto" is obstore where it is installed and serves the URL with
             these options, else fsspec.
-        gap: unwanted bytes between two ranges that are fetched rather than left out.
+        gap: unwanted bytes between two ranges up to which they are fetched in one request.
         largest: bytes of one request at most; larger ranges are split.
         flight: requests at once, in each process.
 
     Raises:
-        SourceError: an argument has no meaning.
+        SourceError: an argument is invalid.
 
     >>> storage = Storage(deadline=5, cache_size="1GiB")
     >>> storage.write("memory://doc/a", b"to be or not")
@@ -91,19 +94,19 @@ class Storage:
         """Size and tag of one file.
 
         Raises:
-            FileNotFoundError: there is none.
-            StorageError: it cannot be reached; an OSError.
+            FileNotFoundError: it does not exist.
+            StorageError: the store cannot be reached; an OSError.
         """
         return self.stats([path])[0]
 
     def stats(self, paths: Sequence[str]) -> list[Stat]:
-        """Size and tag of each of many files, asked for together; errors as of `stat`."""
+        """Size and tag of each file, requested concurrently. Raises what `stat` raises."""
         urls = [path for path in paths if is_url(path)]
         known = dict(zip(urls, self._remote.stats(urls), strict=True)) if urls else {}
         return [known[p] if p in known else Stat(p, os.stat(p).st_size) for p in paths]
 
     def glob(self, pattern: str) -> list[Stat]:
-        """The files that a URL with * ? [ ] or ** matches, sorted: one listing, no more requests.
+        """The files that a URL pattern with * ? [ ] or ** matches, sorted; takes one listing.
 
         Raises:
             StorageError: it cannot be listed; an OSError.
@@ -113,20 +116,20 @@ class Storage:
 
     def _literally(self, pattern: str) -> list[Stat]:
         try:
-            return [self.stat(pattern)]  # a name may hold brackets
+            return [self.stat(pattern)]  # a name may contain brackets
         except FileNotFoundError:
             return []
 
     # ---- what is in it
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of many ranges, of any files, in the order asked; all in flight together.
+        """The bytes of many ranges of any files, in the order given, requested concurrently.
 
-        A range made by `Stat.range` is only read from the file as it was found, and is cached.
+        A range made by `Stat.range` is read only if the file is unchanged, and is cached.
 
         Raises:
-            SourceError: the file was replaced since it was found.
-            OSError: a range cannot be read, or lies past the end of its file.
+            SourceError: the file was replaced since its `Stat` was taken.
+            OSError: a range cannot be read, or extends beyond the end of its file.
         """
         found = [b""] * len(ranges)
         for read, which in self._ways(ranges):
@@ -176,13 +179,15 @@ class Storage:
         return [_from_blocks(found, span) for span in ranges]
 
     def local(self, stat: Stat) -> str:
-        """A local path to the whole file: itself, or a copy in the cache.
+        """The path of a local file with the whole contents: the file itself, or a copy in the
+        cache.
 
-        The copy stays while it is among the last 64 that this process asked for: open it at once.
+        A copy is protected from eviction while it is among the last 64 that this process asked for,
+        so open it at once.
 
         Raises:
-            StorageError: there is no cache, or no room in it; or the file cannot be read.
-            SourceError: the file was replaced since it was found.
+            StorageError: there is no cache, it has no room, or the file cannot be read.
+            SourceError: the file was replaced since its `Stat` was taken.
         """
         if not is_url(stat.path):
             return stat.path
@@ -191,7 +196,7 @@ class Storage:
                 f"{stat.path} is needed as a local file, and there is no cache to keep a copy. "
                 "Give Storage(cache='a folder'), or set LOCKSTEP_CACHE."
             )
-        # without a tag nobody can tell whether a copy of another process is the same file
+        # without a tag nobody can tell whether another process's copy is of the same file
         known = stat if stat.tag else stat._replace(tag=f"process {os.getpid()} {_BORN}")
         return self._cache.shard(known, lambda: self._parts(stat))
 
@@ -200,10 +205,10 @@ class Storage:
             yield from self._remote.read([stat.range(start, min(start + _PART, stat.size))])
 
     def contents(self, path: str) -> bytes:
-        """A whole file of at most 64 MiB, in one request; nothing is cached.
+        """The contents of a file, at most its first 64 MiB, in one request. Nothing is cached.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: it does not exist.
             OSError: it cannot be read.
         """
         if is_url(path):
@@ -212,7 +217,7 @@ class Storage:
             return f.read(_PART)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file: a small one, like a manifest.
+        """Write a whole small file, such as a manifest.
 
         Raises:
             OSError: it cannot be written.
@@ -232,7 +237,7 @@ class Storage:
         self._remote.upload(url, path)
 
     def remove(self, pattern: str) -> None:
-        """Remove the files that a URL or a pattern matches; none is no error.
+        """Remove the files that a URL or a pattern matches. It is no error if there are none.
 
         Raises:
             StorageError: one cannot be removed; an OSError.
@@ -242,11 +247,11 @@ class Storage:
     # ---- small things between runs
 
     def note(self, key: str) -> bytes | None:
-        """What was kept under a key in the cache, if there is one and it is still there."""
+        """The value stored under a key in the cache, or None."""
         return self._cache.note(key) if self._cache else None
 
     def keep_note(self, key: str, data: bytes) -> None:
-        """Keep something small under a key, if there is a cache."""
+        """Store a small value under a key, if there is a cache."""
         if self._cache:
             self._cache.keep_note(key, data)
 
@@ -258,7 +263,7 @@ class Storage:
 
     def _new_remote(self) -> Remote:
         from pipeline.sources.storage.remote import (
-            Remote,  # asyncio with it, which local files need not
+            Remote,  # it imports asyncio, which local files do not need
         )
 
         return Remote(
@@ -284,7 +289,7 @@ class Storage:
         return self._of_this_process(f"cache {folder}", lambda: Cache(folder, size))
 
     def _of_this_process(self, name: str, make: Callable[[], T]) -> T:
-        # by process: connections, locks and threads do not survive a fork
+        # keyed by process: connections, locks and threads do not survive a fork
         key = f"{name} of {os.getpid()}"
         if key not in self.__dict__:
             self.__dict__.setdefault(key, make())
@@ -292,7 +297,7 @@ class Storage:
 
 
 _ENGINES = ("auto", "fsspec", "obstore")
-_BORN = os.urandom(8).hex()  # sets this process apart from one of the same number
+_BORN = os.urandom(8).hex()  # tells this process from a later one with the same process id
 
 
 def _read_local(ranges: list[Range]) -> list[bytes]:

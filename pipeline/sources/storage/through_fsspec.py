@@ -1,6 +1,6 @@
-"""One request through fsspec: gs, s3 and http by their own coroutines, others in threads.
+"""Single requests through fsspec: native coroutines for gs, s3 and http, threads for the rest.
 
-No library's own retries and no listing caches: tries and deadlines are decided in `remote`.
+The libraries' own retries and listing caches are off: `remote` decides on retries and deadlines.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _EXTRAS = {
 
 
 def open_fsspec(url: str, options: Mapping[str, Any], flight: int) -> Plain:
-    """The filesystem of a URL's protocol; it may look for credentials, and take its time.
+    """A client for the filesystem of a URL's protocol. May look for credentials, which can be slow.
 
     Raises:
-        MissingExtraError: its package is not installed.
-        SourceError: there is no such protocol.
+        MissingExtraError: the filesystem's package is not installed.
+        SourceError: the protocol is unknown.
     """
     scheme = protocol(url)
     more = {"use_listings_cache": False} | dict(options)
@@ -57,7 +57,7 @@ def open_fsspec(url: str, options: Mapping[str, Any], flight: int) -> Plain:
 
 
 class Plain:
-    """Any fsspec filesystem: its blocking calls, each in a thread."""
+    """Any fsspec filesystem, through its blocking calls, each in a thread."""
 
     def __init__(self, fs: Any) -> None:
         self.fs = fs
@@ -72,7 +72,7 @@ class Plain:
         return self._as_stats(pattern, found)
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
-        """The bytes [start, stop), or fewer if the body was cut; a tag is checked where it can."""
+        """Bytes `[start, stop)`, fewer if the body was truncated. Subclasses send the tag too."""
         return Answer(await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop), start)
 
     async def put(self, url: str, data: bytes) -> None:
@@ -88,7 +88,7 @@ class Plain:
         await asyncio.to_thread(self.fs.rm_file, url)
 
     def _as_stats(self, pattern: str, found: Mapping[str, Any]) -> list[Stat]:
-        # names come without the protocol, and for some without the host
+        # names come without the protocol, some also without the host
         inner = self.fs._strip_protocol(pattern)
         head = pattern.removesuffix(inner)
         files = sorted((name, info) for name, info in found.items() if info["type"] == "file")
@@ -96,7 +96,7 @@ class Plain:
 
 
 class _Gcs(Plain):
-    """gs://: one request each; a tag is the etag that obstore sees, else the generation."""
+    """gs://, one request each. A tag is the etag that obstore sees, else the generation."""
 
     async def info(self, url: str) -> Stat:
         path = self.fs._strip_protocol(url)
@@ -108,7 +108,7 @@ class _Gcs(Plain):
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         path, asked = self.fs._strip_protocol(url), {"Range": f"bytes={start}-{stop - 1}"}
         where = self.fs.url(path, generation=tag or None)
-        if tag.startswith('"'):  # the XML API's etag: the JSON API has another one
+        if tag.startswith('"'):  # the etag of the XML API; the JSON API has another one
             bucket, key, _ = self.fs.split_path(path)
             where, asked["If-Match"] = f"{self.fs._location}/{bucket}/{quote(key)}", tag
         headers, data = await self.fs._call("GET", where, headers=asked)
@@ -119,7 +119,7 @@ class _Gcs(Plain):
 
 
 class _S3(Plain):
-    """s3://: a tag is the object's etag, which each request repeats."""
+    """s3://. A tag is the object's etag, which each request sends as a condition."""
 
     async def info(self, url: str) -> Stat:
         return _as_stat(url, await self.fs._info(url))
@@ -140,14 +140,14 @@ class _S3(Plain):
 
 
 class _Http(Plain):
-    """http(s)://: size and tag come from a request for one byte, which tells of ranges too."""
+    """http(s)://. A request for one byte tells size and tag, and whether ranges are supported."""
 
     async def info(self, url: str) -> Stat:
         session = await self.fs.set_session()
         asked = {**self.fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
         kwargs = self.fs.kwargs | {"headers": asked | {"Accept-Encoding": "identity"}}
         async with session.get(self.fs.encode_url(url), **kwargs) as answer:
-            if answer.status == 416:  # no first byte
+            if answer.status == 416:  # the file is empty
                 return Stat(url, 0)
             answer.raise_for_status()
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -157,7 +157,7 @@ class _Http(Plain):
             return Stat(url, int(size), _http_tag(answer.headers))
 
     async def list(self, pattern: str) -> list[Stat]:
-        found = sorted(await self.fs._glob(pattern))  # the links of a page: names alone
+        found = sorted(await self.fs._glob(pattern))  # links of a page, which carry names only
         return list(await asyncio.gather(*(self.info(url) for url in found)))
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
@@ -183,11 +183,11 @@ def _answer(data: bytes, headers: Mapping[str, str], tag: str) -> Answer:
 
 def _http_tag(headers: Mapping[str, str]) -> str:
     etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified", "")  # no weak ones
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")  # no weak etags
 
 
 def _patient_gcs(options: dict[str, Any]) -> Any:
-    # each look-up asks for the bucket's layout first, for a minute where that is not answered
+    # otherwise each look-up first asks for the bucket's layout, which can hang for a minute
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import gcsfs.core
 
@@ -195,7 +195,7 @@ def _patient_gcs(options: dict[str, Any]) -> Any:
         options.setdefault("token", "anon")
 
     class Once(gcsfs.core.GCSFileSystem):
-        """gcsfs without its own tries, which outlast any deadline and log tracebacks."""
+        """gcsfs without its own retries, which outlast any deadline and log tracebacks."""
 
         _request = getattr(
             gcsfs.core.GCSFileSystem._request, "__wrapped__", gcsfs.core.GCSFileSystem._request
@@ -220,6 +220,6 @@ def _as_stat(url: str, info: Mapping[str, Any]) -> Stat:
     if info.get("size") is None:
         raise unreadable(url, "the store does not tell its size")
     tag = next((info[name] for name in _TAGS if info.get(name)), "")
-    if info.get("md5Hash") and "generation" in info:  # so the XML API makes an object's etag of it
+    if info.get("md5Hash") and "generation" in info:  # how the XML API makes an object's etag
         tag = f'"{base64.b64decode(info["md5Hash"]).hex()}"'
     return Stat(url, int(info["size"]), str(tag))

@@ -1,4 +1,4 @@
-"""One request through obstore: gs, s3, az and http, in Rust, without the GIL."""
+"""Single requests through obstore: gs, s3, az and http, in Rust, without the GIL."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline.sources.storage.verdict import status_of
 _BUCKET = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^/]+)/(.*)", re.DOTALL)
 _SCHEMES = ("gs", "gcs", "s3", "s3a", "az", "azure", "abfs", "abfss", "adl")
 _WEB = ("http", "https")
-_ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(0)}  # `remote` decides on tries
+_ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(0)}  # `remote` decides on retries
 _CHUNK = 8 << 20  # bytes of one part of an upload
 _PARTS = 9000  # of 10,000 that S3 allows
 _MOMENT = 0.1  # seconds
-_FIRST: list[int] = []  # the process in which obstore's threads were started
-_GOOGLE_TOKENS = (None, "google_default")  # which obstore looks for itself
+_FIRST: list[int] = []  # [pid] of the process that started obstore's threads
+_GOOGLE_TOKENS = (None, "google_default")  # tokens for which obstore looks up credentials itself
 
 
 def serves(url: str, options: Mapping[str, Any]) -> bool:
-    """Whether obstore can be the engine of a URL without being asked for by name.
+    """Whether engine "auto" may use obstore for a URL.
 
-    Web addresses with a query, an escape or options of fsspec's own are left to fsspec; so is S3
-    where only boto knows the credentials, from its files.
+    It leaves to fsspec: web addresses with a query, an escape or options, and S3 where the
+    credentials are only in boto's files, which obstore does not read.
     """
     scheme = protocol(url)
     if scheme in _WEB:
@@ -52,17 +52,17 @@ def _has_boto_files() -> bool:
 
 
 def open_obstore(url: str, options: Mapping[str, Any], deadline: float = 60.0) -> Bucket:
-    """The bucket of a URL.
+    """A client for the bucket of a URL.
 
     Args:
         url: of a file, or a pattern.
-        options: as `Storage.options`.
-        deadline: seconds that one of its own requests may take.
+        options: as for `Storage.options`.
+        deadline: seconds that a single request may take.
 
     Raises:
         MissingExtraError: obstore is not installed.
-        SourceError: obstore has no such protocol or option, or this process was forked from one
-            that used it.
+        SourceError: obstore does not know the protocol or an option, or this process was forked
+            from one that used it.
     """
     try:
         from obstore.exceptions import BaseError
@@ -92,8 +92,8 @@ def open_obstore(url: str, options: Mapping[str, Any], deadline: float = 60.0) -
 
 
 def _settle() -> None:
-    # its threads let go of Python's objects a little after an answer: whoever does so while the
-    # interpreter ends aborts the process (9 of 120 that read and ended on a busy machine)
+    # obstore's threads release Python objects shortly after a response; if the interpreter is
+    # ending just then, the process aborts (9 of 120 that read and ended on a busy machine)
     time.sleep(_MOMENT)
 
 
@@ -110,7 +110,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 class Bucket:
-    """One bucket; a tag is the object's etag, which each request repeats."""
+    """One bucket. A tag is the object's etag, which each request sends as a condition."""
 
     def __init__(self, head: str, store: Any) -> None:
         self.head, self.store = head, store
@@ -134,11 +134,11 @@ class Bucket:
         return [self._as_stat(f) for f in files]
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
-        """The bytes [start, stop) of the file that has this tag, or fewer if it is shorter."""
+        """Bytes `[start, stop)` of the file with this tag, or fewer if it is shorter."""
         import obstore
 
         asked: Any = {"range": (start, stop)}
-        if tag.startswith('"'):  # weak ones and times are only compared with the answer's
+        if tag.startswith('"'):  # a weak etag or a time can only be compared with the answer
             asked["if_match"] = tag
         answer = await obstore.get_async(self.store, split(url)[1], options=asked)
         data = bytes(await answer.bytes_async())
@@ -168,7 +168,7 @@ class Bucket:
 
 
 class Web(Bucket):
-    """http(s)://: size and tag come from a request for one byte, as servers may know no HEAD."""
+    """http(s)://. A request for one byte tells size and tag, as some servers refuse HEAD."""
 
     async def info(self, url: str) -> Stat:
         import obstore
@@ -177,7 +177,7 @@ class Web(Bucket):
             asked: Any = {"range": (0, 1)}
             answer = await obstore.get_async(self.store, split(url)[1], options=asked)
         except Exception as e:
-            if status_of(e) == 416:  # no first byte
+            if status_of(e) == 416:  # the file is empty
                 return Stat(url, 0)
             raise
         return Stat(url, answer.meta["size"], _tag(answer.meta))
@@ -185,7 +185,7 @@ class Web(Bucket):
     async def list(self, pattern: str) -> list[Stat]:
         from pipeline.sources.storage.through_fsspec import open_fsspec
 
-        # the links of a page, which obstore does not look for
+        # links of a page, which obstore does not look for
         return await (await asyncio.to_thread(open_fsspec, pattern, {}, 1)).list(pattern)
 
 
@@ -195,10 +195,10 @@ def _tag(meta: Mapping[str, Any]) -> str:
 
 
 def _translated(head: str, options: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-    """Options by the names that gcsfs and s3fs know, as obstore's; others are obstore's own.
+    """Options as obstore names them. Those named as in gcsfs and s3fs are translated.
 
     Raises:
-        ValueError: one has no counterpart.
+        ValueError: an option has no counterpart.
     """
     more = dict(options)
     google = protocol(head) in ("gs", "gcs")
@@ -216,7 +216,7 @@ def _translated(head: str, options: Mapping[str, Any], deadline: float) -> dict[
     token = more.pop("token", "anon" if emulated else None)
     if token == "anon" or more.pop("anon", False):
         more["skip_signature"] = True
-        if google:  # what writes would look for, though nothing is signed
+        if google:  # else a write would look for credentials, though nothing is signed
             more["credential_provider"] = _nobody
     elif google:
         more |= _google_credentials(token)

@@ -1,4 +1,4 @@
-"""Classify errors of requests: another try may help, or none will."""
+"""Classifying failed requests: a retry may help, or the failure is final."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from pipeline.errors import PipelineError
 
 _LIBRARIES = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "http", "obstore", "urllib3"}
-_FINAL = {400, 405, 406, 410, 411, 413, 414, 415, 416, 501}  # of the statuses from 400 on
+# statuses that are final, unless named below
+_FINAL = {400, 405, 406, 410, 411, 413, 414, 415, 416, 501}
 _OBSTORE = re.compile(r"returned non-2xx status code: (\d{3})")
-_BY_NAME = {  # classes of optional packages, which are not imported to be recognised
+_BY_NAME = {  # recognised by name, since their packages are optional and not imported
     "NoCredentialsError": 403,
     "PartialCredentialsError": 403,
     "DefaultCredentialsError": 403,
@@ -25,23 +26,24 @@ _BY_NAME = {  # classes of optional packages, which are not imported to be recog
 
 
 class TruncatedError(OSError):
-    """A body that is shorter than its range."""
+    """A response body that is shorter than the range."""
 
 
 class WrongRangeError(OSError):
-    """A body of other bytes than those asked for, by what the server says of it."""
+    """A response body with other bytes than those requested, by the server's own account."""
 
 
 class RangesIgnoredError(OSError):
-    """A server that sends the whole file where a range was asked for."""
+    """The server sends whole files where a range is requested."""
 
 
 class Verdict(NamedTuple):
-    """Of one failed request.
+    """The verdict on one failed request.
 
     Attributes:
-        kind: "passing" if another try may succeed; else "missing" (the object, or the one that
-            had the tag asked for), "forbidden", "refused" or "told" (the error says all itself).
+        kind: "passing" if a retry may succeed. Else "missing" (the object, or its version with the
+            tag asked for, does not exist), "forbidden", "refused", or "told" (a PipelineError,
+            which is raised as it is).
         reason: what happened, in words.
     """
 
@@ -50,7 +52,7 @@ class Verdict(NamedTuple):
 
 
 def judge(error: BaseException) -> Verdict:
-    """What an error of a request means.
+    """Classify the error of a request.
 
     >>> judge(ConnectionResetError("by peer")), judge(PermissionError("no")).kind
     (Verdict(kind='passing', reason='ConnectionResetError: by peer'), 'forbidden')
@@ -74,16 +76,16 @@ def judge(error: BaseException) -> Verdict:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for, as far as it says so."""
+    """The HTTP status that an error stands for, or None."""
     if isinstance(error, FileNotFoundError):
         return 404
-    if isinstance(error, FileExistsError):  # how gcsfs says that a precondition does not hold
+    if isinstance(error, FileExistsError):  # gcsfs raises it for a failed precondition
         return 412
     if type(error).__name__ in _BY_NAME:
         return _BY_NAME[type(error).__name__]
     told = _OBSTORE.search(str(error))
     boto = _of_boto(error) or _of_boto(error.__cause__)
-    # aiohttp's errors have a status; gcsfs' a code, which aiohttp deprecates
+    # aiohttp's errors have `status`; gcsfs's have `code`, which aiohttp deprecates
     named = getattr(error, "status" if hasattr(error, "status") else "code", None)
     for found in (told and told[1], boto, named):
         if isinstance(found, int | str) and str(found).isdecimal() and 400 <= int(found) < 600:
