@@ -1,6 +1,6 @@
-"""Where records live: one file a format.
+"""Where records live: one file for each format.
 
-Begin with file_source.py (what sources of files share) and formats.py (which source reads what).
+Begin with file_source.py (what file sources share) and formats.py (which source opens which path).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
     "source_of",
 ]
 
-# a format's module is imported when it is asked for: most programs read one
+# imported on first use: most programs read a single format
 _HOMES = {
     "ArrayRecordSource": "array_record",
     "ArrowIpcSource": "arrow_ipc",

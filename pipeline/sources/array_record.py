@@ -1,4 +1,4 @@
-"""ArrayRecord files, one or many, read at random."""
+"""Random access to the records of ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from pipeline.sources.storage.storage import Storage
 
 
 class ArrayRecordSource(FileSource):
-    """Records of ArrayRecord files, as bytes; files end to end in the order given.
+    """Records of ArrayRecord files as bytes objects. Several files count as one, in the order
+    given.
 
     Local files go through the array_record package's reader, which checks every checksum. Of URLs
-    only the bytes of the wanted groups are fetched, all of one call together; their sizes are
-    checked, their checksums are not. Remote files written with `transpose` are copied to the cache
-    and read there. Threads share a source; pickles carry paths and counts. Write files with
-    `group_size:1` for random access, as a record costs its whole group.
+    only the bytes of the groups needed are fetched, those of one `read` concurrently; sizes are
+    checked, checksums are not. Remote files written with `transpose` are copied to the cache and
+    read there. A source may be shared by threads; a pickle holds paths and counts. Write files with
+    `group_size:1` for random access, since reading one record costs its whole group.
 
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
-        storage: how URLs are reached.
+        storage: how URLs are read.
         verify: check remote files too. Each is copied whole to the cache first.
         record_limit: bytes of one decompressed group of records at most. It guards memory against a
             damaged or hostile file.
 
     Raises:
-        SourceError: a file is missing, empty, truncated or no ArrayRecord file.
+        SourceError: a file is missing, empty, truncated or not an ArrayRecord file.
 
     >>> import tempfile
     >>> from array_record.python.array_record_module import ArrayRecordWriter

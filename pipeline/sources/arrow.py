@@ -1,4 +1,4 @@
-"""What an Arrow column is in NumPy; decided by its type alone, never by its values."""
+"""How an Arrow column becomes NumPy arrays. Its type alone decides, never its values."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Bools = NDArray[np.bool_]
-_WIDE = 1 << 20  # of a type that no value is made of to try it
-_EXACT = 2.0**53  # from here on float64 leaves integers out
+_WIDE = 1 << 20  # above so many values, one value of a type is not allocated for the check
+_EXACT = 2.0**53  # above this, float64 does not represent every integer
 
 
 class Unusable(Exception):
-    """A value that NumPy or Python cannot hold.
+    """A value that has no NumPy or Python equivalent.
 
     Attributes:
-        column: its column's dotted name.
-        row: its row among those of its chunk.
-        why: what is wrong with it.
-        remedy: what to do about it, besides skipping.
+        column: the column's dotted name.
+        row: the row's index in its chunk.
+        why: what is wrong with the value.
+        remedy: what to do about it, besides skipping the row.
     """
 
     def __init__(self, column: str, row: int, why: str, remedy: str) -> None:
@@ -38,20 +38,20 @@ class Unusable(Exception):
 
 
 class Column(Protocol):
-    """One column of a decoded run of rows; its values stay where Arrow has them if they can."""
+    """One column of a decoded chunk. Values stay in Arrow's buffers where possible."""
 
     @property
     def nbytes(self) -> int: ...
 
     def room(self, n: int) -> NDArray[Any]:
-        """An array for n rows of this column, writable, its values not set."""
+        """A writable, uninitialised array for n rows of this column."""
         ...
 
     def put(self, out: NDArray[Any], at: Int64s, rows: Int64s) -> None:
-        """Set `out[at]` to rows of this column, copied.
+        """Copy `rows` of this column to `out[at]`.
 
         Raises:
-            Unusable: an integer or boolean is null, or text no UTF-8, in one of `rows`.
+            Unusable: in one of `rows` an integer or boolean is null, or text is not UTF-8.
         """
         ...
 
@@ -61,11 +61,11 @@ Tree = dict[str, Any]  # columns by name, nested where the table has structs
 
 @dataclass(frozen=True)
 class Fields:
-    """Which columns rows have, and what becomes of null integers and booleans.
+    """Which columns rows have, and how null integers and booleans are read.
 
     Attributes:
-        schema: plain (`arrow_types.plain_schema`).
-        nulls: "raise", "float" or "mask", as `ParquetSource` says.
+        schema: without encodings (`arrow_types.plain_schema`).
+        nulls: "raise", "float" or "mask", as for `ParquetSource`.
     """
 
     schema: pa.Schema
@@ -76,12 +76,12 @@ class Fields:
             raise SourceError(f'nulls={self.nulls!r} must be "raise", "float" or "mask".')
 
     def described(self) -> list[str]:
-        """What of it decides data, for fingerprints."""
+        """What the decoded data depend on, for fingerprints."""
         types = [f"{field.name}: {field.type}" for field in self.schema]
         return types if self.nulls == "raise" else [*types, f"nulls: {self.nulls}"]
 
     def columns(self, table: pa.Table) -> Tree:
-        """The columns of a table that has at least these fields; views where possible."""
+        """The columns of a table that has at least these fields, as views where possible."""
         tree: Tree = {}
         for field in self.schema:
             array = one_array(table.column(field.name), field.type)
@@ -94,7 +94,8 @@ class Fields:
         full = prefix + name
         if types.is_struct(kind) and kind.num_fields:
             names = [field.name for field in array.type]
-            parts = dict(zip(names, array.flatten(), strict=True))  # a null row nulls each field
+            # where the struct is null, each of its fields is null
+            parts = dict(zip(names, array.flatten(), strict=True))
             tree[name] = inner = {}
             for field in kind:
                 self._add(inner, full + ".", field.name, parts[field.name], field.type)
@@ -104,11 +105,10 @@ class Fields:
             tree[_mask_name(name)] = _valid_column(full, array, kind)
 
     def check(self, path: str) -> Tree:
-        """The columns of no rows.
+        """The columns, with no rows. Checks that every type can be decoded.
 
         Raises:
-            SourceError: a column is of a type that cannot be read; or the name of its mask is
-                taken.
+            SourceError: a column has a type that cannot be read, or the name of its mask is taken.
         """
         import pyarrow as pa
 
@@ -156,20 +156,20 @@ def _mask_name(name: str) -> str:
 
 
 def nbytes(tree: Tree) -> int:
-    """About how much memory columns take."""
+    """Approximate bytes of memory that columns take."""
     return sum(nbytes(c) if isinstance(c, dict) else c.nbytes for c in tree.values())
 
 
 def room(tree: Tree, n: int) -> Tree:
-    """Arrays for n rows of such columns."""
+    """Uninitialised arrays for n rows of these columns."""
     return {k: room(c, n) if isinstance(c, dict) else c.room(n) for k, c in tree.items()}
 
 
 def put(tree: Tree, out: Tree, at: Int64s, rows: Int64s) -> None:
-    """Set `out[at]` to rows of the columns.
+    """Copy `rows` of these columns to `out[at]`.
 
     Raises:
-        Unusable: an integer or boolean is null, or text no UTF-8, in one of `rows`.
+        Unusable: in one of `rows` an integer or boolean is null, or text is not UTF-8.
     """
     for name, column in tree.items():
         if isinstance(column, dict):
@@ -179,13 +179,13 @@ def put(tree: Tree, out: Tree, at: Int64s, rows: Int64s) -> None:
 
 
 class Fixed:
-    """Numbers and times, and fixed-size lists of them: `[n, ...]`.
+    """A column of numbers, times, or fixed-size lists of them: an array `[n, ...]`.
 
     Args:
         name: of the column, dotted.
         values: `[n, ...]`.
         unusable: bool[n], rows whose value NumPy cannot hold; None if there are none.
-        why: what is wrong with these.
+        why: what is wrong with those values, for the error.
     """
 
     def __init__(self, name: str, values: NDArray[Any], unusable: Bools | None, why: str) -> None:
@@ -204,13 +204,13 @@ class Fixed:
 
 
 class Ragged:
-    """Lists of numbers: an object array of arrays, each with memory of its own; null is None.
+    """A column of lists of numbers: an object array of arrays, each a copy; a null list is None.
 
     Args:
-        name, why: as of `Fixed`.
-        lists: an Arrow array, whose offsets and nulls count.
-        values: `[m, ...]`, what the lists hold.
-        unusable: bool[m].
+        name, why: as for `Fixed`.
+        lists: the Arrow array, of which offsets and nulls are used.
+        values: `[m, ...]`, the elements of all lists.
+        unusable: bool[m], elements that NumPy cannot hold; None if there are none.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class Ragged:
 
 
 class Objects:
-    """Text, binary, decimals and all else that nests: an object array of Python's own."""
+    """A column of text, binary, decimals or deeper nesting: an object array of Python objects."""
 
     def __init__(self, name: str, array: Any) -> None:
         self._name, self._array = name, array
@@ -263,7 +263,8 @@ class Objects:
         try:
             self._put(out, at, rows)
         except (UnicodeDecodeError, ValueError, OverflowError, pa.ArrowException) as e:
-            if len(rows) > 1:  # the first that fails alone; or too many for 32-bit offsets
+            # find the first row that fails alone; or there are too many for 32-bit offsets
+            if len(rows) > 1:
                 for some in np.array_split(np.arange(len(rows)), 2):
                     self.put(out, at[some], rows[some])
                 return
@@ -275,20 +276,20 @@ class Objects:
         import pyarrow as pa
         from pyarrow import types
 
-        # pandas would make other objects of intervals
+        # for intervals, to_numpy would give other objects
         if not (types.is_nested(self._array.type) or types.is_interval(self._array.type)):
             taken = self._array.take(pa.array(rows))
             out[at] = taken.to_numpy(zero_copy_only=False).astype(object)
             return
         for i, value in zip(at.tolist(), _python(self._array, rows), strict=True):
-            out[i] = value  # out[at] = values would spread lists of equal length
+            out[i] = value  # out[at] = values would unpack lists of equal length
 
 
 def _python(array: Any, rows: Int64s) -> list[Any]:
     import pyarrow as pa
     from pyarrow import types
 
-    if types.is_union(array.type):  # `take` knows not all that a union may hold
+    if types.is_union(array.type):  # `take` does not support every type that a union may hold
         return [array[i].as_py() for i in rows.tolist()]
     return array.take(pa.array(rows)).to_pylist()
 
@@ -303,7 +304,7 @@ def _column(name: str, array: Any, kind: pa.DataType, nulls: str) -> Column:
 
 
 def _reason(kind: pa.DataType, nulls: str) -> str:
-    while kind.num_fields:  # of lists of numbers: what they hold
+    while kind.num_fields:  # descend to the elements of lists
         kind = kind.value_type
     if not _is_whole(kind):
         return f"is -2**63 in {kind}, which NumPy takes for no time at all"
@@ -313,7 +314,7 @@ def _reason(kind: pa.DataType, nulls: str) -> str:
 
 
 def _valid_column(name: str, array: Any, kind: pa.DataType) -> Column:
-    """Which numbers of a column are not null, in the column's own shape."""
+    """A boolean column, False where a number of `array` is null, in the same shape."""
     if is_flat(kind):
         return Fixed(name, _valid(array), None, "")
     return Ragged(name, array, _valid(array.values), None, "")
@@ -327,14 +328,14 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_flat(kind: pa.DataType) -> bool:
-    """Numbers, and fixed-size lists of them, nested or not."""
+    """Whether a type is a number or time, or fixed-size lists of them, nested or not."""
     from pyarrow import types
 
     return is_flat(kind.value_type) if types.is_fixed_size_list(kind) else is_number(kind)
 
 
 def _lacks_null(kind: pa.DataType) -> bool:
-    """Integers and booleans, and lists of them: NumPy has no null for these."""
+    """Whether NumPy has no null for a type: integers, booleans, and lists of them."""
     if is_flat(kind):
         return _lacks_null(kind.value_type) if kind.num_fields else _is_whole(kind)
     return is_ragged(kind) and _is_whole(kind.value_type)
@@ -347,12 +348,12 @@ def _is_whole(kind: pa.DataType) -> bool:
 
 
 def _nulls(array: Any) -> Bools | None:
-    """Which values are null; None if none is."""
+    """bool[n], which values are null; None if none is."""
     return array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
 
 
 def _valid(array: Any) -> Bools:
-    """bool[n, ...]: which numbers are not null."""
+    """bool[n, ...], which numbers are not null."""
     from pyarrow import types
 
     own = array.is_valid().to_numpy(zero_copy_only=False)
@@ -365,7 +366,7 @@ def _valid(array: Any) -> Bools:
 
 
 def _numbers(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
-    """Values `[n, ...]`, NaN or NaT for null, and which rows hold one that is neither."""
+    """Values `[n, ...]` with NaN or NaT for null, and bool[n], which of them NumPy cannot hold."""
     from pyarrow import types
 
     kind = array.type
@@ -389,7 +390,7 @@ def _numbers(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
 
 
 def _smallest(values: NDArray[Any], null: Bools | None) -> Bools | None:
-    # times that NumPy takes for NaT
+    # bool[n], times that are not null but that NumPy reads as NaT
     found = np.isnat(values) if null is None else np.isnat(values) & ~null
     return found if found.any() else None
 
@@ -397,7 +398,7 @@ def _smallest(values: NDArray[Any], null: Bools | None) -> Bools | None:
 def _matrix(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
     size, none = array.type.list_size, _nulls(array)
     n = len(array) - (0 if none is None else int(none.sum()))
-    inner, bad = _numbers(array.flatten(), nulls)  # leaves null lists out
+    inner, bad = _numbers(array.flatten(), nulls)  # without the null lists
     full = inner.reshape(n, size, *inner.shape[1:])
     lacks: Bools | None = None if bad is None else np.any(bad.reshape(n, size), axis=1)
     if none is None:
@@ -417,8 +418,14 @@ def _matrix(array: Any, nulls: str) -> tuple[NDArray[Any], Bools | None]:
 def refuse(unusable: Bools | None, rows: Int64s, name: str, why: str) -> None:
     """Raise if one of `rows` is unusable.
 
+    Args:
+        unusable: bool[n], which rows cannot be read; None if all can.
+        rows: int64[k], the rows asked for.
+        name: of the column, for the error.
+        why: what is wrong with unusable rows, for the error.
+
     Raises:
-        Unusable: it names the first such row.
+        Unusable: for the first such row.
     """
     if unusable is not None and (lacking := unusable[rows]).any():
         remedy = "Fill it, leave it out with columns="

@@ -1,4 +1,4 @@
-"""Arrow arrays as arrays of plain types: dictionaries, run ends and views are decoded."""
+"""Decoding Arrow's encodings: dictionaries, run ends and views become plain arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def one_array(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
-    """A column as one array of a plain type; a wider one where several chunks are joined."""
+    """A column as one array of a plain type. If chunks are joined, its offsets have 64 bits."""
     import pyarrow as pa
 
     if column.num_chunks == 1:
@@ -27,8 +27,8 @@ def one_array(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
 def as_plain(array: Any, kind: pa.DataType) -> Any:
     """The values of an array, as a type that decodes like the plain type `kind`.
 
-    Returns the array itself where it is one already. Offsets may be wider than those of `kind`,
-    never narrower.
+    If the array has such a type already, it is returned as it is. Offsets may be wider than those
+    of `kind`, never narrower.
     """
     import pyarrow as pa
     from pyarrow import types
@@ -58,10 +58,10 @@ def as_plain(array: Any, kind: pa.DataType) -> Any:
 
 
 def check_batch(batch: pa.RecordBatch) -> None:
-    """Check that decoding cannot read outside of the buffers, whatever bytes they hold.
+    """Check that decoding a batch cannot read outside of its buffers, whatever bytes they hold.
 
     pyarrow's full validation also refuses values that can be read: a date64 within a day, a decimal
-    of too many digits, text that is no UTF-8. So only what has offsets is checked in full.
+    of too many digits, text that is not UTF-8. So only types with offsets or indices get it.
 
     Raises:
         ArrowInvalid: an offset, length or index is wrong.
@@ -174,7 +174,7 @@ def _mask(array: Any) -> Any:
 
 
 def _fresh(offsets: Any) -> Any:
-    # pyarrow refuses a mask beside offsets that are a slice
+    # copied, as pyarrow accepts no mask beside offsets that are a slice
     import pyarrow as pa
 
     return pa.array(offsets.to_numpy())

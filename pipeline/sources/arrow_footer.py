@@ -1,8 +1,8 @@
 """Where the record batches of an Arrow IPC file or stream lie, and how many rows each has.
 
-A file says so in its footer. A stream has none: its messages are walked, one after another.
-pyarrow tells neither offsets nor rows without decoding each batch, so a few fields of its
-flatbuffers are read here.
+A file lists them in its footer. A stream has no footer: its messages are walked, one after another.
+pyarrow gives neither offsets nor row counts without decoding each batch, so the few fields needed
+are read from its flatbuffers here.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Footer(NamedTuple):
     """Where the parts of an IPC file or stream lie.
 
     Attributes:
-        span: bytes of a file's footer, to the end of the file; of a stream's schema.
-        digest: of these bytes.
-        dictionaries: int64[d, 3], of each dictionary: its first byte, bytes of its message, bytes
-            of the buffers which that describes.
-        batches: int64[b, 3], the same of each record batch, in order.
-        rows: int64[b], of each batch.
-        codecs: what buffers are compressed with; none if nothing is.
-        ids: of a stream's dictionaries, the id of each, and whether it only adds to what is there.
-            None for a file, all of whose dictionaries hold for all of its batches.
+        span: bytes of a file's footer, up to the end of the file; or bytes of a stream's schema.
+        digest: hash of these bytes.
+        dictionaries: int64[d, 3], for each dictionary: offset, bytes of its message, bytes of the
+            buffers that follow.
+        batches: int64[b, 3], the same for each record batch, in order.
+        rows: int64[b], rows of each batch.
+        codecs: names of the compressions used; empty if nothing is compressed.
+        ids: (id, is delta) of each of a stream's dictionaries; a delta adds to its predecessor.
+            None for a file, whose dictionaries all apply to every batch.
     """
 
     span: Span
@@ -55,15 +55,17 @@ class Footer(NamedTuple):
         return self.ids is not None
 
     def block(self, batch: int) -> Span:
-        """Where a record batch lies."""
+        """The span of a record batch."""
         return _block_span(self.batches[batch])
 
     def common(self) -> list[Span]:
-        """What is read once, before any batch."""
+        """The spans that are read once, before any batch: dictionaries, and footer or schema."""
         return sorted([*map(_block_span, self.dictionaries), self.span])
 
     def before(self, batch: int) -> list[Span]:
-        """The parts of a stream that decoding a batch takes before the batch itself."""
+        """The spans of a stream that must be decoded before a batch: the schema and its
+        dictionaries.
+        """
         start, _ = self.block(batch)
         spans: list[Span] = []
         replaced: set[int] = set()
@@ -83,7 +85,11 @@ def _block_span(block: Int64s) -> Span:
 
 
 def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
-    """The footer of each file: reads of all ends, of long footers, and of all batches' metadata.
+    """The footer of each file. Reads all file ends at once, then long footers, then batch metadata.
+
+    Args:
+        stats: the files.
+        fetch: reads spans of files.
 
     Raises:
         SourceError: a file is neither an Arrow IPC file nor a stream.
@@ -101,7 +107,7 @@ def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
 
 
 def _length(stat: Stat, end: bytes) -> int:
-    # bytes of the footer with its length and the magic behind it; 0 of what may be a stream
+    # bytes of the footer, with its length and the magic after it; 0 if it may be a stream
     if end[-4:] == _FEATHER_1:
         raise unreadable(stat.path, "it is Feather version 1; version 2 is Arrow IPC")
     if end[-6:] != _MAGIC:
@@ -122,7 +128,7 @@ def _footer(stat: Stat, end: bytes, fetch: Fetch) -> Footer:
 
 
 def _walked(stat: Stat, fetch: Fetch) -> Footer:
-    """The parts of a stream. Each message but those of small batches costs a read."""
+    """The parts of a stream. Walking takes a read for each message, unless they are small."""
     spans: list[Span] = []
     blocks: dict[int, list[list[int]]] = {_SCHEMA: [], _DICTIONARY: [], _BATCH: []}
     headers: list[_Table] = []
@@ -149,7 +155,7 @@ def _walked(stat: Stat, fetch: Fetch) -> Footer:
 
 
 def _messages(stat: Stat, fetch: Fetch) -> Iterator[tuple[list[int], _Table]]:
-    # of a stream: where each message lies as [first byte, bytes, bytes of its body], and what it is
+    # for each message of a stream: [offset, bytes, bytes of its body], and the parsed message
     window = _Window(stat, fetch)
     at = 0
     while at < stat.size:
@@ -176,7 +182,7 @@ def _messages(stat: Stat, fetch: Fetch) -> Iterator[tuple[list[int], _Table]]:
 
 
 class _Window:
-    """The bytes of a file around where it is being read."""
+    """A buffer around the current position in a file."""
 
     def __init__(self, stat: Stat, fetch: Fetch) -> None:
         self._stat, self._fetch = stat, fetch
@@ -190,7 +196,7 @@ class _Window:
 
 
 def _facts(headers: list[_Table]) -> tuple[Int64s, tuple[str, ...]]:
-    # of record batches: rows of each, and their codecs
+    # rows of each record batch, and the codecs used
     rows = np.array([header.int64(0) for header in headers], np.int64)
     if len(rows) and rows.min() < 0:
         raise ValueError(f"a batch of {rows.min()} rows")
@@ -198,7 +204,7 @@ def _facts(headers: list[_Table]) -> tuple[Int64s, tuple[str, ...]]:
 
 
 def digest(footer: bytes) -> bytes:
-    """What tells a footer's bytes from others."""
+    """A hash by which a footer's bytes are recognised."""
     return hashlib.blake2b(footer, digest_size=8).digest()
 
 
@@ -211,7 +217,7 @@ def _checked(blocks: Int64s, end: int) -> Int64s:
 
 
 def _message(encapsulated: bytes) -> _Table:
-    # -1, its length, a flatbuffer; before format 5 no -1
+    # the marker -1 (absent before format version 5), the length, then a flatbuffer
     return _Table.root(encapsulated[8 if encapsulated[:4] == _CONTINUED else 4 :])
 
 
@@ -226,7 +232,7 @@ def _codec(header: _Table) -> str:
 
 
 class _Table:
-    """A flatbuffer's table (flatbuffers.dev, "internals"): fields found through a vtable."""
+    """A table in a flatbuffer (flatbuffers.dev, "internals"). Its vtable locates the fields."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -255,19 +261,22 @@ class _Table:
         return None if at is None else _Table(self._data, at + _int(self._data, "<I", at))
 
     def part(self, number: int) -> _Table:
-        """A table that must be there."""
+        """A field that is a table and must exist."""
         if (found := self.table(number)) is None:
             raise ValueError("a message without a header")
         return found
 
     def blocks(self, number: int) -> Int64s:
-        """A vector of Block structs: int64[n, 3] of offset, metadata length, body length."""
+        """A field that is a vector of Block structs: int64[n, 3] of offset, metadata and body
+        bytes.
+        """
         at = self._field(number)
         if at is None:
             return np.zeros((0, 3), np.int64)
         at += _int(self._data, "<I", at)
         count = _int(self._data, "<I", at)
-        found = np.frombuffer(self._data, _BLOCK, count, at + 4)  # ValueError where too short
+        # raises ValueError if it is too short
+        found = np.frombuffer(self._data, _BLOCK, count, at + 4)
         return np.stack([found[name].astype(np.int64) for name in ("at", "message", "body")], 1)
 
 

@@ -1,4 +1,4 @@
-"""Where records live: Arrow IPC files and streams (.arrow, .feather, .ipc); rows are columns."""
+"""Arrow IPC files and streams (.arrow, .feather, .ipc) as a source of `Columns`."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 class ArrowIpcSource(TabularSource):
     """Rows of Arrow IPC files (also called Feather version 2) as `Columns`, files end to end.
 
-    Streams, such as the `.arrow` files of Hugging Face, are read as well. They have no footer: at
-    opening their messages are walked, which costs a read for each record batch.
+    Streams, such as the `.arrow` files of Hugging Face, are read as well. They have no footer: when
+    opened, their messages are walked, which costs a read for each record batch.
 
-    Values are those of `ParquetSource`. Record batches (`chunk_bounds`) are what is read at once:
-    compressed ones are decoded, those of URLs fetched whole. Local files are mapped, so that a
-    random row of an uncompressed file costs its own bytes; their size is checked before each read,
-    as touching a mapped file that was cut kills the process. Each batch is validated when first
-    read: a corrupt offset is an error, never a crash.
+    Values are those of `ParquetSource`. The smallest read is a record batch (`chunk_bounds`):
+    compressed batches are decoded whole, those of URLs fetched whole. Local files are
+    memory-mapped, so that a random row of an uncompressed file costs only its own bytes. Their size
+    is checked before each read, since touching a mapped file that was truncated kills the process.
+    Each batch is validated when first read: a corrupt offset is an error, never a crash.
 
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         columns: in order; None for all; "a.b" is field b of the struct a.
-        nulls: what becomes of a null integer or boolean: "raise", "float" or "mask", as of
+        nulls: how null integers and booleans are read: "raise", "float" or "mask", as for
             `ParquetSource`.
-        memory_map: False where local files may be cut while they are read, or lie on a network
-            file system.
+        memory_map: False where local files may be truncated while they are read, or lie on a
+            network file system.
         cache_bytes: how much decoded data to keep, for speed only; the batch read last is always
             kept.
-        storage: how URLs are reached.
+        storage: how URLs are read.
 
     Raises:
         SourceError: a file is missing, empty, truncated or not Arrow IPC, files differ in their
@@ -97,7 +97,7 @@ class ArrowIpcSource(TabularSource):
 
     def _begin(self) -> None:
         self._opened = OpenFiles[int, _FileParts]()
-        self._valid: set[int] = set()  # batches found whole
+        self._valid: set[int] = set()  # batches that passed validation
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
         self._chunked([footer.rows for footer in self._footers], costly=costly)
@@ -177,19 +177,19 @@ class ArrowIpcSource(TabularSource):
         ]
 
     def close(self) -> None:
-        """Forget mappings and decoded rows; reading brings them back."""
+        """Drop mappings and decoded rows. Reading opens them again."""
         self._chunks.close()
         self._opened.clear()
 
 
 class _FileParts(NamedTuple):
-    """The parts of a file that are at hand: all of it, or what every batch needs.
+    """The parts of a file that are in memory or mapped: all of it, or what every batch needs.
 
     Attributes:
         stat: the file.
         footer: of the file.
-        spans: rising, where the parts lie.
-        data: the bytes of each.
+        spans: ascending, the byte range of each part.
+        data: the bytes of each part.
     """
 
     stat: Stat
@@ -198,14 +198,14 @@ class _FileParts(NamedTuple):
     data: Sequence[Any]
 
     def and_(self, span: Span, data: Any) -> _FileParts:
-        """With one part more."""
+        """A copy with one more part."""
         parts = sorted(
             [*zip(self.spans, self.data, strict=True), (span, data)], key=lambda part: part[0]
         )
         return self._replace(spans=[s for s, _ in parts], data=[d for _, d in parts])
 
     def part(self, span: Span) -> pa.Buffer:
-        """The bytes of a span that lies within one of the parts."""
+        """The bytes of a span, which must lie within one of the parts."""
         import pyarrow as pa
 
         i = bisect_right(self.spans, (span[0], sys.maxsize)) - 1
@@ -213,7 +213,7 @@ class _FileParts(NamedTuple):
         return pa.py_buffer(self.data[i]).slice(start, span[1] - span[0])
 
     def batch(self, number: int) -> pa.RecordBatch:
-        """A record batch; its part must be at hand."""
+        """A record batch; its span must be among the parts."""
         if not self.footer.is_stream:
             return self._file().get_batch(number)
         return self._stream(
@@ -224,7 +224,7 @@ class _FileParts(NamedTuple):
         return (self._stream([self.footer.span]) if self.footer.is_stream else self._file()).schema
 
     def _file(self) -> pa.RecordBatchFileReader:
-        # a reader that finds these parts alone; one is not for several threads
+        # a new reader each time, since one cannot be shared by threads
         import pyarrow as pa
         from pyarrow import ipc
 
@@ -233,7 +233,7 @@ class _FileParts(NamedTuple):
         return ipc.open_file(RangeFile(self.stat.size, self.spans, self.data).opened())
 
     def _stream(self, wanted: list[Span]) -> pa.RecordBatchStreamReader:
-        # a stream of nothing but the messages wanted
+        # a stream of just these messages
         from pyarrow import ipc
 
         ends = np.cumsum([0, *(stop - start for start, stop in wanted)]).tolist()

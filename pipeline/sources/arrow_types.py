@@ -1,4 +1,4 @@
-"""Which Arrow types decode to the same Python or NumPy values, and so may be one column."""
+"""Which Arrow types decode to the same values, and so may be one column of several files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema without encodings: it alone decides fields, dtypes and shapes."""
+    """The schema without encodings. Fields, dtypes and shapes of the records depend on it alone."""
     import pyarrow as pa
 
     return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
@@ -45,7 +45,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def widened(kind: pa.DataType) -> pa.DataType:
-    """A plain type whose offsets have 64 bits: two of its arrays always fit into one."""
+    """A plain type with 64-bit offsets, so that arrays of it can always be concatenated."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -55,7 +55,7 @@ def widened(kind: pa.DataType) -> pa.DataType:
         return pa.large_binary()
     if types.is_struct(kind):
         return pa.struct([pa.field(f.name, widened(f.type)) for f in kind])
-    if types.is_map(kind):  # their own offsets count entries, and are of 32 bits always
+    if types.is_map(kind):  # a map's own offsets count entries and always have 32 bits
         return pa.map_(widened(kind.key_type), widened(kind.item_type))
     if types.is_fixed_size_list(kind):
         return pa.list_(_item(widened(kind.value_type)), kind.list_size)
@@ -67,8 +67,8 @@ def widened(kind: pa.DataType) -> pa.DataType:
 def merged(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """The plain type of a column that is `a` in one file and `b` in another; None if they differ.
 
-    Types merge where they decode alike: the size of offsets, the order of a struct's fields and a
-    decimal's precision are no difference. A column of nulls alone takes the other's type.
+    Types merge if they decode alike: the size of offsets, the order of a struct's fields and a
+    decimal's precision do not matter. A column of only nulls takes the other's type.
 
     >>> import pyarrow as pa
     >>> merged(pa.null(), pa.list_(pa.large_string())), merged(pa.int8(), pa.int16())
@@ -123,7 +123,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_ragged(kind: pa.DataType) -> bool:
-    """Lists of any length, but no maps."""
+    """Whether a type is a list of variable length, but not a map."""
     from pyarrow import types
 
     views = types.is_list_view(kind) or types.is_large_list_view(kind)
@@ -141,14 +141,14 @@ def _listed(kind: pa.DataType, value: pa.DataType) -> pa.DataType:
 
 
 def _item(kind: pa.DataType) -> pa.Field:
-    # one name for what lists hold: files say "element" or "item", and pickling changes it
+    # one name for the elements of lists: files say "element" or "item", and pickling changes it
     import pyarrow as pa
 
     return pa.field("item", kind)
 
 
 def fault(kind: pa.DataType) -> str | None:
-    """Why values of a type cannot be read at all, seen from the type alone; None if they can."""
+    """Why no value of a type can be read, judged by the type alone; None if values can be read."""
     from pyarrow import types
 
     inner = [kind.field(i) for i in range(kind.num_fields)]
@@ -164,7 +164,7 @@ def fault(kind: pa.DataType) -> str | None:
 
 
 def width(kind: pa.DataType) -> int:
-    """How many values or bytes one value of nested fixed-size types holds."""
+    """How many elements or bytes one value of a type holds, counting nested fixed-size types."""
     from pyarrow import types
 
     if types.is_fixed_size_binary(kind):

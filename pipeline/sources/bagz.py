@@ -1,4 +1,4 @@
-"""Bagz files, local or remote, plain or compressed by record."""
+"""Bagz files, local or remote, whose records may be compressed one by one."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ LOGGER = logging.getLogger("pipeline")
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _LIMITS = re.compile(r"(.*/|)limits\.([^/]*)", re.DOTALL)
 _NO_LIMITS = "no Bagz file with its limits at the end or beside it, or a truncated one"
-_SAMPLE = 16  # records that tell whether a file is compressed
+_SAMPLE = 16  # records that are looked at to tell whether a file is compressed
 _PIECE = 1 << 20
 
 
 class BagzSource(FramedSource):
-    """Records of Bagz files, as bytes; files end to end in the order given.
+    """Records of Bagz files as bytes objects. Several files count as one, in the order given.
 
-    Only the bytes of the records asked for are read, from local files and URLs alike. Where records
-    end stands at the end of a file, or in a file `limits.NAME` beside it; a glob that matches such
-    files leaves them out. The package bagz is not needed.
+    Only the bytes of the records asked for are read, from local files and URLs alike. The limits,
+    which say where records end, are at the end of a file or in a file `limits.NAME` beside it; a
+    glob that matches such files skips them. The package bagz is not needed.
 
     Args:
         paths: a path, a glob, `name@20.bagz` for 20 shards, or a list of these.
-        compression: of each record: "zstd", "none", or "auto": zstd in files named `.bagz`, unless
-            no record of a sample, of two or more, is a zstd frame.
-        storage: how URLs are reached.
+        compression: of each record: "zstd", "none", or "auto". "auto" is zstd for files named
+            `.bagz`, unless no record in a sample of at least two is a zstd frame.
+        storage: how URLs are read.
         record_limit: bytes of one decompressed record at most. It guards memory against a damaged
             or hostile file.
 
     Raises:
-        SourceError: a file is missing, truncated or no Bagz file.
+        SourceError: a file is missing, truncated or not a Bagz file.
 
     >>> import tempfile, bagz
     >>> path = tempfile.mkdtemp() + "/a.bagz"
@@ -72,23 +72,23 @@ class BagzSource(FramedSource):
         self._compression = compression
         self._limit = byte_count("record_limit", record_limit, 1, SourceError)
         self._packed: dict[int, bool] = {}
-        pattern = (*patterns(paths), "")[0]  # by which a manifest tells what is missing
+        pattern = (*patterns(paths), "")[0]  # by which a manifest can tell that files are missing
         found = expand(paths, storage, empty=True)
         bags = _without_limits([ListedPath.of(stat, pattern) for stat in found])
         super().__init__(bags, "bagz 1", _load, storage, ("bagz", compression))
 
     def read(self, indices: Int64s) -> list[bytes]:
-        """Records by index: a list of n bytes objects, in the order asked, repeats included.
+        """Records by index: a list of n bytes objects, in the order given, repeats included.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record does not decompress; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            RecordError: a record cannot be decompressed; the others stay readable.
+            SourceError: a file was removed, truncated or replaced.
         """
         at = self._locate(indices)
         records = self._fetch(at)
         for i, (file, record) in enumerate(zip(at.file.tolist(), records, strict=True)):
-            if record and self._is_packed(file, record):  # an empty record is stored as it is
+            if record and self._is_packed(file, record):  # empty records are not compressed
                 try:
                     records[i] = _unpacked(record, self._limit)
                 except (OSError, ValueError, MemoryError) as e:
@@ -103,7 +103,7 @@ class BagzSource(FramedSource):
         return record.startswith(_MAGIC) or self._packed.setdefault(file, self._has_frames(file))
 
     def _has_frames(self, file: int) -> bool:
-        """Whether any record of a sample is a zstd frame. One record alone may be a damaged one."""
+        """Whether any record of a sample is a zstd frame. A single record may just be damaged."""
         index, path = self._index(file), self._files.paths[file]
         filled = np.flatnonzero(index["stop"] > index["start"])
         some = filled[np.linspace(0, len(filled) - 1, min(_SAMPLE, len(filled)), dtype=np.int64)]
@@ -120,7 +120,7 @@ class BagzSource(FramedSource):
 
 
 def _without_limits(paths: list[ListedPath]) -> list[ListedPath]:
-    """The files that hold records: `limits.a.bagz` beside `a.bagz` tells where its records end."""
+    """Drop `limits.a.bagz` if `a.bagz` is in the list too."""
     every = set(map(str, paths))
     return [path for path in paths if not (found := _LIMITS.fullmatch(path)) or
             found[1] + found[2] not in every]  # fmt: skip
@@ -131,10 +131,10 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _limits(stat: Stat, storage: Storage) -> Arrays:
-    """Where records end: at the end of the file, or else in the file `limits.NAME` beside it."""
+    """Start and stop of each record, from the end of the file or from `limits.NAME` beside it."""
     if stat.size >= 8:
         (tail,) = storage.read([stat.range(stat.size - 8, stat.size)])
-        first = int.from_bytes(tail, "little")  # the last record ends where the limits begin
+        first = int.from_bytes(tail, "little")  # the last limit: records end where the limits begin
         if first <= stat.size - 8 and (stat.size - first) % 8 == 0:
             return _spans(stat, stat.range(first, stat.size), first, storage)
     folder, name = stat.path[: -len(os.path.basename(stat.path))], os.path.basename(stat.path)
@@ -168,7 +168,11 @@ def _codec() -> pa.Codec:
 
 
 def _unpacked(data: bytes, limit: int) -> bytes:
-    """What a zstd frame holds, of `limit` bytes at most."""
+    """The contents of a zstd frame.
+
+    Raises:
+        ValueError: the frame is damaged, or holds more than `limit` bytes.
+    """
     size = _content_size(data)
     if size is None:
         return _streamed(data, limit)
@@ -195,7 +199,7 @@ def _too_large(what: str, limit: int) -> str:
 
 
 def _content_size(data: bytes) -> int | None:
-    """Bytes of a zstd frame's content, where it says so (RFC 8878, section 3.1.1.1)."""
+    """Size of a zstd frame's content (RFC 8878, section 3.1.1.1); None if it does not say."""
     if len(data) < 6 or data[:4] != _MAGIC:
         raise ValueError('it is no zstd frame; of a plain file give compression="none"')
     flags = data[4]

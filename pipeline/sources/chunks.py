@@ -1,4 +1,6 @@
-"""Rows of files whose smallest read is a chunk of many: which chunks, and their rows by index."""
+"""Random access to rows of files that are read in chunks: which chunks to decode, and which to
+keep.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.lru import LRU
 
 LOGGER = logging.getLogger("pipeline")
-FETCH = 64 << 20  # file bytes held at once by one read, but for a chunk larger than that
-WASTE = 100  # rows decoded for each one used that are worth a warning
-LEAST = 16  # chunks dropped before it
-AHEAD = 8 << 20  # bytes of one call of those who read ahead
+FETCH = 64 << 20  # file bytes that one read holds at once, unless a single chunk is larger
+WASTE = 100  # rows decoded for each row used, from which on a warning is logged
+LEAST = 16  # chunks that must have been dropped before it is logged
+AHEAD = 8 << 20  # bytes that one read-ahead call reads
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -34,10 +36,10 @@ class Chunk(NamedTuple):
     """A decoded chunk.
 
     Attributes:
-        columns: as `arrow.Fields.columns` gives them.
+        columns: as returned by `arrow.Fields.columns`.
         rows: how many of its rows can be read: all, or those before the first corrupt one.
-        error: why the others cannot be read. It names them, and ends in a remedy.
-        out_of_range: bool[rows] of each column that holds times out of NumPy's range.
+        error: why the others cannot be read; names them, and ends in a remedy. "" if all can.
+        out_of_range: bool[rows] for each column that holds times out of NumPy's range.
     """
 
     columns: arrow.Tree
@@ -47,12 +49,12 @@ class Chunk(NamedTuple):
 
     @staticmethod
     def unreadable(path: str, rows: tuple[int, int], name: str, why: str) -> Chunk:
-        """A chunk that is damaged from its first row on: rows `[start, stop)` of a file."""
+        """A chunk of which no row can be read: rows `[start, stop)` of a file."""
         return Chunk({}, 0, damage(path, rows, name, why))
 
 
 def damage(path: str, rows: tuple[int, int], name: str, why: str) -> str:
-    """What to say of rows `[start, stop)` of a file that cannot be decoded.
+    """The error message for rows `[start, stop)` of a file that cannot be decoded.
 
     >>> damage("a.parquet", (0, 10), "row group 0", "column 'i': bad page")[:54]
     'cannot decode rows 0 to 9 (row group 0) of a.parquet: '
@@ -64,14 +66,14 @@ def damage(path: str, rows: tuple[int, int], name: str, why: str) -> str:
 
 
 def is_damage(error: Exception, stored: int) -> bool:
-    """Whether decoding failed because of the bytes, and would fail again.
+    """Whether decoding failed because the bytes are damaged, so that it would fail again.
 
     A damaged length makes a decoder ask for absurd amounts of memory. So running out of memory
-    counts as damage where one allocation is far larger than the stored bytes can expand to.
+    counts as damage if one allocation is far larger than the stored bytes can expand to.
 
     Args:
         error: what the decoder raised.
-        stored: bytes that were decoded.
+        stored: how many bytes were decoded.
     """
     if isinstance(error, MemoryError):
         asked = max(map(int, re.findall(r"size (\d+)", str(error))), default=0)
@@ -80,18 +82,18 @@ def is_damage(error: Exception, stored: int) -> bool:
 
 
 _LEAST_ABSURD = 1 << 30  # bytes
-_EXPANSION = 4096  # more than lz4 and almost all real data reach
+_EXPANSION = 4096  # larger than the compression ratio of lz4 and of almost all real data
 
 
 class Decoder(NamedTuple):
-    """How chunks are had.
+    """How the chunks of a format are decoded.
 
     Attributes:
-        decode: chunks by number; all of them in flight together.
-        weigh: bytes that reading a chunk takes.
-        empty: a chunk without rows: fields, dtypes and shapes.
+        decode: returns chunks by number; their bytes are requested concurrently.
+        weigh: approximate bytes of memory that reading a chunk takes.
+        empty: the columns of a chunk without rows: fields, dtypes and shapes.
         costly: whether decoding a chunk for a few rows is worth a warning.
-        far: whether chunks come from so far away that they are best read ahead.
+        far: whether chunks come from so far away that reading ahead pays off.
     """
 
     decode: Callable[[list[int]], Sequence[Chunk]]
@@ -102,13 +104,13 @@ class Decoder(NamedTuple):
 
 
 class Chunks:
-    """The rows of files' chunks end to end; decoded chunks are kept, bounded, for all threads.
+    """The rows of all files' chunks, end to end. Decoded chunks are cached, for all threads.
 
     Args:
-        files: what holds them.
-        counts: rows of each chunk of each file.
-        decoder: how chunks are had.
-        cache_bytes: of decoded chunks kept.
+        files: the files that hold the chunks.
+        counts: for each file, int64[chunks], the rows of each chunk.
+        decoder: decodes the chunks.
+        cache_bytes: how many bytes of decoded chunks to keep.
 
     Attributes:
         bounds: int64[chunks + 1], the first row of each chunk, and the end.
@@ -126,32 +128,32 @@ class Chunks:
         self.forget()
 
     def forget(self) -> None:
-        """Keep nothing any more."""
+        """Drop all decoded chunks."""
         self._pid = os.getpid()
         self.kept = LRU[int, Chunk](self._limit, weigh=_weight, dropped=self._drop)
-        self._damaged: dict[int, tuple[int, str]] = {}  # by chunk: rows that can be read, and why
-        self._used: dict[int, int] = {}  # rows read out of each chunk kept
-        self._waste = [0, 0, 0]  # of chunks dropped: how many, their rows, rows that were used
+        self._damaged: dict[int, tuple[int, str]] = {}  # by chunk: rows that can be read, error
+        self._used: dict[int, int] = {}  # rows read from each chunk since it was decoded
+        self._waste = [0, 0, 0]  # of dropped chunks: how many, their rows, rows that were used
         self._ahead = Ahead(self._have, self._slab)
 
     def close(self) -> None:
-        """End what reads ahead, and keep nothing any more."""
+        """Stop reading ahead, and drop all decoded chunks."""
         if self._pid == os.getpid():
             self._ahead.close()
         self.forget()
 
     @property
     def horizon(self) -> int:
-        """How many rows ahead are worth knowing: those of a quarter of the cache."""
+        """How many rows ahead to look: a quarter of the cache holds so many. 0 for local files."""
         size = sum(self._files.sizes)
         rows = int(self.bounds[-1])
         return min(rows, rows * (self._limit // 4) // size) if self._decoder.far and size else 0
 
     def ahead(self, indices: Int64s) -> None:
-        """Read chunks ahead that rows to come will use a good part of.
+        """Start reading chunks of which rows to come will use at least a quarter.
 
         Args:
-            indices: every so many of the next `horizon` rows, in the order of need.
+            indices: an evenly spaced sample of the next `horizon` rows, in the order of need.
         """
         if self._pid != os.getpid():
             self.forget()
@@ -178,23 +180,23 @@ class Chunks:
         self.kept.get_many(chunks, self._decoder.decode)
 
     def _slab(self, chunks: list[int]) -> int:
-        # how many of them to have at once
+        # how many of these chunks to read in one call
         sizes = np.cumsum([self._weigh(chunk) for chunk in chunks])
         return min(len(chunks), 1 + int(np.searchsorted(sizes, AHEAD)))
 
     def place(self, chunk: int) -> tuple[int, int]:
-        """The file of a chunk, and its number there."""
+        """The file of a chunk, and the chunk's number in that file."""
         file = int(np.searchsorted(self._first, chunk, side="right")) - 1
         return file, chunk - int(self._first[file])
 
     def span(self, chunk: int) -> tuple[int, int]:
-        """Rows `[start, stop)` of its file that are a chunk's."""
+        """Rows `[start, stop)` of its file that a chunk holds."""
         base = self._files.bounds[self.place(chunk)[0]]
         return int(self.bounds[chunk] - base), int(self.bounds[chunk + 1] - base)
 
     def read(self, indices: Int64s) -> Columns:
-        """Rows by index, copied: each chunk that holds some is decoded at most once."""
-        if self._pid != os.getpid():  # a forked child: locks may be held for ever
+        """Rows by index, copied. Each chunk is decoded at most once a call."""
+        if self._pid != os.getpid():  # a forked child, in which locks may never be released
             self.forget()
         wanted = inside(indices, int(self.bounds[-1]))
         order = np.argsort(wanted, kind="stable")
@@ -206,7 +208,7 @@ class Chunks:
             self._refuse_damaged(number, int(ascending[rows[-1]]))
         out = arrow.room(self._decoder.empty, len(order))
         for slab in self._slabs(needed.tolist()):
-            for number in slab:  # before any is dropped
+            for number in slab:  # counted before any of them is dropped
                 self._used[number] = self._used.get(number, 0) + len(cuts[number])
             chunks = self.kept.get_many(slab, self._decoder.decode)
             for number, chunk in zip(slab, chunks, strict=True):
@@ -217,7 +219,7 @@ class Chunks:
         return Columns(out)
 
     def _slabs(self, chunks: list[int]) -> Iterator[list[int]]:
-        # so many at once that what is fetched for them fits into FETCH
+        # as many chunks at once as fit into FETCH bytes
         slab: list[int] = []
         held = 0
         for chunk in chunks:
@@ -246,7 +248,7 @@ class Chunks:
             ) from None
 
     def _refuse_damaged(self, number: int, last: int) -> None:
-        # what is known to be damaged is not decoded again
+        # do not decode again what is known to be damaged
         rows, why = self._damaged.get(number, (0, ""))
         first = int(self.bounds[number]) + rows
         if why and last >= first:
@@ -255,7 +257,7 @@ class Chunks:
             raise error
 
     def _drop(self, chunk: int) -> None:
-        # called as a chunk is dropped, one at a time
+        # called for each chunk that is dropped
         rows = int(self.bounds[chunk + 1] - self.bounds[chunk])
         for i, n in enumerate((1, rows, self._used.pop(chunk, 0))):
             self._waste[i] += n
@@ -280,17 +282,18 @@ def _weight(chunk: Chunk) -> int:
 
 
 class Cores:
-    """Cores that one source may use besides the calling threads: bounded, however many call."""
+    """Cores that one source may use besides the calling threads. Their number is bounded."""
 
     def __init__(self) -> None:
         self._pid = -1
 
     def map(self, f: Callable[[A], B], items: Sequence[A]) -> list[B]:
-        """`[f(item) for item in items]`, in more threads where there are cores to spare."""
+        """`[f(item) for item in items]`, in additional threads if cores are free."""
         import pyarrow as pa
 
         if self._pid != os.getpid():
-            # pyarrow knows OMP_NUM_THREADS: one of many worker processes has none to spare
+            # pyarrow respects OMP_NUM_THREADS, so one of many worker processes gets no additional
+            # thread
             self._pid, self._spare = os.getpid(), threading.Semaphore(max(0, pa.cpu_count() - 1))
         more = 0
         while more < len(items) - 1 and self._spare.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""Errors about files that cannot be used: what is wrong with them, and what the user can do."""
+"""Errors about unusable files: what is wrong with them, and what the user can do."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def parsing(
     error: type[PipelineError] = SourceError,
     remedy: str = _REMEDY,
 ) -> Generator[None]:
-    """Turn whatever a parser raises about damaged bytes into an error that names file and place.
+    """Turn any error of a parser on damaged bytes into one that names the file and the offset.
 
-    Errors of ours pass through, and so do those of the operating system (an OSError with an errno):
-    another try may help them. pyarrow's OSErrors of corrupt data have no errno.
+    PipelineErrors pass through. So do errors of the operating system (an OSError with an errno),
+    after which a retry may help. pyarrow's OSErrors about corrupt data have no errno.
 
     Args:
         path: the file.
-        offset: the byte at which the parsed part begins, if that is known.
-        error: the class to raise: RecordError for one record, ScanError for scans.
+        offset: the offset at which the parsed part begins, if known.
+        error: the class to raise, for example RecordError for one record.
         remedy: the last sentence of the message.
 
     >>> with parsing("a.npy", 10):
@@ -58,11 +58,11 @@ def parsed_json(
     error: type[PipelineError] = SourceError,
     remedy: str = _REMEDY,
 ) -> Any:
-    """JSON from a file that anybody may have written.
+    """Parse JSON from a file that anybody may have written.
 
     Raises:
-        SourceError: it is no JSON, nested too deep, or holds a number of more than 64 bits; or the
-            class given.
+        SourceError: it is not JSON, is nested too deep, or holds an integer of more than 64 bits.
+            With `error`, of that class instead.
 
     >>> parsed_json(b'{"rows": 3}', "scan.json")
     {'rows': 3}
@@ -72,7 +72,7 @@ def parsed_json(
 
 
 def _whole(digits: str) -> int:
-    # larger ones overflow what NumPy and floats hold, somewhere far from here
+    # larger integers would overflow in NumPy or float much later
     if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
         raise ValueError(f"the number {digits[:30]} is out of range")
     return int(digits)
@@ -92,21 +92,21 @@ def _words(reason: object) -> str:
 
 
 def warn_once(message: str, about: object = None) -> None:
-    """Log a warning, once for each message, or for each thing that it is about."""
+    """Log a warning once for each message, or once for each value of `about`."""
     if (key := message if about is None else about) not in _SAID:
         _SAID.add(key)
         LOGGER.warning(message)
 
 
 def unreadable(path: str, reason: object) -> SourceError:
-    """The error for a file that cannot be opened or is not what its source expects."""
-    if isinstance(reason, SourceError):  # it names the file and its own remedy
+    """The error for a file that cannot be opened or is not of the expected format."""
+    if isinstance(reason, SourceError):  # its message names the file and a remedy already
         return type(reason)(str(reason))
     return SourceError(_cannot_read(path, reason))
 
 
 def changed(path: str, was: str, now: str) -> SourceError:
-    """The error for a file that is not the one whose records were counted."""
+    """The error for a file that was replaced since its records were counted."""
     return SourceError(
         f"{path} has changed since its records were counted: it had {was}, now {now}. "
         "Restore the file, or build the source anew."
@@ -114,7 +114,7 @@ def changed(path: str, was: str, now: str) -> SourceError:
 
 
 def missing(path: str) -> MissingFileError:
-    """The error for a URL that leads nowhere."""
+    """The error for a URL at which no object exists."""
     return MissingFileError(
         f"{path} does not exist: the store knows no such object or bucket (404). "
         "Correct the path, or remove it from paths."
@@ -130,7 +130,7 @@ def forbidden(path: str, reason: str) -> StorageError:
 
 
 def refused(path: str, reason: str) -> StorageError:
-    """The error for a request that no other try would make succeed."""
+    """The error for a request that would fail again if it was retried."""
     return StorageError(f"{path} cannot be read: {reason}. Correct the path or Storage(options=).")
 
 

@@ -1,4 +1,4 @@
-"""Checksums of TFRecord: CRC-32C, masked."""
+"""The checksums in TFRecord files: CRC-32C, masked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import need
 
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, its bits reversed
+_POLYNOMIAL = 0x82F63B78  # Castagnoli, bit-reversed
 _MASK = 0xA282EAD8
 
 
@@ -28,7 +28,7 @@ def masked(data: bytes) -> int:
 
 
 def masked_columns(table: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """The masked CRC-32C of each row of `[n, k]` bytes, for small k: uint32[n].
+    """The masked CRC-32C of each row of a uint8[n, k] table, for small k: uint32[n].
 
     >>> rows = np.frombuffer(b"123456789", np.uint8).reshape(1, 9)
     >>> hex(masked_columns(rows)[0])

@@ -1,4 +1,4 @@
-"""What all sources of files share: which files they have, and where each record lies."""
+"""What all file sources share: their files, and which file holds each record."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pipeline.sources.storage.files import Files
 
 
 class FileSource:
-    """A source of files that lie end to end. A format sets both attributes and adds `read`.
+    """A source over files, which count as one end to end. A format sets both attributes and adds
+    `read`.
 
     Attributes:
-        _files: the files, their records counted.
+        _files: the files, with their record counts.
         _identity: what the fingerprint depends on besides the files: the format and its options.
     """
 
@@ -34,7 +35,7 @@ class FileSource:
 
     @property
     def files(self) -> Files:
-        """Which files these are, as they were counted."""
+        """The files, with their record counts."""
         return self._files
 
     @property
@@ -43,10 +44,10 @@ class FileSource:
         return self._files.bounds
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each record's file, and its index in that file.
+        """The path of each record's file, and the record's index in that file.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
         """
         return self._files.where(indices)
 

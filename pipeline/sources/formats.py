@@ -1,4 +1,4 @@
-"""Which source reads what people give: by a path's suffix, or by what the object offers."""
+"""Which source opens what users pass: chosen by a path's suffix, or by what an object offers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.types import Source
 
 
 def _lazily(name: str) -> Callable[..., Source]:
-    # a source by name, whose module is imported with the first file of its format
+    # a source class by name; its module is imported when the first file of its format is opened
     def opened(paths: tuple[str, ...], **options: Any) -> Source:
         return getattr(import_module("pipeline.sources"), name)(paths, **options)
 
@@ -34,7 +34,7 @@ _FILES, _MEGATRON = _lazily("FilesSource"), _lazily("MegatronSource")
 
 
 def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
-    # Megatron's .bin has an .idx beside it; others are tokens alone
+    # Megatron's .bin files have an .idx file beside them; others hold just tokens
     try:
         (storage or Storage()).stats([os.path.splitext(path)[0] + ".idx" for path in paths])
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def _index(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
     raise is_index(paths[0])
 
 
-# formats of which each file is a record: images, sound, films, documents
+# formats in which a file is one record: images, sound, films, documents
 _WHOLE = re.findall(
     r"\.\w+",
     ".jpg .jpeg .png .gif .bmp .webp .tif .tiff .ppm .pgm .jp2 .avif .wav .flac .mp3 .ogg .opus "
@@ -92,21 +92,22 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".zst": _packed,
     **dict.fromkeys(_WHOLE, _FILES),
 }
-# a list of names with these suffixes opens files; lists of any other strings are records
+# a list whose strings all end in these suffixes names files; any other list of strings holds
+# records
 _LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")
 
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
-    """The source of a path, a glob or a list of these; the files' suffix says which format.
+    """The source for a path, a glob or a list of these. The suffix determines the format.
 
     `train.array_record-00000-of-00008` counts as `.array_record`. A folder that Hugging Face's
     `save_to_disk` wrote is opened as a whole.
 
     Raises:
-        SourceError: no such file, an unknown suffix, files of several formats, or a folder of
-            several splits.
+        SourceError: a file does not exist, a suffix is unknown, the files have several formats, or
+            a folder holds several splits.
 
     >>> open_path("pyproject.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -116,7 +117,7 @@ def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
     if (saved := open_saved(path, storage)) is not None:
         return saved
     files, opened = found(path, storage=storage)
-    # with the pattern, by which a manifest tells what is missing
+    # by the pattern a manifest can tell that files are missing
     pattern = (*patterns(path), "")[0]
     return opened([ListedPath.of(file.stat, pattern) for file in files])
 
@@ -124,12 +125,12 @@ def open_path(path: Paths, *, storage: Storage | None = None) -> Source:
 def found(
     path: Paths, *, storage: Storage | None = None
 ) -> tuple[tuple[ListedPath, ...], Callable[[Sequence[ListedPath]], Source]]:
-    """The files of a path, a glob or a list of these, and what makes a source of some of them.
+    """The files of a path, glob or list, and a function that opens some of them as a source.
 
     Raises:
-        SourceError: no such file, an unknown suffix, or files of several formats.
+        SourceError: a file does not exist, a suffix is unknown, or the files have several formats.
     """
-    stats = expand(path, storage, empty=True)  # their sources say who knows empty files
+    stats = expand(path, storage, empty=True)  # each source decides whether empty files are valid
     kinds = {_format(stat.path): os.path.basename(stat.path) for stat in stats}
     if len(kinds) > 1:
         raise SourceError(
@@ -159,7 +160,7 @@ def _known() -> list[str]:
     return [suffix for suffix, kind in SUFFIXES.items() if kind not in (_index, _packed)]
 
 
-_OURS = ("random_map", "on_error"), ("load_state_dict", "last_step")  # names of our classes
+_OURS = ("random_map", "on_error"), ("load_state_dict", "last_step")  # of Dataset, of Loader
 
 
 def _are_paths(source: Any) -> bool:
@@ -172,14 +173,16 @@ def _are_paths(source: Any) -> bool:
 
 
 def source_of(source: Any) -> Source:
-    """The source of a path, a list of paths, a table, columns, records, or of what is one.
+    """The source for a path, a list of paths, a table, columns or records. A source is returned as
+    it is.
 
-    A list is one of paths if every string in it ends in .parquet, .arrow, .array_record, .tfrecord,
-    .bagz or .tar. Any other list of strings holds records, even where files have these names.
+    A list names files if every string in it ends in .parquet, .arrow, .array_record, .tfrecord,
+    .bagz or .tar. Any other list of strings holds records, even if files of these names exist.
 
     Raises:
-        SourceError: a path cannot be opened, the source's length is none, or a dict holds datasets.
-        ChainError: it is none of these, or a Dataset.
+        SourceError: a path cannot be opened, the source's length is not from 0 to 2**48, or a dict
+            holds datasets.
+        ChainError: it is none of these, or is a Dataset.
 
     >>> type(source_of({"x": [1, 2]})).__name__, type(source_of(["a.txt", "b.txt"])).__name__
     ('MemorySource', 'MemorySource')
@@ -202,7 +205,7 @@ def _no_length(source: Any, said: str) -> SourceError:
 
 
 def _refuse_datasets(source: Any) -> None:
-    # a Dataset or a Loader of ours, or a list of them: they are no records
+    # a Dataset, a Loader, or a list of them holds no records
     first = source[0] if isinstance(source, list | tuple) and source else source
     if any(hasattr(first, a) and hasattr(first, b) for a, b in _OURS):
         raise ChainError(

@@ -1,4 +1,4 @@
-"""Which bytes of which file are record i, for formats whose records are spans of bytes."""
+"""Sources for formats whose records are byte spans: an index per file says where they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ _MOST = 256 << 20  # bytes of indexes kept in memory
 
 
 class RecordSpans(NamedTuple):
-    """Where n records are: int64[n] each. A record that is cut stops past its file's end."""
+    """Byte spans of n records: int64[n] each. The stop of a truncated record is beyond its file's
+    end.
+
+    Attributes:
+        file, local: number of the file, and the record's index in it.
+        start, stop: bytes `[start, stop)` of the file.
+    """
 
     file: Int64s
     local: Int64s
@@ -35,20 +41,21 @@ class RecordSpans(NamedTuple):
 
 
 class FramedSource(FileSource):
-    """Files of records that are spans of bytes, with an index of each. A format adds `read`.
+    """A source whose records are byte spans of files, with an index for each file. A format adds
+    `read`.
 
     Args:
         paths: a path, a glob, or a list of these.
-        kind: the format, with all that the number of a file's records depends on besides the file,
-            under which manifests keep it; "" if that is more than the file.
-        load: gives a file's index: int64 arrays "start" and "stop", one element a record, and
-            whatever else the format wants; a function that pickles.
-        storage: how URLs are reached.
+        kind: the key under which manifests keep the counts: the format, and all that a file's count
+            depends on besides the file. "" if it depends on more, so that no manifest can keep it.
+        load: returns a file's index: int64 arrays "start" and "stop", one element per record, and
+            further arrays that the format needs. It must pickle.
+        storage: how URLs are read.
         identity: the format and its options, for the fingerprint.
     """
 
-    _codec: ClassVar[str] = "none"  # of records, for `layout`
-    _scanned: ClassVar[bool] = False  # whether files are read through to find their records
+    _codec: ClassVar[str] = "none"  # of the records, for `layout`
+    _scanned: ClassVar[bool] = False  # whether a file must be read through to find its records
     _not_pickled = frozenset({"_indexes"})
 
     def __init__(
@@ -80,14 +87,14 @@ class FramedSource(FileSource):
         return arrays
 
     def _index(self, file: int) -> Arrays:
-        """The index of a file."""
+        """The index of a file, from memory or loaded."""
         return self._indexes.get(file, self._open)
 
     def _locate(self, indices: Int64s) -> RecordSpans:
-        """Where records are, in the order asked.
+        """The byte spans of records, in the order given.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
         """
         wanted = inside(indices, len(self))
         order = np.argsort(wanted, kind="stable")
@@ -105,7 +112,7 @@ class FramedSource(FileSource):
         """The bytes of located records.
 
         Raises:
-            RecordError: the file ends before a record does.
+            RecordError: a record extends beyond the end of its file.
             SourceError: a file was removed or replaced.
         """
         sizes = np.array(self._files.sizes, np.int64)[at.file]
@@ -114,7 +121,7 @@ class FramedSource(FileSource):
         return read_spans(self._files, at.file, at.start, at.stop)
 
     def _bad(self, at: RecordSpans, i: int, why: object) -> RecordError:
-        """The error for the i-th of located records."""
+        """The error for record `i` of those located."""
         path = self._files.paths[int(at.file[i])]
         return RecordError(
             f"cannot read record {int(at.local[i])} of {path}, bytes {int(at.start[i])} to "
@@ -123,9 +130,10 @@ class FramedSource(FileSource):
         )
 
     def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, codec, the smallest and largest in bytes.
+        """Facts about each file: path, bytes, records, codec, size of its smallest and largest
+        record.
 
-        Sizes of records are those in the file: compressed, and with what a format puts around them.
+        Record sizes are those in the file: compressed, and including the format's framing.
         """
         advice = [_SCANNED] if self._scanned else []
         facts: list[dict[str, Any]] = []
@@ -149,12 +157,15 @@ class FramedSource(FileSource):
         return self._codec
 
     def close(self) -> None:
-        """Forget where records begin; reading brings it back. No file is held open."""
+        """Drop the indexes; reading loads them again. No file is held open."""
         self._indexes.clear()
 
 
 def _checked(load: Callable[[Stat, Storage], Arrays], stat: Stat, storage: Storage) -> Arrays:
-    """A file's index. Every record is a span of bytes; one past the file's end is cut."""
+    """A file's index, checked: each record's stop is not before its start.
+
+    A stop beyond the end of the file is accepted here: that record is truncated.
+    """
     with parsing(stat.path):
         arrays = load(stat, storage)
     start, stop = arrays["start"], arrays["stop"]

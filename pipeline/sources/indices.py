@@ -1,4 +1,4 @@
-"""Are these indices inside the source?"""
+"""Checking that indices lie inside a source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.errors import PositionError
 
 
 def inside(indices: Any, n: int) -> Int64s:
-    """Indices as int64[k], each proved to lie in `[0, n)`.
+    """Indices as int64[k], each checked to lie in `[0, n)`.
 
     Raises:
-        PositionError: negative, or n and more; it shows the first few.
+        PositionError: one is negative, or n or more; the message shows the first few.
 
     >>> inside([2, 0, 2], 3)
     array([2, 0, 2])

@@ -1,4 +1,4 @@
-"""Where the elements of a JSON array lie in its file."""
+"""Finding where the elements of a JSON array lie in its file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.gather import pieces
 from pipeline.sources.storage.storage import Stat, Storage
 
-_MOST = 1 << 30  # bytes of an array, which is decoded whole once
+_MOST = 1 << 30  # bytes of an array, which is parsed as a whole
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def element_spans(stat: Stat, storage: Storage) -> Arrays | None:
-    """Start and stop of each element of a file that is one array; None of any other file.
+    """Start, stop and line of each element if the file is a single array, else None.
 
-    Lines of arrays are no array: after the first one, more follows.
+    A file with an array on each line is not a single array: more follows the first one.
 
     Raises:
         SourceError: the array is damaged, or larger than 1 GiB.
@@ -51,7 +51,7 @@ def element_spans(stat: Stat, storage: Storage) -> Arrays | None:
 
 
 def _elements(text: str) -> tuple[list[tuple[int, int]], int]:
-    """Each element's first character and the one after its last; where the array ends."""
+    """[first, last + 1) of each element, in characters; and the position after the array."""
     decode = json.JSONDecoder().raw_decode
     at = _skip(text, text.index("[") + 1)
     found: list[tuple[int, int]] = []
@@ -77,7 +77,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _is_line(text: str) -> bool:
-    """Whether the first line is a value by itself: then a later line is the damaged one."""
+    """Whether the first line is valid JSON by itself. If so, a later line is the damaged one."""
     try:
         json.loads(text.lstrip("\ufeff").lstrip().partition("\n")[0])
     except (ValueError, RecursionError):
@@ -87,7 +87,7 @@ def _is_line(text: str) -> bool:
 
 def _in_bytes(text: str, raw: bytes, spans: list[tuple[int, int]]) -> Arrays:
     places = np.array(spans, np.int64).reshape(-1, 2)
-    if len(text) < len(raw):  # some characters take several bytes
+    if len(text) < len(raw):  # some characters take several bytes: translate positions
         begins = np.frombuffer(raw, np.uint8) & 0xC0 != 0x80
         places = np.append(np.flatnonzero(begins), len(raw))[places]
     newlines = np.flatnonzero(np.frombuffer(raw, np.uint8) == ord("\n"))

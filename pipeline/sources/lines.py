@@ -1,4 +1,4 @@
-"""Text files: each line is a record, as a string or as JSON. A JSON array holds a record each."""
+"""Text files whose lines are records, as strings or as JSON; or the elements of a JSON array."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
 _BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 begins with one of these, or with two zeros
-_INK = np.ones(256, np.bool_)  # bytes that are no white space of JSON
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 begins with one of these, or with two zero bytes
+_INK = np.ones(256, np.bool_)  # which bytes are not white space of JSON
 _INK[[*b" \t\r\n"]] = False
 
 
 class _Lines(FramedSource):
-    """What lines of text and of JSON share.
+    """What sources of text lines and of JSON lines share.
 
     Args:
         paths, storage: as for `LinesSource`.
-        kind: under which indexes are kept.
+        kind: the key under which indexes are kept.
         scan: finds the records of a file.
         identity: the format, for the fingerprint.
     """
@@ -55,7 +55,7 @@ class _Lines(FramedSource):
         for i, data in enumerate(self._fetch(at)):
             try:
                 found.append(decode(data))
-            except ValueError as e:  # which UnicodeDecodeError and JSONDecodeError are
+            except ValueError as e:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
                 raise self._bad_line(at, i, e, remedy) from e
             except RecursionError as e:
                 raise self._bad_line(at, i, "it is nested too deeply", remedy) from e
@@ -69,15 +69,15 @@ class _Lines(FramedSource):
 
 
 class LinesSource(_Lines):
-    """Lines of UTF-8 text as strings, without what ends them; files end to end in the order given.
+    """Lines of UTF-8 text as strings, without line ends; files end to end in the order given.
 
-    A line ends with a newline or CR LF, the last one with or without. An empty line is a record. A
-    byte order mark at a file's start is left out. Where lines begin is found once, and kept in the
-    cache folder.
+    A line ends with a newline or CR LF; the last line of a file may lack it. An empty line is a
+    record. A byte order mark at the start of a file is dropped. Where lines begin is found once and
+    kept in the cache folder.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
-        storage: how URLs are reached.
+        storage: how URLs are read.
 
     Raises:
         SourceError: a file is missing, compressed or UTF-16.
@@ -95,25 +95,25 @@ class LinesSource(_Lines):
         super().__init__(paths, "lines 1", _every_line, storage, "lines")
 
     def read(self, indices: Int64s) -> list[str]:
-        """Lines by index, in the order asked, repeats included.
+        """Lines by index, in the order given, repeats included.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
             RecordError: a line is not UTF-8; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
+            SourceError: a file was removed, truncated or replaced.
         """
         return self._decoded(indices, _text, "")
 
 
 class JsonLinesSource(_Lines):
-    """JSON values, each decoded when read: one a line, or the elements of a `.json` file's array.
+    """JSON values, each parsed when read: one per line, or the elements of a `.json` file's array.
 
-    Blank lines are no records. A file named `.json` that is one array, on one line or many, has a
-    record for each element; such a file is read whole once.
+    Blank lines are not records. A file named `.json` that is a single array, on one line or many,
+    has a record for each element; to find them it is parsed once as a whole.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
-        storage: how URLs are reached.
+        storage: how URLs are read.
 
     Raises:
         SourceError: a file is missing, compressed or UTF-16, or its array is damaged.
@@ -131,12 +131,12 @@ class JsonLinesSource(_Lines):
         super().__init__(paths, "json records 1", _json_records, storage, "json lines")
 
     def read(self, indices: Int64s) -> list[Any]:
-        """Values by index, in the order asked, repeats included.
+        """Values by index, in the order given, repeats included.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
             RecordError: a line is not UTF-8 or not JSON; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
+            SourceError: a file was removed, truncated or replaced.
         """
         remedy = " (a value must stand in one line: jq -c . FILE, of an array jq -c '.[]' FILE)"
         return self._decoded(indices, _json, remedy)
@@ -163,10 +163,12 @@ def _json_records(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _lines(stat: Stat, storage: Storage, *, blank: bool) -> Arrays:
-    """Start and stop of each line, without newline or CR; its number, if some are left out.
+    """Start and stop of each line, without its end; and its number, if some lines are left out.
 
     Args:
-        blank: whether lines of white space alone count.
+        stat: the file.
+        storage: how it is read.
+        blank: whether lines of only white space count.
     """
     stops, returns, inks = [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
     offset = before = ink = first = 0
@@ -192,7 +194,7 @@ def _lines(stat: Stat, storage: Storage, *, blank: bool) -> Arrays:
     stop = stop - cr
     if blank:
         return {"start": start, "stop": stop, "line": stop[:0]}
-    line = np.flatnonzero(np.diff(inked, prepend=first))  # a byte order mark is no ink
+    line = np.flatnonzero(np.diff(inked, prepend=first))  # a byte order mark does not count
     left_out = len(line) < len(stop)
     return {"start": start[line], "stop": stop[line], "line": line if left_out else line[:0]}
 

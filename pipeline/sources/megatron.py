@@ -1,4 +1,4 @@
-"""Megatron's indexed datasets: tokens in .bin files, their bounds in .idx files."""
+"""Megatron's indexed datasets: tokens in .bin files, their boundaries in .idx files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_records import TokenRecords
 
 _MAGIC = b"MMIDIDX\0\0"
-_HEAD = 34  # magic, version, dtype code, sequences, document indices
-_FARTHEST = 1 << 60  # a byte offset to which a sequence's length can be added
+_HEAD = 34  # bytes: magic, version, dtype code, number of sequences and of document indices
+_FARTHEST = 1 << 60  # the largest offset to which a sequence's length can be added without overflow
 _TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 
 
@@ -25,16 +25,16 @@ class MegatronSource(TokenRecords):
     """Sequences or documents of Megatron's `.bin` and `.idx` files, each an array of tokens.
 
     The format is version 1 of Megatron-LM's `IndexedDataset` (magic `MMIDIDX`), which GPT-NeoX and
-    NeMo write too. A document is one or more sequences that follow each other.
+    NeMo write too. A document is one or more adjacent sequences.
 
     Args:
         paths: `.bin` files, each with its `.idx` beside it; a path, a glob, or a list of these.
-        records: what a record is.
-        storage: how URLs are reached.
+        records: whether a record is a sequence or a document.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file is missing or cut, `.bin` and `.idx` do not belong together, or dtypes
-            differ.
+        SourceError: a file is missing or truncated, `.bin` and `.idx` do not belong together, or
+            dtypes differ.
 
     >>> import struct, tempfile
     >>> path = tempfile.mkdtemp() + "/a"
@@ -80,7 +80,7 @@ class MegatronSource(TokenRecords):
 
 
 def is_index(path: str) -> SourceError:
-    """The error for an `.idx` file where its `.bin` is meant."""
+    """The error for an `.idx` file that was named instead of its `.bin`."""
     return SourceError(
         f"{path} is the index of a Megatron file: name the .bin beside it, {path[:-4]}.bin."
     )
@@ -128,7 +128,7 @@ def _documents(side: Stat, storage: Storage) -> Arrays:
 
 
 def _head(side: Stat, storage: Storage) -> tuple[str, int, int]:
-    """(dtype, sequences, document indices) of an .idx file."""
+    """(dtype, number of sequences, number of document indices) of an .idx file."""
     (head,) = storage.read([side.range(0, min(_HEAD, side.size))])
     if len(head) < _HEAD or not head.startswith(_MAGIC):
         raise unreadable(side.path, "it is no Megatron index (magic MMIDIDX)")
@@ -137,7 +137,7 @@ def _head(side: Stat, storage: Storage) -> tuple[str, int, int]:
     if version != 1 or code not in _TYPES:
         raise unreadable(side.path, f"version {version} with dtype code {code} is not known")
     size = _HEAD + 12 * sequences + 8 * documents
-    if side.size not in (size, size + sequences):  # a mode for each sequence may follow
+    if side.size not in (size, size + sequences):  # a byte per sequence, its mode, may follow
         raise unreadable(
             side.path, f"{sequences} sequences need {size} bytes, but it has {side.size}"
         )

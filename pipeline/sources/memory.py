@@ -1,4 +1,4 @@
-"""Records in memory, as a sequence of records or as columns."""
+"""Records in memory, given as a sequence of records or as columns."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pipeline.tree import ATOMS, children, fresh, fresh_elements, leaves, map_le
 class MemorySource:
     """Records held in memory.
 
-    Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, nested or not, one
-    array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything else with
-    a length and `[i]` is a sequence of records: a list, a tuple of records, an object of your own.
-    What `read` returns is a copy, so writing into it changes nothing here. Do not change the
-    values afterwards: `fingerprint` hashes them once. Memory maps stay files: pickles say where
-    they lie, and of large ones the fingerprint reads a sample.
+    Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, possibly nested, a
+    single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything
+    else with a length and `[i]` is a sequence of records: a list, a tuple of records, your own
+    object. `read` returns copies, so writing to them changes nothing here. Do not change the values
+    afterwards: `fingerprint` hashes them only once. Memory-mapped arrays stay in their files: a
+    pickle holds the path, and the fingerprint of a large one depends on a sample.
 
     Args:
         values: columns or a sequence.
 
     Raises:
-        ChainError: neither of these, a masked array, or columns of unequal lengths.
+        ChainError: it is neither, a masked array, or columns of unequal lengths.
 
     >>> MemorySource(["a", "b", "c"]).read(np.array([2, 0, 2]))
     ['c', 'a', 'c']
@@ -67,7 +67,7 @@ class MemorySource:
         """Records by index, copied: `Columns` of n rows, or a list of n records.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
         """
         wanted = inside(indices, len(self))
         if isinstance(self._values, Columns):
@@ -78,10 +78,10 @@ class MemorySource:
         return rows if ATOMS.issuperset(map(type, rows)) else list(map(fresh, rows))
 
     def fingerprint(self) -> str:
-        """Hex digest of the contents; objects of unknown types count by their type alone.
+        """Hex digest of the contents. Of an object of unknown type only its type's name counts.
 
-        Of a sequence that is no list, tuple or range, length and 64 records spread over it count,
-        or what its own `fingerprint()` says.
+        Of a sequence other than a list, tuple or range, its own `fingerprint()` counts, if it has
+        one. Else its length and 64 evenly spaced records do.
         """
         if self._digest is None:
             own = getattr(self._values, "fingerprint", None)
@@ -90,7 +90,7 @@ class MemorySource:
 
 
 class _ColumnsState(NamedTuple):
-    """Columns on their way to another process: arrays, and `MapReference` for those over files."""
+    """Columns as pickled: arrays, or a `MapReference` for each memory-mapped one."""
 
     tree: Any
 
@@ -100,16 +100,16 @@ def _opened(leaf: Any) -> Any:
 
 
 _SAMPLE = 64
-_PIECE = 16 << 20  # bytes that are hashed at once
-_LARGE = 64 << 20  # bytes of a mapped array from which a sample must do
+_PIECE = 16 << 20  # bytes hashed at once
+_LARGE = 64 << 20  # bytes; of larger mapped arrays only a sample is hashed
 
 
 def _is_columns(values: Any) -> bool:
     if isinstance(values, dict | Columns) or hasattr(values, "__array__"):
         return True
-    if dataclasses.is_dataclass(values):  # a dataset of someone's own may be a dataclass too
+    if dataclasses.is_dataclass(values):  # a user's own dataset may be a dataclass too
         return not hasattr(values, "__getitem__")
-    if type(values) is tuple:  # a plain tuple may as well hold records
+    if type(values) is tuple:  # a plain tuple may also hold records
         found = [leaf for _, leaf in leaves(values)]
         return bool(found) and all(hasattr(leaf, "__array__") for leaf in found)
     return children(values) is not None
@@ -123,7 +123,7 @@ def _column(leaf: Any) -> Any:
     refuse_mask(leaf)
     if not isinstance(leaf, list):
         return leaf
-    # NumPy's own strings strip zero bytes, turn [1, "a"] into text, and are as wide as the longest
+    # NumPy string arrays would strip zero bytes, turn [1, "a"] into text, and pad to the longest
     if not any(isinstance(v, str | bytes) for v in leaf):
         try:
             stacked = np.asarray(leaf)
@@ -136,7 +136,7 @@ def _column(leaf: Any) -> Any:
 
 def _objects(values: list[Any]) -> NDArray[np.object_]:
     a = np.empty(len(values), object)
-    for i, value in enumerate(values):  # a[:] = values would spread nested sequences
+    for i, value in enumerate(values):  # a[:] = values would unpack nested sequences
         a[i] = value
     return a
 
@@ -162,7 +162,7 @@ def _digest(values: Any) -> str:
 
 
 def _hash(digest: Any, value: Any) -> None:
-    """Feed a canonical encoding: a tag and a length before each part, so that no two meet."""
+    """Hash a canonical encoding, in which a tag and a length precede each part."""
     if isinstance(value, Columns):
         _tagged(digest, "columns", b"")
         _hash(digest, value.tree)
@@ -189,7 +189,7 @@ def _hash(digest: Any, value: Any) -> None:
 
 
 def _hash_sequence(digest: Any, value: Any) -> None:
-    # a list lies in memory; records of any other may cost a read each, so a sample must do
+    # reading a record of an unknown sequence may be slow, so a sample must do
     n = len(value)
     known = n if isinstance(value, list | tuple) else min(n, _SAMPLE)
     _tagged(digest, "sequence", b"%d" % n)
@@ -222,7 +222,7 @@ def _hash_array(digest: Any, a: NDArray[Any]) -> None:
 
 
 def _pieces(a: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """An array's bytes in C order, without a copy of the whole: a view may be far larger."""
+    """An array's bytes in C order, piece by piece: a view may be far larger than its memory."""
     if a.flags.c_contiguous or a.nbytes <= _PIECE:
         yield np.ascontiguousarray(a).reshape(-1).view(np.uint8)
         return

@@ -1,4 +1,4 @@
-"""Arrays over mapped files, their views included: described in a few numbers, and sampled."""
+"""Arrays that are views of memory-mapped files: references to them, and digests of a sample."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_SAMPLE, _PAGE = 64, 4096  # places that are looked at, and bytes there
-_MOST = 1 << 20  # bytes of one row that are looked at
+_SAMPLE, _PAGE = 64, 4096  # places that are sampled, and bytes at each
+_MOST = 1 << 20  # bytes of one row that are sampled at most
 
 
 class MapReference:
-    """A view of a mapped file: what it takes to map it again in another process.
+    """A reference to a memory-mapped array, with which another process can map it again.
 
     Args:
         path: the file.
-        offset: the byte of the first element.
-        like: the array, whose dtype, shape and strides count.
+        offset: the offset of the first element in the file.
+        like: the array, of which dtype, shape and strides are stored.
     """
 
     def __init__(self, path: str, offset: int, like: NDArray[Any]) -> None:
@@ -27,13 +27,13 @@ class MapReference:
         self.dtype, self.shape, self.strides = like.dtype, like.shape, like.strides
 
     def open(self) -> NDArray[Any]:
-        """The array, read-only."""
+        """The array, mapped read-only."""
         file = np.memmap(self.path, np.uint8, "r")
         return np.ndarray(self.shape, self.dtype, file, self.offset, self.strides)
 
 
 def mapping(a: Any) -> np.memmap[Any, Any] | None:
-    """The memory map that an array looks into, or None.
+    """The memory map that an array is a view of, or None.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/a"
@@ -51,7 +51,7 @@ def mapping(a: Any) -> np.memmap[Any, Any] | None:
 
 
 def described(a: NDArray[Any]) -> MapReference | None:
-    """How to map an array again; None if it looks into no named file, or into a private copy."""
+    """A reference to a mapped array; None if it maps no named file, or a private copy of one."""
     root: Any = mapping(a)
     if root is None or not root.filename or root.mode == "c" or a.dtype.hasobject:
         return None
@@ -60,7 +60,7 @@ def described(a: NDArray[Any]) -> MapReference | None:
 
 
 def sample_digest(a: NDArray[Any]) -> str:
-    """32 hex digits from type, shape and 64 places spread over an array: it may be a large file.
+    """32 hex digits from dtype, shape and 64 evenly spaced places: the array may be a large file.
 
     >>> sample_digest(np.arange(9)) == sample_digest(np.arange(9).copy())
     True

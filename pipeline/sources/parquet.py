@@ -1,4 +1,4 @@
-"""Where records live: Parquet files, one or many; rows come as columns."""
+"""Parquet files as a source of `Columns`."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_FOOTERS = 256  # kept parsed from counting
-_FOOTER_BYTES = 256 << 20  # of parsed footers kept
-_PARSED = 8  # about how many times as large as its bytes a parsed footer is
+_FOOTERS = 256  # how many footers are kept parsed after counting
+_FOOTER_BYTES = 256 << 20  # bytes of parsed footers that are kept
+_PARSED = 8  # approximate size of a parsed footer, relative to its bytes in the file
 
 
 class ParquetSource(TabularSource):
     """Rows of Parquet files as `Columns`; files end to end in the order given.
 
-    Numbers, booleans and times are NumPy arrays (timestamps in UTC), strings and binary object
+    Numbers, booleans and times become NumPy arrays (timestamps in UTC), strings and binary object
     arrays, fixed-size lists of numbers arrays `[n, k]`, other lists object arrays of arrays or
-    lists, structs nested dicts; dictionaries, run ends and views are decoded. A null is NaN, NaT
-    or None; in integers and booleans it is an error, unless `nulls` says otherwise. Dtypes follow
-    from the schema alone. Files may differ in what decodes alike: string beside large_string, the
-    order of a struct's fields, a column that is null throughout.
+    lists, structs nested dicts; dictionaries, run ends and views are decoded. A null is NaN, NaT or
+    None; in integers and booleans it is an error, unless `nulls` says otherwise. Dtypes depend on
+    the schema alone. Files may differ in ways that decode alike: string and large_string, the order
+    of a struct's fields, a column of only nulls.
 
-    Parquet's smallest read is a row group (`chunk_bounds`). The column chunks of all groups that a
-    call needs are fetched at once, each group is decoded once, several on as many cores as there
-    are, and kept in a cache that threads share. Files are read, not mapped: a mapped file that is
-    cut kills the process, and mapping gains nothing where pages are decoded.
+    The smallest read is a row group (`chunk_bounds`). One call fetches the column chunks of all
+    groups it needs concurrently, decodes each group once, on as many cores as there are, and keeps
+    groups in a cache that threads share. Files are read, not memory-mapped: truncating a mapped
+    file kills the process, and mapping gains nothing where pages are decoded.
 
     Args:
         paths: a path, a URL, a glob, or a list of these; globs are sorted.
         columns: in order; None for all; "a.b" is field b of the struct a.
-        nulls: what becomes of a null integer or boolean. "raise": its row is a bad record.
-            "float": these columns are float64, null is NaN. "mask": null is 0, and a column "x"
-            has a bool column "x_mask" beside it that is False where "x" is null.
+        nulls: how null integers and booleans are read. "raise": the row is a bad record. "float":
+            these columns are float64, and null is NaN. "mask": null is 0, and a column "x" has a
+            bool column "x_mask" beside it that is False where "x" is null.
         verify: whether to check page checksums where files have them.
         cache_bytes: how much decoded data to keep, for speed only; the row group read last is
             always kept.
-        storage: how URLs are reached.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file is missing, empty, truncated, encrypted or no Parquet file, files differ
-            in their schema, or a column does not exist or is of a type that cannot be read.
+        SourceError: a file is missing, empty, truncated, encrypted or not a Parquet file, files
+            differ in their schema, or a column does not exist or is of a type that cannot be read.
 
     >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
     >>> path = tempfile.mkdtemp() + "/a.parquet"
@@ -95,7 +95,9 @@ class ParquetSource(TabularSource):
         self._parsed = {i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None}
 
     def _one_schema(self, parsed: dict[str, pq.FileMetaData]) -> pa.Schema:
-        """The schema of all files; those that are noted to have the first one's are not read."""
+        """The common schema of all files. Files whose manifest entry has the first's schema are not
+        read.
+        """
         files, schemas = self._files, [schema for _, schema in self._files.more]
         odd = [i for i, schema in enumerate(schemas) if i == 0 or schema != schemas[0]]
         absent = [files.stat(i) for i in odd if files.paths[i] not in parsed]
@@ -111,7 +113,7 @@ class ParquetSource(TabularSource):
         return schema
 
     def _begin(self) -> None:
-        self._parsed: dict[int, Footer] = {}  # from counting, each used once
+        self._parsed: dict[int, Footer] = {}  # footers parsed while counting; each is used once
         self._footers = LRU[int, Footer](_FOOTER_BYTES, weigh=_footer_bytes)
         self._chunked(self._groups, costly=True)
 
@@ -143,7 +145,7 @@ class ParquetSource(TabularSource):
         )
 
     def _located(self, file: int, group: int) -> list[Span] | str:
-        # what to fetch of a group; or why nobody can tell
+        # the spans to fetch for a row group; or why they are not known
         footer, size = self._footer(file), self._files.sizes[file]
         return footer.damage(group, size) or footer.fetched(group, size)
 
@@ -195,7 +197,7 @@ class ParquetSource(TabularSource):
         return same
 
     def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file as plain data: rows, bytes, row groups, codecs, columns, advice.
+        """Facts about each file as plain data: rows, bytes, row groups, codecs, columns, advice.
 
         >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
         >>> path = tempfile.mkdtemp() + "/a.parquet"
@@ -208,7 +210,7 @@ class ParquetSource(TabularSource):
         return [layout(self._files.stat(file), self._footer(file)) for file in files]
 
     def close(self) -> None:
-        """Forget metadata and decoded rows; reading brings them back. No file is held open."""
+        """Drop footers and decoded rows; reading loads them again. No file is held open."""
         self._parsed.clear()
         self._chunks.close()
         self._footers.clear()

@@ -1,4 +1,4 @@
-"""What the end of a Parquet file says: its row groups, its types, and where column chunks lie."""
+"""Parquet footers: row groups, types, and where the column chunks lie."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _TAIL = 64 << 10
-_AT_ONCE = 256  # files
-_BEHIND = 100  # bytes that readers want after a chunk of old parquet-mr (PARQUET-816)
+_AT_ONCE = 256  # files whose footers are read together
+_BEHIND = 100  # bytes that readers want after a column chunk by old parquet-mr (PARQUET-816)
 
 
 class Footer(NamedTuple):
-    """A file's metadata, and which of its leaf columns are wanted."""
+    """A file's metadata, and the indices of the selected leaf columns."""
 
     metadata: pq.FileMetaData
     leaves: tuple[int, ...]
 
     def damage(self, group: int, size: int) -> str:
-        """Why the wanted columns of a row group cannot be located; "" if they can.
+        """Why the selected columns of a row group cannot be located; "" if they can.
 
-        pyarrow aborts the process where a column chunk's metadata are damaged or encrypted and
-        Python asks for them. Its reader raises instead. So `spans` and all that calls `column` may
-        be called only where this says "".
+        Where a column chunk's metadata are damaged or encrypted, accessing them from Python makes
+        pyarrow abort the process, while pyarrow's reader raises. So call `spans`, or anything else
+        that calls `column`, only if this returns "".
 
         Args:
             group: the row group's number.
@@ -41,7 +41,7 @@ class Footer(NamedTuple):
         """
         if not (error := _probed(self.metadata, size, group, self._paths(self.leaves))):
             return ""
-        for leaf in self.leaves:  # the first column that fails alone
+        for leaf in self.leaves:  # find the first column that fails alone
             (path,) = self._paths([leaf])
             if alone := _probed(self.metadata, size, group, [path]):
                 return f"column {path!r}: {alone}"
@@ -51,27 +51,28 @@ class Footer(NamedTuple):
         return [self.metadata.schema.column(leaf).path for leaf in leaves]
 
     def spans(self, group: int) -> list[Span]:
-        """Where a row group's wanted column chunks lie."""
+        """The spans of the selected column chunks of a row group."""
         meta = self.metadata.row_group(group)
         return [_span(meta.column(leaf)) for leaf in self.leaves]
 
     def fetched(self, group: int, size: int) -> list[Span]:
-        """What to read of a file of `size` bytes to decode a row group."""
+        """The spans to read for decoding a row group, in a file of `size` bytes."""
         spans = [(start, min(stop + _BEHIND, size)) for start, stop in self.spans(group)]
         return merged(spans, gap=0)
 
     def decoded_bytes(self, group: int) -> int:
-        """Approximate decoded bytes of the wanted columns of a row group."""
+        """Approximate decoded bytes of the selected columns of a row group."""
         share = len(self.leaves) / max(1, len(self.metadata.schema))
         return int(max(0, self.metadata.row_group(group).total_byte_size) * share)
 
     def rows(self) -> Int64s:
-        """int64[row groups]: rows of each."""
+        """int64[row groups]: rows of each row group."""
         groups = range(self.metadata.num_row_groups)
         return np.array([self.metadata.row_group(i).num_rows for i in groups], np.int64)
 
     def codecs(self, size: int) -> list[str]:
-        """What the wanted columns of the first row group are compressed with; "?" if unknown.
+        """Compression codecs of the selected columns of the first row group; "?" for an unknown
+        one.
 
         Args:
             size: bytes of the file.
@@ -79,19 +80,19 @@ class Footer(NamedTuple):
         if not self.metadata.num_row_groups or self.damage(0, size):
             return []
         first, names = self.metadata.row_group(0), set[str]()
-        for leaf in self.leaves:  # Python's `compression` aborts where the reader raises
+        for leaf in self.leaves:  # `compression` aborts the process where the reader raises
             error = _error(_Probe(size, zeros=True), self.metadata, 0, self._paths([leaf]))
             names.add("?" if "codec" in error else first.column(leaf).compression)
         return sorted(names)
 
     def int96(self) -> list[str]:
-        """Leaf columns that hold the deprecated 96-bit timestamps."""
+        """Paths of the selected leaf columns that hold the deprecated 96-bit timestamps."""
         columns = [self.metadata.schema.column(leaf) for leaf in self.leaves]
         return [column.path for column in columns if column.physical_type == "INT96"]
 
 
 class _Probe(RangeFile):
-    """A file that notes that it was read. It gives nothing, or zeros."""
+    """A file that records whether it was read. A read fails, or gives zeros."""
 
     def __init__(self, size: int, *, zeros: bool) -> None:
         super().__init__(size, [], [])
@@ -108,7 +109,7 @@ class _Probe(RangeFile):
 
 
 def _probed(metadata: pq.FileMetaData, size: int, group: int, columns: list[str]) -> str:
-    # what pyarrow's reader says of the columns' metadata before it reads the columns' bytes
+    # pyarrow's error about the columns' metadata, which it checks before reading the columns
     probe = _Probe(size, zeros=False)
     error = _error(probe, metadata, group, columns)
     return "" if probe.reached else error
@@ -119,7 +120,7 @@ def _error(probe: _Probe, metadata: pq.FileMetaData, group: int, columns: list[s
     import pyarrow.parquet as pq
 
     try:
-        # all columns at once: it locates each of them before it reads any
+        # all columns together: the reader locates each before it reads any
         with pq.ParquetFile(probe.opened(), metadata=metadata, pre_buffer=True) as file:
             file.read_row_group(group, columns=columns, use_threads=False)
     except MemoryError:
@@ -137,10 +138,10 @@ def _span(chunk: pq.ColumnChunkMetaData) -> Span:
 
 
 def footers(stats: Sequence[Stat], storage: Storage) -> Iterator[pq.FileMetaData]:
-    """The metadata of each file: one read of their ends, a second one for large ones.
+    """The metadata of each file: one read of all file ends, and a second one for large footers.
 
     Raises:
-        SourceError: a file is no Parquet file, or cannot be read.
+        SourceError: a file is not a Parquet file, or cannot be read.
     """
     for first in range(0, len(stats), _AT_ONCE):
         some = stats[first : first + _AT_ONCE]
@@ -170,7 +171,7 @@ def _parsed(path: str, end: bytes) -> pq.FileMetaData:
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         if min(groups, default=0) < 0:
             raise ValueError(f"its footer is damaged: a row group of {min(groups)} rows")
-        if metadata.num_rows not in (0, sum(groups)):  # some writers leave it out
+        if metadata.num_rows not in (0, sum(groups)):  # some writers leave it 0
             said = f"{metadata.num_rows} rows, and row groups of {sum(groups)} together"
             raise ValueError(f"its footer is damaged: it speaks of {said}")
         return metadata
@@ -180,17 +181,17 @@ def arrow_schema(path: str, metadata: pq.FileMetaData) -> pa.Schema:
     """The Arrow schema of a file.
 
     Raises:
-        SourceError: a type is unknown, or a name no UTF-8.
+        SourceError: a type is unknown, or a name is not UTF-8.
     """
     with parsing(path):
         return metadata.schema.to_arrow_schema()
 
 
 def check_decrypted(stat: Stat, footer: Footer) -> None:
-    """Refuse a file whose footer can be read, but whose wanted columns are encrypted.
+    """Refuse a file whose footer can be read but whose selected columns are encrypted.
 
     Raises:
-        SourceError: it names the column.
+        SourceError: the message names the column.
     """
     rows = footer.rows()
     if rows.any() and "crypt" in (why := footer.damage(int(np.argmax(rows > 0)), stat.size)):
@@ -198,7 +199,7 @@ def check_decrypted(stat: Stat, footer: Footer) -> None:
 
 
 def leaves(metadata: pq.FileMetaData, columns: Sequence[str] | None) -> tuple[int, ...]:
-    """Which leaf columns a file's wanted columns are."""
+    """Indices of the leaf columns below the given columns; None selects all."""
     paths = [metadata.schema.column(i).path for i in range(len(metadata.schema))]
     if columns is None:
         return tuple(range(len(paths)))

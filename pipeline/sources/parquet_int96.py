@@ -1,4 +1,4 @@
-"""Which rows hold 96-bit timestamps that no nanoseconds since 1970 can express."""
+"""Finding 96-bit timestamps that 64-bit nanoseconds since 1970 cannot represent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def out_of_nanoseconds(read: Callable[[str], pa.Table]) -> dict[str, NDArray[np.bool_]]:
-    """bool[rows] of each column that holds such a timestamp.
+    """bool[rows] for each column that holds such a timestamp, by name.
 
-    Seconds always fit an int64. Nanoseconds wrap around; those that did are not of that second.
+    Seconds always fit into int64, nanoseconds may wrap around. Where they did, the two differ.
 
     Args:
-        read: columns of 96-bit timestamps, read with the `coerce_int96_timestamp_unit` given.
+        read: reads the columns of 96-bit timestamps in a unit, "s" or "ns" (pyarrow's
+            `coerce_int96_timestamp_unit`).
     """
     found: dict[str, NDArray[np.bool_]] = {}
     seconds, exact = read("s"), read("ns")

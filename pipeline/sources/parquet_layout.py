@@ -1,4 +1,4 @@
-"""What a Parquet file is made of, for people: sizes, codecs, columns, and advice."""
+"""A summary of a Parquet file for people: sizes, codecs, columns, and advice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SMALL, _LARGE = 64 << 10, 64 << 20  # bytes of a row group
 
 
 def layout(stat: Stat, footer: Footer) -> dict[str, Any]:
-    """Facts of one file as plain data, JSON-able."""
+    """Facts about one file as plain data that can be written as JSON."""
     metadata = footer.metadata
     groups = [
         {
@@ -40,12 +40,12 @@ def layout(stat: Stat, footer: Footer) -> dict[str, Any]:
 def _written_by(footer: Footer) -> str:
     try:
         return footer.metadata.created_by
-    except UnicodeDecodeError:  # damaged, and nothing depends on it
+    except UnicodeDecodeError:  # damaged; nothing depends on it
         return "?"
 
 
 def _stored(footer: Footer, group: int, size: int) -> int:
-    # 0 where the column chunks' metadata are damaged
+    # 0 if the column chunks' metadata are damaged
     if footer.damage(group, size):
         return 0
     return sum(stop - start for start, stop in footer.spans(group))

@@ -1,4 +1,4 @@
-"""What a manifest keeps about Parquet files: rows of each row group, and a digest of the schema."""
+"""What manifests keep about Parquet files: rows of each row group, and a digest of the schema."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 KIND = "parquet 1"
-_MOST_GROUPS = 1 << 22  # of a file; a manifest that says more is damaged
+_MOST_GROUPS = 1 << 22  # a manifest that lists more row groups in a file is damaged
 
 
 def counted(
     storage: Storage, parsed: dict[str, pq.FileMetaData], most: int, stats: Sequence[Stat]
 ) -> Iterator[Facts]:
-    """Facts of each file: its rows, runs of equal row groups as [rows, groups], a schema's digest.
+    """Facts about each file. `more` is [[[rows, row groups], ...], digest of the schema].
+
+    Row groups of equal size that follow each other are one [rows, row groups] pair.
 
     Args:
-        storage: how files are reached.
+        storage: how files are read.
         parsed: filled with the metadata of the first `most` files, by path.
-        most: how many of them.
+        most: see `parsed`.
         stats: the files.
 
     Raises:
-        SourceError: a file is no Parquet file, or cannot be read.
+        SourceError: a file is not a Parquet file, or cannot be read.
     """
     for stat, metadata in zip(stats, footers(stats, storage), strict=True):
         rows = Footer(metadata, ()).rows().tolist()
@@ -46,13 +48,13 @@ def counted(
 
 
 def groups_of(more: Any) -> Int64s:
-    """int64[groups]: rows of each row group, from what `counted` says."""
+    """int64[row groups]: rows of each row group, from the `more` that `counted` yields."""
     runs = np.array(more[0], np.int64).reshape(-1, 2)
     return np.repeat(runs[:, 0], runs[:, 1])
 
 
 def is_sane(facts: Facts) -> bool:
-    """Whether facts from a manifest have the form that `counted` gives them.
+    """Whether facts from a manifest have the form that `counted` yields.
 
     >>> is_sane(Facts(5, [[[2, 2], [1, 1]], "00"])), is_sane(Facts(5, [[[2, 2]], "00"]))
     (True, False)

@@ -1,4 +1,4 @@
-"""What of a corrupt row group can still be read, and what to say of the rest."""
+"""Reading what is left of a corrupt row group, and describing the rest."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _2_GIB = 1 << 31
-_PIECES = 256  # a corrupt group is read in so many: at most one of them is lost before the page
+_PIECES = 256  # a corrupt group is read in so many pieces, so at most one readable piece is lost
 
 
 class Part(NamedTuple):
-    """A row group's bytes, and all that reading and naming it takes.
+    """The bytes of a row group, with all that is needed to decode it and to describe its errors.
 
     Attributes:
         stat: its file.
         footer: of its file.
         group: its number in the file.
         first: its first row in the file.
-        spans: rising, where its bytes lie.
+        spans: ascending, the byte ranges that were read.
         data: the bytes of each span.
     """
 
@@ -61,26 +61,26 @@ class Part(NamedTuple):
             except pa.ArrowNotImplementedError as e:
                 if "chunked" not in str(e):
                     raise
-        # nested text of more than 2 GiB can only be read in pieces
+        # pyarrow reads nested text of more than 2 GiB only in pieces
         with self.opened(verify=verify) as file:
             batches = list(self.pieces(file, columns))
             return pa.Table.from_batches(batches, None if batches else self.schema(file, columns))
 
     def pieces(self, file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The group's columns, a 256th of its rows at a time."""
+        """The group's columns, in up to 256 batches of rows."""
         rows = self.footer.metadata.row_group(self.group).num_rows
         size = max(1, -(-rows // _PIECES))
         return file.iter_batches(size, [self.group], list(columns), use_threads=False)
 
     def schema(self, file: pq.ParquetFile, columns: Sequence[str]) -> pa.Schema:
-        """The file's schema of the top-level columns that hold `columns`."""
+        """The file's schema, limited to the top-level columns that hold `columns`."""
         import pyarrow as pa
 
         tops = [c for c in file.schema_arrow if any(_within(column, c.name) for column in columns)]
         return pa.schema(tops)
 
     def out_of_nanoseconds(self, *, verify: bool) -> dict[str, NDArray[np.bool_]]:
-        """bool[rows] of each column that has INT96 timestamps out of the range of nanoseconds."""
+        """bool[rows] for each column with INT96 timestamps out of the range of nanoseconds."""
         if not (columns := self.footer.int96()):
             return {}
 
@@ -91,16 +91,16 @@ class Part(NamedTuple):
         return out_of_nanoseconds(read)
 
     def opened(self, *, verify: bool, **options: Any) -> pq.ParquetFile:
-        """A reader that finds this group alone; `options` are pyarrow's."""
+        """A new reader that has just this group's bytes; `options` are pyarrow's."""
         import pyarrow.parquet as pq
 
-        # one reader is not for several threads, and making one takes 30 µs once metadata is known
+        # a reader cannot be shared by threads, and opening one takes 30 µs once metadata is known
         view = RangeFile(self.stat.size, self.spans, self.data).opened()
         metadata = self.footer.metadata
         return pq.ParquetFile(
             view,
             metadata=metadata,
-            pre_buffer=False,  # it would read what lies between the columns wanted
+            pre_buffer=False,  # else it would read what lies between the selected columns
             page_checksum_verification=verify,
             **options,
         )
@@ -109,10 +109,16 @@ class Part(NamedTuple):
 def salvage(
     part: Part, columns: Sequence[str], error: Exception, *, verify: bool
 ) -> tuple[pa.Table, dict[str, NDArray[np.bool_]], str]:
-    """The rows before the first corrupt page, and why there are no more.
+    """The rows before the first corrupt page, and the error for the others.
+
+    Args:
+        part: the row group.
+        columns: the selected columns.
+        error: what decoding it raised.
+        verify: check page checksums.
 
     Returns:
-        The rows; what `out_of_nanoseconds` says of them; and the error.
+        The rows; the result of `out_of_nanoseconds` for them; and the error message.
     """
     column, (start, stop) = _culprit(part, verify)
     table = _before(part, columns, verify)
@@ -130,7 +136,7 @@ def salvage(
 
 
 def _culprit(part: Part, verify: bool) -> tuple[str, Span]:
-    # the first column that fails alone, and where its bytes lie
+    # the first column that fails alone, and the span of its bytes
     metadata = part.footer.metadata
     names = [metadata.schema.column(leaf).path for leaf in part.footer.leaves]
     spans = part.footer.spans(part.group)
@@ -159,7 +165,7 @@ def _before(part: Part, columns: Sequence[str], verify: bool, **options: Any) ->
         schema = part.schema(file, columns)
         with suppress(OSError, ValueError, pa.ArrowException, MemoryError):
             for batch in part.pieces(file, columns):
-                check_batch(batch)  # pyarrow takes indices into dictionaries as they come
+                check_batch(batch)  # pyarrow does not check indices into dictionaries
                 batches.append(batch)
     return pa.Table.from_batches(batches) if batches else schema.empty_table()
 

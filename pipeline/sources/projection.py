@@ -1,4 +1,4 @@
-"""Which columns of files are wanted, and whether all files have them alike."""
+"""Selecting columns, and checking that all files have the same ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def distinct(columns: Sequence[str]) -> tuple[str, ...]:
-    """Names of columns, each once, none within another.
+    """Column names as a tuple, checked: at least one, each once, none within another.
 
     >>> distinct(["a.x", "b"])
     ('a.x', 'b')
@@ -33,14 +33,14 @@ def distinct(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def projected(path: str, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
-    """The plain schema of the columns wanted; "a.b" is field b of the struct a.
+    """The plain schema of the selected columns; "a.b" is field b of the struct a.
 
     Raises:
-        SourceError: there is no such column, or the file's columns have no names of their own.
+        SourceError: a column does not exist, or the file's column names are missing or not unique.
     """
     import pyarrow as pa
 
-    with parsing(path):  # a name may be no UTF-8
+    with parsing(path):  # a name may not be UTF-8
         names = schema.names
         faults = {field.name: fault(field.type) for field in schema}
     if len(set(names)) != len(names) or not names:
@@ -72,7 +72,7 @@ def _in(column: str, top: str) -> bool:
 
 
 def _found(fields: Sequence[pa.Field], column: str) -> pa.Field | None:
-    # the field, with nothing but the way to what is wanted in it
+    # the field; of a struct only the path to the selected part
     import pyarrow as pa
     from pyarrow import types
 
@@ -88,7 +88,7 @@ def _found(fields: Sequence[pa.Field], column: str) -> pa.Field | None:
 
 
 def _joined(a: pa.Field, b: pa.Field) -> pa.Field:
-    # two ways into one struct
+    # merges two selections from one struct
     import pyarrow as pa
 
     fields = {field.name: field for field in a.type}
@@ -98,12 +98,13 @@ def _joined(a: pa.Field, b: pa.Field) -> pa.Field:
 
 
 def joined(first: str, expected: pa.Schema, path: str, schema: pa.Schema) -> pa.Schema:
-    """The plain schema of files that have `expected` and of one more file.
+    """The common plain schema of files that have `expected`, the first of them `first`, and of one
+    more.
 
-    Types need not be equal; they need to decode to the same values (`arrow_types.merged`).
+    Types need not be equal, but must decode to the same values (`arrow_types.merged`).
 
     Raises:
-        SourceError: columns differ; it names the column, both types and both files.
+        SourceError: columns differ; the message names the column, both types and both files.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Which files hold the records of a folder that Hugging Face's `save_to_disk` wrote."""
+"""Opening a folder that Hugging Face's `save_to_disk` wrote."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
 def open_saved(path: Any, storage: Storage | None = None) -> ArrowIpcSource | None:
-    """The source of a folder that `save_to_disk` wrote; None if the path is none.
+    """The source for a folder that `save_to_disk` wrote; None if `path` is no such folder.
 
-    Columns are those that the dataset showed when it was saved. URLs of folders end in a slash.
+    Its columns are those that the dataset showed when it was saved. The URL of a folder ends in
+    "/".
 
     Raises:
         SourceError: the folder holds several splits, or its state is damaged.

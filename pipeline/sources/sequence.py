@@ -1,4 +1,4 @@
-"""Where records live: in a table, or in another library's dataset."""
+"""Tables, and other libraries' datasets, as sources."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 _SAMPLE = 64
 _PIECE = 1 << 16  # rows hashed at once
-_PLAIN = {"Value", "ClassLabel", "List", "LargeList", "Sequence"}  # stored as they are read
+_PLAIN = {"Value", "ClassLabel", "List", "LargeList", "Sequence"}  # features read as stored
 
 
 class SequenceSource:
     """Records of a table, or of an object with a length and `__getitems__` or `[i]`.
 
-    A table (`pyarrow.Table`, a frame of pandas or Polars) is read by its columns' names; a frame's
-    index is no column. A Hugging Face dataset of numbers, strings, lists and dicts, without a
-    format or with "numpy", is read through Arrow as well. Both give `Columns` of the types that
-    `ParquetSource` gives. Of a Hugging Face dataset another format, a transform and features that
-    decode (images, audio) are kept: its rows come as a list. So do those of TFDS data sources and
-    map-style PyTorch datasets.
+    A table (`pyarrow.Table`, or a frame of pandas or Polars) is read by its columns' names; a
+    frame's index is not a column. A Hugging Face dataset of numbers, strings, lists and dicts, with
+    no format or "numpy", is also read through Arrow. Both give `Columns` with the types that
+    `ParquetSource` has. If a Hugging Face dataset has another format, a transform, or features that
+    decode (images, audio), these are applied, and rows come as a list. So do those of TFDS data
+    sources and map-style PyTorch datasets.
 
     Args:
-        values: the table or object. It pickles as it pickles itself; reading it must not change it,
-            and must be right in threads if you use them.
-        nulls: of tables: what becomes of a null integer or boolean: "raise", "float" or "mask", as
-            of `ParquetSource`.
+        values: the table or object. It is pickled as it is. Reading it must not change it, and must
+            be thread-safe if you use threads.
+        nulls: for tables: how null integers and booleans are read: "raise", "float" or "mask", as
+            for `ParquetSource`.
 
     Raises:
         SourceError: it has no length or no `[i]`, or is a table with a column that cannot be read.
@@ -93,12 +93,12 @@ class SequenceSource:
         return f"SequenceSource({self._name}, {len(self)} records)"
 
     def read(self, indices: Int64s) -> list[Any] | Columns:
-        """Records by index, in the order asked, repeats included: `Columns`, or a list.
+        """Records by index, in the order given, repeats included: `Columns`, or a list.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record holds a null integer or boolean where columns are read.
-            SourceError: the object gave another number of records.
+            PositionError: an index is negative or beyond the end.
+            RecordError: columns are read, and a record holds a null integer or boolean.
+            SourceError: the object returned another number of records.
         """
         wanted = inside(indices, len(self))
         if self._taken is not None and self._fields is not None:
@@ -128,10 +128,11 @@ class SequenceSource:
         return Columns(found)
 
     def fingerprint(self) -> str:
-        """What tells the records from others.
+        """A string that identifies the records.
 
-        That is what Hugging Face says of its dataset; a table's contents, whole; what the object's
-        own `fingerprint()` says; or else a digest of 64 records.
+        It is made of the length and the first of these that exists: a digest of all the contents,
+        for a table; the object's own `fingerprint()`; the fingerprint of a Hugging Face dataset; a
+        digest of 64 evenly spaced records.
         """
         if self._digest is None:
             known = getattr(self._values, "_fingerprint", None)
@@ -148,7 +149,7 @@ class SequenceSource:
         return self._digest
 
     def _contents(self, schema: pa.Schema) -> str:
-        # piece by piece, so that no copy of a large table is made; a null counts as one
+        # piece by piece, so that a large table is not copied; a null is hashed as one
         fields, digest = Fields(schema, "mask"), hashlib.blake2b(digest_size=16)
         for start in range(0, max(1, len(self)), _PIECE):
             rows = np.arange(start, min(start + _PIECE, len(self)))
@@ -162,13 +163,13 @@ class SequenceSource:
 
 
 def is_dataset(values: Any) -> bool:
-    """Whether a value within a dict is a dataset of its own, and no column."""
+    """Whether a value in a dict is a dataset by itself rather than a column."""
     shown = hasattr(values, "features") and hasattr(values, "column_names")
     return is_table(values) or batched(values) or shown or hasattr(values, "random_map")
 
 
 def is_table(values: Any) -> bool:
-    """Whether an object is a table: named columns that Arrow can take over.
+    """Whether an object is a table: it has named columns and can be exported to Arrow.
 
     >>> import pyarrow as pa
     >>> is_table(pa.table({"x": [1]})), is_table(pa.chunked_array([[1]])), is_table({"x": [1]})
@@ -182,7 +183,7 @@ def arrow_table(values: Any) -> pa.Table:
     """The columns of a table or frame, by name.
 
     Raises:
-        SourceError: a column has no type of Arrow.
+        SourceError: a column cannot be represented in Arrow.
     """
     import pyarrow as pa
 
@@ -194,14 +195,14 @@ def arrow_table(values: Any) -> pa.Table:
             f"this {type(values).__name__} has a column that Arrow cannot hold: {why}. Give each "
             "column values of one type, or a dict of arrays."
         ) from e
-    # pandas adds its index and says so
+    # pandas adds its index as columns, and names them here
     said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
     index = [name for name in said.get("index_columns", ()) if isinstance(name, str)]
     return table.drop_columns([name for name in index if name in table.column_names])
 
 
 def batched(values: Any) -> bool:
-    """Whether an object says that it reads many records at once.
+    """Whether an object can return many records in one call.
 
     >>> batched([1, 2])
     False
@@ -210,7 +211,7 @@ def batched(values: Any) -> bool:
 
 
 def _as_arrow(values: Any) -> Callable[[Int64s], pa.Table] | None:
-    """What gives rows as Arrow tables, where that keeps the records' meaning."""
+    """A function that returns rows as an Arrow table, or None if Arrow would change the records."""
     if is_table(values):
         return values.take
     said, features = getattr(values, "format", None), getattr(values, "features", None)

@@ -1,4 +1,4 @@
-"""What sources of columns share whose files are read chunk by chunk."""
+"""What sources of columns share whose files are read in chunks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pipeline.sources.storage.storage import Range
 
 
 class TabularSource(FileSource):
-    """Files of columns, chunk after chunk. A format says how its chunks are found and decoded."""
+    """A source of columns that are read chunk by chunk. A format finds and decodes its chunks."""
 
-    _format: ClassVar[str]  # names it in fingerprints
-    _pickled: ClassVar[tuple[str, ...]]  # attributes that a pickle holds; the rest is made afresh
+    _format: ClassVar[str]  # its name in fingerprints
+    _pickled: ClassVar[tuple[str, ...]]  # attributes that a pickle holds; `_begin` makes the rest
     _unit = "rows"
     _fields: Fields
     _cache_bytes: int
@@ -26,24 +26,24 @@ class TabularSource(FileSource):
     _cores: Cores
 
     def _begin(self) -> None:
-        """Make what a pickle does not hold: caches and threads."""
+        """Create what a pickle does not hold: caches and threads."""
         raise NotImplementedError
 
     def _decode(self, chunks: list[int]) -> list[Chunk]:
-        """Chunks by number, fetched together."""
+        """Decode chunks by number. Their bytes are requested concurrently."""
         raise NotImplementedError
 
     def _weigh(self, chunk: int) -> int:
-        """Bytes that fetching a chunk takes."""
+        """Approximate bytes of memory that reading a chunk takes."""
         raise NotImplementedError
 
     @property
     def fields(self) -> Fields:
-        """Names and plain types of the columns wanted, and what becomes of nulls."""
+        """Names and plain types of the selected columns, and how nulls are read."""
         return self._fields
 
     def _chunked(self, counts: Sequence[Int64s], *, costly: bool) -> None:
-        # counts: rows of each chunk of each file
+        # counts: for each file, rows of each chunk
         self._cores = Cores()
         far = any(map(is_url, self._files.paths))
         empty = self._fields.check(self._files.paths[0])
@@ -58,42 +58,45 @@ class TabularSource(FileSource):
         self._begin()
 
     def read(self, indices: Int64s) -> Columns:
-        """Rows by index, in the order asked, repeats included: `Columns` of n rows, copied.
+        """Rows by index, in the order given, repeats included: `Columns` of n rows, copied.
 
-        Of a chunk with a corrupt page, the rows before it can still be read.
+        In a chunk with a corrupt page, the rows before that page can still be read.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a row is in a corrupt part of its chunk, or holds a value that NumPy
-                cannot hold: a null integer or boolean, a time out of range.
+            PositionError: an index is negative or beyond the end.
+            RecordError: a row is in a corrupt part of its chunk, or holds a value that NumPy cannot
+                hold: a null integer or boolean, a time out of range.
             SourceError: a file was removed or replaced.
-            OSError: storage failed.
+            OSError: a read failed.
         """
         return self._chunks.read(indices)
 
     def fingerprint(self) -> str:
-        """Hex digest of base names, sizes, counts, columns and types; directories do not enter."""
+        """Hex digest of the files (as in `Files.fingerprint`), the columns and their types."""
         return self._files.fingerprint(self._format, *self._fields.described())
 
     @property
     def chunk_bounds(self) -> Int64s:
-        """int64[chunks + 1]: the first row of each row group or batch of all files, and the end."""
+        """int64[chunks + 1]: the first row of each row group or record batch of all files, and the
+        end.
+        """
         return self._chunks.bounds
 
     @property
     def horizon(self) -> int:
-        """How many records ahead are worth knowing; 0 for local files."""
+        """How many rows ahead `ahead` should be told of; 0 for local files."""
         return self._chunks.horizon
 
     def ahead(self, indices: Int64s) -> None:
-        """Read ahead, in the background: a sample of the next `horizon` records, in order.
+        """Read chunks ahead, in the background. They take at most a quarter of the cache.
 
-        What is read ahead takes a quarter of the cache at most.
+        Args:
+            indices: an evenly spaced sample of the next `horizon` rows, in order.
         """
         self._chunks.ahead(inside(indices, len(self)))
 
     def _fetched(self, files: Iterable[int], ranges: Sequence[Range]) -> list[bytes]:
-        # ranges of some files; where these cannot be read, perhaps as they were replaced or cut
+        # the bytes of ranges; if that fails, perhaps because a file was replaced or truncated
         try:
             return self._files.storage.read(ranges)
         except OSError:
@@ -102,7 +105,13 @@ class TabularSource(FileSource):
             raise
 
     def _bad(self, chunk: int, name: str, error: object) -> Chunk:
-        """A chunk of which no row can be read; `name` is what the format calls it, and numbers."""
+        """A chunk of which no row can be read.
+
+        Args:
+            chunk: its number.
+            name: what the format calls it, such as "row group 3".
+            error: why it cannot be read.
+        """
         file, _ = self._chunks.place(chunk)
         first, end = self._chunks.span(chunk)
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__

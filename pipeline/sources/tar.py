@@ -1,4 +1,4 @@
-"""Which members a tar file has, and where their bytes are: headers alone are read."""
+"""Finding the members of a tar file. Only headers are read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.sources.storage.storage import Stat, Storage
 _BLOCK = 512
 _REGULAR = b"0\x007"
 _NAMELESS = b""
-_EXTENSION = 16 << 20  # bytes of a header's extension at most: names and attributes
+_EXTENSION = 16 << 20  # bytes of an extended header at most: names and attributes
 
 
 class Member(NamedTuple):
-    """A regular file in a tar file: the header starts at `head`, its bytes are `[start, stop)`.
+    """A regular file in a tar file: its header starts at `head`, its contents are `[start, stop)`.
 
-    One that is cut stops past the file's end; if that cuts its header, it has no name.
+    If the member is truncated, `stop` is beyond the file's end. If its header is, it has no name.
     """
 
     name: bytes
@@ -29,21 +29,22 @@ class Member(NamedTuple):
 
 
 def members(stat: Stat, storage: Storage) -> Iterator[Member]:
-    """The regular files of a tar file, in order: ustar, GNU and PAX, with their long names.
+    """The regular files of a tar file in order (ustar, GNU and PAX, including long names).
 
     Raises:
-        SourceError: the file is compressed or no tar file, a header is corrupt, or a member sparse.
+        SourceError: the file is compressed or not a tar file, a header is corrupt, or a member is
+            sparse.
     """
     window, at, begun = Window(stat, storage), 0, 0
     refuse_packed(stat.path, window.at(0, 8))
-    own: dict[bytes, bytes] = {}  # extensions of the next member's header
-    shared: dict[bytes, bytes] = {}  # of all headers that follow
+    own: dict[bytes, bytes] = {}  # extended header of the next member
+    shared: dict[bytes, bytes] = {}  # extended header of all members that follow
     while at < stat.size:
         head = window.at(at, _BLOCK)
         if len(head) < _BLOCK:
             yield Member(_NAMELESS, begun, at, stat.size + 1)
             return
-        if not any(head):  # the end, filled up with zeros
+        if not any(head):  # the end of the archive
             return
         _check(stat, head, at)
         kind, size = head[156:157], _size(stat, head, own, at)
@@ -65,7 +66,7 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
         if kind in _REGULAR:
             name = own.get(b"path") or shared.get(b"path") or _name(head)
             yield Member(name, begun, start, min(stop, stat.size + 1))
-        if stop <= stat.size < at:  # cut in what fills up a block: who knows what followed
+        if stop <= stat.size < at:  # truncated in the padding of a block: what followed is unknown
             yield Member(_NAMELESS, at, at, at + 1)
         begun, own = at, {}
 
@@ -93,7 +94,7 @@ def _extend(kind: bytes, data: bytes, own: dict[bytes, bytes], shared: dict[byte
 
 
 def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Records "length key=value newline", the length that of the whole record."""
+    """Records "length key=value newline"; the length is that of the whole record."""
     at = 0
     while (space := data.find(b" ", at, at + 20)) > at and data[at:space].isdigit():
         stop = at + int(data[at:space])
@@ -118,7 +119,7 @@ def _check(stat: Stat, head: bytes, at: int) -> None:
 
 
 def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # GNU: base 256, for what eleven octal digits cannot say
+    if field[0] & 0x80:  # GNU: base 256, for numbers too large for eleven octal digits
         value = int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
         return -1 if field[0] & 0x40 else value  # the sign
     return int(field.strip(b" \0") or b"0", 8)
@@ -126,5 +127,5 @@ def _number(field: bytes) -> int:
 
 def _name(head: bytes) -> bytes:
     name, prefix = (field.split(b"\0", 1)[0] for field in (head[:100], head[345:500]))
-    posix = head[257:263] == b"ustar\0"  # GNU keeps other things where POSIX has the prefix
+    posix = head[257:263] == b"ustar\0"  # GNU uses the bytes of POSIX's prefix otherwise
     return prefix + b"/" + name if posix and prefix else name

@@ -1,4 +1,4 @@
-"""What a tf.train.Example holds: read from its bytes, without TensorFlow."""
+"""Parsing tf.train.Example messages without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffe
 
 
 def parse_example(record: bytes) -> dict[str, Any]:
-    """The features of a serialized `tf.train.Example`: for `.map` over a `TFRecordSource`.
+    """The features of a serialized `tf.train.Example`. Use it in `.map` over a `TFRecordSource`.
 
     Args:
-        record: its bytes.
+        record: the message's bytes.
 
     Returns:
-        By name a list of bytes, a float32 array or an int64 array, each of one dimension. A
-        feature without values is an empty list of bytes.
+        By name, a list of bytes, a float32 array or an int64 array, each of one dimension. A
+            feature without values is an empty list of bytes.
 
     Raises:
-        ValueError: the bytes are no Example.
+        ValueError: the bytes are not an Example.
 
     >>> feature = b"\\n\\x02id\\x12\\x05\\x1a\\x03\\n\\x01\\x07"
     >>> parse_example(b"\\n\\r\\n\\x0b" + feature)
@@ -36,7 +36,7 @@ def parse_example(record: bytes) -> dict[str, Any]:
                 found[name] = _feature(b"".join(_parts(entry, 2)))
     except (IndexError, TypeError, ValueError) as e:
         raise ValueError(f"these {len(record)} bytes are no tf.train.Example: {e}") from e
-    return dict(sorted(found.items()))  # a map's order on the wire means nothing
+    return dict(sorted(found.items()))  # the order of a map on the wire has no meaning
 
 
 def _feature(data: bytes) -> list[bytes] | NDArray[Any]:
@@ -55,12 +55,12 @@ def _parts(data: bytes, wanted: int) -> Iterator[bytes]:
 
 
 def _packed(data: bytes) -> bytes:
-    # packed or one by one, the bytes of the numbers are the same
+    # the numbers' bytes are the same whether they are packed or not
     return b"".join(_parts(data, 1))
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes of the value) of each field of a message."""
+    """(field number, bytes of its value) of each field of a message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -92,7 +92,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _varints(data: bytes) -> NDArray[np.int64]:
-    """Many at once: seven bits a byte, the lowest first; a byte below 128 ends a number."""
+    """Decode varints: seven bits in each byte, lowest first. A byte below 128 ends a number."""
     a: Any = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(a < 128)
     if len(ends) == 0 or ends[-1] != len(a) - 1:

@@ -1,4 +1,4 @@
-"""TFRecord files. They hold no index, so each is read through once."""
+"""TFRecord files. They have no index, so each file is read through once."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from pipeline.sources.storage.gather import Window, refuse_packed
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
-_HEAD, _FOOT = 12, 4  # bytes around a record: its length and the checksum of that; its checksum
+# bytes before a record (its length, and the length's checksum) and after it (its checksum)
+_HEAD, _FOOT = 12, 4
 _LAYOUT = np.dtype([("length", "<u8"), ("crc", "<u4")])
 
 
 class TFRecordSource(FramedSource):
-    """Records of TFRecord files, as bytes; files end to end in the order given.
+    """Records of TFRecord files as bytes objects. Several files count as one, in the order given.
 
-    Each file is read through once to find where its records begin, and that is kept in the cache
-    folder. The checksums of lengths are checked then, those of records when they are read.
-    `parse_example` makes a dict of a record that is a `tf.train.Example`.
+    Each file is read through once to find where its records begin, and the offsets are kept in the
+    cache folder. Checksums of lengths are checked then, those of records when they are read.
+    `parse_example` turns a record that is a `tf.train.Example` into a dict.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
-        verify: whether to check each record's CRC-32C, by google-crc32c.
-        storage: how URLs are reached.
+        verify: whether to check each record's CRC-32C, with google-crc32c.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file is missing, compressed or no TFRecord file, or a length is corrupt.
-        MissingExtraError: google-crc32c is not installed, and verify is not False.
+        SourceError: a file is missing, compressed or not a TFRecord file, or a length is corrupt.
+        MissingExtraError: google-crc32c is not installed, and verify is True.
 
     >>> import pathlib, struct, tempfile
     >>> def framed(data):
@@ -58,12 +59,12 @@ class TFRecordSource(FramedSource):
         super().__init__(paths, "tfrecord 1", _load, storage, ("tfrecord",))
 
     def read(self, indices: Int64s) -> list[bytes]:
-        """Records by index: a list of n bytes objects, in the order asked, repeats included.
+        """Records by index: a list of n bytes objects, in the order given, repeats included.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record is cut or fails its checksum; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            RecordError: a record is truncated or fails its checksum; the others stay readable.
+            SourceError: a file was removed, truncated or replaced.
         """
         at = self._locate(indices)
         frames = self._fetch(at)
@@ -75,7 +76,7 @@ class TFRecordSource(FramedSource):
         return records
 
     def verifying(self) -> TFRecordSource:
-        """The same records, their checksums checked.
+        """The same source, with checksums of records checked.
 
         Raises:
             MissingExtraError: google-crc32c is not installed.
@@ -99,7 +100,9 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:
-    """Follow the lengths from record to record. A record that is cut stops past the file's end."""
+    """Start and stop of each record's frame. The stop of a truncated record is beyond the file's
+    end.
+    """
     window, offset, heads = Window(stat, storage), 0, bytearray()
     starts: list[int] = []
     refuse_packed(stat.path, window.at(0, _HEAD))
@@ -109,10 +112,10 @@ def _scan(stat: Stat, storage: Storage) -> Arrays:
         heads += head
         offset += _HEAD + _FOOT + int.from_bytes(head[:8], "little")
     start = np.array(starts, np.int64)
-    left = len(heads) % _HEAD  # of a head that the end of the file cuts
+    left = len(heads) % _HEAD  # bytes of a last head that the end of the file cuts off
     whole = np.frombuffer(heads, _LAYOUT, len(heads) // _HEAD)
     _check_lengths(stat, start, whole)
-    # a length may be up to 2**64 - 1: what passes the end of the file need not be told apart
+    # a length may be up to 2**64 - 1; the file's size is enough to mark it as truncated
     length = np.minimum(whole["length"], np.uint64(stat.size)).astype(np.int64)
     stop = start[: len(whole)] + length + _HEAD + _FOOT
     return {"start": start, "stop": np.append(stop, stat.size + _FOOT) if left else stop}

@@ -1,4 +1,4 @@
-"""Documents in token files, found by the token that ends each."""
+"""Documents in token files, separated by an end-of-document token."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from pipeline.sources.token_records import TokenRecords
 class TokenDocumentSource(TokenRecords):
     """Documents of raw token files, each an array of tokens that ends with `eos`.
 
-    What follows a file's last `eos` is a document too; documents do not cross files. Where they
-    begin is found once, and kept in the cache folder.
+    The tokens after a file's last `eos` are a document too; no document extends over two files.
+    Where documents begin is found once, and kept in the cache folder.
 
     Args:
         paths, dtype, storage: as for `TokenSource`.
         eos: the token that ends a document.
 
     Raises:
-        SourceError: a file is missing, cut or compressed, its dtype is unknown, or dtypes differ.
+        SourceError: a file is missing, truncated or compressed, its dtype is unknown, or dtypes
+            differ.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/a.bin"
@@ -50,7 +51,7 @@ class TokenDocumentSource(TokenRecords):
     ) -> None:
         self._eos = whole("eos", eos, 0, SourceError)
         kind, storage = None if dtype is None else stored(dtype), storage or Storage()
-        # Without a dtype the count may depend on a sidecar, which manifests know nothing of.
+        # without a dtype the count may depend on a sidecar file, which a manifest does not track
         counted = f"documents of {kind} to {self._eos} 1" if kind else ""
         load = functools.partial(_documents, kind, self._eos)
         super().__init__(paths, counted, load, storage, ())
@@ -70,7 +71,7 @@ def _ends(found: TokenFile, eos: int, stat: Stat, storage: Storage) -> Arrays:
     size = np.dtype(found.dtype).itemsize if found.dtype else 1
     ends, done, left = [np.zeros(0, np.int64)], -found.offset, b""
     for piece in pieces(stat, storage):
-        # bytes before the tokens, and a token that two pieces share
+        # the bytes before the tokens are skipped; a token may extend over two pieces
         data, done = (piece[-done:], 0) if done < 0 else (left + piece, done)
         whole_bytes = len(data) // size * size
         tokens = np.frombuffer(data, found.dtype, whole_bytes // size)

@@ -1,4 +1,4 @@
-"""What a token file holds: the type of its tokens, where they begin and how many they are."""
+"""The header of a token file: dtype of the tokens, where they begin and how many there are."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SUFFIXES = {
     for written, name in (("uint", "uint"), ("u", "uint"), ("int", "int"), ("i", "int"))
 }
 _NPY = b"\x93NUMPY"
-_SIDECAR = 1 << 20  # bytes of a sidecar at most
-_LLM_C = {20240520: "<u2", 20240801: "<u4"}  # llm.c: 256 int32, of them magic, version, tokens
+_SIDECAR = 1 << 20  # bytes of a sidecar file at most
+_LLM_C = {20240520: "<u2", 20240801: "<u4"}  # llm.c: 256 int32: magic, version, tokens, zeros
 
 
 class TokenFile(NamedTuple):
-    """What a file holds: tokens of `dtype`, in one or two dimensions, from byte `offset` on."""
+    """What a file holds: tokens of `dtype` in one or two dimensions, from byte `offset` on."""
 
     dtype: str
     offset: int
@@ -36,14 +36,19 @@ class TokenFile(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        return math.prod(self.shape)  # NumPy's product would wrap
+        return math.prod(self.shape)  # NumPy's product would overflow
 
 
 def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
-    """Look at a file's name, first bytes and, if need be, sidecar; an empty file may have any type.
+    """What a file holds, by its name, first bytes and, if need be, sidecar file.
+
+    Args:
+        stat: the file. An empty one may be of any dtype.
+        storage: how it is read.
+        dtype: what plain files hold, as `stored` returns it; None to find out.
 
     Raises:
-        SourceError: the type is unknown, or the file is compressed, cut or not an array of
+        SourceError: the dtype is unknown, or the file is compressed, truncated or not an array of
             integers.
     """
     head = storage.read([stat.range(0, min(4096, stat.size))])[0] if stat.size else b""
@@ -71,7 +76,7 @@ def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
 
 
 def stored(dtype: DTypeLike) -> str:
-    """The code of an integer type as it stands in files: little-endian unless it says otherwise.
+    """The code of an integer dtype as stored in files: little-endian unless it says otherwise.
 
     >>> stored("uint16"), stored(np.int32), stored(">u4")
     ('<u2', '<i4', '>u4')
@@ -86,10 +91,10 @@ def stored(dtype: DTypeLike) -> str:
 
 
 def one_type(paths: Sequence[str], found: Sequence[TokenFile]) -> str:
-    """The type of all files, less those that are empty.
+    """The dtype that all files share, ignoring empty ones of unknown dtype.
 
     Raises:
-        SourceError: two files differ, or none says.
+        SourceError: two files differ, or no file has a dtype.
     """
     known = {f.dtype: path for path, f in zip(paths, found, strict=True) if f.dtype}
     if len(known) > 1:
@@ -104,8 +109,8 @@ def one_type(paths: Sequence[str], found: Sequence[TokenFile]) -> str:
 
 
 def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
-    """The tokens of spans end to end, as an array of their own in this machine's byte order."""
-    # a bytearray, as nobody may write into arrays over bytes
+    """The tokens of spans end to end, as a writable array in this machine's byte order."""
+    # arrays over a bytes object would be read-only
     found = np.frombuffer(bytearray().join(spans), dtype)
     return found.astype(found.dtype.newbyteorder("="), copy=False)
 
@@ -113,7 +118,7 @@ def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
 def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
     f, header = io.BytesIO(head), np.lib.format
     with parsing(stat.path, 0), warnings.catch_warnings():
-        warnings.simplefilter("error")  # of headers that only Python 2 wrote
+        warnings.simplefilter("error")  # about headers that only Python 2 wrote
         new = header.read_magic(f) != (1, 0)
         read: Any = header.read_array_header_2_0 if new else header.read_array_header_1_0
         shape, by_columns, kind = read(f)
@@ -130,10 +135,10 @@ def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
 
 
 def from_manifest(stat: Stat, tokens: int, facts: Any) -> TokenFile:
-    """What a manifest says of a file, held against the file's size.
+    """What a manifest says that a file holds, compared with the file's size.
 
     Raises:
-        SourceError: it cannot be.
+        SourceError: the two do not fit together.
     """
     with parsing(f"the manifest of {stat.path}"):
         dtype, offset, shape = facts
@@ -145,10 +150,10 @@ def from_manifest(stat: Stat, tokens: int, facts: Any) -> TokenFile:
 
 
 def _known(dtype: Any) -> str:
-    """The code of a type that a file gives by name."""
+    """The code of a dtype that a file gives by name."""
     try:
         return stored(dtype)
-    except SourceError as e:  # it does not name the file
+    except SourceError as e:  # its message does not name the file
         raise ValueError(str(e)) from e
 
 

@@ -1,4 +1,4 @@
-"""Records that are spans of tokens, whatever says where they begin."""
+"""Records that are spans of tokens, for every format that has such records."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pipeline.sources.token_files import as_tokens
 
 
 class TokenRecords(FramedSource):
-    """Files of tokens of one type, cut into records. A format sets `_dtype`, as it is stored."""
+    """Files of tokens, divided into records. A format sets `_dtype`, the dtype as stored."""
 
     _dtype: str
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of a token, in this machine's byte order."""
+        """The dtype of a token, in this machine's byte order."""
         return np.dtype(self._dtype).newbyteorder("=")
 
     def read(self, indices: Int64s) -> list[NDArray[Any]]:
-        """Records by index, in the order asked, repeats included: arrays `[tokens]`.
+        """Records by index, in the order given, repeats included: arrays `[tokens]`.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record lies past the end of its file; the others stay readable.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            RecordError: a record extends beyond the end of its file; the others stay readable.
+            SourceError: a file was removed, truncated or replaced.
         """
         spans = self._fetch(self._locate(indices))
         return [as_tokens([span], self._dtype) for span in spans]

@@ -1,4 +1,4 @@
-"""Token files: their tokens one by one, or as rows of one length."""
+"""Token files as single tokens, or as rows of a fixed length."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ from pipeline.sources.token_files import (
 
 
 class TokenSource(FileSource):
-    """Tokens of raw files as `Columns` of one array: each token a record, or rows of one length.
+    """Tokens of raw files as `Columns` of one array: each token is a record, or each row of them.
 
-    Plain files are known (`.bin`, as nanoGPT and others write them), `.npy` arrays, and llm.c's
-    files with their header. Files come end to end in the order given; rows do not cross them. Local
-    files are mapped into memory: do not cut one while it is read.
+    It reads plain files (`.bin`, as nanoGPT and others write them), `.npy` arrays, and llm.c's
+    files with their header. Files are end to end in the order given; no row extends over two files.
+    Local files are memory-mapped: do not truncate one while it is read.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
-        dtype: of plain files, in little-endian bytes. None: by a suffix such as `.u16` or
-            `.uint16.bin`, or `{"dtype": "uint16"}` in a file of the same name and `.json`.
-        length: tokens a row; None: each token is a record, of an `.npy` array with two dimensions
-            each row. What is left at a file's end is no row.
-        stride: tokens from one row's start to the next, `length` if None.
-        storage: how URLs are reached.
+        dtype: of plain files, little-endian. None: given by a suffix such as `.u16` or
+            `.uint16.bin`, or by `{"dtype": "uint16"}` in a file of the same name that ends in
+            `.json`.
+        length: tokens in a row. None: each token is a record; or each row, if `.npy` arrays have
+            two dimensions. An incomplete row at a file's end is left out.
+        stride: tokens from the start of one row to the next, `length` if None.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file is missing, cut or compressed, its dtype is unknown, or dtypes differ.
+        SourceError: a file is missing, truncated or compressed, its dtype is unknown, or dtypes
+            differ.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/a.bin"
@@ -77,7 +79,7 @@ class TokenSource(FileSource):
             held = token_file(stat, storage, kind)
             return held.tokens, held
 
-        # Without a dtype the count may depend on a sidecar, which manifests know nothing of.
+        # without a dtype the count may depend on a sidecar file, which a manifest does not track
         counted = f"tokens of {kind} 1" if kind else ""
         tokens = Files.counted(paths, count, storage, kind=counted, empty=True)
         found = [
@@ -112,15 +114,15 @@ class TokenSource(FileSource):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of a token, in this machine's byte order."""
+        """The dtype of a token, in this machine's byte order."""
         return np.dtype(self._dtype).newbyteorder("=")
 
     def read(self, indices: Int64s) -> Columns:
-        """Records by index, in the order asked, repeats included: `[n]`, or `[n, length]`.
+        """Records by index, in the order given, repeats included: `[n]`, or `[n, length]`.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            SourceError: a file was removed, truncated or replaced.
         """
         wanted = inside(indices, len(self))
         file = np.searchsorted(self._files.bounds, wanted, side="right") - 1
@@ -138,7 +140,7 @@ class TokenSource(FileSource):
         return Columns(found)
 
     def _mapped(self, file: int) -> NDArray[Any]:
-        # touching a mapping past its file's end kills the process, so the size is looked at first
+        # touching a mapping beyond its file's end kills the process, so check the size first
         path, size = self._files.paths[file], self._files.sizes[file]
         try:
             now = os.stat(path).st_size
@@ -167,7 +169,7 @@ class TokenSource(FileSource):
             stop = start + self._length * size
             tokens = as_tokens(read_spans(self._files, file, start, stop), self._dtype)
             return tokens.reshape(len(wanted), self._length)
-        # tokens that follow each other are one span
+        # consecutive tokens are read as one span
         cut = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(file) != 0)) + 1
         first = np.concatenate([[0], cut])[: len(wanted)]
         last = np.concatenate([cut, [len(wanted)]])[: len(wanted)] - 1
@@ -175,7 +177,7 @@ class TokenSource(FileSource):
         return as_tokens(spans, self._dtype)
 
     def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records, dtype, tokens a record."""
+        """Facts about each file: path, bytes, records, dtype, tokens in a record."""
         files = self._files
         return [
             {"path": path, "bytes": size, "records": n, "dtype": str(self.dtype),
@@ -184,12 +186,14 @@ class TokenSource(FileSource):
         ]  # fmt: skip
 
     def close(self) -> None:
-        """Let go of all mappings; reading brings them back."""
+        """Drop all mappings; reading opens them again."""
         self._maps.clear()
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:
-    """Tokens a row where arrays have two dimensions, the same for all files."""
+    """Tokens in a row if arrays have two dimensions, the same for all files; None for one
+    dimension.
+    """
     known = {f.shape[1] if len(f.shape) == 2 else None: path
              for path, f in zip(paths, found, strict=True) if f.dtype and f.tokens}  # fmt: skip
     if len(known) > 1:

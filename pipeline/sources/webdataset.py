@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files whose neighbouring members of one key are a record."""
+"""WebDataset shards: tar files in which adjacent members with the same key form a record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.tar import Member, members
 
-# the key ends at the first dot of the base name, which is not its first character
+# the key ends at the first dot of the base name, unless that is its first character
 _KEYED = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _META = re.compile(rb"__[^/]*__(?:$|/)")
 
@@ -26,18 +26,18 @@ _META = re.compile(rb"__[^/]*__(?:$|/)")
 class WebDatasetSource(FramedSource):
     """Records of WebDataset shards: `{"__key__": "a/0001", "jpg": bytes, "json": bytes}`.
 
-    Neighbouring members with one key are a record. The key is a member's name up to the first dot
-    of its base name, and the field is what follows, in lower case. Directories, links, hidden
-    files, names without a dot and names that begin with `__meta__/` are left out. Nothing is
-    extracted or unpickled. Where members begin is found once, and kept in the cache folder.
+    Adjacent members with the same key form a record. The key is a member's name up to the first dot
+    of its base name; the field is the rest, in lower case. Directories, links, hidden files, names
+    without a dot and names that begin with `__meta__/` are skipped. Nothing is extracted or
+    unpickled. Where members begin is found once, and kept in the cache folder.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.
-        fields: read only these of each record, those that it has; None for all.
-        storage: how URLs are reached.
+        fields: read only these fields, where a record has them; None for all.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file is missing, compressed or no tar file, or a header in it is corrupt.
+        SourceError: a file is missing, compressed or not a tar file, or a header in it is corrupt.
 
     >>> import io, tarfile, tempfile
     >>> path = tempfile.mkdtemp() + "/a.tar"
@@ -66,13 +66,13 @@ class WebDatasetSource(FramedSource):
         super().__init__(paths, "webdataset 1", _load, storage, ("webdataset", *names))
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:
-        """Records by index, in the order asked, repeats included: `__key__`, and bytes by field.
+        """Records by index, in the order given, repeats included: `__key__`, and bytes by field.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            RecordError: a record is cut, has a field twice, or one named `__key__`; the others stay
-                readable.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            RecordError: a record is truncated, has a field twice, or a field named `__key__`; the
+                others stay readable.
+            SourceError: a file was removed, truncated or replaced.
         """
         at = self._locate(indices)
         sizes = self._files.sizes
@@ -111,7 +111,7 @@ class WebDatasetSource(FramedSource):
 
 
 def _members(index: Arrays, local: int) -> tuple[str, list[tuple[str, int, int]]]:
-    """The key of a record, and (field, start, stop) of its members."""
+    """The key of a record, and (field, start, stop) of each of its members."""
     first, last = index["first"][local : local + 2].tolist()
     ends = index["name"][first : last + 1].tolist()
     keys, spans = index["key"][first:last].tolist(), index["span"][first:last].tolist()
@@ -132,7 +132,14 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:
-    """The name, the key's length in it and the span of each member; each record's first member."""
+    """The index of a shard.
+
+    Returns:
+        "start", "stop": int64[records], where each record lies; "first": int64[records + 1], the
+            first member of each, and the end. "names": all members' names, concatenated; "name":
+            int64[members + 1], where each begins; "key": int64[members], how much of it is the key;
+            "span": int64[members, 2].
+    """
     found: list[Member] = []
     keys: list[int] = []
     first: list[int] = []

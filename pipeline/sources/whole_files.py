@@ -1,4 +1,4 @@
-"""Whole files: each is one record."""
+"""Whole files as records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.storage import Storage
 
-_SAMPLE = 64  # files whose contents count for the fingerprint
+_SAMPLE = 64  # files whose contents enter the fingerprint
 
 
 class FilesSource(FileSource):
@@ -24,8 +24,8 @@ class FilesSource(FileSource):
 
     Args:
         paths: a path, a URL, a glob such as "img/**/*.jpg", or a list of these; globs are sorted.
-        label: whether to add the field `label`, the name of the folder that holds the file.
-        storage: how URLs are reached.
+        label: whether to add the field `label`, the name of the file's folder.
+        storage: how URLs are read.
 
     Raises:
         SourceError: a file is missing.
@@ -50,12 +50,11 @@ class FilesSource(FileSource):
         self._digest = ""
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:
-        """Files by index, in the order asked, repeats included: the path, as `where` says it, and
-        the contents.
+        """Files by index, in the order given, repeats included: path (as in `where`) and contents.
 
         Raises:
-            PositionError: an index below 0 or past the end.
-            SourceError: a file was removed, cut or replaced.
+            PositionError: an index is negative or beyond the end.
+            SourceError: a file was removed, truncated or replaced.
         """
         wanted = inside(indices, len(self))
         sizes = np.array(self._files.sizes, np.int64)[wanted]
@@ -71,9 +70,9 @@ class FilesSource(FileSource):
         return found
 
     def fingerprint(self) -> str:
-        """32 hex digits from the files' names below their common folder, sizes and `label`.
+        """32 hex digits from sizes, `label`, and the files' paths below their common folder.
 
-        Of the contents, the first and last 64 KiB of 64 files spread over all count.
+        Of the contents, the first and last 64 KiB of 64 evenly spaced files count.
         """
         if not self._digest:
             files = self._files
@@ -94,16 +93,16 @@ class FilesSource(FileSource):
 
     @property
     def chunk_bounds(self) -> Int64s:
-        """int64[files + 1]: every file is read alone."""
+        """int64[files + 1]: each file is a chunk."""
         return self._files.bounds
 
     def layout(self) -> list[dict[str, Any]]:
-        """Facts of each file: path, bytes, records."""
+        """Facts about each file: path, bytes, records."""
         files = zip(self._files.paths, self._files.sizes, strict=True)
         return [{"path": path, "bytes": size, "records": 1} for path, size in files]
 
     def close(self) -> None:
-        """Nothing to close: no file is held open."""
+        """Do nothing: no file is held open."""
 
 
 def _folder(path: str) -> str:
@@ -111,7 +110,7 @@ def _folder(path: str) -> str:
 
 
 def _below(paths: tuple[str, ...], *, folders: bool) -> list[str]:
-    """Paths below the folder that all of them share; with `folders`, below that of their folders.
+    """Paths below the folder that all of them share; with `folders`, at least below its parent.
 
     >>> _below(("/d/img/1", "/d/img/2"), folders=False), _below(("/d/img/1",), folders=True)
     (['1', '2'], ['img/1'])

@@ -1,4 +1,4 @@
-"""Windows over a stream of tokens or frames as records: where each begins is arithmetic."""
+"""Windows over a stream of tokens or frames as records. Where each begins is computed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.types import Source
 
 
 class _Stream(Protocol):
-    """What windows are cut from."""
+    """A sequence of tokens from which windows are cut."""
 
     def __len__(self) -> int: ...
     def cut(self, starts: Int64s, length: int) -> Any:
-        """Windows `[n, length, ...]`, or a tree of them; copies."""
+        """Windows `[n, length, ...]`, or a tree of them, as copies."""
         ...
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None: ...
@@ -34,7 +34,9 @@ class _Stream(Protocol):
 
 
 class _Array:
-    """An array, in memory or mapped from a file. Pickles of a mapped one say where it lies."""
+    """An array, in memory or mapped from a file. A mapped one is pickled as a reference to its
+    file.
+    """
 
     def __init__(self, tokens: NDArray[Any]) -> None:
         self._tokens, self._digest = tokens, ""
@@ -47,7 +49,7 @@ class _Array:
         return fresh_elements(np.moveaxis(views, -1, 1)[starts])
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
-        a = self._tokens  # a part of a mapped array does not know where it begins
+        a = self._tokens  # a slice of a mapped array does not know where it begins
         known = isinstance(a, np.memmap) and isinstance(a.base, mmap.mmap)
         file = described(a) if known else None
         return None if file is None else [(file.path, start) for start in starts.tolist()]
@@ -74,7 +76,7 @@ class _Array:
 
 
 class _Records:
-    """A source whose records are the stream's tokens."""
+    """A source, each record of which is a token of the stream."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -103,26 +105,27 @@ class _Records:
 
 
 class WindowSource:
-    """Windows of one length over a stream; or over sequences that lie in it end to end.
+    """Windows of one length over a stream, which may consist of several sequences end to end.
 
-    Record i is tokens `[start, start + length)`, where start rises by `stride`. Windows never cross
-    the border of a sequence. Tokens are what the stream holds: numbers, frames `[height, width]`,
-    or rows with fields, which stay: `{"x": [...]}` gives `{"x": [length, ...]}`.
+    Record i is tokens `[start, start + length)`, where start grows by `stride`. No window extends
+    over two sequences. Tokens are whatever the stream holds: numbers, frames `[height, width]`, or
+    rows with fields, which are kept: `{"x": [...]}` gives `{"x": [length, ...]}`.
 
     Args:
-        tokens: an array `[n, ...]`, in memory or a `np.memmap` (looked up by its path in other
-            processes); columns `{field: array}`; or a source with `read(indices)`.
-        length: tokens a window. For next-token targets take one more than the model sees.
-        stride: from one window's start to the next one's; by default `length`, so that windows
-            neither overlap nor leave gaps.
-        lengths: int64[sequences], tokens of each sequence; together all of the stream. By default
-            the stream is one sequence.
-        tail: what becomes of tokens after a sequence's last whole stride: left out ("drop"), or
-            covered by one more window that ends where the sequence ends ("overlap"). A sequence
-            shorter than a window has none.
+        tokens: an array `[n, ...]`, in memory or a `np.memmap` (which other processes open by its
+            path); columns `{field: array}`; or a source with `read(indices)`.
+        length: tokens in a window. For next-token targets take one more than the model sees.
+        stride: tokens from the start of one window to the next; by default `length`, so that
+            windows neither overlap nor leave gaps.
+        lengths: int64[sequences], tokens of each sequence; their sum is the stream's length. By
+            default the stream is one sequence.
+        tail: what to do with the tokens after a sequence's last window: leave them out ("drop"), or
+            add one more window that ends where the sequence ends ("overlap"). A sequence shorter
+            than a window has no windows.
 
     Raises:
-        ChainError: an argument is none of these, lengths are not the stream's, or no window fits.
+        ChainError: an argument is none of these, `lengths` do not add up to the stream's length, or
+            no window fits.
 
     >>> windows = WindowSource(np.arange(10), 4, stride=3)
     >>> len(windows), windows.read(np.array([2, 0])).tree.tolist()
@@ -169,13 +172,13 @@ class WindowSource:
         return f"WindowSource({cut}, {len(self)} windows)"
 
     def _place(self, indices: Int64s) -> tuple[Int64s, Int64s]:
-        # which sequence, and where in it a window starts
+        # the sequence of each window, and where in it the window starts
         sequence = np.searchsorted(self._first, indices, side="right") - 1
         start = (indices - self._first[sequence]) * self.stride
         return sequence, np.minimum(start, self._sizes[sequence] - self.length)
 
     def starts(self, indices: Int64s) -> Int64s:
-        """Where windows start in the stream: int64[n], by arithmetic.
+        """Where windows start in the stream: int64[n], computed without reading.
 
         >>> WindowSource(np.arange(10), 4).starts(np.array([1]))
         array([4])
@@ -187,12 +190,14 @@ class WindowSource:
         """Windows by index, copied: arrays `[n, length, ...]`.
 
         Raises:
-            PositionError: an index below 0 or past the end.
+            PositionError: an index is negative or beyond the end.
         """
         return Columns(self._stream.cut(self.starts(indices), self.length))
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Each window's first token: its file and place there, or else its sequence."""
+        """Where each window's first token lies: (file, index in it), or else (sequence, index in
+        it).
+        """
         sequence, start = self._place(inside(indices, len(self)))
         known = self._stream.places(self._begins[sequence] + start)
         if known is not None:
@@ -201,7 +206,7 @@ class WindowSource:
         return list(zip(names, start.tolist(), strict=True))
 
     def fingerprint(self) -> str:
-        """What the windows hold: the stream's fingerprint, and how it is cut."""
+        """A string that identifies the windows: the stream's fingerprint, and how it is cut."""
         sizes = _hashed(self._sizes)
         return (
             f"windows {self.length} {self.stride} {self.tail} {sizes} {self._stream.fingerprint()}"
@@ -209,7 +214,7 @@ class WindowSource:
 
     @property
     def chunk_bounds(self) -> Int64s | None:
-        """int64[k + 1], windows that begin in the same chunk of the source beneath; or None."""
+        """int64[k + 1], bounds of windows that begin in the same chunk of the source; or None."""
         below = self._stream.chunk_bounds()
         if below is None:
             return None

@@ -1,5 +1,7 @@
-"""The Riegeli layout as ArrayRecord files use it: which bytes a record needs, and what they hold.
+"""The Riegeli file format as ArrayRecord files use it: which bytes hold a record, and decoding
+them.
 
 Written from the format's specification (google/riegeli, doc/riegeli_records_file_format.md) and
-ArrayRecord's layout.proto. Many chunks are taken apart at once, by arithmetic on arrays.
+ArrayRecord's layout.proto. Begin with reading.py; chunks.py decodes many chunks at once, with
+NumPy.
 """

@@ -1,4 +1,4 @@
-"""What chunks hold: many taken apart at once, into one run of bytes and each record's place."""
+"""Decoding chunks, many at a time: one bytes object, and where each record lies in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pipeline.sources.riegeli import varints
 from pipeline.sources.riegeli.codecs import NAMES, unpack
 from pipeline.sources.riegeli.varints import Bytes
 
-BLOCK = 1 << 16  # a header of 24 bytes stands at every multiple of this, chunk or no chunk
+BLOCK = 1 << 16  # a block header stands at every multiple of this, even inside of a chunk
 _BLOCK_HEADER = 24
 HEADER = 40
-INDEX_LIMIT = 1 << 32  # bytes of a list of chunks: of a hundred million of them
+INDEX_LIMIT = 1 << 32  # bytes of the list of chunks, enough for a hundred million of them
 SIMPLE, _TRANSPOSED = ord("r"), ord("t")
 _KNOWN = np.isin(np.arange(256), list(NAMES))
 
 
 class DamagedError(Exception):
-    """Chunk `which` of those given is not what it says it is."""
+    """Chunk number `which` of those given contradicts itself."""
 
     def __init__(self, which: int, reason: str) -> None:
         super().__init__(reason)
@@ -28,7 +28,7 @@ class DamagedError(Exception):
 
 
 class UnfamiliarError(Exception):
-    """Chunk `which` is written in a way that only the native reader knows."""
+    """Chunk number `which` of those given uses a feature that only the native reader supports."""
 
     def __init__(self, which: int, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class UnfamiliarError(Exception):
 
 
 class Chunks(NamedTuple):
-    """Chunks, headers of blocks taken out: bytes `[starts[i], stops[i])` of `data` each."""
+    """Chunks without block headers: chunk i is bytes `[starts[i], stops[i])` of `data`."""
 
     data: bytes
     starts: Int64s
@@ -44,7 +44,13 @@ class Chunks(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Record j is `data[starts[j] : stops[j]]`; chunk i held records `[first[i], first[i + 1])`."""
+    """Decoded records. Record j is `data[starts[j] : stops[j]]`.
+
+    Attributes:
+        data: the bytes of all records.
+        starts, stops: int64[records].
+        first: int64[chunks + 1]; chunk i held records `[first[i], first[i + 1])`.
+    """
 
     data: bytes
     starts: Int64s
@@ -53,13 +59,13 @@ class Records(NamedTuple):
 
 
 def cut(spans: list[bytes], begins: Int64s, which: Int64s, starts: Int64s, stops: Int64s) -> Chunks:
-    """Chunks out of spans of a file.
+    """Take chunks out of spans of files, without block headers.
 
     Args:
-        spans: bytes of files, headers of blocks among them.
-        begins: where each span begins in its file.
-        which: the span that each chunk lies in.
-        starts, stops: where each chunk lies in its file.
+        spans: bytes of files, including block headers.
+        begins: int64[spans], where each span begins in its file.
+        which: int64[chunks], the span that holds each chunk.
+        starts, stops: int64[chunks], where each chunk lies in its file.
     """
     lengths = np.array([len(span) for span in spans], np.int64)
     bare: list[bytes] = spans.copy()
@@ -82,16 +88,16 @@ def _stripped(span: bytes, first: int) -> bytes:
 
 
 def decode(chunks: Chunks, counts: Int64s | None, limit: int = INDEX_LIMIT) -> Records:
-    """The records of simple chunks. Sizes are checked, hashes are not.
+    """The records of simple (not transposed) chunks. Sizes are checked, hashes are not.
 
     Args:
-        chunks: each begins with its header; what comes after its data is ignored.
-        counts: how many records each must hold; None where nobody knows.
-        limit: bytes of the records of one chunk, at most.
+        chunks: each begins with its header; bytes after its data are ignored.
+        counts: int64[chunks], how many records each must hold; None if unknown.
+        limit: decoded bytes of one chunk at most.
 
     Raises:
         DamagedError: a chunk contradicts itself or `counts`.
-        UnfamiliarError: a transposed chunk, or an unknown kind or codec.
+        UnfamiliarError: a chunk is transposed, or its kind or codec is unknown.
     """
     data = np.frombuffer(chunks.data, np.uint8)
     _need(chunks.stops - chunks.starts >= HEADER, "it is shorter than a header")
@@ -111,7 +117,14 @@ def decode(chunks: Chunks, counts: Int64s | None, limit: int = INDEX_LIMIT) -> R
 def _records(
     raw: bytes, data: Bytes, begins: Int64s, ends: Int64s, numbers: Int64s, decoded: Int64s
 ) -> Records:
-    """The records of checked chunks, given where the data of each lies."""
+    """The records of chunks whose headers were checked.
+
+    Args:
+        raw, data: the chunks' bytes, as bytes and as uint8 array.
+        begins, ends: int64[chunks], where the data of each lie.
+        numbers: int64[chunks], records of each.
+        decoded: int64[chunks], decoded bytes of each.
+    """
     codecs = data[begins]
     _familiar(_KNOWN[codecs], codecs, None, "codec")
     packed = codecs != 0
@@ -138,7 +151,7 @@ def _records(
 def _unpacked_sizes(
     data: Bytes, packed: Bytes, begins: Int64s, ends: Int64s
 ) -> tuple[Int64s, Int64s]:
-    """How big each part is when unpacked, and where its bytes begin."""
+    """Decoded size of each part, and where its bytes begin. A compressed part states its size."""
     if not packed.any():
         return ends - begins, begins
     size, at = varints.at(data, begins)
@@ -149,7 +162,7 @@ def _unpacked_sizes(
 def _sizes(
     lists: bytes, starts: Int64s, lengths: Int64s, numbers: Int64s, decoded: Int64s
 ) -> Int64s:
-    """Each record's size, from the lists of them, one list a chunk; none is empty."""
+    """int64[records], the size of each record, from one list per chunk; no list is empty."""
     stops = starts + lengths
     flat = np.frombuffer(lists, np.uint8)
     if (starts[1:] != stops[:-1]).any() or starts[0] or stops[-1] != len(flat):
@@ -157,7 +170,7 @@ def _sizes(
         flat = np.concatenate([flat[a:b] for a, b in spans])
         stops = np.cumsum(lengths)
         starts = stops - lengths
-    # as many last bytes as numbers, and the last byte is one: no number spans two lists
+    # each list has as many final bytes as records, and ends in one: so no number spans two lists
     ends = np.concatenate([[0], np.cumsum(flat < 0x80)])
     good = (ends[stops] - ends[starts] == numbers) & (flat[stops - 1] < 0x80)
     _need(good, "the sizes of its records are too few or too many")

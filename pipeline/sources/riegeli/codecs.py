@@ -1,4 +1,4 @@
-"""How parts of chunks are compressed, and many of them unpacked in one call."""
+"""Decompressing the parts of chunks, many in one call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ Damaged = Callable[[int, str], Exception]
 def unpack(
     raw: bytes, codecs: Bytes, begins: Int64s, ends: Int64s, sizes: Int64s, damaged: Damaged
 ) -> tuple[bytes, Int64s]:
-    """Parts of `raw`, unpacked: bytes, and where each part begins among them.
+    """Decompress parts of `raw`.
 
     Args:
-        raw: packed bytes.
+        raw: compressed bytes.
         codecs: uint8[n], a key of NAMES for each part.
-        begins, ends: where each part lies in raw.
-        sizes: how many bytes come of each.
-        damaged: makes the error of part i, with a reason.
+        begins, ends: int64[n], where each part lies in raw.
+        sizes: int64[n], decompressed bytes of each part.
+        damaged: makes the error for part i, with a reason.
+
+    Returns:
+        The decompressed bytes, and int64[n], where each part begins in them.
     """
     kinds = sorted(set(codecs.tolist()))
     if kinds == [0]:
@@ -62,7 +65,7 @@ def _unpacked(
 
 
 def _stream(parts: list[memoryview], size: int) -> bytes | None:
-    """Frames unpacked as one stream: six times quicker than a new context for each; None if bad."""
+    """Decompress frames as one stream, six times as fast as one by one; None if one is damaged."""
     import pyarrow as pa
 
     try:

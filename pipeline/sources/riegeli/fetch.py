@@ -1,4 +1,4 @@
-"""Records of many files at once: which chunks hold them, what those hold, and who is to blame."""
+"""Fetching records of many files at once: which chunks hold them, and the chunks' contents."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pipeline.sources.riegeli.index import Index
 from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.storage import Stat, Storage
 
-_AT_ONCE = 64 << 20  # packed bytes that are taken apart together
+_AT_ONCE = 64 << 20  # compressed bytes that are decoded together
 
 
 class ChunkSpans(NamedTuple):
-    """Chunks of some files: int64[n] each.
+    """Chunks of several files: int64[n] each.
 
     Attributes:
-        file: which of the files.
-        chunk: its number in the file.
+        file: number of the file, among those given.
+        chunk: number of the chunk in its file.
         starts, stops: where it lies in the file.
-        counts: records that it holds.
+        counts: how many records it holds.
     """
 
     file: Int64s
@@ -37,11 +37,11 @@ class ChunkSpans(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where wanted records stand: int64[n] each.
+    """Where wanted records are: int64[n] each.
 
     Attributes:
-        chunk: which of the wanted chunks.
-        within: which of its records.
+        chunk: number of the chunk, among those wanted.
+        within: number of the record in the chunk.
     """
 
     chunk: Int64s
@@ -49,7 +49,12 @@ class Places(NamedTuple):
 
 
 def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[ChunkSpans, Places]:
-    """The chunks that hold some records of each file, given in rising order."""
+    """Which chunks hold the given records, and where in them.
+
+    Args:
+        indexes: of each file.
+        local: for each file, the wanted records' numbers, ascending.
+    """
     wanted: list[ChunkSpans] = []
     places: list[Places] = []
     base = 0
@@ -70,7 +75,7 @@ def plan(indexes: Sequence[Index], local: Sequence[Int64s]) -> tuple[ChunkSpans,
 
 
 def windows(wanted: ChunkSpans) -> Iterator[slice]:
-    """Runs of wanted chunks that are small enough to be held at once; one chunk at least."""
+    """Slices of the wanted chunks that fit into memory together; at least one chunk each."""
     ends = np.cumsum(wanted.stops - wanted.starts)
     start = 0
     while start < len(ends):
@@ -81,10 +86,16 @@ def windows(wanted: ChunkSpans) -> Iterator[slice]:
 
 
 def fetch(stats: Sequence[Stat], wanted: ChunkSpans, storage: Storage, limit: int) -> Records:
-    """The records of chunks, all fetched together; of `limit` bytes a chunk at most.
+    """The records of chunks, requested concurrently.
+
+    Args:
+        stats: the files.
+        wanted: the chunks.
+        storage: how files are read.
+        limit: decoded bytes of one chunk at most.
 
     Raises:
-        DamagedError, UnfamiliarError: by number among those wanted.
+        DamagedError, UnfamiliarError: about a chunk, by its number among those wanted.
         OSError: a file cannot be read, or is shorter than it was.
     """
     runs = merge(wanted.file, wanted.starts, wanted.stops, gap=0)

@@ -1,4 +1,4 @@
-"""Where a file's chunks lie: read from its end, in one request if it is small, else two."""
+"""The index of a file: where its chunks lie. Read from its end, in one or two requests."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from pipeline.sources.riegeli.chunks import (
 )
 from pipeline.sources.storage.storage import Stat, Storage
 
-TAIL = 4 * BLOCK  # holds the index of some 50,000 chunks beside the postscript
-_RUN = 256 << 10  # bytes worth a request of their own
+TAIL = 4 * BLOCK  # holds the postscript and the index of some 50,000 chunks
+_RUN = 256 << 10  # bytes for which a request of its own is worth while
 _MAGIC = 0x71930E704FDAE05E
 
 
 class Index(NamedTuple):
-    """What the end of a file says of it.
+    """What the end of a file says about its chunks.
 
     Attributes:
-        records: how many it holds.
-        group: records of each chunk; the last may hold fewer.
+        records: how many the file holds.
+        group: records in each chunk; the last may hold fewer.
         offsets: int64[chunks + 1], where each chunk begins, and where the last one ends.
-        decoded: bytes of all records.
-        largest: bytes of the records of one chunk, at most.
-        options: what its writer was told, "" if it did not say.
+        decoded: decoded bytes of all records.
+        largest: decoded bytes of the largest chunk.
+        options: the options of its writer, "" if not stored.
     """
 
     records: int
@@ -47,18 +47,18 @@ class Index(NamedTuple):
 
     @property
     def transposed(self) -> bool:
-        """Whether its writer said so."""
+        """Whether the writer's options include transposing."""
         return "transpose:true" in self.options.split(",")
 
     @property
     def run(self) -> int:
-        """Records that are cheap together: whole groups, at most 256 KiB of the file or one."""
+        """How many records to read together: one chunk, or several of 256 KiB at most in all."""
         chunks = max(1, len(self.offsets) - 1)
         each = max(1, int(self.offsets[-1] - self.offsets[0]) // chunks)
         return self.group * (1 << max(0, (_RUN // each).bit_length() - 1))
 
     def place(self, record: int) -> str:
-        """Which bytes of the file hold a record, in words."""
+        """A description of which bytes of the file hold a record, for errors."""
         chunk = record // self.group
         start, stop = self.offsets[chunk : chunk + 2].tolist()
         count = min(self.group, self.records - chunk * self.group)
@@ -66,7 +66,7 @@ class Index(NamedTuple):
         return f"{group}bytes {start} to {stop}"
 
     def to_bytes(self) -> bytes:
-        """For a file of its own."""
+        """The index as bytes, for the cache."""
         facts = np.array([self.records, self.group, self.decoded, self.largest], np.int64)
         options = np.frombuffer(self.options.encode(), np.uint8)
         with io.BytesIO() as out:
@@ -75,7 +75,7 @@ class Index(NamedTuple):
 
     @staticmethod
     def from_bytes(data: bytes) -> Index | None:
-        """What `to_bytes` made; None if it is damaged."""
+        """The index that `to_bytes` wrote; None if it is damaged."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as kept:
                 records, group, decoded, largest = kept["facts"].tolist()
@@ -86,18 +86,20 @@ class Index(NamedTuple):
 
 
 class NoIndexError(Exception):
-    """The end of a file is not that of an ArrayRecord file."""
+    """The end of a file is not the end of an ArrayRecord file."""
 
 
 class UnknownIndexError(Exception):
-    """It is an ArrayRecord file, of a layout that only the native reader knows."""
+    """The file is an ArrayRecord file with a layout that only the native reader supports."""
 
 
 IndexAnswer = Index | NoIndexError | UnknownIndexError
 
 
 def read_indexes(stats: Sequence[Stat], storage: Storage) -> list[IndexAnswer]:
-    """The index of each file, or why there is none; all ends are in flight together.
+    """The index of each file, or the error that explains why it has none.
+
+    All file ends are requested concurrently.
 
     Raises:
         OSError: a file cannot be read.
@@ -170,7 +172,7 @@ def _index(offset: int, footer: bytes) -> Index:
 
 
 def _rows(found: Records) -> Int64s:
-    """int64[chunks, 3]: offset, decoded size and number of records of each chunk."""
+    """int64[chunks, 3]: offset, decoded bytes and number of records of each chunk."""
     data, at = np.frombuffer(found.data, np.uint8), found.starts[1:]
     rows = np.empty((len(at), 3), np.int64)
     for field in range(3):

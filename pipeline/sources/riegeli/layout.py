@@ -1,4 +1,4 @@
-"""How files are laid out, for people: codec, groups, sizes, and advice."""
+"""A summary of ArrayRecord files for people: codec, groups, sizes, and advice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.sources.riegeli.shards import indexes_of
 from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.storage import Stat, Storage
 
-_HEAD = 128  # bytes of a chunk that surely hold its header and codec, a block's header included
-_LARGE = 500_000  # chunks of a file from which opening it takes long
+_HEAD = 128  # bytes of a chunk that include its header, its codec and perhaps a block header
+_LARGE = 500_000  # a file with so many chunks takes long to open
 
 
 def layouts(files: Files) -> list[dict[str, Any]]:
-    """Plain facts of each file."""
+    """Facts about each file as plain data."""
     stats = [files.stat(i) for i in range(len(files.paths))]
     found = list(indexes_of(stats, files.storage))
     return [
@@ -47,7 +47,7 @@ def _layout(stat: Stat, index: object, records: int, storage: Storage) -> dict[s
 
 
 def _first_chunk(stat: Stat, index: Index, storage: Storage) -> tuple[str, bool]:
-    """Its codec, and whether it is transposed."""
+    """The codec of the first chunk, and whether it is transposed."""
     if len(index.offsets) < 2:
         return "none", False
     where = index.offsets[:1]

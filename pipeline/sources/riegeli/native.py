@@ -1,4 +1,4 @@
-"""array_record's own reader of one file. It checks every checksum and knows every layout."""
+"""The array_record package's reader. It checks every checksum and supports every layout."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
         ArrayRecordReader,
     )
 
-# with read-ahead a random record takes 505 µs
+# with read-ahead a random record would take 505 µs
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _PART = 64 << 20
-_FAULTS = (RuntimeError, IndexError, ValueError)  # what the reader raises on bad bytes
+_FAULTS = (RuntimeError, IndexError, ValueError)  # what the reader raises for damaged bytes
 
 
 class BadRecordError(Exception):
-    """Record `record` of the file cannot be read."""
+    """Record number `record` of the file cannot be read."""
 
     def __init__(self, record: int, reason: str) -> None:
         super().__init__(reason)
@@ -31,16 +31,16 @@ class BadRecordError(Exception):
 
 
 class Native:
-    """A file in array_record's reader; a remote one is copied whole first. Threads share it.
+    """One file in array_record's reader; a remote file is copied whole first. Safe in threads.
 
     Args:
         stat: the file.
-        storage: how it is reached.
+        storage: how it is read.
         records: how many it must hold.
-        scratch: copy a remote file to an unnamed temporary file, not to the cache.
+        scratch: copy a remote file to an unnamed temporary file instead of the cache.
 
     Raises:
-        SourceError: it is no ArrayRecord file, or holds another number of records.
+        SourceError: it is not an ArrayRecord file, or holds another number of records.
         StorageError: a remote file cannot be copied.
     """
 
@@ -54,29 +54,30 @@ class Native:
             self._local = f"/proc/self/fd/{copy}"
         else:
             self._local = storage.local(stat)
-        # A reader serves one thread at a time: seeking in a shared one is racy.
+        # readers not in use; each serves one thread at a time, since seeking in a shared one is
+        # racy
         self._idle = [_reader(stat.path, self._local)]
         if self._idle[0].num_records() != records:
             raise changed(stat.path, f"{records} records", f"{self._idle[0].num_records()}")
 
     def read(self, local: list[int]) -> list[bytes]:
-        """Records by number, in the order asked.
+        """Records by number, in the order given.
 
         Raises:
             BadRecordError: a record is damaged.
             OSError: the disk failed.
         """
-        # A seek and a read take 4 µs. One call for many records is no quicker, walks the file's
-        # whole index each time, and gives empty records where the file was cut meanwhile.
+        # A seek and a read take 4 µs. One call for many records is no faster, reads the file's
+        # whole index each time, and returns empty records if the file was truncated meanwhile.
         reader, i = self._borrowed(), 0
         found: list[bytes] = []
         try:
             for i in local:
                 reader.seek(i)
                 found.append(reader.read())
-        except _FAULTS as e:  # the reader is not used again: it would fail for other records too
+        except _FAULTS as e:  # drop the reader: it would fail for other records too
             reason = " ".join(str(e).split()) or type(e).__name__
-            if "pread()" in reason:  # the disk's fault: another try may succeed
+            if "pread()" in reason:  # the disk failed: a retry may succeed
                 raise OSError(f"{self._stat.path}: {reason}") from e
             raise BadRecordError(i, reason) from e
         self._idle.append(reader)
@@ -90,7 +91,7 @@ class Native:
 
 
 def native_count(stat: Stat, storage: Storage) -> int:
-    """How many records a file holds, by the native reader."""
+    """How many records a file holds, according to the native reader."""
     reader = _reader(stat.path, storage.local(stat))
     n = reader.num_records()
     reader.close()
@@ -98,7 +99,7 @@ def native_count(stat: Stat, storage: Storage) -> int:
 
 
 def _copied(stat: Stat, storage: Storage) -> int:
-    """The descriptor of a copy without a name, which takes up space while it is open."""
+    """The descriptor of a copy without a name. Closing it frees the disk space."""
     with tempfile.TemporaryFile() as copy:
         for start in range(0, stat.size, _PART):
             copy.writelines(storage.read([stat.range(start, min(start + _PART, stat.size))]))
@@ -118,7 +119,7 @@ def _reader(path: str, local: str) -> ArrayRecordReader:
     if reader.ok():  # the constructor never raises
         return reader
     try:
-        reader.close()  # which raises what went wrong
+        reader.close()  # it raises the actual error
     except RuntimeError as e:
         raise unreadable(path, str(e) or "no valid end of an ArrayRecord file") from e
     raise unreadable(path, "not an ArrayRecord file")

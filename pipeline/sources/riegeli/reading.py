@@ -1,4 +1,4 @@
-"""Records by number, from many files in one go; and which record is to blame when one is bad."""
+"""Records by number from many files, and naming the bad record if decoding fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Objects = NDArray[np.object_]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Records `local` of one file, which go to `found[start:]`."""
+    """Records `local` of one file, to be stored in `found[start:]`."""
 
     file: int
     stat: Stat
@@ -34,7 +34,7 @@ class _Part:
 
 
 class Reading:
-    """Reads records of files; right in threads and forks."""
+    """Reads records of files. Safe in threads and after a fork."""
 
     def __init__(self, files: Files, shards: Shards | None, verify: Verify, limit: int) -> None:
         self._files, self._limit = files, limit
@@ -46,11 +46,11 @@ class Reading:
         self._recent.clear()
 
     def read(self, ascending: Int64s) -> Objects:
-        """Records in rising order, each once: bytes objects."""
+        """Records as bytes objects, for indices in ascending order without repeats."""
         while True:
             try:
                 return self._read(ascending)
-            except UnfamiliarError:  # its file is the native reader's from now on
+            except UnfamiliarError:  # the native reader takes over its file
                 continue
 
     def _read(self, ascending: Int64s) -> Objects:
@@ -96,7 +96,18 @@ class Reading:
     def _remembered(
         self, found: Objects, parts: list[_Part], wanted: ChunkSpans, places: Places, to: Int64s
     ) -> tuple[ChunkSpans, Places, Int64s]:
-        """Fill in records of groups that are still in memory; return what is left to be read."""
+        """Fill in records of groups that are still in memory, and return what is left to read.
+
+        Args:
+            found: the result, filled in where a group is in memory.
+            parts: the files.
+            wanted: chunks that hold the records.
+            places: int64[n], where in the chunks the records are.
+            to: int64[n], where in `found` they go.
+
+        Returns:
+            `wanted`, `places` and `to` without what was filled in.
+        """
         left = np.ones(len(wanted.file), np.bool_)
         for i, key in enumerate(_keys(parts, wanted)):
             kept = self._recent.get(key) if key is not None else None
@@ -113,7 +124,7 @@ class Reading:
         try:
             return self._tried(parts, wanted)
         except DamagedError:
-            pass  # perhaps on its way here: only what is bad twice is bad
+            pass  # the damage may have happened in transit: report only what is bad twice
         try:
             return self._tried(parts, wanted)
         except DamagedError as e:

@@ -1,4 +1,4 @@
-"""Groups of records taken apart lately: sequential reads ask for the rest of a group next."""
+"""Keeping recently decoded groups: a sequential reader wants the rest of a group next."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pipeline.sources.riegeli.chunks import Records
 from pipeline.sources.storage.lru import LRU
 
 _LIMIT = 128 << 20  # bytes of records
-_MANY = 4 << 20  # from so many on, a call that needs several groups is no sequential one
+_MANY = 4 << 20  # decoded bytes; a larger call that needs over two groups is not a sequential read
 
 
 class Recent:
-    """Records of single groups by (file, chunk), the least recently used dropped first."""
+    """Records of groups by (file, chunk); the least recently used are dropped first."""
 
     def __init__(self) -> None:
         self._groups = LRU[tuple[int, int], Records](_LIMIT, weigh=lambda r: len(r.data))
 
     def get(self, key: tuple[int, int]) -> Records | None:
-        """The records of a group, if they are here."""
+        """The records of a group, or None if they are not kept."""
         return self._groups.peek(key)
 
     def keep(self, keys: list[tuple[int, int] | None], found: Records) -> None:
-        """Keep the groups that have a key, unless there are too many to be of use."""
+        """Keep the groups that have a key, unless the call is too large to be a sequential read."""
         firsts = found.first.tolist()
         if len(keys) > 2 and int((found.stops - found.starts).sum()) > _MANY:
             return

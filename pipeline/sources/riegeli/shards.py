@@ -1,4 +1,4 @@
-"""Which files are open: the index of each, and how its bytes are reached."""
+"""The open files of a source: the index of each, or its native reader."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from pipeline.sources.storage.lru import LRU, OpenFiles
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 
-_KEPT = 64 << 20  # bytes of indexes kept for files that are not open yet
-_AT_ONCE = 256  # files whose ends are read together: 64 MiB
-_SCRATCH = 4  # temporary copies at once
+_KEPT = 64 << 20  # bytes of indexes kept from counting until the files are opened
+_AT_ONCE = 256  # files whose ends are read together: 64 MiB in all
+_SCRATCH = 4  # temporary copies that exist at once
 
-Verify = Literal["", "cache", "scratch"]  # check remote files, as copies in the cache or elsewhere
+# whether remote files are checked: no; as copies in the cache; as temporary copies
+Verify = Literal["", "cache", "scratch"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One open file: by its index, or by the native reader."""
+    """One open file, read either by its index or by the native reader."""
 
     stat: Stat
     index: Index | None
@@ -37,18 +38,18 @@ class Shard:
 
 
 class Shards:
-    """The files of a source, opened when first read; right in threads and forks.
+    """The files of a source, opened when first read. Safe in threads and after a fork.
 
-    Local files go through the native reader, which checks every checksum. Remote ones are read by
-    ranges, and go through it as local copies where they are verified or written in a layout that
-    only it knows.
+    Local files are read by the native reader, which checks every checksum. Remote files are read by
+    byte ranges. They are copied and read by the native reader if they are to be verified, or have a
+    layout that only it supports.
     """
 
     def __init__(
         self, files: Files, verify: Verify, limit: int, known: dict[int, IndexAnswer]
     ) -> None:
         self._files, self._verify, self._limit = files, verify, limit
-        # scratch copies take disk space while they are open
+        # scratch copies take disk space as long as they are open
         self._handles = (
             LRU[int, Shard](_SCRATCH) if verify == "scratch" else OpenFiles[int, Shard]()
         )
@@ -66,7 +67,7 @@ class Shards:
         return [self._handles.get(f, self._open) for f in numbers]
 
     def use_native(self, number: int) -> None:
-        """From now on the native reader reads this file."""
+        """Let the native reader read this file from now on."""
         self._native.add(number)
         self._handles.drop(number)
 
@@ -74,7 +75,7 @@ class Shards:
         self._handles.clear()
 
     def place(self, number: int, record: int) -> str:
-        """Which bytes hold a record, in words; "" where only the native reader knows."""
+        """A description of which bytes hold a record; "" if only the native reader knows."""
         index = self._known.get(number) or self._indexes([number])[0]
         return index.place(record) if isinstance(index, Index) else ""
 
@@ -82,7 +83,10 @@ class Shards:
         return bool(self._verify or number in self._native or not is_url(self._files.paths[number]))
 
     def _learn(self, numbers: Sequence[int]) -> None:
-        """Read the indexes of remote files, all at once; a range with a tag checks that itself."""
+        """Read the indexes of remote files, all at once.
+
+        Files without a tag are checked first; a range of a file with a tag is checked by the store.
+        """
         for number in numbers:
             if not self._files.tags[number]:
                 self._files.check_unchanged(number)
@@ -115,7 +119,11 @@ class Shards:
 
 
 def check_sizes(path: str, index: Index, limit: int) -> None:
-    """Raises SourceError where a group of records would unpack to more than `limit` bytes."""
+    """Check that no group of records is larger than `limit` when decoded.
+
+    Raises:
+        SourceError: one is.
+    """
     if index.largest > limit:
         raise unreadable(
             path,
@@ -127,10 +135,12 @@ def check_sizes(path: str, index: Index, limit: int) -> None:
 def opened(
     paths: Paths, storage: Storage | None, verify: Verify, limit: int
 ) -> tuple[Files, Shards]:
-    """Files, counted all at once where no manifest knows them, and what opens them.
+    """Files with their record counts, and the `Shards` that open them.
+
+    Counts come from a manifest, or else from the files' ends, read together.
 
     Raises:
-        SourceError: a file is missing, empty, truncated or no ArrayRecord file.
+        SourceError: a file is missing, empty, truncated or not an ArrayRecord file.
     """
     storage = storage or Storage()
     read: dict[Stat, IndexAnswer] = {}
@@ -144,7 +154,7 @@ def opened(
         if isinstance(found, UnknownIndexError):
             return native_count(stat, storage), 1
         check_sizes(stat.path, found, limit)
-        # a local file may be replaced before it is read: its index is read again
+        # a local file may be replaced before it is read, so its index is read again then
         if stat.tag and is_url(stat.path) and room > 0:
             read[stat] = found
             room -= found.offsets.nbytes
@@ -157,12 +167,12 @@ def opened(
 
 
 def _is_sane(facts: Facts) -> bool:
-    """Whether facts from a manifest are those of an ArrayRecord file: records, and a whole run."""
+    """Whether facts from a manifest are those of an ArrayRecord file; `more` is `Index.run`."""
     return type(facts.more) is int and 0 < facts.more < 1 << 48
 
 
 def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[IndexAnswer]:
-    """The index of each file, from the cache or from its end; many ends in flight together."""
+    """The index of each file, from the cache or from its end; many ends are read together."""
     for start in range(0, len(stats), _AT_ONCE):
         some = stats[start : start + _AT_ONCE]
         kept = [_kept(stat, storage) for stat in some]

@@ -1,4 +1,4 @@
-"""Variable-length integers (seven bits a byte, least significant first), many at once."""
+"""Varints (seven bits in each byte, least significant first), decoded many at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST = 9  # bytes of a value below 2**63
 
 
 def all_of(data: Bytes) -> Int64s:
-    """The varints that fill `data` back to back.
+    """The varints that fill `data`, end to end.
 
     Raises:
-        ValueError: the last one does not end, or one is 2**63 or more.
+        ValueError: the last one is incomplete, or one is 2**63 or more.
 
     >>> all_of(np.array([5, 0x80, 1, 0], np.uint8))
     array([  5, 128,   0])
@@ -39,7 +39,10 @@ def all_of(data: Bytes) -> Int64s:
 
 
 def at(data: Bytes, places: Int64s) -> tuple[Int64s, Int64s]:
-    """The varint at each of some places, and where each ends; -1 for one that does not end.
+    """The varint at each of some places, and where each ends.
+
+    Returns:
+        (values, ends), int64[n] each; the value is -1 where a varint is incomplete.
 
     >>> values, after = at(np.array([5, 0x80, 1, 0x80], np.uint8), np.array([0, 1, 3]))
     >>> values.tolist(), after[:2].tolist()
@@ -60,15 +63,16 @@ def at(data: Bytes, places: Int64s) -> tuple[Int64s, Int64s]:
 
 
 def _byte(data: Bytes, places: Int64s) -> Bytes:
-    # past the end nothing ends
+    # bytes beyond the end count as continued
     return np.where(places < len(data), data.take(places, mode="clip"), np.uint8(0x80))
 
 
 def fields(message: bytes) -> dict[int, Any]:
-    """A protocol buffer's fields by number: integers, and bytes; the last of each number.
+    """The fields of a protocol buffer by number, as int or bytes. The last value of a number
+    counts.
 
     Raises:
-        ValueError: it is no protocol buffer.
+        ValueError: it is not a protocol buffer.
 
     >>> fields(bytes([0x08, 0x80, 0x01, 0x12, 2]) + b"hi")
     {1: 128, 2: b'hi'}

@@ -246,8 +246,7 @@ class Cache:
         try:
             yield f
         finally:
-            # before its lock goes; a published file has another name by now
-            path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # before its lock goes; missing if it was published
             f.close()
 
     def _publish(self, f: IO[bytes], path: Path) -> None:
@@ -263,8 +262,8 @@ class Cache:
             wait: wait for another process that holds it.
 
         Yields:
-            Whether to go on: False only if another process holds the lock and `wait` is False, or
-                if the folder is read-only and `wait` is False.
+            Whether the lock is held. In a read-only folder, `wait` instead: whoever insists on the
+                lock goes on without it.
         """
         path = self._root / "locks" / name
         try:
@@ -313,9 +312,7 @@ class Cache:
                 _remove_unlocked(left.path)
 
     def _evict(self) -> None:
-        """If the cache exceeds its limit, remove the least recently used entries, down to 90 % of
-        it.
-        """
+        """If the limit is exceeded, remove the least recently used entries, down to 90 % of it."""
         with self._locked("evict", wait=False) as held:
             if not held:
                 return  # another process is evicting
