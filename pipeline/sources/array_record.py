@@ -21,8 +21,7 @@ from pipeline.sources.storage.storage import Storage
 
 
 class ArrayRecordSource(FileSource):
-    """Records of ArrayRecord files as bytes objects. Several files count as one, in the order
-    given.
+    """Records of ArrayRecord files as bytes objects; files end to end in the order given.
 
     Local files go through the array_record package's reader, which checks every checksum. Of URLs
     only the bytes of the groups needed are fetched, those of one `read` concurrently; sizes are

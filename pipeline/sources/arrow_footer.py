@@ -63,9 +63,7 @@ class Footer(NamedTuple):
         return sorted([*map(_block_span, self.dictionaries), self.span])
 
     def before(self, batch: int) -> list[Span]:
-        """The spans of a stream that must be decoded before a batch: the schema and its
-        dictionaries.
-        """
+        """The spans of a stream that are decoded before a batch: schema and dictionaries."""
         start, _ = self.block(batch)
         spans: list[Span] = []
         replaced: set[int] = set()
@@ -267,9 +265,7 @@ class _Table:
         return found
 
     def blocks(self, number: int) -> Int64s:
-        """A field that is a vector of Block structs: int64[n, 3] of offset, metadata and body
-        bytes.
-        """
+        """A field that is a vector of Block structs: int64[n, 3], offset, header and body bytes."""
         at = self._field(number)
         if at is None:
             return np.zeros((0, 3), np.int64)

@@ -1,6 +1,4 @@
-"""Random access to rows of files that are read in chunks: which chunks to decode, and which to
-keep.
-"""
+"""Random access to rows of files that are read in chunks, with a cache of decoded chunks."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ from pipeline.sources.storage.files import Files
 
 
 class FileSource:
-    """A source over files, which count as one end to end. A format sets both attributes and adds
-    `read`.
+    """A source over files, end to end. A format sets both attributes and adds `read`.
 
     Attributes:
         _files: the files, with their record counts.

@@ -173,8 +173,7 @@ def _are_paths(source: Any) -> bool:
 
 
 def source_of(source: Any) -> Source:
-    """The source for a path, a list of paths, a table, columns or records. A source is returned as
-    it is.
+    """The source for a path, a list of paths, a table, columns or records, or a source itself.
 
     A list names files if every string in it ends in .parquet, .arrow, .array_record, .tfrecord,
     .bagz or .tar. Any other list of strings holds records, even if files of these names exist.

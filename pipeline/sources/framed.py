@@ -26,8 +26,7 @@ _MOST = 256 << 20  # bytes of indexes kept in memory
 
 
 class RecordSpans(NamedTuple):
-    """Byte spans of n records: int64[n] each. The stop of a truncated record is beyond its file's
-    end.
+    """Byte spans of n records: int64[n] each. A truncated record stops beyond its file's end.
 
     Attributes:
         file, local: number of the file, and the record's index in it.
@@ -41,8 +40,7 @@ class RecordSpans(NamedTuple):
 
 
 class FramedSource(FileSource):
-    """A source whose records are byte spans of files, with an index for each file. A format adds
-    `read`.
+    """A source whose records are byte spans, with an index for each file. A format adds `read`.
 
     Args:
         paths: a path, a glob, or a list of these.
@@ -130,8 +128,7 @@ class FramedSource(FileSource):
         )
 
     def layout(self) -> list[dict[str, Any]]:
-        """Facts about each file: path, bytes, records, codec, size of its smallest and largest
-        record.
+        """Facts about each file: path, bytes, records, codec, and sizes of its records.
 
         Record sizes are those in the file: compressed, and including the format's framing.
         """

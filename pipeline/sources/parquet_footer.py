@@ -71,8 +71,7 @@ class Footer(NamedTuple):
         return np.array([self.metadata.row_group(i).num_rows for i in groups], np.int64)
 
     def codecs(self, size: int) -> list[str]:
-        """Compression codecs of the selected columns of the first row group; "?" for an unknown
-        one.
+        """Compression codecs of the selected columns of the first row group; "?" if unknown.
 
         Args:
             size: bytes of the file.

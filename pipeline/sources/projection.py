@@ -98,10 +98,10 @@ def _joined(a: pa.Field, b: pa.Field) -> pa.Field:
 
 
 def joined(first: str, expected: pa.Schema, path: str, schema: pa.Schema) -> pa.Schema:
-    """The common plain schema of files that have `expected`, the first of them `first`, and of one
-    more.
+    """The plain schema that the file `path` has in common with earlier files, `first` among them.
 
-    Types need not be equal, but must decode to the same values (`arrow_types.merged`).
+    `expected` is the schema of the earlier files. Types need not be equal, but must decode to the
+    same values (`arrow_types.merged`).
 
     Raises:
         SourceError: columns differ; the message names the column, both types and both files.

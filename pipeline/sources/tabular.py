@@ -77,9 +77,7 @@ class TabularSource(FileSource):
 
     @property
     def chunk_bounds(self) -> Int64s:
-        """int64[chunks + 1]: the first row of each row group or record batch of all files, and the
-        end.
-        """
+        """int64[chunks + 1]: the first row of each row group or record batch, and the end."""
         return self._chunks.bounds
 
     @property

@@ -100,9 +100,7 @@ def _load(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:
-    """Start and stop of each record's frame. The stop of a truncated record is beyond the file's
-    end.
-    """
+    """Start and stop of each record's frame. A truncated record stops beyond the file's end."""
     window, offset, heads = Window(stat, storage), 0, bytearray()
     starts: list[int] = []
     refuse_packed(stat.path, window.at(0, _HEAD))

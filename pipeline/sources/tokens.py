@@ -191,9 +191,7 @@ class TokenSource(FileSource):
 
 
 def _width(paths: tuple[str, ...], found: list[TokenFile]) -> int | None:
-    """Tokens in a row if arrays have two dimensions, the same for all files; None for one
-    dimension.
-    """
+    """Tokens in a row, the same for all files; None if arrays have one dimension."""
     known = {f.shape[1] if len(f.shape) == 2 else None: path
              for path, f in zip(paths, found, strict=True) if f.dtype and f.tokens}  # fmt: skip
     if len(known) > 1:

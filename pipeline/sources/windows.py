@@ -34,9 +34,7 @@ class _Stream(Protocol):
 
 
 class _Array:
-    """An array, in memory or mapped from a file. A mapped one is pickled as a reference to its
-    file.
-    """
+    """An array, in memory or mapped. A mapped one is pickled as a reference to its file."""
 
     def __init__(self, tokens: NDArray[Any]) -> None:
         self._tokens, self._digest = tokens, ""
@@ -195,9 +193,7 @@ class WindowSource:
         return Columns(self._stream.cut(self.starts(indices), self.length))
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
-        """Where each window's first token lies: (file, index in it), or else (sequence, index in
-        it).
-        """
+        """Where each window's first token lies: in which file or sequence, and its index there."""
         sequence, start = self._place(inside(indices, len(self)))
         known = self._stream.places(self._begins[sequence] + start)
         if known is not None:

@@ -1,5 +1,4 @@
-"""The Riegeli file format as ArrayRecord files use it: which bytes hold a record, and decoding
-them.
+"""The Riegeli format as ArrayRecord files use it: finding the bytes of records, and decoding them.
 
 Written from the format's specification (google/riegeli, doc/riegeli_records_file_format.md) and
 ArrayRecord's layout.proto. Begin with reading.py; chunks.py decodes many chunks at once, with

@@ -68,8 +68,7 @@ def _byte(data: Bytes, places: Int64s) -> Bytes:
 
 
 def fields(message: bytes) -> dict[int, Any]:
-    """The fields of a protocol buffer by number, as int or bytes. The last value of a number
-    counts.
+    """The fields of a protocol buffer by number, as int or bytes; the last one of each number.
 
     Raises:
         ValueError: it is not a protocol buffer.

@@ -70,8 +70,7 @@ class LRU(Generic[Key, Value]):
     def get_many(
         self, keys: Sequence[Key], make: Callable[[list[Key]], Sequence[Value]]
     ) -> list[Value]:
-        """The values of keys. `make` is called once, with all keys that are neither kept nor being
-        made.
+        """The values of keys. `make` is called once, with all keys that no thread has or makes.
 
         Raises:
             Exception: what `make` raised. Threads that waited for the failed value then make it

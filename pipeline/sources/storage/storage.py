@@ -179,8 +179,7 @@ class Storage:
         return [_from_blocks(found, span) for span in ranges]
 
     def local(self, stat: Stat) -> str:
-        """The path of a local file with the whole contents: the file itself, or a copy in the
-        cache.
+        """The path of a whole local file: the file itself, or a copy in the cache.
 
         A copy is protected from eviction while it is among the last 64 that this process asked for,
         so open it at once.
