@@ -1,5 +1,5 @@
-"""Which row stands where, and which rows make batch k: arithmetic alone, nothing is read.
+"""Which record stands at which row, and which rows make batch k. Arithmetic only; nothing is read.
 
-Begin with order.py, what an order answers; shuffle.py and slice.py are two of them. passes.py cuts
-epochs into batches; schedule.py and pattern.py say which dataset of a mix gives each row.
+Begin with order.py (the interface), and shuffle.py and slice.py, two orders. passes.py cuts epochs
+into batches; schedule.py and pattern.py say which dataset of a mix gives each row.
 """

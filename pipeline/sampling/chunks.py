@@ -1,7 +1,7 @@
-"""How rows are shuffled so that storage is read in runs: chunks first, then rows of a few chunks.
+"""Shuffling in a way that reads storage in runs: first the chunks, then rows within a few chunks.
 
-As arithmetic it is what tf.data's interleaved shards and shuffle buffer approximate: the chunks'
-order is permuted, and rows are permuted within a window of so many chunks of that order.
+It computes what tf.data approximates with interleaved shards and a shuffle buffer: the order of the
+chunks is permuted, and rows are permuted within a window of so many chunks of that order.
 """
 
 from __future__ import annotations
@@ -18,47 +18,50 @@ from pipeline.sampling.groups import grouped
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import Name, derive_seed
 
-RUN = 64  # records a chunk where a source has none: what one request or read-ahead brings
+RUN = 64  # rows in a chunk if the source has no chunks: about what one request brings
 
 
 class ChunkOrder(Protocol):
-    """Chunks end to end in an epoch's order; a slot is a place in that order."""
+    """The chunks in an epoch's order. A slot is a chunk's place in that order.
+
+    Positions count rows in the permuted order of chunks, records count them in storage.
+    """
 
     def slot(self, position: Int64s) -> Int64s:
-        """In which slots positions of the rows lie."""
+        """The slot of each position."""
         ...
 
     def start(self, slot: Int64s) -> Int64s:
-        """The first position of each slot; of the slot past the last one, n."""
+        """The first position of each slot; n for the slot after the last one."""
         ...
 
     def record(self, slot: Int64s) -> Int64s:
-        """The first row of each slot's chunk, where it lies in storage."""
+        """The first record of each slot's chunk."""
         ...
 
     def holding(self, record: Int64s) -> Int64s:
-        """In which slots the chunks of rows lie, by where these lie in storage."""
+        """The slot of the chunk that holds each record."""
         ...
 
 
 class Runs(Protocol):
-    """Chunks: runs of rows that storage reads together."""
+    """A division of rows into chunks, which are runs of rows that storage reads together."""
 
     @property
     def count(self) -> int: ...
 
     def ordered(self, key: int) -> ChunkOrder:
-        """The chunks in the order of a key."""
+        """The chunks in the order that a key determines."""
         ...
 
     def __str__(self) -> str:
-        """For the fingerprint: two with equal ones cut the rows alike."""
+        """For the fingerprint; equal if two divisions are equal."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Even:
-    """Aligned runs of `size` rows, the last one shorter: no table, whatever n is.
+    """Aligned chunks of `size` rows, the last one shorter. Needs no table, whatever n is.
 
     >>> runs = Even(10, 4)
     >>> order = runs.ordered(derive_seed(0))
@@ -85,7 +88,7 @@ class _EvenOrder:
         self._size, self._order = runs.size, Permutation(runs.count, key)
         last = runs.count - 1
         self._short = runs.n - last * runs.size
-        # only the short chunk shifts what follows it
+        # only the short chunk displaces those after it
         self._at = int(self._order.inverse(np.array([last]))[0]) if runs.n else 0
 
     def slot(self, position: Int64s) -> Int64s:
@@ -108,10 +111,10 @@ class _EvenOrder:
 
 
 class Uneven:
-    """Runs of any sizes, as a source's `chunk_bounds` cuts them; empty ones do not count.
+    """Chunks of any sizes, as given by a source's `chunk_bounds`. Empty ones are ignored.
 
     Args:
-        bounds: int64[k + 1], rising from 0 to n.
+        bounds: int64[k + 1], ascending from 0 to n.
     """
 
     __slots__ = ("bounds", "digest")
@@ -166,16 +169,17 @@ class _UnevenOrder:
         return self._slots[np.searchsorted(self._bounds, record, side="right") - 1]
 
 
-# two int64 a chunk: of the epochs that batches and restored loaders are in
+# two int64 for each chunk; for the epochs that current batches and restored loaders are in
 _uneven_order = lru_cache(maxsize=8)(_UnevenOrder)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Chunks in a new order, and the rows of each `window` of them shuffled together.
+    """Permutes the chunks, and then the rows within each `window` of consecutive chunks.
 
     Attributes:
-        window: chunks whose rows are shuffled together; all of them is a full shuffle.
+        window: number of chunks whose rows are shuffled together; with all chunks it is a full
+            shuffle.
         runs: the chunks.
     """
 
@@ -192,7 +196,7 @@ class Chunks:
         return order.record(slot) + within - order.start(slot)
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        """At which positions `rows` stand."""
+        """The positions of `rows`: the inverse of `place`."""
         order = self.runs.ordered(derive_seed(*names, "chunks"))
         slot = order.holding(rows)
         within = order.start(slot) + rows - order.record(slot)

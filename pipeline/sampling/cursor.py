@@ -1,30 +1,30 @@
-"""Where a stream of batches stands, and each of its lanes."""
+"""The position of a stream of batches, and of each of its lanes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# where a lane stands: (block, rows given of it), or what a mix knows of its components' lanes
+# position of a lane: (block, rows already taken from it), or those of a mix's components
 Place = tuple[Any, ...]
 Lane = tuple[int, Place]
 
 
 class Parts(tuple[tuple[str, Place], ...]):
-    """The places of a mix's components: (name, place), sorted by name."""
+    """The positions of a lane in a mix's components: (name, place), sorted by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream of batches stands, just before a batch.
+    """The position of a stream of batches, just before a batch.
 
     Attributes:
         rows: rows of the stream before the next batch.
         step: data step of the next batch.
         epoch: pass of the next batch.
-        batch: batches of this pass before it.
-        lanes: of a streamed dataset, where each of this process's lanes stands.
-        taken: of a streamed dataset, rows of this pass that each lane is past.
+        batch: batches of this pass before the next one.
+        lanes: for a streamed dataset, the position of each of this process's lanes.
+        taken: for a streamed dataset, how many rows of this pass each lane has passed.
     """
 
     rows: int = 0

@@ -1,4 +1,4 @@
-"""Ranges of rows that a stream skips, and arithmetic on the rows that remain."""
+"""Ranges of rows that a stream skips, and how to count the rows that remain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
 
-Ranges = tuple[tuple[int, int], ...]  # half-open, rising, disjoint
+Ranges = tuple[tuple[int, int], ...]  # half-open, ascending, disjoint
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -25,10 +25,10 @@ def joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 class Cuts:
-    """Ranges of rows that a stream skips. Every question costs a bisection.
+    """Ranges of rows that a stream skips, called cut. Each question costs a bisection.
 
     Args:
-        ranges: half-open, rising, disjoint.
+        ranges: half-open, ascending, disjoint.
 
     >>> cuts = Cuts(((2, 4), (7, 8)))
     >>> cuts.outside(0, 10), cuts.after(0, 3), cuts.spans(1, 5)
@@ -40,7 +40,7 @@ class Cuts:
     def __init__(self, ranges: Ranges = ()) -> None:
         self.ranges = ranges
         self._starts, self._stops = [a for a, _ in ranges], [b for _, b in ranges]
-        # cut rows before each range, and rows before it that are not cut
+        # before each range: how many rows are cut, and how many are not
         self._totals = list(accumulate((b - a for a, b in ranges), initial=0))
         self._kept = [a - total for a, total in zip(self._starts, self._totals, strict=False)]
 
@@ -51,14 +51,14 @@ class Cuts:
         return self._rank(stop) - self._rank(start)
 
     def after(self, start: int, count: int) -> int:
-        """The row just behind the next `count` rows that are not cut, from `start` on."""
+        """The row after the next `count` rows from `start` on that are not cut."""
         if not self.ranges or not count:
             return start + count
         rank = self._rank(start) + count
         return rank + self._totals[bisect_left(self._kept, rank)]
 
     def spans(self, start: int, count: int) -> list[tuple[int, int]]:
-        """The next `count` rows that are not cut, from `start` on, as half-open ranges."""
+        """The next `count` rows from `start` on that are not cut, as half-open ranges."""
         found: list[tuple[int, int]] = []
         at = bisect_right(self._stops, start)
         while count:
@@ -72,12 +72,12 @@ class Cuts:
         return found
 
     def next_from(self, row: int) -> tuple[int, int] | None:
-        """The first range that ends behind a row; None if there is none."""
+        """The first range that ends after a row; None if there is none."""
         at = bisect_right(self._stops, row)
         return self.ranges[at] if at < len(self.ranges) else None
 
     def _rank(self, row: int) -> int:
-        # rows before it that are not cut
+        # how many rows before it are not cut
         at = bisect_left(self._starts, row)
         if not at:
             return row

@@ -1,4 +1,4 @@
-"""How datasets take turns: some of them at a time, a few rows each, until each has given all."""
+"""Interleaving datasets: some at a time take turns, a few rows each, until all are exhausted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.block import Int64s
 class Turns:
     """Rounds in which each of `cycle` slots gives the next `run` rows of its dataset.
 
-    A dataset that has given all its rows leaves its slot, from the next round on, to the next
-    dataset that has not begun (in the order of slots, if several leave at once); when none is
-    left the slot is gone. So each row comes exactly once, whatever the lengths. This is
-    `tf.data`'s interleave(cycle_length, block_length) but that a slot is never refilled within a
-    round; kept are a few numbers a dataset.
+    When a dataset is exhausted, the next dataset that has not begun takes its slot, from the next
+    round on (if several slots become free at once, in the order of slots). If none is left, the
+    slot is dropped. So each row comes exactly once, whatever the lengths. It equals `tf.data`'s
+    interleave(cycle_length, block_length), except that a slot is never refilled within a round. A
+    few numbers for each dataset are kept in memory.
 
     Args:
         lengths: rows of each dataset.
@@ -34,15 +34,15 @@ class Turns:
         self._lengths, self._run = np.asarray(lengths, np.int64), run
         self._rounds = -(-self._lengths // run)
         self._begin, self._slot = _schedule(self._rounds.tolist(), cycle)
-        # between these rounds each slot gives equally many rows a round
+        # between these rounds, all rounds give the same number of rows
         last = self._begin + np.maximum(self._rounds - 1, 0)
         end = self._begin + self._rounds
         self._breaks = np.unique(np.concatenate([[0], self._begin, last, end]))
         self._firsts = self._rows_before(self._breaks)
 
     def _rows_before(self, rounds: Int64s) -> Int64s:
-        # a sum over datasets of clip(round - begin, 0, rounds) * run, its last run maybe short: by
-        # slopes, as a table of every dataset at every break would be square
+        # sum over datasets of clip(round - begin, 0, rounds) * run, where the last run may be
+        # short; summed by slopes, since a table of every dataset at every break would be quadratic
         full = self._lengths // self._run
         rest = self._lengths - full * self._run
         events = np.concatenate([self._begin, self._begin + full, self._begin + full])
@@ -57,7 +57,7 @@ class Turns:
         return np.where(at < 0, 0, value[at] + slopes[at] * (rounds - events[at])).astype(np.int64)
 
     def locate(self, position: Int64s) -> tuple[Int64s, Int64s]:
-        """Which dataset gives the row at each position, and that row's index in it: int64[m] both.
+        """The dataset of the row at each position, and the row's index in it: int64[m] each.
 
         Args:
             position: int64[m] in [0, sum of lengths).
@@ -71,7 +71,7 @@ class Turns:
         return which, index
 
     def position(self, which: int, index: Int64s) -> Int64s:
-        """At which positions rows of one dataset stand: the inverse of `locate`.
+        """The positions of rows of one dataset: the inverse of `locate`.
 
         >>> Turns([3, 1, 2], cycle=2, run=1).position(2, np.array([0, 1])).tolist()
         [3, 5]
@@ -94,7 +94,7 @@ class Turns:
         return active[place], done[place] + turns * self._run + inside - before
 
     def _active(self, round_: int) -> tuple[Int64s, Int64s, Int64s]:
-        # who takes turns, what each has given, and where in a round its turn ends
+        # the active datasets, rows that each has given, and where in a round its turn ends
         active = np.flatnonzero((self._begin <= round_) & (round_ < self._begin + self._rounds))
         active = active[np.argsort(self._slot[active])]
         done = (round_ - self._begin[active]) * self._run
@@ -102,7 +102,7 @@ class Turns:
 
 
 def _schedule(rounds: list[int], cycle: int) -> tuple[Int64s, Int64s]:
-    """In which round each dataset begins, and in which slot."""
+    """The round in which each dataset begins, and its slot."""
     begin, slot = np.zeros(len(rounds), np.int64), np.zeros(len(rounds), np.int64)
     free = [(0, s) for s in range(min(cycle, len(rounds)))]
     heapify(free)

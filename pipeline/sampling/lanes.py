@@ -1,4 +1,4 @@
-"""How streamed rows are laid out: an epoch is cut into near-equal blocks, dealt to the lanes."""
+"""Dividing a streamed dataset: epochs are cut into near-equal blocks, which are dealt to lanes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pipeline.types import ENDLESS
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:
-    """The blocks of an indexed dataset beneath streamed rows. No block crosses an epoch.
+    """The blocks of the indexed dataset beneath a streamed one. No block extends over two epochs.
 
     Attributes:
-        rows: rows of one pass over the dataset beneath; ENDLESS if it never ends.
-        period: rows of one epoch of it; ENDLESS if it has none: then blocks are of one size.
-        block: about how many rows a block has.
-        lanes: L; lane l owns blocks l, l + L, …
+        rows: rows of one pass over the indexed dataset; ENDLESS if it never ends.
+        period: rows of one epoch of it; ENDLESS if it has no epochs, and then blocks have equal
+            sizes.
+        block: approximate number of rows in a block.
+        lanes: number of lanes, L. Lane l has blocks l, l + L, …
 
     >>> grid = BlockGrid(rows=10, period=10, block=4, lanes=2)
     >>> [grid.bounds(lane, number) for number in range(2) for lane in range(2)]
@@ -40,7 +41,7 @@ class BlockGrid:
         return self.per_epoch * (self.rows // self.period) if self.period else 0
 
     def block_of(self, row: int) -> tuple[int, int]:
-        """The (lane, number) of the block that covers a stream row beneath.
+        """(lane, number) of the block that holds a row of the indexed dataset's stream.
 
         >>> [BlockGrid(rows=10, period=10, block=4, lanes=2).block_of(row) for row in (1, 2, 7, 12)]
         [(0, 0), (1, 0), (1, 1), (1, 2)]
@@ -55,7 +56,7 @@ class BlockGrid:
         return lane, number
 
     def bounds(self, lane: int, number: int) -> tuple[int, int]:
-        """Stream rows `[start, stop)` beneath that the lane's block `number` covers."""
+        """Rows `[start, stop)` of the indexed dataset's stream in a lane's block `number`."""
         if self.period == ENDLESS:
             first = (number * self.lanes + lane) * self.block
             return first, first + self.block

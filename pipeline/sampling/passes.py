@@ -1,4 +1,4 @@
-"""Which rows make batch k: arithmetic over passes, batch sizes, remainders and cuts."""
+"""Which rows make batch k: arithmetic on passes, batch sizes, remainders and cuts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.types import ENDLESS
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Batches of one size of an indexed dataset: pass p is rows `[p n, (p + 1) n)`.
+    """Batches of one size over an indexed dataset: pass p is rows `[p n, (p + 1) n)`.
 
-    A pass of an endless dataset is `steps` batches.
+    A pass over an endless dataset consists of `steps` batches.
 
     Attributes:
-        n: rows a pass; ENDLESS if it never ends.
-        batch_size: rows of a full batch.
+        n: rows in a pass; ENDLESS if it never ends.
+        batch_size: rows in a full batch.
         drop: leave out a short last batch.
-        steps: end a pass after so many batches.
-        cuts: rows that no batch has.
+        steps: end a pass after so many batches; None for all.
+        cuts: rows that are skipped.
 
     >>> passes = Passes(n=10, batch_size=4)
     >>> [passes.spans(passes.locate(k, Cursor())) for k in range(4)]
@@ -36,7 +36,11 @@ class Passes:
     cuts: Cuts = NO_CUTS
 
     def check(self) -> None:
-        """Raises BatchError where a pass would hold no batch, or fewer than promised."""
+        """Check that a pass has a batch, and at least `steps`.
+
+        Raises:
+            BatchError: it has fewer.
+        """
         if self.n == ENDLESS:
             return
         natural = self._batches(self.n)
@@ -53,7 +57,7 @@ class Passes:
 
     @property
     def per_pass(self) -> int | None:
-        """Batches of a pass without cuts; None if a pass never ends."""
+        """Batches in a pass without cuts; None if a pass never ends."""
         if self.n == ENDLESS:
             return self.steps
         natural = self._batches(self.n)
@@ -69,7 +73,7 @@ class Passes:
         return self.cuts.spans(start, count)
 
     def left(self, cursor: Cursor) -> int | None:
-        """Batches from a cursor to the end of its pass; None if it never ends."""
+        """Batches from a cursor to the end of its pass; None if the pass never ends."""
         left = None
         if self.n != ENDLESS:
             left = max(0, self._batches(self._outside(cursor.rows, self._end(cursor))))
@@ -79,7 +83,7 @@ class Passes:
         return left
 
     def within(self, cursor: Cursor, ahead: int) -> Cursor:
-        """The cursor so many full batches further on in the same pass."""
+        """The cursor `ahead` full batches later in the same pass."""
         count = ahead * self.batch_size
         bare = self.cuts is NO_CUTS
         rows = cursor.rows + count if bare else self.cuts.after(cursor.rows, count)
@@ -88,15 +92,15 @@ class Passes:
         return Cursor(rows, cursor.step + ahead, cursor.epoch, cursor.batch + ahead)
 
     def turn(self, cursor: Cursor) -> Cursor:
-        """The start of the next pass, which begins with the cursor's step."""
+        """The start of the next pass; the step stays the same."""
         rows = cursor.rows if self.n == ENDLESS else self._end(cursor)
         return replace(cursor, rows=rows, epoch=cursor.epoch + 1, batch=0)
 
     def locate(self, step: int, cursor: Cursor) -> Cursor:
-        """The cursor at a step, counted on from another one; a look at each cut at most.
+        """The cursor at a step, counted from another cursor. Looks at each cut at most once.
 
         Raises:
-            PositionError: no later pass holds a batch.
+            PositionError: no later pass has a batch.
         """
         while True:
             ahead, left = step - cursor.step, self.left(cursor)
@@ -107,7 +111,7 @@ class Passes:
             cursor = self._over(self.turn(self.within(cursor, left)), step)
 
     def _over(self, cursor: Cursor, step: int) -> Cursor:
-        # past all passes that hold no batch, or past all before the step that no cut touches
+        # skip all passes that have no batch, or all before `step` that no cut touches
         per_pass = self.per_pass or 1
         turns, steps = (step - cursor.step) // per_pass, per_pass
         if self.n == ENDLESS:
@@ -133,13 +137,13 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class SizedPasses:
-    """Passes over an indexed dataset whose batch size changes: what Passes is for one size.
+    """Passes over an indexed dataset with changing batch sizes; `Passes` are those of one size.
 
     A pass goes on while its remaining rows fill a batch of the next size. It ends when they fill
     neither the next nor the current size.
 
     Attributes:
-        parts: (from_step, passes of one size), rising from step 0.
+        parts: (from_step, passes of one size), ascending from step 0.
 
     >>> passes = SizedPasses.of(((0, 2), (2, 3)), 10)
     >>> [passes.spans(passes.locate(k)) for k in range(5)]
@@ -157,13 +161,17 @@ class SizedPasses:
         return SizedPasses(tuple(parts))
 
     def check(self) -> None:
-        """Raises BatchError where a pass would hold no batch, or fewer than promised."""
+        """Check that a pass has a batch of each size, and at least `steps`.
+
+        Raises:
+            BatchError: it has fewer.
+        """
         for _, passes in self.parts:
             passes.check()
 
     @property
     def per_pass(self) -> int | None:
-        """Batches a pass; None if a pass never ends, or not all have as many."""
+        """Batches in a pass; None if a pass never ends, or passes differ."""
         first = self.parts[0][1]
         return first.per_pass if len(self.parts) == 1 or first.n == 0 else first.steps
 
@@ -176,7 +184,7 @@ class SizedPasses:
         return self._at(cursor.step).spans(cursor)
 
     def after(self, cursor: Cursor) -> Cursor:
-        """The cursor once the batch at `cursor` has been handed out."""
+        """The cursor after the batch at `cursor`."""
         passes = self._at(cursor.step)
         left, after = passes.left(cursor), passes.within(cursor, 1)
         if left is not None and left <= 1:
@@ -186,18 +194,18 @@ class SizedPasses:
         return after
 
     def turn(self, cursor: Cursor) -> Cursor:
-        """The start of the next pass, which begins with the cursor's step."""
+        """The start of the next pass; the step stays the same."""
         return self._at(cursor.step).turn(cursor)
 
     def is_cut(self, cursor: Cursor) -> bool:
-        """Whether rows are cut out of the cursor's pass."""
+        """Whether rows of the cursor's pass are cut."""
         passes = self.parts[0][1]
         first = 0 if passes.n == ENDLESS else cursor.epoch * passes.n
         cut = passes.cuts.next_from(first)
         return cut is not None and (passes.n == ENDLESS or cut[0] < first + passes.n)
 
     def left(self, cursor: Cursor) -> int | None:
-        """Batches from a cursor to the end of its pass; None if it never ends."""
+        """Batches from a cursor to the end of its pass; None if the pass never ends."""
         total = 0
         for passes, end in self._from(cursor.step):
             left = passes.left(cursor)
@@ -208,21 +216,21 @@ class SizedPasses:
         return total
 
     def reaches(self, cursor: Cursor, anchor: Cursor) -> bool:
-        """Whether these batches, counted from an anchor, come to a cursor."""
+        """Whether these batches, counted from an anchor, arrive at a cursor."""
         if cursor.step <= anchor.step:
             return (cursor.step, cursor.rows) == (anchor.step, anchor.rows)
         if self.per_pass == 0:
             return False
         found = self.locate(cursor.step, anchor)
-        if cursor.batch == 0 and self.left(cursor) == 0:  # all of this pass is cut out
+        if cursor.batch == 0 and self.left(cursor) == 0:  # the rest of this pass is cut
             cursor = self.locate(cursor.step, cursor)
         return found == cursor
 
     def locate(self, step: int, anchor: Cursor | None = None) -> Cursor:
-        """The cursor at a step, in O(sizes and cuts), counted from an anchor.
+        """The cursor at a step, counted from an anchor, in O(sizes + cuts).
 
         Raises:
-            PositionError: the step lies before the anchor, or no later pass holds a batch.
+            PositionError: the step is before the anchor, or no later pass has a batch.
         """
         cursor = anchor or Cursor()
         if step < cursor.step:
@@ -242,7 +250,7 @@ class SizedPasses:
         return next(passes for since, passes in reversed(self.parts) if since <= step)
 
     def _from(self, step: int) -> list[tuple[Passes, int | None]]:
-        # the sizes from a step on, each with the step at which the next one begins
+        # the passes of each size from a step on, with the step at which the next size begins
         first = max(i for i, (since, _) in enumerate(self.parts) if since <= step)
         ends = [since for since, _ in self.parts[first + 1 :]]
         passes = [passes for _, passes in self.parts[first:]]
@@ -250,6 +258,6 @@ class SizedPasses:
 
 
 def passes_of(rule: Rule, n: int, cuts: Cuts = NO_CUTS) -> SizedPasses:
-    """Passes of n rows by a rule."""
+    """Passes of n rows, by a rule."""
     sizes, remainder, steps = rule
     return SizedPasses.of(sizes, n, remainder == "drop", steps, cuts)

@@ -1,8 +1,9 @@
-"""Which component of a mix gives each row: Tijdeman's rule in exact integers, a table of a round.
+"""Which component of a mix gives each row: Tijdeman's rule in exact integers, as a table.
 
-R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): every prefix is
-within one row of its share. A row goes to the component with the earliest deadline among those
-whose debt is at least 1 / (2 (m - 1)); its deadline is when its debt would come to 1 minus that.
+R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): in every prefix,
+each component has its share of the rows, to within one row. The next row goes to the component with
+the earliest deadline, among those that are owed at least 1 / (2 (m - 1)) rows, for m components. A
+deadline is the row at which a component would be owed 1 minus that.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class _Table:
 
 
 class Deal:
-    """Rows as they are dealt under one set of weights, as many as anybody asks for.
+    """How rows are dealt to components under one set of weights; the table grows as needed.
 
-    A round is the shortest run of rows in which each component gets a whole number. After it the
-    debts are what they were; carried over from other weights, they may take some rounds to settle.
+    A round is the smallest number of rows in which each component gets a whole number. After a
+    round, debts are what they were before. Debts from earlier weights may take some rounds to
+    settle.
 
     Args:
         weights: integers that add up to 65,536.
@@ -124,10 +126,10 @@ class _Segment:
 
 
 class Pattern:
-    """The component of every row of a mix, by arithmetic over one table for each set of weights.
+    """The component of every row of a mix, computed from one table for each set of weights.
 
     Args:
-        entries: (first row, weights as integers that add up to 65,536) of each, rising from 0.
+        entries: (first row, weights as integers that add up to 65,536), ascending from row 0.
 
     >>> pattern = Pattern(((0, (49152, 16384)),))
     >>> which, rank = pattern.at(np.arange(8))

@@ -1,7 +1,8 @@
-"""Which record stands at a shuffled position: a keyed bijection on [0, n), computed, not stored.
+"""Shuffling: a keyed bijection on [0, n) that is computed, not stored.
 
-Small n have a table, sorted by hash. Larger n have a Feistel network over mixed radices (Black and
-Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, section 5), walked until inside [0, n).
+Up to n = 4,096 it is a table, sorted by hash. Above, it is a Feistel network over mixed radices
+(Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, section 5), iterated until the
+result is inside [0, n).
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from pipeline.block import Int64s, as_int64
 from pipeline.errors import ChainError, PositionError
 
 MOST: Final = 1 << 48
-TABLE: Final = 1 << 12  # up to here making a table costs about what one call of the network does
-CHUNK: Final = 1 << 14  # scratch of a chunk stays in the L2 cache
-FEW: Final = 8  # up to so many indices Python's integers are faster than arrays
+TABLE: Final = 1 << 12  # up to this n, a table costs about as much as one call of the network
+CHUNK: Final = 1 << 14  # indices at a time, so that temporaries stay in the L2 cache
+FEW: Final = 8  # up to so many indices, Python integers are faster than arrays
 ROUND_PAIRS: Final = 4
 
 UInt32s = NDArray[np.uint32]
-Scalar = NDArray[Any]  # 0-d: a ufunc takes it 0.2 µs faster than a NumPy or Python number
+Scalar = NDArray[Any]  # 0-d array: a ufunc takes it 0.2 µs faster than a number
 
 
 @dataclass(frozen=True, slots=True)
 class Permutation:
-    """A keyed bijection on [0, n): vectorised, exact, the same on every platform and NumPy.
+    """A keyed bijection on [0, n): vectorised, exact, and the same on every platform and NumPy.
 
-    An index costs about as much as any other, wherever it lies; nothing of size n is kept beyond
-    n = 4,096. It pickles as its two numbers. It is for statistics, not for secrets.
+    All indices cost about the same. Nothing of size n is stored beyond n = 4,096. It pickles as two
+    numbers. It has good statistics, but is not secure.
 
     Args:
-        n: how many positions there are, 0 to 2**48.
+        n: number of positions, 0 to 2**48.
         key: 128 bits from `derive_seed`.
 
     Raises:
-        ChainError: n or the key lies outside its range.
+        ChainError: n or the key is outside its range.
 
     >>> from pipeline.seeds import derive_seed
     >>> order = Permutation(5, derive_seed(0, "shuffle", 0))
@@ -55,7 +56,7 @@ class Permutation:
     key: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", index(self.n))  # NumPy's integers would overflow
+        object.__setattr__(self, "n", index(self.n))  # as NumPy integers they would overflow
         object.__setattr__(self, "key", index(self.key))
         if not 0 <= self.n <= MOST:
             raise ChainError(
@@ -65,10 +66,10 @@ class Permutation:
             raise ChainError(f"key={self.key} is not of 128 bits. Take it from derive_seed.")
 
     def __call__(self, indices: Int64s) -> Int64s:
-        """What stands at the positions `indices`: int64[m] to int64[m], repeats and any order.
+        """The values at the positions `indices`: int64[m] to int64[m], in any order, with repeats.
 
         Raises:
-            PositionError: an index lies outside [0, n).
+            PositionError: an index is outside [0, n).
         """
         x = self._checked(indices)
         if self.n <= TABLE:
@@ -76,10 +77,10 @@ class Permutation:
         return _chunked(_network(self.n, self.key).forward, x)
 
     def inverse(self, values: Int64s) -> Int64s:
-        """At which positions `values` stand: int64[m] to int64[m].
+        """The positions of `values`: int64[m] to int64[m].
 
         Raises:
-            PositionError: a value lies outside [0, n).
+            PositionError: a value is outside [0, n).
         """
         x = self._checked(values)
         if self.n <= TABLE:
@@ -88,7 +89,7 @@ class Permutation:
 
     def _checked(self, indices: Int64s) -> Int64s:
         x = as_int64(indices)
-        # negative ones are huge when seen as unsigned: one pass checks both ends
+        # as unsigned integers, negative ones are huge: a single pass checks both ends
         if x.size and int(x.view(np.uint64).max()) >= self.n:
             bad = int(x[(x < 0) | (x >= self.n)][0])
             raise PositionError(f"position {bad} lies outside [0, {self.n}). Ask for one inside.")
@@ -96,7 +97,7 @@ class Permutation:
 
 
 def _words(n: int, key: int, dtype: str, count: int) -> list[int]:
-    # n is hashed too, so that two lengths under one key have unrelated orders
+    # n is hashed too, so that orders of two lengths with the same key are unrelated
     text = key.to_bytes(16, "little") + n.to_bytes(8, "little")
     digest = hashlib.blake2b(text, digest_size=64, person=b"permutation").digest()
     return [int(word) for word in np.frombuffer(digest, dtype=dtype, count=count)]
@@ -114,7 +115,7 @@ def _table(n: int, key: int) -> NDArray[np.uint16]:
     low, high = (np.uint64(word) for word in _words(n, key, "<u8", 2))
     indices = np.arange(n, dtype=np.uint64)
     hashed = _mix64(_mix64(indices + low) ^ high)
-    # the index in the lowest bits breaks ties, so that any sorting algorithm gives this order
+    # the index in the lowest bits breaks ties, so the result does not depend on the sort algorithm
     index_bits = np.uint64(TABLE)
     packed = np.sort(hashed // index_bits * index_bits + indices)
     table = (packed % index_bits).astype(np.uint16)
@@ -149,10 +150,11 @@ _MULTIPLIER: Final = _scalar(0x846CA68B, np.uint32)  # from lowbias32, Wellons, 
 
 
 class _Network:
-    """The bijection on [0, a * 2**q), the smallest such domain that holds n, as l * 2**q + r.
+    """A Feistel network: a bijection on [0, a * 2**q), the smallest such domain that holds n.
 
-    Even rounds add a hash of r to l modulo a, odd ones xor a hash of l into r. As a and 2**q are
-    near the root of n, fewer than one position in 2**(q - 1) lies outside and is walked on.
+    A number is split as l * 2**q + r. Even rounds add a hash of r to l modulo a, odd rounds xor a
+    hash of l into r. As a and 2**q are near the root of n, fewer than one position in 2**(q - 1)
+    maps to outside of [0, n) and is mapped again.
     """
 
     def __init__(self, n: int, key: int) -> None:
@@ -185,11 +187,11 @@ class _Network:
         return x
 
     def _outside(self, y: Int64s) -> NDArray[np.intp]:
-        # what fell outside [0, n) is walked on until inside: keeps it a bijection
+        # what is outside [0, n) is mapped again until it is inside: this keeps it a bijection
         return np.flatnonzero(y >= self.n)
 
     def _one(self, i: int) -> int:
-        # the same in Python's integers: a tenth of the time that arrays of one element take
+        # the same with Python integers: ten times as fast as arrays of one element
         while True:
             l, r = i >> self.q, i & ((1 << self.q) - 1)
             for (add0, odd0), (add1, odd1) in self.numbers:
@@ -206,7 +208,7 @@ class _Network:
             self._below_a(r, even, t, s, wide)
             np.add(l, t, l)
             np.subtract(l, self.a32, t)
-            np.minimum(l, t, out=l)  # l - a wraps round to a huge number where l < a
+            np.minimum(l, t, out=l)  # l - a wraps around to a huge number if l < a
             self._below_2q(l, odd, t, s)
             np.bitwise_xor(r, t, r)
         return self._join(l, r)
@@ -220,7 +222,7 @@ class _Network:
             self._below_a(r, even, t, s, wide)
             np.subtract(l, t, l)
             np.add(l, self.a32, t)
-            np.minimum(l, t, out=l)  # here it is l that wrapped, where it fell below 0
+            np.minimum(l, t, out=l)  # l - t wraps around if it is negative
         return self._join(l, r)
 
     def _split(self, x: Int64s) -> tuple[UInt32s, UInt32s]:
@@ -252,7 +254,7 @@ def _scratch(m: int) -> tuple[UInt32s, UInt32s, NDArray[np.uint64]]:
 
 
 def _hash(x: UInt32s, key: tuple[Scalar, Scalar], t: UInt32s, s: UInt32s) -> None:
-    # xor, multiply, xorshift, multiply: far from affine in its high bits, which alone are used
+    # xor, multiply, xorshift, multiply: far from affine in the high bits, the only ones used
     add, odd = key
     np.bitwise_xor(x, add, t)
     np.multiply(t, odd, t)

@@ -1,4 +1,4 @@
-"""Repeats a dataset: epoch after epoch, each with its own order and randomness."""
+"""Repeating a dataset: epoch after epoch, each with its own order and randomness."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pipeline.sampling.order import Beneath, NoInverseError, Order
 from pipeline.types import ENDLESS, At, Site
 
 MOST_ROWS = 1 << 60
-TIMES = 1 << 32  # epochs counted for an endless one: it comes to its own epoch 1 only if sliced
-MOST_TURNS = 1 << 16  # epochs that are looked through at most for where rows stand
+TIMES = 1 << 32  # epochs beneath in one epoch of an endless repeat; only a slice gets to the next
+MOST_TURNS = 1 << 16  # at most so many epochs are searched for positions of rows
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat(Order):
-    """The dataset beneath, `epochs` times over, or without end.
+    """The dataset beneath, repeated `epochs` times or without end.
 
     Attributes:
-        epochs: at least 1; None is endless.
+        epochs: at least 1; None for endless.
     """
 
     epochs: int | None
@@ -43,7 +43,7 @@ class Repeat(Order):
         return At(at.epoch * times + turn, at.order * times + turn, index)
 
     def touched(self, rows: int, n: int) -> int:
-        """Rows beneath that the first rows above touch, as if epochs were counted on."""
+        """How many rows beneath the first `rows` rows above need, counted over epochs."""
         return rows
 
     def places(
@@ -72,10 +72,10 @@ class Repeat(Order):
 
 
 def epochs_between(low: int, high: int, n: int) -> range:
-    """The epochs of n rows that the stream rows `[low, high)` lie in.
+    """The epochs of n rows that hold the stream rows `[low, high)`.
 
     Raises:
-        NoInverseError: they are too many to be looked through.
+        NoInverseError: there are too many to search.
     """
     turns = range(low // n, -(-high // n))
     if len(turns) > MOST_TURNS:

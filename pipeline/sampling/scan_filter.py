@@ -1,4 +1,4 @@
-"""Keeps the rows whose flag in a scan is True: the k-th of them, by arithmetic on counts."""
+"""Keeping the rows whose flag in a scan is True. The k-th of them is found by counting flags."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pipeline.sampling.order import Order
 from pipeline.sampling.scanned import Scanned
 from pipeline.types import At, Site
 
-WIDTH = 128  # flags between two counts: 8 bytes of counts for 128 rows
-CHUNK = 1 << 11  # positions looked up at a time: their flags fill a cache, not the memory
+WIDTH = 128  # flags between two stored counts: 8 bytes for 128 rows
+CHUNK = 1 << 11  # positions looked up at a time, so that their flags stay in a cache
 _PASS = 1 << 20  # flags counted at a time; a multiple of WIDTH
 
 
 @dataclass(frozen=True)
 class ScanFilter(Order):
-    """The rows that a scan flags, in order: indexed, of exact length.
+    """The rows that a scan flags, in order: an indexed dataset of exact length.
 
-    Counts before each 128 flags are kept in memory, the flags stay in the scan's file.
+    A count for every 128 flags is kept in memory; the flags stay in the scan's file.
 
     Attributes:
-        flags: of the dataset beneath, a bool a row.
-        name: what messages and the fingerprint call it.
-        code: over the flags, in eight hex digits.
+        flags: of the dataset beneath, one bool per row.
+        name: for messages and the fingerprint.
+        code: digest of the flags, eight hex digits.
 
     Raises:
         ScanError: the scan holds numbers rather than flags.
@@ -68,7 +68,7 @@ class ScanFilter(Order):
         return At(at.epoch, at.order, index)
 
     def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
-        """At which positions the rows `index` beneath stand; those left out stand nowhere."""
+        """Positions of the rows `index` beneath; rows that were filtered out have none."""
         index = index[self.flags.at(index)]
         found = [self._before(i) for i in index.tolist()]
         return np.array(found, np.int64)

@@ -1,4 +1,4 @@
-"""The result of a scan: a column of values in a file, one a record, and what they are of."""
+"""The result of a scan: a file with one value per record, and what was scanned."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ _AGAIN = "Delete the folder and scan again."
 @final
 @dataclass(frozen=True)
 class Scanned:
-    """One value for each record of the dataset scanned, by position; it pickles small.
+    """One value for each record of a scanned dataset, by position. It pickles small.
 
-    `scan` makes it; `Scanned(path)` opens one that it made. `ds.filter(flags)` and
-    `ds.pack(…, lengths=…)` take it.
+    `scan` makes it; `Scanned(path)` opens an existing one. `ds.filter(flags)` and `ds.pack(…,
+    lengths=…)` take it.
 
     Attributes:
-        path: the folder that holds it.
-        column: which value, where the function returned a dict; `scanned["length"]` chooses.
-        least, most: with either, it is flags: whether the value lies between them, both included.
-        digest: what the folder must hold; "" takes what is there.
+        path: the folder of the scan.
+        column: which value, if the function returned a dict; `scanned["length"]` selects one.
+        least, most: if either is given, the values are flags: whether the scanned value lies
+            between them, inclusive.
+        digest: of the scan that the folder must hold; "" for any.
 
     Raises:
-        ScanError: nothing is there, it is damaged, or of another dataset or function.
+        ScanError: there is no scan, it is damaged, or it is of another dataset or function.
 
     >>> import tempfile
     >>> from pipeline import Dataset, scan
@@ -82,7 +83,7 @@ class Scanned:
         return f"Scanned({self.path!r}, {len(self)} records){column}"
 
     def __getitem__(self, column: str) -> Scanned:
-        """One column of those that the function returned."""
+        """The scan with one of its columns selected."""
         return replace(self, column=column)
 
     def within(self, least: float | None = None, most: float | None = None) -> Scanned:
@@ -91,37 +92,37 @@ class Scanned:
         return replace(self, least=least, most=most)
 
     def fingerprint(self) -> dict[str, str]:
-        """Of which dataset and function it is, by name."""
+        """The dataset and function that were scanned: part of a fingerprint by name."""
         return {str(k): str(v) for k, v in self._header["of"].items()}
 
     @property
     def values(self) -> Any:
-        """The column `[records]`, or a dict of columns where the function returned one."""
+        """The column `[records]`, or a dict of columns if the function returned a dict."""
         if self.is_named:
             return {name: replace(self, column=name).values for name in self._columns}
         return self._tested(np.asarray(self._one("values")))
 
     @property
     def is_named(self) -> bool:
-        """Whether it has several columns, of which none was chosen yet."""
+        """Whether there are several columns, and none is selected."""
         return self.column is None and bool(self._header["named"])
 
     @property
     def is_flags_of_bounds(self) -> bool:
-        """Whether `within` makes flags of the values."""
+        """Whether `within` turns the values into flags."""
         return self.least is not None or self.most is not None
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What `at` gives."""
+        """The dtype that `at` returns."""
         return np.dtype(bool) if self.is_flags_of_bounds else self._one("dtype").dtype
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """The values of records by position, of any shape; only what is asked for is read."""
+        """The values of records by position, in the shape of `positions`. Reads only those."""
         return self._tested(self._one("at")[positions])
 
     def runs(self, numbers: NDArray[np.int64], width: int) -> NDArray[Any]:
-        """The values of aligned runs, `[numbers, width]`; 0 past the end.
+        """The values of aligned runs of `width` records: `[numbers, width]`, 0 beyond the end.
 
         >>> import tempfile
         >>> from pipeline import Dataset, scan
@@ -184,21 +185,25 @@ class Scanned:
 
 
 def column_path(folder: str, i: int) -> str:
-    """The file of a scan's i-th column."""
+    """The path of a scan's i-th column."""
     return os.path.join(folder, f"column-{i}.npy")
 
 
 def key_digest(of: Mapping[str, str]) -> str:
-    """Sixteen hex digits over what a scan is of."""
+    """Sixteen hex digits that identify what was scanned.
+
+    Args:
+        of: fingerprint of the dataset and function, by name.
+    """
     text = json.dumps(dict(sorted(of.items())))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def read_header(folder: str) -> dict[str, Any] | None:
-    """What a finished scan says of itself; None where there is none.
+    """The header of a finished scan; None if there is none.
 
     Raises:
-        ScanError: it cannot be read, or a newer Lockstep wrote it.
+        ScanError: it cannot be read, or was written by a newer Lockstep.
     """
     path = os.path.join(folder, HEADER)
     try:
@@ -229,7 +234,7 @@ def _is_header(header: Any) -> bool:
 
 
 def differences(was: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What differs between a scan and what is wanted, in words."""
+    """What differs between the fingerprint of a scan and the one wanted, in words."""
     keys = sorted(k for k in {*was, *now} if was.get(k) != now.get(k))
     words = {key: key.replace("stages.", "stage ") for key in keys}
     return "; ".join(f"{words[k]}: {was.get(k, 'none')} -> {now.get(k, 'none')}" for k in keys)

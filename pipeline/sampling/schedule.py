@@ -1,4 +1,4 @@
-"""The weights of a mix, as integers, and from which row on each set of them holds."""
+"""The weights of a mix as integers, and the rows at which they change."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Given = Mapping[str, float] | Sequence[tuple[int, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The weights of named components, by the row from which on they hold.
+    """The weights of named components, and the row from which each set of weights applies.
 
     Attributes:
         names: the components, in order.
-        entries: (first row, integers that add up to 65,536), rising from row 0.
+        entries: (first row, integers that add up to 65,536), ascending from row 0.
     """
 
     names: tuple[str, ...]
@@ -30,10 +30,11 @@ class Schedule:
 
     @staticmethod
     def of(names: Sequence[str], weights: Given) -> Schedule:
-        """The schedule of weights as they are given, checked.
+        """The schedule for weights as users give them, checked.
 
         Raises:
-            ChainError: rows do not rise from 0, names differ, or a weight is none.
+            ChainError: rows do not ascend from 0, names differ, or a weight is not a number from 0
+                on.
 
         >>> Schedule.of(["en", "de"], {"en": 3, "de": 1}).entries
         ((0, (49152, 16384)),)
@@ -64,20 +65,20 @@ class Schedule:
 
     @cached_property
     def live(self) -> tuple[int, ...]:
-        """The components that are dealt at some row."""
+        """The components that have a weight at some row."""
         return tuple(
             c for c in range(len(self.names)) if any(weights[c] for _, weights in self.entries)
         )
 
     def fingerprint(self) -> dict[str, str]:
-        """The entries by name; the order of components counts only where they share rows."""
+        """The entries by name; each names just the components that have a weight in it."""
         return {
             f"schedule.{i}": f"{start} {json.dumps(self._shown(weights))}"
             for i, (start, weights) in enumerate(self.entries)
         }
 
     def written(self) -> str:
-        """The weights as people write them, as shares that add up to 1."""
+        """The weights as users write them, as shares that add up to 1."""
         shown = [
             (start, {n: round(w / ROUND, 3) for n, w in list(self._shown(weights).items())[:8]})
             for start, weights in self.entries[:4]
@@ -115,7 +116,7 @@ def _entry(entry: Any) -> tuple[int, Mapping[str, float]]:
 
 
 def _float(weight: Any) -> float:
-    # NaN of what is no number, or larger than any float
+    # NaN for what is not a number, or is larger than any float
     try:
         return math.nan if isinstance(weight, bool | str) else float(weight)
     except (TypeError, ValueError, OverflowError):
@@ -123,7 +124,7 @@ def _float(weight: Any) -> float:
 
 
 def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
-    # shares of 65,536, rounded down; what is left over goes to the largest remainders
+    # shares of 65,536, rounded down; the rest goes to the largest remainders
     for name, weight in weights.items():
         if not 0 <= _float(weight) < math.inf:
             raise ChainError(f"mix: weight {shown(weight)} of {name!r}: give a number from 0 on")

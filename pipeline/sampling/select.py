@@ -1,4 +1,4 @@
-"""Selections: a list of positions in epoch 0's order, in the order given."""
+"""Selecting rows: a list of positions in epoch 0's order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.types import ENDLESS, At, Site
 
 @dataclass(frozen=True, eq=False)
 class Select(Order):
-    """The rows at `positions`, in that order, of epoch 0's order beneath.
+    """The rows at `positions` of epoch 0's order beneath, in the order of the list.
 
     Attributes:
         positions: int64[m] in [0, n), in any order, repeats included.
@@ -36,13 +36,13 @@ class Select(Order):
         return At(at.epoch, np.zeros_like(at.order), self.positions[at.index])
 
     def touched(self, rows: int, n: int) -> int:
-        """Rows beneath that the first rows above touch; more than n if they were drawn again."""
+        """How many rows beneath the first `rows` above need; over n if an epoch is repeated."""
         if rows > len(self.positions) and n != ENDLESS:
             return n + 1
         return int(self.positions[:rows].max(initial=-1)) + 1
 
     def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
-        """At which positions the rows `index` beneath stand, each wherever it was chosen."""
+        """Positions of the rows `index` beneath; a row selected several times has several."""
         return np.flatnonzero(np.isin(self.positions, index)).astype(np.int64)
 
     def written(self) -> str:
@@ -56,21 +56,21 @@ class Select(Order):
 
 
 def chosen(item: Any, n: int) -> Int64s:
-    """Positions that an index array, list or boolean mask names: int64[m] in [0, n).
+    """The positions that an index array, list or boolean mask selects: int64[m] in [0, n).
 
     Args:
-        item: integers in [-n, n), negative ones from the end; or n booleans.
+        item: integers in [-n, n), where negative ones count from the end; or n booleans.
         n: rows of the dataset.
 
     Raises:
         ChainError: it holds something else, or has more than one axis.
-        PositionError: an integer lies outside, or there are not n booleans.
+        PositionError: an integer is outside the range, or there are not n booleans.
 
     >>> chosen([3, -1, 0], 5).tolist(), chosen([True, False, True], 3).tolist()
     ([3, 4, 0], [0, 2])
     """
     a = np.asarray(item) if len(item) else np.zeros(0, np.int64)
-    # ds[1, 2] comes as a tuple: to NumPy's users it means two axes
+    # ds[1, 2] arrives as a tuple, which NumPy's users take for two axes
     if isinstance(item, tuple) or a.ndim != 1 or a.dtype.kind not in "iub":
         shown = item if isinstance(item, tuple) else f"{a.dtype}{list(a.shape)}"
         raise ChainError(

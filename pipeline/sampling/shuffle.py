@@ -1,4 +1,4 @@
-"""How records are put into a new random order each epoch: all of them, or near where they lie."""
+"""Shuffling: a new random order in each epoch, of all rows, or of rows near each other."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from pipeline.types import ENDLESS, At, Site
 
 
 class Reach(Protocol):
-    """How far a shuffle moves a row: a bijection on [0, n) for each epoch's names."""
+    """How far a shuffle moves rows: a bijection on [0, n), different for each epoch."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        """What stands at positions `index` of an epoch of n rows: int64[m] to int64[m].
+        """The rows at positions `index` of an epoch of n rows: int64[m] to int64[m].
 
         Args:
-            names: what the epoch's keys are derived from, with names of one's own.
+            index: int64[m] in [0, n).
+            n: rows in an epoch.
+            names: identifies shuffle and epoch; keys are derived from it, with further names.
         """
         ...
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        """At which positions `rows` stand: the inverse of `place`."""
+        """The positions of `rows`: the inverse of `place`."""
         ...
 
     def __str__(self) -> str:
-        """For the fingerprint; "" if all rows are shuffled with all."""
+        """For the fingerprint; "" for a full shuffle."""
         ...
 
 
-@lru_cache(256)  # the epochs that batches of many datasets are in
+@lru_cache(256)  # for the epochs that the batches of many datasets are in
 def _everywhere(n: int, names: tuple[Name, ...]) -> Permutation:
     return Permutation(n, derive_seed(*names))
 
 
 @dataclass(frozen=True, slots=True)
 class Everywhere:
-    """Any row may stand anywhere."""
+    """A full shuffle: a row may move anywhere."""
 
     def place(self, index: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
         return _everywhere(n, names)(index)
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        """At which positions `rows` stand."""
+        """The positions of `rows`."""
         return _everywhere(n, names).inverse(rows)
 
     def __str__(self) -> str:
@@ -58,10 +60,10 @@ class Everywhere:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows stay in their aligned window; the last one ends with the epoch.
+    """Shuffles within aligned windows of rows. The last one ends with the epoch.
 
     Attributes:
-        rows: of a window; a row moves less far than that.
+        rows: rows in a window; no row moves as far as that.
     """
 
     rows: int
@@ -74,7 +76,7 @@ class Window:
         return out
 
     def back(self, rows: Int64s, n: int, names: tuple[Name, ...]) -> Int64s:
-        """At which positions `rows` stand."""
+        """The positions of `rows`."""
         out = np.empty_like(rows)
         for number, here in grouped(rows // self.rows):
             start, permutation = self._window(number, n, names)
@@ -92,12 +94,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Shuffle(Order):
-    """An order keyed by (seed, path, name, epoch).
+    """A random order, keyed by (seed, path, name, epoch).
 
     Attributes:
-        name: sets this shuffle's randomness apart from others of the chain.
-        seed: instead of the dataset's seed.
-        reshuffle: False holds epoch 0's order, here and beneath, in every epoch.
+        name: distinguishes this shuffle's randomness from that of others in the chain.
+        seed: replaces the dataset's seed; None to use that.
+        reshuffle: False to use epoch 0's order, here and beneath, in every epoch.
         reach: how far rows move.
     """
 
@@ -127,7 +129,7 @@ class Shuffle(Order):
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
         if len(order) and order[0] == order[-1] and (order == order[0]).all():
-            # nearly always: a batch lies in one epoch
+            # nearly always: a batch lies within one epoch
             names = self._names(int(order[0]), site)
             return At(at.epoch, order, self.reach.place(at.index, n, names))
         index = np.empty_like(at.index)
@@ -137,11 +139,11 @@ class Shuffle(Order):
         return At(at.epoch, order, index)
 
     def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
-        """At which positions the rows `index` beneath stand in one epoch's order."""
+        """Positions of the rows `index` beneath, in the order of one epoch."""
         return self.reach.back(index, n, self._names(order if self.reshuffle else 0, site))
 
     def drawn(self, n: int, site: Site) -> tuple[object, ...] | None:
-        # the first epoch's names, less the epoch: alike in all or in none
+        # the epoch does not matter: two shuffles agree in every epoch or in none
         return *self._names(0, site), n, str(self.reach)
 
     def _names(self, epoch: int, site: Site) -> tuple[Name, ...]:

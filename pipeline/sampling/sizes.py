@@ -1,4 +1,4 @@
-"""Which batch size a step has: one for all, or a schedule of them."""
+"""The batch size of each step: a single one, or a schedule."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from pipeline.checks import whole
 from pipeline.errors import BatchError
 
-Sizes = tuple[tuple[int, int], ...]  # (from which step on, rows of a batch), rising from step 0
-Rule = tuple[Sizes, str, int | None]  # batch sizes, remainder, steps a pass
-MOST_ROWS = 1 << 30  # of one batch
+Sizes = tuple[tuple[int, int], ...]  # (first step, rows in a batch), ascending from step 0
+Rule = tuple[Sizes, str, int | None]  # batch sizes, remainder, steps in a pass
+MOST_ROWS = 1 << 30  # rows of one batch
 
 
 def sizes_of(batch_size: Any) -> Sizes:
-    """A batch size, or a schedule of them, checked.
+    """A batch size as a schedule, or a schedule, checked.
 
     Args:
         batch_size: an int, or [(from_step, int), …].
 
     Raises:
-        BatchError: a size is none, or the steps do not rise from 0.
+        BatchError: a size is not a positive int, or the steps do not ascend from 0.
 
     >>> sizes_of(64), sizes_of([(0, 64), (1000, 128)])
     (((0, 64),), ((0, 64), (1000, 128)))
@@ -45,12 +45,12 @@ def sizes_of(batch_size: Any) -> Sizes:
 
 
 def size_at(sizes: Sizes, step: int) -> int:
-    """Rows of a full batch at a step."""
+    """Rows in a full batch at a step."""
     return next(size for since, size in reversed(sizes) if since <= step)
 
 
 def agree(one: Sizes, other: Sizes, start: int, stop: int) -> bool:
-    """Whether two schedules have the same batches in steps [start, stop).
+    """Whether two schedules have the same batch sizes in steps [start, stop).
 
     >>> short, long = ((0, 4),), ((0, 4), (9, 8))
     >>> agree(short, long, 0, 9), agree(short, long, 0, 10), agree(((0, 8),), long, 9, 99)

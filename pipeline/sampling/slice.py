@@ -1,4 +1,4 @@
-"""Slices: a range of positions in epoch 0's order, so the same rows in every epoch."""
+"""Slicing: a range of positions in epoch 0's order, so every epoch has the same rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.types import ENDLESS, At, Site
 
 @dataclass(frozen=True, slots=True)
 class Slice(Order):
-    """Rows `start, start + step, …`, `count` of them, in the order of epoch 0 beneath.
+    """Rows `start, start + step, …` of epoch 0's order beneath, `count` of them.
 
     Attributes:
-        start, step: int, of the rows beneath; step may be negative.
-        count: rows an epoch.
+        start, step: int, in rows beneath; step may be negative.
+        count: rows in an epoch.
     """
 
     start: int
@@ -37,12 +37,12 @@ class Slice(Order):
         return At(at.epoch, np.zeros_like(at.order), self.start + at.index * self.step)
 
     def touched(self, rows: int, n: int) -> int:
-        """Rows beneath that the first rows above touch; more than n if they were drawn again."""
+        """How many rows beneath the first `rows` above need; over n if an epoch is repeated."""
         last = self.start + (min(rows, self.count) - 1) * self.step
         return max(self.start, last) + 1 if rows <= self.count or n == ENDLESS else n + 1
 
     def above(self, index: Int64s, order: int, n: int, site: Site) -> Int64s:
-        """At which positions the rows `index` beneath stand; those left out stand nowhere."""
+        """Positions of the rows `index` beneath; rows outside of the slice have none."""
         steps, rest = np.divmod(index - self.start, self.step)
         return steps[(rest == 0) & (steps >= 0) & (steps < self.count)]
 
@@ -63,10 +63,11 @@ class Slice(Order):
 
 
 def sliced(item: slice, n: int) -> Slice:
-    """The rows that `ds[item]` names of n rows.
+    """The slice of n rows that `ds[item]` stands for.
 
     Raises:
-        ChainError: it holds something else than whole numbers, or has no end where n has none.
+        ChainError: it holds something other than whole numbers, or has no end though the dataset is
+            endless.
 
     >>> sliced(slice(None, None, -2), 5)
     Slice(start=4, step=-2, count=3)

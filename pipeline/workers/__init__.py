@@ -1,6 +1,6 @@
-"""Who evaluates: the loop itself, threads, processes or Ray; the data never shows which.
+"""Who evaluates batches: the loop's own thread, threads, processes or Ray. Data never depend on it.
 
-Begin with work.py, what a worker is asked for, and serial.py, the simplest executor. executor.py
+Begin with work.py (what a worker is asked for) and serial.py, the simplest executor. executor.py
 and queue.py are shared by threads, processes and Ray; pool.py and child.py are the two ends of a
 worker process.
 """
@@ -23,7 +23,10 @@ __all__ = ["Auto", "Processes", "Ray", "Serial", "Threads", "Workers", "budget",
 
 
 def chosen(workers: Any) -> Workers:
-    """What `Loader(workers=)` means: 0, "auto", a number of processes, or a description.
+    """The description of workers that `Loader(workers=)` stands for.
+
+    Args:
+        workers: 0, "auto", a number of processes, or such a description.
 
     Raises:
         ChainError: it is none of these.

@@ -1,4 +1,4 @@
-"""Where a worker writes its results: shared memory that no file names, so none is left over."""
+"""Unnamed shared memory in which a worker process writes its results; none is ever left over."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 PAGE = 4096
-SMALL = 4096  # bytes: below, sending is cheaper than placing
-ALIGN = 64  # of buffers that share an extent
-SEGMENT = 1 << 34  # bytes of address space; memory is taken page by page as it is written
+SMALL = 4096  # bytes; up to here, sending a buffer is cheaper than placing it
+ALIGN = 64  # alignment of buffers in an extent
+SEGMENT = 1 << 34  # bytes of address space; memory is allocated page by page when written
 
 
 class ArenaError(Exception):
-    """This system gives no (more) shared memory: send results through the socket."""
+    """This system provides no (more) shared memory. Results must be sent through the socket."""
 
 
 class Extent(NamedTuple):
-    """Some bytes of an arena."""
+    """Bytes `[start, start + size)` of a segment of the arena."""
 
     segment: int
     start: int
@@ -30,7 +30,7 @@ class Extent(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Where a buffer lies: in the extent of this number, from `start` on."""
+    """A buffer: `size` bytes from `start` on in the extent of this index."""
 
     extent: int
     start: int
@@ -48,10 +48,10 @@ class _Segment:
             raise
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.address = self.bytes.__array_interface__["data"][0]
-        self.free: list[tuple[int, int]] = [(0, size)]  # (start, size), rising, never adjacent
+        self.free: list[tuple[int, int]] = [(0, size)]  # (start, size), ascending and not adjacent
 
     def take(self, size: int) -> int | None:
-        # the lowest place: pages used before are used again, and are warm
+        # first fit, so that pages used before, which are warm, are used again
         for i, (start, room) in enumerate(self.free):
             if room >= size:
                 self.free[i : i + 1] = [(start + size, room - size)] if room > size else []
@@ -69,13 +69,13 @@ class _Segment:
 
 
 class Arena:
-    """Memory shared with the parent, which says when it has no more use for an extent.
+    """A worker's memory that is shared with the parent. The parent says when it releases an extent.
 
     Args:
         share: sends a new segment's number, file descriptor and size to the parent.
 
     Raises:
-        ArenaError: this system gives no shared memory (now, or later as more is needed).
+        ArenaError: this system provides no shared memory; also raised later, when more is needed.
     """
 
     def __init__(self, share: Callable[[int, int, int], None]) -> None:
@@ -87,14 +87,14 @@ class Arena:
         self._grow(SEGMENT)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array in shared memory; an ordinary one if it is small or holds objects."""
+        """An uninitialised array in shared memory; an ordinary one if small or of objects."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if dtype.hasobject or size <= SMALL:
             return np.empty(shape, dtype)
         return self._view(self._place(size)).view(dtype).reshape(shape)
 
     def locate(self, buffers: Sequence[memoryview]) -> tuple[list[Extent], list[Slice]]:
-        """Where buffers lie in the arena; those that do not are copied into one new extent."""
+        """Extents and slices that hold these buffers. A buffer from elsewhere is copied in."""
         extents: dict[Extent, int] = {}
         slices: list[Slice | None] = []
         for data in buffers:
@@ -116,20 +116,20 @@ class Arena:
         return list(extents), [found for found in slices if found is not None]
 
     def settle(self) -> None:
-        """Take back what was made since the last time and has not been located."""
+        """Release extents that were made since the last call and never located."""
         for key in list(self._fresh):
             self.release(*key)
         self._peak = max(self._peak, self._held)
 
     def release(self, segment: int, start: int) -> None:
-        """The parent has no more use for the extent that starts there."""
+        """Make the extent at `start` free: the parent no longer uses it."""
         size = self._used.pop((segment, start))
         self._fresh.discard((segment, start))
         self._segments[segment].give(start, size)
         self._held -= size
 
     def trim(self) -> None:
-        """Return memory to the system if far less is used now than was before."""
+        """Return free memory to the system if the peak use since the last call was far lower."""
         if self._touched > 2 * self._peak + (64 << 20):
             for segment in self._segments:
                 for start, size in segment.free:

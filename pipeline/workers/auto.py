@@ -1,4 +1,4 @@
-"""Who evaluates where nobody says: what is quickest on the running data, found by trying."""
+"""`workers="auto"`: trying executors on the running data, and choosing the fastest."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pipeline.workers.stats import QueueStats
 from pipeline.workers.threads import Threads
 from pipeline.workers.work import Executor, Work, Workers
 
-LEAST = 0.3  # seconds of a trial
-WORKS = 8  # works of a trial, at least
-WATCHED = 2.0  # seconds over which the pace is looked at, once something was chosen
-CHANGE = 2.0  # times as slow or as quick: try again
-GAIN = 1.05  # by which more workers must be quicker than fewer
+LEAST = 0.3  # seconds of a trial at least
+WORKS = 8  # works of a trial at least
+WATCHED = 2.0  # seconds over which the pace is measured after the choice
+CHANGE = 2.0  # factor by which the pace must rise or fall before all are tried again
+GAIN = 1.05  # factor by which a later candidate must be faster
 WAITING = 0.1  # share of its time that the loop may wait before more processes are tried
 
 
 @dataclass(frozen=True)
 class Auto:
-    """The loop itself, processes and, where no code is the user's own, threads are tried in turn.
+    """Tries the loop's own thread, processes and, if no code is the user's own, threads, in turn.
 
-    Each is given the running data for a moment: batches are the same whoever evaluates them. The
-    quickest goes on. Where the loop still waits and there are more cores, more processes are tried.
-    All are tried again once the pace has changed by half. `loader.stats()` tells what was found.
+    Each gets the running data for a moment: batches are the same whoever evaluates them. The
+    fastest is chosen. If the loop still waits and there are more cores, more processes are tried.
+    All are tried again once the pace has halved or doubled. `loader.stats()` shows the result.
     """
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> AutoExecutor:
@@ -39,10 +39,10 @@ class Auto:
 
 
 class AutoExecutor:
-    """Hands works to what is being tried, or was chosen.
+    """Forwards works to the executor that is on trial, or was chosen.
 
     Attributes:
-        fresh: of the executor whose result was asked for last.
+        fresh: whether the last result lies in memory that nobody else writes to or keeps.
     """
 
     def __init__(self, chain: Part, ahead: int, stack: bool) -> None:
@@ -50,9 +50,9 @@ class AutoExecutor:
         self._own = _no_users_code(chain)
         self._cores = _cores()
         self.fresh = False
-        self._stages: dict[str, Tally] = {}  # of those that were closed
+        self._stages: dict[str, Tally] = {}  # sums of executors that were closed
         self._works, self._outstanding = 0, dict[int, int]()
-        self._left: list[Executor] = []  # not chosen, with results to come
+        self._left: list[Executor] = []  # executors not chosen, whose results are still outstanding
         self._serial = self._open(Serial())
         self._begin_trials()
 
@@ -79,9 +79,14 @@ class AutoExecutor:
         self._warm = isinstance(self._workers, Serial)
 
     def came(self, rows: int, waited: float) -> None:
-        """A result of so many rows was fetched: time to judge, now and then."""
+        """Count a fetched result. At the end of a trial, or of a period, judge the pace.
+
+        Args:
+            rows: of the result.
+            waited: seconds that the loop waited for it.
+        """
         now = time.perf_counter()
-        if not self._warm:  # what is new has to start first
+        if not self._warm:  # a new executor has to start up first
             self._warm = self._now.stats().works >= WORKS
             if self._warm:
                 self._since, self._seen, self._waited, self._rows = now, 0, 0.0, 0
@@ -134,7 +139,11 @@ class AutoExecutor:
             self._begin_trials()
 
     def takes_over(self, executor: Executor) -> bool:
-        """Whether the loop evaluates what another executor on trial cannot: it leaves that one."""
+        """Whether the loop should evaluate a work on which `executor` failed.
+
+        It should while `executor` is only on trial. Its trial ends, and the loop's own thread is
+        chosen.
+        """
         if executor is self._serial or self._decided:
             return False
         if self._now is executor:
@@ -144,12 +153,12 @@ class AutoExecutor:
         return True
 
     def evaluate(self, work: Work) -> Block:
-        """A work, evaluated by the loop itself."""
+        """Evaluate a work in the loop's own thread."""
         self.fresh = self._serial.fresh
         return self._serial.submit(work, urgent=True).result()
 
     def released(self, executor: Executor) -> None:
-        """One result less is to come from an executor."""
+        """Count one result of an executor as fetched or cancelled."""
         self._outstanding[id(executor)] -= 1
         self._close_left()
 
@@ -200,14 +209,14 @@ class AutoExecutor:
         return replace(now, stages=stages, works=works, tried=dict(self.tried), choice=choice)
 
     def close(self) -> None:
-        """End all that runs; work submitted later is evaluated by what was chosen."""
+        """Stop everything. Work submitted later starts the chosen executor again."""
         chosen = [self._chosen[1]] if self._chosen else []
         for executor in {id(e): e for e in (self._now, *chosen, *self._left)}.values():
             executor.close()
 
 
 class AutoFuture:
-    """A work in the hands of one executor."""
+    """A work that one of the executors evaluates."""
 
     def __init__(self, by: AutoExecutor, executor: Executor, inner: Pending, work: Work) -> None:
         self._by, self._executor, self._inner, self._work = by, executor, inner, work
@@ -239,7 +248,7 @@ class AutoFuture:
 
 
 def _no_users_code(chain: Part) -> bool:
-    # whether functions and sources are all ours, which threads can share
+    # whether all functions and sources are Lockstep's own, which threads can share
     stages = (*chain.stages, *chain.stages_of_parts())
     sources = [type(component.source) for component in chain.components]
     ours = [

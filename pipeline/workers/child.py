@@ -1,4 +1,4 @@
-"""What a worker process does: pulls work from the queue of all, and sends what came of it."""
+"""The main loop of a worker process: pull work from the shared queue, send back results."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from pipeline.workers.arena import SMALL, Arena, ArenaError, Extent, Slice
 from pipeline.workers.logs import Logs
 from pipeline.workers.work import Work, evaluate, produce, stacked
 
-TRIM = 64  # works between two looks at memory that is not used any more
-PLACE = 4096  # bytes in which a worker notes where it stands
+TRIM = 64  # number of works after which unused memory is looked for
+PLACE = 4096  # bytes in which a worker writes which stage and record it is at
 
 
 class Ready(NamedTuple):
-    """The worker has the dataset and waits for work; or why it cannot have it, as bytes."""
+    """The worker has the dataset and waits for work. `failure`: the packed error, if it has not."""
 
     failure: bytes = b""
 
 
 class NoMemory(NamedTuple):
-    """There is no shared memory: results come through the socket."""
+    """There is no shared memory, so results come through the socket."""
 
     reason: str
 
 
 class Segment(NamedTuple):
-    """A new segment of the arena; its descriptor comes beside."""
+    """A new segment of the arena; its file descriptor is sent along."""
 
     number: int
     size: int
 
 
 class Begin(NamedTuple):
-    """The worker begins with a work: what to redo, and to blame, if it dies.
+    """The worker begins a work. If the worker dies, this work is redone, and may be blamed.
 
-    Beside it, where the work has cost a worker before, comes the descriptor of a page in which it
-    notes where it stands.
+    If the work has killed a worker before, the file descriptor of a page is sent along, in which
+    the worker writes which stage and record it is at.
     """
 
     number: int
 
 
 class Task(NamedTuple):
-    """A work to do; carefully, if it has cost a worker before."""
+    """A work to evaluate. `careful`: it has killed a worker before."""
 
     number: int
     work: Work
@@ -67,7 +67,18 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a work: a pickle with its buffers, or an error."""
+    """The result of a work: a pickle with its buffers, or a packed error.
+
+    Attributes:
+        number: of the work.
+        data: the pickle, or the packed error if `failed`.
+        extents, slices: where the pickle's buffers lie in the arena.
+        failed: whether it is an error.
+        seconds: that evaluation took.
+        stages: sums by stage.
+        logs: what was logged meanwhile.
+        started: `time.perf_counter` at the beginning.
+    """
 
     number: int
     data: bytes
@@ -81,7 +92,13 @@ class Result(NamedTuple):
 
 
 def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: socket.socket) -> None:
-    """Work until the queue's other end is closed."""
+    """Evaluate works until the other end of the queue is closed.
+
+    Args:
+        load: returns the dataset, and whether to stack rows.
+        queue: the socket from which all workers pull.
+        link: this worker's socket to the parent.
+    """
     logs = Logs()
     try:
         chain, stack = load()
@@ -127,7 +144,7 @@ def _outcome(task: Task, results: _Results) -> tuple[bytes, list[Extent], list[S
 
 
 class _Results:
-    # how blocks leave: arrays in shared memory where there is some, all else pickled
+    # sends blocks: arrays through shared memory if there is any, the rest pickled
     def __init__(self, link: socket.socket, chain: Part, stack: bool) -> None:
         self._link, self._chain, self._stack = link, chain, stack
         self._inbox = packets.Inbox(link)
@@ -183,7 +200,7 @@ class _Results:
             return dumps(pickle.dumps)
         except Exception:
             try:
-                return dumps(cloudpickle.dumps)  # rows of a class that only `__main__` knows
+                return dumps(cloudpickle.dumps)  # rows whose class is only defined in `__main__`
             except Exception as error:
                 raise self._unsendable(block, error) from error
 
@@ -194,7 +211,7 @@ class _Results:
             return describe(components, block.origin, i)
 
         if self._stack:
-            collate_block(block, named)  # what does not stack says so in every engine alike
+            collate_block(block, named)  # if rows do not stack, its error is every executor's
         culprit = "its rows"
         for i, row in enumerate(block.rows()):
             try:
@@ -208,7 +225,7 @@ class _Results:
         )
 
     def collect(self) -> None:
-        """Reuse extents that the parent has no more use for."""
+        """Reuse extents that the parent has released."""
         while self._arena is not None:
             try:
                 message = self._inbox.receive(wait=False)
@@ -220,7 +237,7 @@ class _Results:
                 self._arena.release(*key)
 
     def settle(self) -> None:
-        """After a result was sent: take back memory that it did not need."""
+        """Call after a result was sent: release memory that it did not need."""
         self._works += 1
         if self._arena is not None:
             self._arena.settle()

@@ -1,4 +1,4 @@
-"""What threads, processes and Ray share: works wait in a queue, and a crew pulls them."""
+"""What threads, processes and Ray share: a queue of works, and a crew that pulls from it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pipeline.workers.queue import Future, Queue, closed, raising
 from pipeline.workers.stats import QueueStats, Watch
 from pipeline.workers.work import Work, count, named, produce
 
-KILLS = 3  # workers that may die over one work at the same place
+KILLS = 3  # number of workers that may die over one work at the same place
 
 
 class Crew:
-    """Those who work. It knows nothing of its executor, so that dropping the executor ends it.
+    """The workers. They hold no reference to their executor, so dropping the executor ends them.
 
     Args:
         chain: what is evaluated.
-        queue: where work is pulled from and results go.
-        n: workers.
+        queue: where works are pulled from and results are put.
+        n: how many workers.
 
     Attributes:
-        restarts: workers replaced.
+        restarts: how many workers were replaced.
     """
 
     def __init__(self, chain: Part, queue: Queue, n: int) -> None:
@@ -40,29 +40,29 @@ class Crew:
         self._started = time.monotonic()
 
     def up(self) -> float:
-        """Seconds that workers have been there, summed over workers."""
+        """Seconds since the workers were started, times their number."""
         return (time.monotonic() - self._started) * self._n
 
     def close(self) -> None:
-        """End them all; whoever still waits for a result gets an error."""
+        """End all workers. Whoever still waits for a result gets an error."""
         self._queue.break_off(closed())
 
     def _redo(
         self, future: Future, died: str, *, place: str = "", cause: BaseException | None = None
     ) -> None:
-        """Have a work done again whose worker died, or give up and name it.
+        """Put a work back whose worker died, or give it up with an error that names it.
 
-        It is given up when `KILLS` workers in a row died at the same place. Deaths at ever other
-        places are progress: each row may be one that kills only once. So a work may take one worker
-        for each of its records besides, and no more.
+        It is given up when `KILLS` workers in a row have died at the same place. Deaths at
+        different places count as progress: each record may kill one worker. So in all a work may
+        kill `KILLS` workers, and one more for each of its records.
 
         Args:
             future: of the work.
             died: who died and how, in the plural: "worker processes died of SIGKILL".
-            place: stage and record at which it died, "" if nobody knows.
-            cause: what told of the death.
+            place: stage and record at which it died, "" if unknown.
+            cause: the exception that reported the death.
         """
-        same = not future.place or place == future.place  # of the first death nobody knows it
+        same = not future.place or place == future.place  # unknown after the first death
         future.deaths = future.deaths + 1 if same else 1
         future.place, future.total = place, future.total + 1
         if future.deaths < KILLS and future.total < KILLS + count(self._chain, future.work):
@@ -81,11 +81,11 @@ class Crew:
 
 
 class Here:
-    """The thread that waits for a work, evaluating it as a worker would.
+    """Evaluates works in the thread that waits for them, as a worker would.
 
     Args:
         chain: what is evaluated.
-        stack: whether rows are stacked into columns where they can be.
+        stack: whether rows are stacked into columns if possible.
         fresh: whether results must lie in memory that nobody else writes to or keeps.
     """
 
@@ -95,11 +95,11 @@ class Here:
         self._seeds = any(stage.seed_globals for stage in stages)
 
     def may(self, work: Work) -> bool:
-        """Whether this thread may: global generators are seeded in the main thread alone."""
+        """Whether this thread may evaluate it: only the main thread may seed global generators."""
         return not self._seeds or threading.current_thread() is threading.main_thread()
 
     def evaluate(self, work: Work) -> Block:
-        """The work's rows, stacked."""
+        """The work's rows, stacked if asked for."""
         block = produce(self._chain, work, self._stack)
         if self._fresh and isinstance(block.values, Columns):
             return Block(block.values.each(owned), block.origin, block.made)
@@ -108,18 +108,18 @@ class Here:
 
 @dataclass(frozen=True)
 class Parallel:
-    """n workers, described: what Threads, Processes and Ray have in common.
+    """A description of n workers: what Threads, Processes and Ray have in common.
 
     Attributes:
-        n: how many.
+        n: how many workers.
 
     Raises:
         ChainError: n is below 1.
     """
 
     n: int
-    fresh: ClassVar[bool] = False  # whether results lie in memory that nobody else sees
-    nests: ClassVar[bool] = False  # whether a worker may have such workers itself
+    fresh: ClassVar[bool] = False  # whether nobody else uses the memory of results
+    nests: ClassVar[bool] = False  # whether such workers may be started inside a worker
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -140,7 +140,7 @@ class Parallel:
         return QueuedExecutor(start, self.n, ahead, helper, fresh=self.fresh)
 
     def _helped(self, chain: Part) -> bool:
-        """Whether the thread that waits for a work may evaluate it, while no worker has begun."""
+        """Whether the thread that waits for a work may evaluate it if no worker has begun it."""
         return False
 
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
@@ -149,17 +149,17 @@ class Parallel:
 
 
 class QueuedExecutor:
-    """Evaluates by a crew.
+    """An executor with a queue and a crew.
 
     Args:
-        start: makes the crew that works off a queue.
-        workers: how many it has.
+        start: starts the crew for a queue.
+        workers: how many workers the crew has.
         ahead: bytes of results that may wait to be fetched.
-        helper: evaluates, in the thread that waits, what nobody has begun; None where it must not.
+        helper: evaluates works that nobody has begun in the thread that waits; None for never.
         fresh: whether results lie in memory that nobody else writes to or keeps.
 
     Attributes:
-        watch: told of each work that was evaluated, by whoever evaluated it.
+        watch: called for each evaluated work, in the thread that received the result.
     """
 
     watch: Watch | None = None
@@ -178,7 +178,7 @@ class QueuedExecutor:
         self._renew()
 
     def _renew(self) -> None:
-        # the queue lives as long as its crew, and must not keep this executor alive
+        # the queue lives as long as the crew and must not keep this executor alive
         redo = weakref.WeakMethod(self._evaluate)
 
         def again(work: Work) -> Block:
@@ -190,7 +190,7 @@ class QueuedExecutor:
         self._queue = Queue(self._workers, self._ahead, again, self._helper)
 
     def _own(self) -> Queue:
-        # in a forked process: the workers, and the threads that hold locks, are the parent's
+        # after a fork, the workers, and the threads that hold locks, are the parent's
         if self._queue.owner != os.getpid():
             self._renew()
         return self._queue
@@ -217,7 +217,7 @@ class QueuedExecutor:
         return queue.stats(up=crew.up() if crew else 0.0, restarts=crew.restarts if crew else 0)
 
     def close(self) -> None:
-        """End the crew; work submitted later starts another."""
+        """End the crew. Work submitted later starts another one."""
         self._own()
         if self._crew is not None:
             self._end()
@@ -225,18 +225,18 @@ class QueuedExecutor:
 
 
 def _close(crew: Crew, owner: int) -> None:
-    # a fork of this process inherits the finalizer, but not those who work
+    # a forked process inherits the finalizer, but not the workers
     if os.getpid() == owner:
         crew.close()
 
 
 # ---- workers that start workers
 
-_here: str | None = None  # what this process is, if it is a worker
+_here: str | None = None  # a description of this process, if it is a worker
 
 
 def be_worker(what: str) -> None:
-    """Note that this process is a worker: it may not start workers of its own."""
+    """Mark this process as a worker, which may not start workers of its own."""
     global _here
     _here = what
 
@@ -247,10 +247,10 @@ def in_worker() -> bool:
 
 
 def refuse_in_worker(wanted: object) -> None:
-    """Refuse to start workers in a worker: each would start as many, and these as many again.
+    """Refuse to start workers in a worker, where each would start as many again, without end.
 
     Raises:
-        WorkerError: this process is a worker; names the line that asked.
+        WorkerError: this process is a worker; the message names the line that asked.
     """
     if _here is None:
         return

@@ -1,8 +1,7 @@
-"""How an error gets from a worker to the loop: as itself, with its causes, its traceback a note.
+"""Sending an error from a worker to the loop, with its causes; its traceback becomes a note.
 
-Python pickles an exception by calling its class with its `args`, which fails for every class whose
-constructor takes something else. So an error travels in parts, and is put together without calling
-its constructor.
+Python unpickles an exception by calling its class with `args`, which fails if the constructor takes
+something else. So an error is sent in parts, and put together without its constructor.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from pipeline.block import Block
 from pipeline.errors import WorkerError, shorten
 from pipeline.workers.queue import Outcome
 
-DEEP = 16  # causes of causes that travel at most
+DEEP = 16  # causes of causes that are sent at most
 
 
 class Parts(NamedTuple):
-    """One error.
+    """One error, in parts.
 
     Attributes:
-        kind: its class, pickled; or all of it, where its class says itself how it is pickled.
-        args: its arguments, as values that travel; None if `kind` is all of it.
-        state: its attributes, those of its slots and of built-in classes included.
-        cause: of what it came: the next error, and whether it was raised `from` that one.
+        kind: its class, pickled; or the whole error, if its class defines how it is pickled.
+        args: its arguments, as values that can be sent; None if `kind` is the whole error.
+        state: its attributes, including those in slots and those of built-in classes.
+        cause: the error that it came from, and whether it was raised `from` that one.
     """
 
     kind: bytes
@@ -40,14 +39,14 @@ class Parts(NamedTuple):
 
 
 class _Text(str):
-    """Stands for a value that cannot travel, and looks like it."""
+    """Stands for a value that cannot be sent; its repr is the value's."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def pack(error: BaseException) -> bytes:
-    """An error and its causes as bytes; one that cannot travel is told by a WorkerError."""
+    """An error and its causes as bytes. One that cannot be sent becomes a WorkerError."""
     shorten(error)
     text = "".join(traceback.format_exception(error)).rstrip()
     error.add_note(f"in a worker process:\n\n{text}")
@@ -55,12 +54,12 @@ def pack(error: BaseException) -> bytes:
 
 
 def unpack(data: bytes) -> BaseException:
-    """The error that was packed."""
+    """The error that `pack` packed."""
     return _whole(pickle.loads(data))
 
 
 def raised(data: bytes) -> Outcome:
-    """The outcome of a work that failed with the error that was packed."""
+    """The outcome of a work that failed with a packed error."""
 
     def outcome() -> Block:
         raise unpack(data)
@@ -80,14 +79,14 @@ def _parts(error: BaseException, deep: int) -> Parts:
     for attempt in (_as_itself, _by_parts):
         with suppress(Exception):
             parts = attempt(error, deep)
-            # some can be written but not read: find out here, where the error is known
+            # some can be pickled but not unpickled: find out here, while the error is at hand
             if type(_whole(parts)).__name__ == type(error).__name__:
                 return parts._replace(cause=cause)
     return _by_parts(_told(error), deep)._replace(cause=cause)
 
 
 def _as_itself(error: BaseException, deep: int) -> Parts:
-    # a class of the user's that says how it is pickled
+    # for a user's class that defines how it is pickled
     for parent in type(error).__mro__:
         if _in_python(parent) and {"__reduce__", "__reduce_ex__"} & vars(parent).keys():
             return Parts(_pickled(error), None, {"__notes__": _notes(error)}, None)
@@ -101,7 +100,7 @@ def _by_parts(error: BaseException, deep: int) -> Parts:
 
 
 def _attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
-    # its own, those of slots, and those that built-in classes keep outside of __dict__
+    # from __dict__, from slots, and those that built-in classes keep outside of __dict__
     for parent in type(error).__mro__:
         if parent is BaseException or parent is object:
             continue
@@ -115,7 +114,7 @@ def _attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
 
 
 def _travels(value: Any, deep: int) -> Any:
-    # a value, or what stands for it
+    # a value that can be sent, or a stand-in for it
     if isinstance(value, BaseException):
         return _parts(value, deep - 1) if deep else _text(value)
     if type(value) in (list, tuple) and any(isinstance(v, BaseException) for v in value):
@@ -166,7 +165,7 @@ def _told(error: BaseException) -> WorkerError:
 
 
 def _in_python(kind: type) -> bool:
-    return bool(kind.__flags__ & (1 << 9))  # a heap type: made by a class statement
+    return bool(kind.__flags__ & (1 << 9))  # a heap type, made by a class statement
 
 
 # ---- putting together, by the constructor of the built-in class beneath alone
@@ -183,7 +182,7 @@ def _whole(parts: Parts) -> BaseException:
         error = native.__new__(made, *args)
         error.args = args
     for name, value in parts.state.items():
-        with suppress(Exception):  # read-only ones were set by __new__
+        with suppress(Exception):  # read-only attributes were set by __new__
             setattr(error, name, _arrived(value))
     if parts.cause is not None:
         of, explicit = _whole(parts.cause[0]), parts.cause[1]

@@ -1,5 +1,6 @@
-"""The forkserver: a bare interpreter with one thread, which imports what all workers need and
-forks them. So n workers cost one start, and a dead one is replaced at once.
+"""The forkserver: a bare interpreter with one thread, which imports what workers need, then forks.
+
+So n workers cost one start, and a dead worker is replaced at once.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from typing import Any, NamedTuple
 from pipeline.errors import OURS
 from pipeline.workers import child, executor, packets, sending
 
-GRACE = 0.5  # seconds for workers to end by themselves
+GRACE = 0.5  # seconds in which workers may end by themselves
 _DEATH = 1  # PR_SET_PDEATHSIG
-_HARMLESS = {"jemalloc_bg_thd"}  # threads that know of forks: pyarrow's allocator has one
-# code of a fresh interpreter: our package, whatever else is called `pipeline` on its path
+_HARMLESS = {"jemalloc_bg_thd"}  # threads that a fork does not harm; pyarrow's allocator has one
+# code for a fresh interpreter: imports our package, whatever else is called `pipeline` on its path
 IMPORT_OURS = (
     f"import sys; sys.path.insert(0, {os.path.dirname(os.path.dirname(OURS))!r}); "
     "import pipeline; sys.path.pop(0); "
@@ -35,7 +36,7 @@ _BOOT = (
     "{ours}sys.path[:] = {path!r}; from pipeline.workers.forkserver import main; main(*{args!r})"
 )
 _ENVIRONMENT = {
-    # n workers with a thread for each core would fight over the cores
+    # n workers with a thread for each core would compete for the cores
     **dict.fromkeys(
         (
             "OMP_NUM_THREADS",
@@ -47,43 +48,48 @@ _ENVIRONMENT = {
         ),
         "1",
     ),
-    # glibc returns what a work frees and takes it anew for the next: half the time of a light one
+    # else glibc returns memory after each work and allocates it again for the next, which takes
+    # half the time of a light work
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
 
 
 class Fork(NamedTuple):
-    """Asked: a worker; its link comes beside."""
+    """Request: fork a worker. Its end of the link is sent along."""
 
     worker: int
 
 
 class Kill(NamedTuple):
-    """Asked: end this worker at once."""
+    """Request: kill this worker."""
 
     worker: int
 
 
 class Birth(NamedTuple):
-    """Told: a worker's process id."""
+    """Reply: a worker's process id."""
 
     worker: int
     pid: int
 
 
 class Exit(NamedTuple):
-    """Told: how a worker ended, as `os.waitstatus_to_exitcode` has it."""
+    """Reply: a worker has ended; `code` is as from `os.waitstatus_to_exitcode`."""
 
     worker: int
     code: int
 
 
 def start(fds: tuple[int, ...], parcel: sending.Parcel) -> subprocess.Popen[bytes]:
-    """Start a process that runs `main` with the descriptors of control and queue, and the dataset.
+    """Start the forkserver's process, which runs `main`.
 
-    A process group of its own keeps a terminal's Ctrl-C from it; the working directory and the
-    import path are ours, and it reads nothing of our `__main__`.
+    It has its own process group, so that a terminal's Ctrl-C does not reach it. Working directory
+    and import path are those of this process. It does not import our `__main__`.
+
+    Args:
+        fds: descriptors of control and queue.
+        parcel: the dataset.
     """
     fds = *fds, parcel.fd
     return subprocess.Popen(
@@ -107,38 +113,38 @@ def main(
     modules: Sequence[str],
     parent: int,
 ) -> None:
-    """Fork workers until the parent is gone or done.
+    """Fork workers on request, until the parent has ended or closes the control socket.
 
     Args:
-        control: descriptor of the link to the parent.
+        control: descriptor of the socket to the parent.
         queue: descriptor of the socket that workers pull from.
-        dataset: descriptor of the memory that holds the dataset's pickle, and its buffers.
-        sizes: bytes of each of these.
-        modules: to import before the first fork.
-        parent: its process id.
+        dataset: descriptor of the memory that holds the dataset's pickle and its buffers.
+        sizes: bytes of the pickle and of each buffer.
+        modules: names to import before the first fork.
+        parent: process id of the parent.
     """
-    # a terminal's Ctrl-C is the parent's business
+    # the parent handles a terminal's Ctrl-C
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(parent)
     executor.be_worker("a worker process")
     for i, module in enumerate(modules):
         _import(module)
-        if unsafe_threads() > 1:  # they would be missing in the workers: each imports it for itself
+        if unsafe_threads() > 1:  # lost in a fork: start over, and let workers import this module
             rest = [*modules[:i], *modules[i + 1 :]]
             code = _boot(control, queue, dataset, list(sizes), rest, parent)
             os.execv(sys.executable, [sys.executable, "-c", code])
     _Forkserver(socket.socket(fileno=control), queue, dataset, sizes).run()
-    os._exit(0)  # nothing here needs an interpreter's slow end
+    os._exit(0)  # skips the interpreter's slow shutdown
 
 
 def _import(module: str) -> None:
-    # what fails here fails in the workers too, where the error can be told
+    # an import that fails here fails in the workers too, which can report the error
     with suppress(BaseException):
         importlib.import_module(module)
 
 
 def unsafe_threads() -> int:
-    """This process's threads, those aside that a fork may leave behind: more than one forbid it."""
+    """How many threads this process has that a fork would harm. With more than one, do not fork."""
     count = 0
     for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
         with open(f"/proc/self/task/{task}/comm") as file:
@@ -147,7 +153,7 @@ def unsafe_threads() -> int:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent's thread ends, however that comes."""
+    """Let the kernel kill this process when the thread that started it ends, however it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_DEATH, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -216,11 +222,11 @@ class _Forkserver:
             traceback.print_exc()
         finally:
             if code == 0:
-                atexit._run_exitfuncs()  # what a source or a user's function has left open
+                atexit._run_exitfuncs()  # close what a source or a user's function has left open
             os._exit(code)
 
     def _load(self) -> Any:
-        # private pages: what workers do not write, they share
+        # private pages: workers share those that they do not write to
         memory = memoryview(mmap.mmap(self._dataset, 0, access=mmap.ACCESS_COPY))
         parts: list[memoryview] = []
         at = 0
@@ -239,7 +245,7 @@ class _Forkserver:
             try:
                 packets.send(self._control, Exit(worker, code))
             except OSError:
-                return  # nobody listens any more
+                return  # the parent has ended
 
     def _end(self) -> None:
         deadline = time.monotonic() + GRACE

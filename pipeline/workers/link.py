@@ -1,4 +1,4 @@
-"""The parent's end of one worker process: what it says, the memory it shares, what it gets back."""
+"""The parent's end of one worker process: its messages, and the memory it shares."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ Bytes = NDArray[np.uint8]
 
 
 class Worker:
-    """One worker process, as the pool's thread knows it.
+    """One worker process, as seen by the pool's thread.
 
     Attributes:
-        number: of its fork; never used again.
-        link: the socket between us.
-        views: its memory.
-        ready: whether it has the dataset.
-        at: the future that it is working on, since `since` seconds of `time.monotonic`.
-        hung: whether it was told to die for taking too long.
-        place: memory in which it notes where it stands, while it redoes what another died over.
+        number: which fork it is; never reused.
+        link: the socket to it.
+        views: its shared memory.
+        ready: whether it has loaded the dataset.
+        at: the future that it is working on, since `since` (`time.monotonic`).
+        hung: whether it is being killed for taking too long.
+        place: memory in which it writes its stage and record, while it redoes a work that killed
+            another.
     """
 
     def __init__(self, number: int, link: socket.socket) -> None:
@@ -49,7 +50,7 @@ class Worker:
         return self.link.fileno() >= 0
 
     def messages(self) -> Iterator[tuple[Any, list[int]] | None]:
-        """What has arrived, with the descriptors beside it; None at last, if the worker is gone."""
+        """Messages that have arrived, with their descriptors; a last None if the worker is gone."""
         while self.connected:
             try:
                 received = self._inbox.receive(wait=False)
@@ -60,24 +61,25 @@ class Worker:
                 return
 
     def tell_freed(self) -> None:
-        """Say which extents of its memory nobody sees any more."""
+        """Tell the worker which extents of its memory are no longer used here."""
         self._freed += self.views.freed()
         if self._freed and self.ready and self.connected:
-            # one that is busy or has just died does not listen
+            # a busy or dead worker does not read; try again later
             with contextlib.suppress(OSError):
                 packets.send(self.link, self._freed[:1024], wait=False)
                 del self._freed[:1024]
 
     def last_place(self) -> str:
-        """Stage and record at which it was last, "" if it did not say."""
+        """The stage and record at which it was last, "" if unknown."""
         return "" if self.place is None else self.place[:].rstrip(b"\0").decode(errors="replace")
 
 
 class Views:
-    """One worker's arena, seen from the parent.
+    """One worker's arena, as mapped by the parent.
 
-    An extent is free again when no array over it is alive, however many views of views there are:
-    they all hold the one array that lies directly on the mapping. Arrays outlive the worker.
+    An extent is free when no array over it is alive. All views of its data hold the one array that
+    lies directly on the mapping, so a weak reference to that array tells. Arrays may outlive the
+    worker.
     """
 
     def __init__(self) -> None:
@@ -86,7 +88,7 @@ class Views:
         self._gone: deque[tuple[int, int]] = deque()
 
     def add(self, segment: int, fd: int, size: int) -> None:
-        """Map a new segment; the descriptor is closed."""
+        """Map a new segment, and close its descriptor."""
         try:
             self._maps[segment] = mmap.mmap(fd, size)
         finally:
@@ -102,7 +104,7 @@ class Views:
         key = (extent.segment, extent.start)
         alive, gone = self._alive, self._gone
 
-        # runs wherever the last view dies, in any thread and amid anything: no locks here
+        # runs in any thread, at any point, when the last view dies: must not take locks
         def free(_: object) -> None:
             alive.pop(key, None)
             gone.append(key)
@@ -111,7 +113,7 @@ class Views:
         return array
 
     def freed(self) -> list[tuple[int, int]]:
-        """Where extents start that nobody sees any more, since last asked."""
+        """(segment, start) of the extents that became free since the last call."""
         keys: list[tuple[int, int]] = []
         while self._gone:
             keys.append(self._gone.popleft())

@@ -1,4 +1,4 @@
-"""How the parent says what the pipeline logs in workers, once however many workers met it."""
+"""Passing log records from workers to the parent, which logs each message once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Logs(logging.Handler):
-    """Keeps what the pipeline logs in a worker, for the parent to say."""
+    """Keeps the log records of a worker, to be sent to the parent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,19 +22,19 @@ class Logs(logging.Handler):
         self._records.append(record)
 
     def take(self) -> list[logging.LogRecord]:
-        """The records since they were last taken."""
+        """The records since the last call."""
         records, self._records = self._records, []
         return records
 
 
 class Relay:
-    """Says in the parent what workers logged; several may have met the same row."""
+    """Logs in the parent what workers logged. Several workers may have logged the same message."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def say(self, records: Iterable[logging.LogRecord]) -> None:
-        """Hand the records that are new to their loggers here."""
+        """Hand records with new messages to their loggers in this process."""
         for record in records:
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno) and record.msg not in self._said:

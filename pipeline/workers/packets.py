@@ -1,4 +1,4 @@
-"""How parent and workers talk: pickled packets over Unix sockets, whole or not at all."""
+"""How parent and workers communicate: pickled messages over Unix sockets, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-PACKET = 1 << 16  # bytes: well inside the kernel's limit for one packet
+PACKET = 1 << 16  # bytes, well below the kernel's limit for one packet
 _SPACE = socket.CMSG_SPACE(4 * array.array("i").itemsize)
-_PART, _LAST, _SPILL = b"+", b".", b"@"  # first byte of a packet; after a spill comes a descriptor
+_PART, _LAST, _SPILL = b"+", b".", b"@"  # first byte of a packet; a spill carries a descriptor
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection that keeps packets apart and tells when the other end is gone."""
+    """Two ends of a connection that preserves packets and reports when the other end is gone."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send(link: socket.socket, message: Any, fds: Sequence[int] = (), *, wait: bool = True) -> None:
-    """Send one message, in several packets if it is large: only for links with one reader.
+    """Send one message, in several packets if it is large. Only for links with a single reader.
 
     Raises:
         BlockingIOError: the link is full, and `wait` is False.
@@ -36,7 +36,7 @@ def send(link: socket.socket, message: Any, fds: Sequence[int] = (), *, wait: bo
 
 
 def send_whole(link: socket.socket, message: Any) -> None:
-    """Send one message as one packet, however large it is: several may read from the link.
+    """Send one message as one packet, however large. For links that several processes read from.
 
     Raises:
         BlockingIOError: the link is full.
@@ -53,11 +53,11 @@ def send_whole(link: socket.socket, message: Any) -> None:
 
 
 def memory(parts: Iterable[bytes | memoryview], align: int = 1) -> int:
-    """A descriptor of memory without a name that holds these bytes, each part aligned."""
+    """A descriptor of unnamed memory that holds these bytes, with each part aligned."""
     try:
         fd = os.memfd_create("lockstep-message")
     except (OSError, AttributeError):
-        with tempfile.TemporaryFile() as file:  # it has no name, so nothing can be left over
+        with tempfile.TemporaryFile() as file:  # it has no name, so nothing is left over
             fd = os.dup(file.fileno())
     try:
         for part in parts:
@@ -74,14 +74,14 @@ def memory(parts: Iterable[bytes | memoryview], align: int = 1) -> int:
 
 
 class Inbox:
-    """The receiving end of a link: messages, each with the file descriptors sent beside it."""
+    """The receiving end of a link. Each message comes with the file descriptors sent along."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._parts: list[bytes] = []
 
     def receive(self, *, wait: bool = True) -> tuple[Any, list[int]] | None:
-        """The next message; None if the other end is gone.
+        """The next message and its file descriptors; None if the other end is gone.
 
         Raises:
             BlockingIOError: there is none yet, and `wait` is False.

@@ -1,4 +1,4 @@
-"""Who keeps the worker processes going: hands out work, takes results, replaces the dead."""
+"""The pool of worker processes: hands out work, takes results, and replaces dead workers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from pipeline.workers.queue import Future, Outcome, Queue
 from pipeline.workers.sending import Parcel
 from pipeline.workers.stats import Worked
 
-PATIENCE = 1.0  # seconds for the forkserver to end its workers and itself
-BARREN = 10  # workers in a row that may die before they have begun to work
+PATIENCE = 1.0  # seconds in which the forkserver may end its workers and itself
+BARREN = 10  # number of workers in a row that may die before they begin a work
 
 
 class Pool(Crew):
-    """n processes and the thread that looks after them.
+    """n worker processes, and the thread that looks after them.
 
     Args:
-        chain: for messages; the workers have their own.
-        queue: where work is pulled from and results go.
-        dataset: what workers get; its descriptor is closed at the end.
-        n: processes.
-        timeout: seconds after which a work counts as hung.
+        chain: for messages; the workers have their own copy.
+        queue: where works are pulled from and results are put.
+        dataset: what workers load; its descriptor is closed at the end.
+        n: how many processes.
+        timeout: seconds after which a work counts as hung; None for never.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class Pool(Crew):
     # ---- handing out
 
     def dispatch(self) -> None:
-        """Put work into the socket that workers pull from: enough that none waits for us.
+        """Put works into the socket that workers pull from, so many that no worker has to wait.
 
-        Until there is a worker, all stays where the loop's own thread finds it.
+        Until a worker is ready, all works stay in the queue, where the loop's own thread finds
+        them.
         """
         with self._queue.lock:
             while self._ready and len(self._sent) <= self._n and not self._closing:
@@ -76,14 +77,14 @@ class Pool(Crew):
                 try:
                     task = Task(future.number, future.work, future.total > 0)
                     packets.send_whole(self._tasks, task)
-                except BlockingIOError:  # full: tried again as soon as a worker has pulled
+                except BlockingIOError:  # the socket is full: tried again once a worker has pulled
                     self._queue.put_back([future])
                     return
                 self._sent[future.number] = future
 
     def _recall(self) -> None:
-        # everything not known to be in a living worker's hands; what one has pulled but not yet
-        # announced is done twice, and the first result counts
+        # put back every work that is not known to be with a living worker. One that a worker has
+        # pulled but not yet announced is evaluated twice, and the first result counts.
         inbox = packets.Inbox(self._pulled)
         with self._queue.lock:
             with contextlib.suppress(BlockingIOError):
@@ -93,8 +94,8 @@ class Pool(Crew):
             self._sent.clear()
 
     def _give_back(self) -> None:
-        # what the loop waits for and would evaluate itself, if it still lies in the socket: with
-        # all that lies there, as nothing else tells, and what is not asked for any more
+        # if a work that the loop waits for and could evaluate itself is still in the socket, take
+        # back all works from there: a single one cannot be taken
         with self._queue.lock:
             wanted = [f for f in self._sent.values() if f.wanted and not f.begun and not f.claimed]
             if not any(future.state == "asked" for future in wanted):
@@ -130,8 +131,8 @@ class Pool(Crew):
         self._control, theirs = packets.pair()
         self._control_inbox = packets.Inbox(self._control)
         fds = (theirs.fileno(), self._pulled.fileno())
-        # by this thread, which lives as long as the pool: when it ends, the kernel ends the
-        # forkserver, and with that the workers
+        # started by this thread, which lives as long as the pool: when it ends, the kernel kills
+        # the forkserver, and with it the workers
         self._forkserver = forkserver.start(fds, self._dataset)
         theirs.close()
         self._selector.register(self._control, selectors.EVENT_READ)
@@ -144,7 +145,7 @@ class Pool(Crew):
         self._numbers += 1
         self._workers[worker.number] = worker
         self._selector.register(link, selectors.EVENT_READ, worker)
-        with contextlib.suppress(OSError):  # a forkserver that has just died is noticed in its turn
+        with contextlib.suppress(OSError):  # a forkserver that has just died is noticed later
             packets.send(self._control, Fork(worker.number), (theirs.fileno(),))
         theirs.close()
 
@@ -180,7 +181,7 @@ class Pool(Crew):
                 self._hang_up(worker)
             else:
                 self._take(worker, *received)
-            if once:  # looking in vain costs as much as hearing
+            if once:  # a read that would block costs as much as one that does not
                 return
 
     def _hang_up(self, worker: Worker) -> None:
@@ -217,7 +218,7 @@ class Pool(Crew):
         spent = result.started, result.seconds, result.stages
         self._queue.measured(result.stages, Worked(result.number, worker.number, *spent))
         self._relay.say(result.logs)
-        if future is None:  # redone by another after all: whoever came first
+        if future is None:  # another worker redid it and was faster
             return
         outcome: Outcome = _Block(result.data, buffers)
         if result.failed:
@@ -239,11 +240,11 @@ class Pool(Crew):
         for worker in self._workers.values():
             if worker.at is not None and worker.since < late and not worker.hung:
                 worker.hung = True
-                with contextlib.suppress(OSError):  # it has died: its workers die with it
+                with contextlib.suppress(OSError):  # the forkserver died, and its workers with it
                     packets.send(self._control, Kill(worker.number))
 
     def _bury(self, worker: Worker, code: int) -> None:
-        self._hear(worker)  # what it said before it died
+        self._hear(worker)  # what it sent before it died
         self._hang_up(worker)
         del self._workers[worker.number]
         if self._queue.broken is not None:
@@ -303,7 +304,7 @@ class Pool(Crew):
             self._waker.send(b"x")
 
     def close(self) -> None:
-        """End the processes; those at work have half a second to finish it."""
+        """End the processes. Works in progress have half a second to finish."""
         self._closing = True
         super().close()
         self._wake_up()
@@ -313,7 +314,7 @@ class Pool(Crew):
     def _shut(self) -> None:
         with self._queue.lock:
             self._closing = True
-            with contextlib.suppress(OSError):  # a fork of this process may have it open too
+            with contextlib.suppress(OSError):  # a forked process may have it open too
                 self._tasks.shutdown(socket.SHUT_RDWR)
             self._tasks.close()
         self._pulled.close()
@@ -329,7 +330,7 @@ class Pool(Crew):
     def _end_forkserver(self) -> None:
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
-        # it hangs up as it ends; Popen.wait with a timeout would sleep between looks
+        # the socket closes when the forkserver ends; Popen.wait with a timeout would poll and sleep
         self._control.settimeout(PATIENCE)
         try:
             while self._control.recv(packets.PACKET):
@@ -343,7 +344,7 @@ class Pool(Crew):
 
 
 class _Block:
-    # a result that has arrived; unpacked by who asks for it, once
+    # a result that has arrived, unpickled when asked for
     def __init__(self, data: bytes, buffers: list[NDArray[np.uint8]]) -> None:
         self._data, self._buffers = data, buffers
 

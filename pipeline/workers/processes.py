@@ -1,4 +1,4 @@
-"""Who evaluates while the loop goes on: processes, for Python that holds the GIL."""
+"""Worker processes, for functions that hold the GIL."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ class Processes(Parallel):
     """n processes evaluate; results come through shared memory, without a copy.
 
     The dataset is sent once. Lambdas, closures and what `__main__` or a notebook defines can be
-    sent, and no `if __name__ == "__main__"` is needed. Functions of modules are imported anew: a
-    module's plain values that were set since are taken along, and what else differs is refused. A
-    process that dies is replaced, its work done again.
+    sent, and no `if __name__ == "__main__"` is needed. Workers import modules anew: plain values
+    that were set in a module since its import are sent along, and any other difference is refused.
+    A process that dies is replaced, and its work redone.
 
-    Where the loop would wait for a batch that no process has begun, it evaluates that one itself:
-    the first batch, and the first after a seek or resume, comes as soon as without workers. It
-    never takes over what a process has begun, or died of.
+    If the loop would have to wait for a batch that no process has begun, it evaluates that batch
+    itself. So the first batch, also after a seek or resume, comes as soon as without workers. The
+    loop never takes over what a process has begun, or died of.
 
     Attributes:
-        n: how many.
+        n: how many processes.
         timeout: seconds after which one work (some batches, or a block) counts as hung and its
-            process is replaced; None: never. With it, the loop evaluates nothing: it might hang.
-        parent: False where the loop must evaluate nothing, as functions may crash the process, or
-            belong into processes of their own.
+            process is replaced; None for never. With a timeout the loop evaluates nothing, as it
+            might hang.
+        parent: False if the loop must evaluate nothing, because functions may crash the process, or
+            must run in a separate process.
 
     Raises:
-        ChainError: n is below 1, or timeout not above 0.
+        ChainError: n is below 1, or timeout is not above 0.
 
     >>> from pipeline import Dataset, Loader
     >>> ds = Dataset(range(8)).map(lambda x: x * x)
@@ -54,7 +55,7 @@ class Processes(Parallel):
         return self.parent and self.timeout is None
 
     def _crew(self, chain: Part, queue: Queue, stack: bool) -> Crew:
-        # what only a process needs is imported with the first one
+        # imported with the first process, as nothing else needs it
         from pipeline.workers import sending
         from pipeline.workers.pool import Pool
 

@@ -1,4 +1,4 @@
-"""What has been asked for and not been fetched: works in order, pulled by whoever is free."""
+"""The queue of an executor: works in order, their results, and how much to read ahead."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from pipeline.meter import Tally, add_up, weight
 from pipeline.workers.stats import QueueStats, Watch, Worked
 from pipeline.workers.work import Cost, Work
 
-Outcome = Callable[[], Block]  # gives the block, or raises what went wrong
+Outcome = Callable[[], Block]  # returns the block, or raises the error
 
 
 class Helper(Protocol):
-    """Evaluates in the thread that waits for a result."""
+    """Evaluates works in the thread that waits for a result."""
 
     def may(self, work: Work) -> bool:
-        """Whether this thread, now, may evaluate a work."""
+        """Whether the current thread may evaluate a work."""
         ...
 
     def evaluate(self, work: Work) -> Block: ...
 
 
-MOST = 256  # works outstanding, however small: more read-ahead than this gains nothing
-SECONDS = 0.1  # of one work: longer ones come late, and are costly to redo
+MOST = 256  # works outstanding at most: reading further ahead gains nothing
+SECONDS = 0.1  # seconds of one work: longer ones come late, and are costly to redo
 
 
 class Future:
-    """One piece of work under way.
+    """One work that was submitted.
 
     Attributes:
         state: "asked", then "ready", then "fetched"; or "cancelled".
-        begun: whether a worker has ever begun with it.
-        wanted: whether the thread that waits for it would evaluate it.
-        claimed: whether it is that thread's to evaluate, and no worker's.
-        bytes: of the result.
-        deaths: workers that died over it, one after the other, at the same place.
-        place: where the last of them died, as far as is known: stage and record.
+        begun: whether a worker has ever begun it.
+        wanted: whether a thread waits for it that could evaluate it itself.
+        claimed: whether that thread evaluates it, so that no worker may begin it.
+        bytes: size of the result.
+        deaths: how many workers in a row died over it at the same place.
+        total: how many workers died over it.
+        place: stage and record at which the last of them died, "" if unknown.
     """
 
     __slots__ = (
@@ -69,39 +70,39 @@ class Future:
         self.place = ""
 
     def result(self) -> Block:
-        """The block, waiting for it; raises what its evaluation raised."""
-        if self._queue.owner != os.getpid():  # a forked process has none of its parent's workers
+        """The block, once it is evaluated; raises what its evaluation raised."""
+        if self._queue.owner != os.getpid():  # a forked process has no workers
             return self._queue.redo(self.work)
         return self._queue.fetch(self)()
 
     def cancel(self) -> None:
-        """The result is not wanted any more."""
+        """Give up the result."""
         if self._queue.owner == os.getpid():
             self._queue.cancel(self)
 
 
 class Queue:
-    """Futures of one executor: first come first served, urgent ones before; safe for threads.
+    """The works of one executor, first in, first out, urgent ones first. Thread-safe.
 
-    A KeyboardInterrupt may hit the thread that asks at any bytecode. So the lock is one written in
-    C, taken by plain `with`, and nobody sleeps while holding it, as `threading.Condition` would:
-    whoever waits sleeps on a lock of its own, which `notify` releases.
+    A KeyboardInterrupt may hit the thread that waits at any bytecode. So the lock is one
+    implemented in C, taken by a plain `with`. Nobody sleeps while holding it, as
+    `threading.Condition` would: each waiting thread sleeps on a lock of its own, which `notify`
+    releases.
 
     Args:
-        workers: how many pull from it.
+        workers: how many workers pull from it.
         ahead: bytes of results that may wait to be fetched.
-        redo: evaluates a work anew, in a process that was forked and has this queue's futures.
-        helper: evaluates a work that nobody has begun, in the thread that waits for it; None where
-            that thread must not.
+        redo: evaluates a work again, in a process that was forked and has inherited its future.
+        helper: evaluates works that nobody has begun, in the thread that waits; None for never.
 
     Attributes:
-        lock: held to pull and to notify.
-        more: called, outside of the lock, when there is more to pull.
-        recall: called, outside of the lock, when a future is `wanted` that workers were sent: it
-            is `claimed` if none has begun it.
-        watch: told of each work that was evaluated, by whoever evaluated it.
-        broken: the error for everybody who waits, once nothing will be worked on any more.
-        owner: the process that the workers belong to.
+        lock: must be held to call `pull` and `notify`.
+        more: called without the lock when there is more to pull.
+        recall: called without the lock when a future becomes `wanted` that was handed out. It is to
+            be taken back and `claimed` if no worker has begun it.
+        watch: called for each evaluated work, in the thread that received the result.
+        broken: the error for everybody who waits, once the workers have stopped for good.
+        owner: id of the process that has the workers.
     """
 
     def __init__(
@@ -131,14 +132,15 @@ class Queue:
     # ---- waiting
 
     def _sleeper(self) -> Any:
-        # with the lock held: something to acquire, once the lock is free, until the next notify
+        # with the lock held: a lock to acquire after releasing it; the next notify releases that
+        # one
         sleeper = threading.Lock()
         sleeper.acquire()
         self._sleepers.append(sleeper)
         return sleeper
 
     def notify(self) -> None:
-        """Wake everybody who waits; with the lock held."""
+        """Wake everybody who waits. The lock must be held."""
         while self._sleepers:
             if self._sleepers[-1].locked():  # else an interrupt came between these two lines
                 self._sleepers[-1].release()
@@ -158,7 +160,7 @@ class Queue:
         return future
 
     def fetch(self, future: Future) -> Outcome:
-        """A future's outcome, waiting for it."""
+        """A future's outcome, once it is there."""
         if future.outcome is None:
             self._await(future)
         with self.lock:
@@ -195,7 +197,7 @@ class Queue:
                 self._wait += time.perf_counter() - started
 
     def _help_wanted(self, future: Future) -> bool:
-        # with the lock held: claim a future that nobody has begun; or whether to ask workers for it
+        # with the lock held: claim a future that nobody has begun, or return whether to recall it
         if self._helper is None or future.begun or future.claimed or future.wanted:
             return False
         if not self._helper.may(future.work):
@@ -208,7 +210,7 @@ class Queue:
         return False
 
     def _help(self, future: Future) -> None:
-        # an interrupt leaves it claimed: it is evaluated when it is asked for again
+        # after an interrupt it stays claimed, and is evaluated when its result is asked for again
         assert self._helper is not None
         started = time.perf_counter()
         try:
@@ -228,7 +230,7 @@ class Queue:
         self._resume()
 
     def _resume(self) -> None:
-        # work that a full budget held back may be pulled again
+        # works may be pulled that a full budget held back
         if self._full:
             with self.lock:
                 self._full = False
@@ -248,7 +250,7 @@ class Queue:
     # ---- how much to ask for
 
     def has_capacity(self) -> bool:
-        """Whether results not fetched yet leave some of the budget, by the sizes seen so far."""
+        """Whether another work fits the budget, by the sizes of results so far."""
         with self.lock:
             if self._outstanding <= self._workers:
                 return True
@@ -258,7 +260,7 @@ class Queue:
             return self._outstanding < MOST and self._ready_bytes + coming <= self._ahead
 
     def group(self, rows: int) -> int:
-        """How many batches of so many rows make a good work; one, until some have been seen."""
+        """How many batches of `rows` rows make a work of a good size; 1 until some are done."""
         with self.lock:
             if self._done < self._workers or not self._cost:
                 return 1
@@ -268,10 +270,10 @@ class Queue:
     # ---- who works
 
     def pull(self) -> Future | None:
-        """The next future to work on, if any; with the lock held.
+        """The next future to work on, or None. The lock must be held.
 
-        None where results that nobody fetches fill the budget: rows may be larger than those seen
-        when they were asked for.
+        Also None while results that nobody has fetched fill the budget: rows may have turned out
+        larger than expected when the works were submitted.
         """
         self._full = bool(self._waiting) and self._ready_bytes > self._ahead and not self._awaited
         while self._waiting and not self._full:
@@ -281,7 +283,7 @@ class Queue:
         return None
 
     def await_pull(self) -> Future | None:
-        """The next future to work on, once there is one; None when nothing more will come."""
+        """The next future to work on, once there is one; None if the queue is broken off."""
         while True:
             with self.lock:
                 if self.broken is not None:
@@ -294,13 +296,13 @@ class Queue:
             sleeper.acquire()
 
     def put_back(self, futures: list[Future]) -> None:
-        """Have these works done again, before all others."""
+        """Have works done again, before all others."""
         with self.lock:
             self._waiting.extendleft(sorted(futures, key=lambda f: -f.number))
             self.notify()
 
     def finish(self, future: Future, outcome: Outcome, nbytes: int, seconds: float) -> None:
-        """A worker has evaluated a future; the first outcome of one counts."""
+        """Store the outcome that a worker had for a future. Only the first outcome counts."""
         with self.lock:
             self._busy += seconds
             self._done += 1
@@ -309,7 +311,7 @@ class Queue:
             self._settle(future, outcome, nbytes)
 
     def _settle(self, future: Future, outcome: Outcome, nbytes: int) -> None:
-        # its outcome, unless it has one or is not asked for any more
+        # store an outcome, unless there is one already or the future was cancelled
         with self.lock:
             if future.state != "asked":
                 return
@@ -326,7 +328,7 @@ class Queue:
             self.watch(worked)
 
     def break_off(self, error: BaseException) -> None:
-        """Nothing will be worked on any more: whoever waits gets this error."""
+        """Stop for good. Whoever waits gets this error."""
         with self.lock:
             self.broken = error
             self.notify()
@@ -348,7 +350,7 @@ class Queue:
 
 
 def _nothing() -> None:
-    """Those who sleep until they are notified need no call."""
+    """Do nothing: workers that sleep until they are notified need no call."""
 
 
 def _not_here(work: Work) -> Block:
@@ -361,10 +363,10 @@ def closed() -> PipelineError:
 
 
 def raising(error: BaseException) -> Outcome:
-    """The outcome of work that failed."""
+    """The outcome of a work that failed with this error."""
     traceback = error.__traceback__
 
     def outcome() -> Block:
-        raise error.with_traceback(traceback)  # without the frames of those it was raised to before
+        raise error.with_traceback(traceback)  # without the frames added when it was raised before
 
     return outcome

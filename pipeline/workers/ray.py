@@ -1,4 +1,4 @@
-"""Who evaluates while the loop goes on: Ray actors, on as many machines as a cluster has."""
+"""Ray actors as workers, on any number of machines."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.workers.queue import Queue
 
 @dataclass(frozen=True)
 class Ray(Parallel):
-    """n Ray actors evaluate: for preprocessing that outgrows one machine.
+    """n Ray actors evaluate: for preprocessing that one machine is too small for.
 
-    Where the process is connected to Ray already, that cluster is used. Otherwise `ray.init`
-    connects to `address`, or starts a Ray of this machine; it is shut down with the last loader
-    that uses it. The dataset is put into Ray's object store once; `pipeline`, and the modules that
-    its functions come from, must be importable on every machine (Ray's runtime_env can see to
-    that). An actor that dies is replaced, its work done again.
+    If the process is connected to Ray already, that cluster is used. Otherwise `ray.init` connects
+    to `address`, or starts Ray on this machine; it is shut down with the last loader that uses it.
+    The dataset is put into Ray's object store once. `pipeline`, and the modules that its functions
+    come from, must be importable on every machine (Ray's runtime_env can see to that). An actor
+    that dies is replaced, and its work redone.
 
     Attributes:
-        n: actors.
-        address: of a cluster, as `ray.init` takes it: "auto", "10.0.0.1:6379"; None: this machine.
-        cpus: that each actor claims of a cluster, so that they spread over its machines.
+        n: how many actors.
+        address: of a cluster, as for `ray.init`: "auto", "10.0.0.1:6379"; None: this machine.
+        cpus: CPUs that each actor claims in a cluster, so that actors spread over its machines.
 
     Raises:
         ChainError: n is below 1, or cpus below 0.

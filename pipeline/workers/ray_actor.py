@@ -1,4 +1,4 @@
-"""What a Ray actor does: has the dataset, evaluates works, and sends what came of them."""
+"""The Ray actor: loads the dataset, evaluates works, and returns their results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 
 
 class Pickle(NamedTuple):
-    """A pickle and the arrays beside it, which Ray's object store shares without a copy."""
+    """A pickle and its buffers, which Ray's object store shares without a copy."""
 
     data: bytes
     buffers: list[Bytes]
@@ -33,12 +33,21 @@ class Pickle(NamedTuple):
         return Pickle(data, [np.frombuffer(buffer, np.uint8) for buffer in buffers])
 
     def loads(self) -> Any:
-        """What was pickled; its arrays are read-only."""
+        """The object; its arrays are read-only."""
         return pickle.loads(self.data, buffers=self.buffers)
 
 
 class Result(NamedTuple):
-    """What came of a work: a block, or an error as `failure.pack` has it."""
+    """The result of a work: a block, or a packed error.
+
+    Attributes:
+        block: None if there is an error.
+        error: the error as packed by `failure.pack`, or b"".
+        size: bytes of the block.
+        seconds: that evaluation took.
+        stages: sums by stage.
+        logs: what was logged meanwhile.
+    """
 
     block: Pickle | None
     error: bytes
@@ -49,7 +58,7 @@ class Result(NamedTuple):
 
 
 class Evaluator:
-    """The actor's class; Ray runs its methods one after the other, in the main thread."""
+    """The actor's class. Ray calls its methods one at a time, in the main thread."""
 
     def __init__(self) -> None:
         executor.be_worker("a Ray actor")
@@ -58,7 +67,7 @@ class Evaluator:
         self._logs = Logs()
 
     def load(self, dataset: Pickle) -> bytes:
-        """Take the dataset; gives the error, if it cannot be read here, else nothing."""
+        """Load the dataset. Returns the packed error if that fails, else b""."""
         try:
             self._chain, self._stack = sending.loads(*dataset)
         except BaseException as error:
@@ -66,7 +75,7 @@ class Evaluator:
         return b""
 
     def evaluate(self, work: Work) -> Result:
-        """What comes of a work."""
+        """Evaluate a work."""
         assert self._chain is not None
         started = time.perf_counter()
         block, error, size = None, b"", 0
@@ -83,7 +92,7 @@ def _pickled(block: Block) -> Pickle:
     try:
         return _dumps(pickle.dumps, block)
     except Exception:
-        # rows of a class that only the user's __main__ knows
+        # for rows whose class is only defined in `__main__`
         return _dumps(cloudpickle.dumps, block)
 
 

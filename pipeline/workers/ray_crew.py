@@ -1,4 +1,4 @@
-"""Who keeps Ray actors going: a thread for each, the connection to Ray, and the dead replaced."""
+"""The crew of Ray actors: a thread for each, the connection to Ray, and replacing dead actors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.workers.ray_actor import Evaluator, Pickle, Result
 if TYPE_CHECKING:
     from pipeline.workers.ray import Ray
 
-BARREN = 10  # actors in a row that may die before they have begun to work
+BARREN = 10  # number of actors in a row that may die before they begin a work
 
 
 def library() -> Any:
-    """Ray itself.
+    """The module `ray`.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -36,7 +36,8 @@ def library() -> Any:
 
 
 class RayCrew(Crew):
-    # a thread for each actor asks it for one work at a time, so a death has one work to blame
+    # each actor has a thread that asks it for one work at a time, so only that work can have killed
+    # it
     def __init__(self, chain: Part, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
         super().__init__(chain, queue, options.n)
         self._closing = False
@@ -81,7 +82,7 @@ class RayCrew(Crew):
                 self._queue.break_off(error)
 
     def _hire(self, i: int) -> None:
-        """Make an actor that has the dataset."""
+        """Start an actor and load the dataset into it."""
         errors = self._ray.exceptions
         last: Exception | None = None
         for _ in range(BARREN):
@@ -104,7 +105,7 @@ class RayCrew(Crew):
         ) from last
 
     def _evaluate(self, i: int, future: Future) -> bool:
-        """Whether the actor has lived through a work."""
+        """Have an actor evaluate a work. Returns False if the actor died."""
         errors = self._ray.exceptions
         try:
             result: Result = self._ray.get(self._actors[i].evaluate.remote(future.work))
@@ -124,14 +125,14 @@ class RayCrew(Crew):
         return True
 
     def _bury(self, i: int, future: Future, manner: Exception) -> None:
-        self._kill(self._actors[i])  # it may only have been out of reach
+        self._kill(self._actors[i])  # it may still live, but be unreachable
         self.restarts += 1
         self._redo(future, f"Ray actors died ({type(manner).__name__})", cause=manner)
 
     # ---- the end
 
     def _kill(self, actor: Any) -> None:
-        with contextlib.suppress(Exception):  # Ray may have been shut down by others
+        with contextlib.suppress(Exception):  # somebody else may have shut Ray down
             self._ray.kill(actor)
 
     def close(self) -> None:
@@ -140,7 +141,7 @@ class RayCrew(Crew):
         super().close()
         deadline = time.monotonic() + 5
         while any(t.is_alive() for t in self._threads) and time.monotonic() < deadline:
-            # again and again: a thread may just have made another
+            # repeatedly: a thread may just have started another actor
             for actor in list(self._actors.values()):
                 self._kill(actor)
             for thread in self._threads:
@@ -152,10 +153,10 @@ class RayCrew(Crew):
 
 
 class _Session:
-    """The connection to Ray, of which a process has one: what loaders began, the last one ends.
+    """This process's connection to Ray. If a loader opened it, the last loader closes it.
 
     Attributes:
-        alone: whether Ray runs on this machine, for our loaders only.
+        alone: whether Ray runs on this machine for these loaders only.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ class _Session:
         self._own = self.alone = False
 
     def enter(self, options: Ray) -> Any:
-        """Ray, connected."""
+        """Connect to Ray if need be, and return the module `ray`."""
         ray = library()
         with self._lock:
             if not ray.is_initialized():
@@ -175,7 +176,7 @@ class _Session:
         return ray
 
     def leave(self) -> None:
-        """A loader needs Ray no more."""
+        """Count one loader less; disconnect after the last one."""
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._own:

@@ -1,7 +1,8 @@
-"""What workers are sent: the dataset, what to import for it, and what its functions rely on.
+"""What workers are sent: the dataset, the modules to import, and the globals it depends on.
 
-A function of a module travels by name, so a worker meets the module as it is on disk. What the
-parent has set there since is compared: plain values are taken along, all else must be the same.
+A module's function is sent by name, so a worker gets the module as it is on disk. Whatever the
+parent has changed in the module since is compared: plain values are sent along, and everything else
+must be equal.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from pipeline.transforms.code import Code, code_digest
 from pipeline.transforms.ownership import is_users, module_of
 from pipeline.workers import packets
 
-ALIGN = 64  # of the parts in memory
-SIMPLE = 1 << 16  # bytes of a pickled value that is taken along
-PARTS = 1 << 14  # values in a container that is taken along
-_NOT_AHEAD = {"jax", "jaxlib", "__main__"}  # jax has threads, and a fork with it is not safe
-_SHOWN = 40  # letters of a value in a message
+ALIGN = 64  # of the parts in memory, in bytes
+SIMPLE = 1 << 16  # bytes of a pickled value up to which it is sent along
+PARTS = 1 << 14  # values in a container up to which it is sent along
+_NOT_AHEAD = {"jax", "jaxlib", "__main__"}  # jax starts threads, which make a fork unsafe
+_SHOWN = 40  # characters of a value in a message
 
 
 class Global(NamedTuple):
-    """What a stage relies on by name in a module of the user's: data, a function or a class.
+    """A global that a stage depends on, in a module of the user's: data, a function or a class.
 
     Attributes:
-        stage: the stage that does, for messages.
+        stage: the stage, for messages.
         digest: of its value in the parent.
-        shown: the value in words.
-        value: the value, pickled, if it is plain and small: b"" if not.
+        shown: its value in words.
+        value: its value, pickled, if it is plain and small; else b"".
     """
 
     stage: str
@@ -56,9 +57,9 @@ class Sent(NamedTuple):
     """A dataset as bytes.
 
     Attributes:
-        data: a pickle of it.
-        buffers: of arrays in it.
-        modules: that it imports, in the order in which they are met.
+        data: its pickle.
+        buffers: out-of-band buffers of the pickle, of arrays.
+        modules: names of the modules that loading it imports, in order.
     """
 
     data: bytes
@@ -72,7 +73,7 @@ class Parcel(NamedTuple):
     Attributes:
         fd: descriptor of the memory.
         sizes: bytes of the pickle and of each buffer; each begins at a multiple of `ALIGN`.
-        modules: to import before the dataset is read.
+        modules: to import before the dataset is loaded.
     """
 
     fd: int
@@ -81,10 +82,10 @@ class Parcel(NamedTuple):
 
 
 def parcel(chain: Part, stack: bool) -> Parcel:
-    """The dataset, written once into memory that all workers map.
+    """Write the dataset once, into memory that all workers map.
 
     Raises:
-        ChainError: something cannot be sent; it names the stage.
+        ChainError: something cannot be sent; the message names the stage.
     """
     sent = dumps(chain, stack)
     parts = [memoryview(sent.data), *sent.buffers]
@@ -92,10 +93,10 @@ def parcel(chain: Part, stack: bool) -> Parcel:
 
 
 def dumps(chain: Part, stack: bool) -> Sent:
-    """The dataset as bytes: `loads` makes it again in a worker.
+    """The dataset as bytes, for `loads` in a worker.
 
     Raises:
-        ChainError: something cannot be sent; it names the stage.
+        ChainError: something cannot be sent; the message names the stage.
     """
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
@@ -115,10 +116,10 @@ def dumps(chain: Part, stack: bool) -> Sent:
 
 
 def loads(data: bytes | memoryview, buffers: Any) -> tuple[Part, bool]:
-    """The dataset that was sent, and whether to stack.
+    """The dataset that was sent, and whether to stack rows.
 
     Raises:
-        WorkerError: its functions would compute something else here than in the parent.
+        WorkerError: a global differs from the parent's, so functions might compute something else.
     """
     relied, pickled = pickle.loads(data)
     chain, stack = pickle.loads(pickled, buffers=buffers)
@@ -127,7 +128,7 @@ def loads(data: bytes | memoryview, buffers: Any) -> tuple[Part, bool]:
 
 
 def _labels(chain: Part) -> Iterator[tuple[int, str]]:
-    # how messages call sources and stages, by id
+    # names of sources and stages for messages, by id
     for component in chain.components:
         yield id(component.source), f"source {type(component.source).__name__}"
     for part in chain.parts.values():
@@ -140,13 +141,13 @@ def _labels(chain: Part) -> Iterator[tuple[int, str]]:
 
 
 class _Pickler(cloudpickle.Pickler):
-    # notes which modules the reader will import, and what of the user's code goes by name
+    # records which modules loading will import, and which of the user's objects are sent by name
     def __init__(
         self, file: io.BytesIO, labels: dict[int, str], keep: Callable[[Any], Any]
     ) -> None:
         super().__init__(file, 5, buffer_callback=keep)
         self._labels, self.stage = labels, "the dataset"
-        self.modules: dict[str, None] = {}  # in the order in which they were met
+        self.modules: dict[str, None] = {}  # an ordered set
         self.named: list[tuple[str, Any]] = []
 
     def reducer_override(self, obj: Any) -> Any:
@@ -171,7 +172,7 @@ class _Pickler(cloudpickle.Pickler):
 
 
 def _codes(chain: Part) -> Iterator[tuple[str, Any]]:
-    # objects and modules that functions hold rely on globals too: the code of stages has them all
+    # objects and modules that functions hold depend on globals too, which the stages' codes include
     for part in chain.parts.values():
         yield from _codes(part)
     for i, stage in enumerate(chain.stages):
@@ -180,7 +181,7 @@ def _codes(chain: Part) -> Iterator[tuple[str, Any]]:
 
 
 def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
-    # of what is sent by name itself, of globals that its code reads, and of members of classes
+    # globals that are sent by name, globals that their code reads, and members of their classes
     met: set[Name] = set()
     for stage, obj in named:
         for module, path in _names(obj):
@@ -204,7 +205,7 @@ def _names(obj: Any) -> Iterator[Name]:
                 yield module, f"{path}.{name}"
     if is_users(module):
         names = map(_split, Code.of(obj).globals)
-        # what goes by value takes the globals of its own module along
+        # a function sent by value carries the globals of its own module
         yield from (name for name in names if by_name or name[0] != module)
 
 
@@ -231,7 +232,7 @@ def _global(stage: str, value: Any) -> Global:
 
 
 def _plain(value: Any, most: list[int]) -> bool:
-    # numbers, text, arrays and containers of them, of no more than so many parts
+    # numbers, text, arrays and containers of them, with at most so many parts
     most[0] -= 1
     if most[0] < 0:
         return False
@@ -258,7 +259,7 @@ def _digest(value: Any) -> str:
 
 
 def _settle(relied: dict[Name, Global]) -> None:
-    # take over plain values, then compare everything: code reaches values through other names too
+    # first set plain values, then compare everything, since code may reach a value by other names
     for module, _ in relied:
         with suppress(Exception):
             importlib.import_module(module)
@@ -270,7 +271,7 @@ def _settle(relied: dict[Name, Global]) -> None:
                 setattr(held, name, pickle.loads(there.value))
     differ = [name for name, there in relied.items() if _digest(_resolved(*name)) != there.digest]
     if differ:
-        # a value says more than the function that reads it
+        # prefer a value to a function that reads it: it says more
         name = min(differ, key=lambda name: callable(_resolved(*name)))
         raise WorkerError(_differs(*name, relied[name]))
 

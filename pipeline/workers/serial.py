@@ -1,4 +1,4 @@
-"""Who evaluates when nobody else does: the caller's own thread, when the result is asked for."""
+"""`workers=0`: the loop's own thread evaluates a work when its result is asked for."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pipeline.workers.work import Cost, Rows, Work, produce
 
 Array = NDArray[Any]
 
-SECONDS = 0.02  # of one work: the loop waits for all of it
-KEPT = 64 << 20  # bytes of columns whose memory is used again
-SMALL = 1 << 15  # bytes below which an allocator has warm memory itself
-BYTES = 1 << 20  # of one work of several batches: each is copied out of it, while it is in caches
+SECONDS = 0.02  # seconds of one work: the loop waits for all of it
+KEPT = 64 << 20  # bytes of columns whose memory is reused
+SMALL = 1 << 15  # bytes up to which an allocator itself reuses warm memory
+BYTES = 1 << 20  # of a work of several batches, which are copied out of it while it is in caches
 
 
 @dataclass(frozen=True)
 class Serial:
     """The loop's own thread evaluates: `Loader(workers=0)`.
 
-    Batch by batch; several at a time where they are so quick that it would not be noticed.
+    It evaluates batch by batch; several at once if they are so quick that nobody notices.
     """
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> SerialExecutor:
@@ -37,10 +37,12 @@ class Serial:
 
 
 class Buffers:
-    """Makes columns in memory of earlier ones that nobody holds any more: its pages are there.
+    """Allocates columns, reusing the memory of earlier ones that nobody holds any more.
+
+    Reuse saves page faults.
 
     Args:
-        most: bytes that are kept.
+        most: bytes that are kept for reuse.
 
     >>> buffers = Buffers(1 << 20)
     >>> first = buffers((1 << 16,), np.dtype(np.int8))
@@ -56,11 +58,12 @@ class Buffers:
         self._most, self._held = most, list[Array]()
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array `shape` of `dtype`, not initialised."""
+        """An uninitialised array."""
         if dtype.hasobject or math.prod(shape) * dtype.itemsize < SMALL:
             return np.empty(shape, dtype)
         for array in self._held:
-            # held by the list, by `array` and as the argument: whoever has a view holds it too
+            # referenced by the list, by `array` and by the argument; any view would hold a
+            # reference too
             if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == 3:
                 return array
         made = np.empty(shape, dtype)
@@ -71,7 +74,7 @@ class Buffers:
 
 
 class SerialFuture:
-    """One piece of work, done when first asked for; after a failure, asking again tries again."""
+    """One work, evaluated when its result is first asked for; after a failure, tried again."""
 
     __slots__ = ("_block", "_by", "_early", "_work")
 
@@ -98,8 +101,8 @@ class SerialExecutor:
     """Evaluates in the calling thread.
 
     Attributes:
-        waiting: works submitted before they were needed, and not begun.
-        watch: told of each work that was evaluated.
+        waiting: how many works were submitted before they were needed, and not begun.
+        watch: called for each evaluated work.
     """
 
     fresh = False
@@ -136,7 +139,7 @@ class SerialExecutor:
         return block
 
     def has_capacity(self) -> bool:
-        # for one work of several batches, once it is known how quick they are
+        # for a single work of several batches, once their speed is known
         return not self.waiting and bool(self._cost)
 
     def group(self, rows: int) -> int:
@@ -147,4 +150,4 @@ class SerialExecutor:
         return QueueStats(stages=stages, works=self._works, busy=self._busy, wait=self._busy)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is nothing to end."""

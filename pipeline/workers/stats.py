@@ -1,4 +1,4 @@
-"""How busy everybody is: frozen figures of stages, workers and the queue between them."""
+"""Statistics of stages, workers and the queue, as frozen values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.picture import escaped, table
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """What one stage has done, in all workers together.
+    """What one stage has done, summed over all workers.
 
     Attributes:
-        name: "source", or as errors call it: "stage 3: map 'tokenize'".
-        rows: rows it gave.
-        bytes: bytes of these where that is cheap to know (columns, bytes records), else 0.
-        seconds: time spent in it alone.
+        name: "source", or as in errors: "stage 3: map 'tokenize'".
+        rows: rows that it returned.
+        bytes: bytes of these rows if cheap to know (columns, bytes records), else 0.
+        seconds: time spent in this stage alone.
     """
 
     name: str
@@ -29,14 +29,14 @@ class StageStats:
 
 
 class Worked(NamedTuple):
-    """One piece of work that somebody evaluated.
+    """One work that was evaluated.
 
     Attributes:
         number: of the work, in its queue.
-        worker: its number; -1 where the loop itself evaluates.
-        started: of `time.perf_counter`, one clock for all processes of a machine.
-        seconds: that it took.
-        stages: sums of its stages.
+        worker: its number; -1 if the loop itself evaluated.
+        started: `time.perf_counter`, one clock for all processes of a machine.
+        seconds: how long it took.
+        stages: sums by stage.
     """
 
     number: int
@@ -51,21 +51,21 @@ Watch = Callable[[Worked], None]
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What an executor knows of itself.
+    """The statistics of an executor.
 
     Attributes:
         workers: threads or processes; 0 if the caller evaluates.
-        stages: by name.
-        works: pieces of work done.
+        stages: sums by stage.
+        works: works done.
         busy: seconds that workers spent evaluating.
         wait: seconds that the caller waited for results.
-        up: seconds that workers have been there, summed over workers.
-        ready: results that wait to be asked for.
-        ready_bytes: their bytes.
-        asked: pieces of work submitted and not done.
+        up: seconds since workers were started, times their number.
+        ready: results that wait to be fetched.
+        ready_bytes: bytes of these.
+        asked: works submitted and not done.
         restarts: workers replaced.
-        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
-        choice: who was chosen; "" while that is being found out.
+        tried: for `workers="auto"`: what was tried, and rows a second that reached the loop.
+        choice: what was chosen; "" until then.
     """
 
     workers: int = 0
@@ -84,28 +84,28 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a loader's data has cost since it was made; cheap, and true across processes.
+    """What a loader's data has cost since the loader was made; cheap, and exact across processes.
 
     It prints as a table of its stages.
 
     Attributes:
         stages: from the source up, then "collate".
-        batches: handed out.
-        rows: of these, on this host.
-        bytes: of these.
+        batches: batches handed out.
+        rows: rows of these, on this host.
+        bytes: bytes of these.
         seconds: since the first batch was asked for.
-        first: seconds until that batch was there.
-        wait: seconds that the loop waited in `next`, the first batch included.
+        first: seconds until that batch arrived.
+        wait: seconds that the loop waited in `next`, including the first batch.
         workers: threads or processes; 0 if the loop evaluates.
-        busy: seconds spent evaluating, by workers and by the loop where it helps them.
-        occupancy: busy over the time that the workers were there: near 1, they are the limit.
-        ready, ready_bytes: results that wait to be asked for.
-        asked: pieces of work begun or queued.
-        ahead: bytes that may wait.
+        busy: seconds spent evaluating, by workers, and by the loop where it helps them.
+        occupancy: the share of the workers' time that was busy. Near 1, workers are the limit.
+        ready, ready_bytes: results that wait to be fetched.
+        asked: works begun or queued.
+        ahead: bytes of results that may wait.
         restarts: workers replaced.
-        works: pieces of work that workers have done; 0 until they have begun.
-        tried: of `workers="auto"`, who was tried, and how many rows a second came to the loop.
-        choice: who was chosen; "" while that is being found out, or was not asked for.
+        works: works that workers have done; 0 until they have begun.
+        tried: for `workers="auto"`: what was tried, and rows a second that reached the loop.
+        choice: what was chosen; "" until then, or if it was not asked for.
     """
 
     stages: tuple[StageStats, ...]
@@ -129,7 +129,7 @@ class Stats:
 
     @property
     def limit(self) -> str:
-        """What to make faster: the loop, or the stage that takes the most of the workers' time."""
+        """What to make faster: "the loop", or the stage that takes most of the workers' time."""
         if self.workers and self.wait - self.first < 0.1 * (self.seconds - self.first):
             return "the loop"
         busy = [stage for stage in self.stages if stage.seconds]
@@ -147,10 +147,10 @@ class Stats:
         return f"{table(titles, rows)}<p>{escaped([*self.table(self.limit)][len(rows) + 1])}</p>"
 
     def prometheus(self, **labels: str) -> str:
-        """The figures in Prometheus' text format, for a page that it reads.
+        """The statistics in Prometheus' text format, for a page that it scrapes.
 
         Args:
-            labels: that every figure gets, as run="a".
+            labels: labels of every metric, such as run="a".
 
         >>> from pipeline import Dataset, Loader
         >>> loader = Loader(Dataset(range(4)), 2)
@@ -161,7 +161,7 @@ class Stats:
         return "".join(_metrics(self, labels))
 
     def table(self, limit: str) -> Iterator[str]:
-        """A line a stage, and what limits the rate, which may be known better than from these."""
+        """Lines of a table: one for each stage, and the limit, which callers may know better."""
         return _table(self, limit)
 
 
@@ -225,24 +225,24 @@ def _table(stats: Stats, limit: str) -> Iterator[str]:
 
 
 class Account:
-    """A loader's own sums: what it handed out, and how long that took."""
+    """A loader's own statistics: what it handed out, and how long that took."""
 
     def __init__(self) -> None:
-        self.late = Sums()  # of stages that the loop's own thread evaluates
+        self.late = Sums()  # of stages that the loop's own thread evaluates after the workers
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = self._collate = 0.0
 
     @property
     def batches(self) -> int:
-        """How many were handed out."""
+        """How many batches were handed out."""
         return self._batches
 
     def collated(self, seconds: float) -> None:
         self._collate += seconds
 
     def handed_out(self, batch: Any, rows: int, asked: float) -> None:
-        """A batch asked for at `asked` (of `time.perf_counter`) is there."""
+        """Count a batch. `asked` is when `next` was called (`time.perf_counter`)."""
         waited = time.perf_counter() - asked
         if self._started is None:
             self._started, self._first = asked, waited
@@ -252,7 +252,7 @@ class Account:
         self._bytes += batch_bytes(batch)
 
     def stats(self, queue: QueueStats, ahead: int) -> Stats:
-        """The figures of now."""
+        """The statistics as of now."""
         tallies = dict(queue.stages or {})
         add_up(tallies, self.late.tallies())
         mine = Tally(self._rows, self._bytes, self._collate)

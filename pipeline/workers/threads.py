@@ -1,4 +1,4 @@
-"""Who evaluates while the loop goes on: threads, for functions that release the GIL."""
+"""Worker threads, for functions that release the GIL."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.workers.work import produce
 
 @dataclass(frozen=True)
 class Threads(Parallel):
-    """n threads evaluate: right where functions release the GIL (NumPy, decoders, reading).
+    """n threads evaluate: for functions that release the GIL (NumPy, decoders, reading).
 
     Attributes:
-        n: how many.
+        n: how many threads.
 
     Raises:
         ChainError: n is below 1.
@@ -55,7 +55,7 @@ class _Crew(Crew):
             spent, stages = time.perf_counter() - started, METER.take()
             self._queue.finish(future, outcome, size, spent)
             self._queue.measured(stages, Worked(future.number, i, started, spent, stages))
-            del future, outcome  # a thread that waits keeps nobody's batch
+            del future, outcome  # a thread that waits must not keep a batch alive
 
     def _outcome(self, future: Future) -> tuple[Outcome, int]:
         try:

@@ -1,4 +1,4 @@
-"""What a worker is asked for, rows or one block of a lane; and how many rows make one work."""
+"""Works, which workers evaluate: stream rows, or a block of a lane. How many rows make one work."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pipeline.workers.stats import QueueStats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Stream rows of an indexed dataset: int64[n]."""
+    """A work: rows of an indexed dataset's stream, int64[n]."""
 
     rows: Int64s
 
     @property
     def size(self) -> int:
-        """Its size relative to other works of the same dataset."""
+        """Size relative to other works of the same dataset."""
         return max(1, len(self.rows))
 
     def __reduce__(self) -> Any:
-        # few runs, however many rows: it travels in one packet
+        # as runs of consecutive rows: few however many rows, so it fits into one packet
         cuts = np.flatnonzero(np.diff(self.rows) != 1) + 1
         runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(self.rows, cuts) if len(r)]
         return _of_runs, (runs,)
@@ -42,7 +42,7 @@ def _of_runs(runs: list[tuple[int, int]]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class LaneBlock:
-    """Block `number` of lane `lane` of a streamed dataset, or of a part of a streamed mix."""
+    """A work: block `number` of a lane of a streamed dataset, or of a part of a streamed mix."""
 
     lane: int
     number: int
@@ -50,7 +50,7 @@ class LaneBlock:
 
     @property
     def size(self) -> int:
-        """Its size relative to other works of the same dataset."""
+        """Size relative to other works of the same dataset."""
         return 1
 
 
@@ -58,15 +58,15 @@ Work = Rows | LaneBlock
 
 
 def evaluate(chain: Part, work: Work, empty: Empty | None = None) -> Block:
-    """The work's rows: a pure function of the two.
+    """The work's rows: a pure function of chain and work.
 
     Args:
         chain, work: what to evaluate.
-        empty: makes columns for the rows, where these may be stacked; None to leave rows as they
-            are.
+        empty: allocates columns, if rows may be stacked; None to leave rows as they are.
 
     Raises:
-        ChainError: a row is an iterator, which could be read only once; names the record.
+        ChainError: a row is an iterator, which could be read only once; the message names the
+            record.
     """
     if isinstance(work, LaneBlock):
         block = chain.read_block(work.part, work.lane, work.number)
@@ -88,13 +88,13 @@ def evaluate(chain: Part, work: Work, empty: Empty | None = None) -> Block:
 
 
 def produce(chain: Part, work: Work, stack: bool, empty: Empty = np.empty) -> Block:
-    """The work's rows, stacked into columns where that is asked for and possible."""
+    """The work's rows, stacked into columns if asked for and possible."""
     block = evaluate(chain, work, empty if stack else None)
     return METER.timed("collate", stacked, block, empty) if stack else block
 
 
 def records(chain: Part, work: Work) -> Origin:
-    """Provenance of the records that a work reads, by arithmetic: what to name if it kills."""
+    """Provenance of the records that a work reads, computed without reading. For errors."""
     if isinstance(work, LaneBlock):
         return chain.block_origin(work.part, work.lane, work.number)
     return chain.origin(At.of_rows(work.rows, max(1, chain.length)))
@@ -115,10 +115,10 @@ def named(chain: Part, work: Work) -> str:
 
 
 def stacked(block: Block, empty: Empty = np.empty) -> Block:
-    """The block as columns where its rows stack; else as it is, for its batches to decide.
+    """The block with its rows stacked into columns, or as it is if they do not stack.
 
-    A batch of rows that stack here looks the same whether it is collated now or later: nothing is
-    promoted, and neighbours have no say.
+    Stacking here or later, batch by batch, gives the same batches: nothing is promoted, and
+    neighbouring rows have no influence.
     """
     if isinstance(block.values, Columns) or not len(block):
         return block
@@ -130,7 +130,7 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
 
 
 class Executor(Protocol):
-    """Evaluates work, in any order it likes: results depend on the work alone."""
+    """Evaluates works in any order. A result depends on its work alone."""
 
     @property
     def fresh(self) -> bool:
@@ -138,50 +138,50 @@ class Executor(Protocol):
         ...
 
     def submit(self, work: Work, *, urgent: bool = False) -> Pending:
-        """Begin some work; urgent work, which somebody waits for, goes before all other."""
+        """Begin a work. Urgent works, for which somebody waits, go first."""
         ...
 
     def has_capacity(self) -> bool:
-        """Whether work should be submitted before it is needed."""
+        """Whether to submit another work before it is needed."""
         ...
 
     def group(self, rows: int) -> int:
-        """How many batches of so many rows are best evaluated together."""
+        """How many batches of `rows` rows are best evaluated in one work."""
         ...
 
     def stats(self) -> QueueStats: ...
 
     def close(self) -> None:
-        """End all that runs; work submitted later starts it again."""
+        """Stop everything. Work submitted later starts it again."""
         ...
 
 
 class Workers(Protocol):
-    """Who evaluates, described: what `Loader(workers=)` takes."""
+    """A description of who evaluates: what `Loader(workers=)` takes."""
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> Executor:
-        """An executor of a chain.
+        """An executor for a chain.
 
         Args:
             chain: what to evaluate.
-            ahead: bytes of results that may wait to be asked for.
+            ahead: bytes of results that may wait to be fetched.
             stack: whether rows may be stacked into columns before they are handed over.
         """
         ...
 
 
-FADE = 0.5  # weight of earlier works relative to the latest one
-LONG = 0.95  # the same, where sizes are compared
-ROWS = 2048  # of one work: reading more at once gains nothing
-GATHERED = 8192  # of one work where its rows are not what takes the time
-BYTES = 8 << 20  # of one work: more than this leaves the CPU's caches
+FADE = 0.5  # factor by which earlier works count less, with each further work
+LONG = 0.95  # the same, for the comparison of sizes
+ROWS = 2048  # rows of a work: more gain nothing
+GATHERED = 8192  # rows of a work whose time mostly does not depend on its rows
+BYTES = 8 << 20  # bytes of a work: more leave the CPU's caches
 
 
 class Cost:
-    """Seconds and bytes per row, averaged over recent works: datasets change as they go.
+    """Seconds and bytes of a row, averaged over recent works, as datasets change on the way.
 
-    The bytes are those of the last work if it was heavier than the average, so that a budget holds
-    when captions give way to images.
+    If the last work was heavier than the average, its bytes count, so that a budget holds when
+    captions give way to images.
 
     >>> cost = Cost()
     >>> cost.add(rows=1000, nbytes=1000, seconds=0.5)
@@ -192,14 +192,14 @@ class Cost:
 
     def __init__(self) -> None:
         self._works = self._rows = self._bytes = self._seconds = self._last = 0.0
-        self._moments = np.zeros(5)  # of works: how many, rows, seconds, rows², rows × seconds
+        self._moments = np.zeros(5)  # number of works; sums of rows, seconds, rows², rows × seconds
         self._fixed: float | None = None
 
     def __bool__(self) -> bool:
         return self._rows > 0
 
     def add(self, *, rows: int, nbytes: int, seconds: float) -> None:
-        """Account for one more work."""
+        """Count one more work."""
         self._works = FADE * self._works + 1
         self._rows = FADE * self._rows + rows
         self._bytes = FADE * self._bytes + nbytes
@@ -210,8 +210,8 @@ class Cost:
         n, r, s, rr, rs = self._moments.tolist()
         spread = n * rr - r * r
         if spread > (r / 4) ** 2:
-            # works of several sizes tell what one costs whatever its rows: as a call for each of
-            # many sources
+            # a linear fit over works of several sizes tells the fixed cost of a work, such as a
+            # call for each of many sources
             each = max(0.0, (n * rs - r * s) / spread)
             self._fixed = max(0.0, (s - each * r) / n)
 
@@ -222,14 +222,13 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Seconds that a row takes."""
+        """Seconds of a row."""
         return self._seconds / max(1.0, self._rows)
 
     def batches(self, rows: int, *, seconds: float, nbytes: float) -> int:
-        """How many batches of `rows` rows fit into one work of so many seconds and bytes.
+        """How many batches of `rows` rows make a work of at most so many seconds and bytes.
 
-        A work may take longer, up to twice as long as one batch, where most of that is not for its
-        rows.
+        A work may take up to twice as long as one batch if most of that is a fixed cost.
         """
         fixed, most = self._fixed or 0.0, ROWS
         each = max(1e-9, self._seconds - self._works * fixed) / max(1.0, self._rows)
@@ -237,5 +236,5 @@ class Cost:
         if fixed > one / 2:
             seconds, most = max(seconds, 2 * one), GATHERED
         fit = min(most, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
-        least = 2 if self._fixed is None and one < 5 * seconds else 1  # so that it gets known
+        least = 2 if self._fixed is None and one < 5 * seconds else 1  # to find the fixed cost
         return max(least, int(fit) // max(1, rows))
