@@ -1,5 +1,5 @@
-"""Lockstep inside of other people's trainers: one file each, which imports that trainer.
+"""Lockstep in other people's trainers: one file for each, which imports that trainer.
 
-Nothing here is imported by the rest of the package. In all of them a batch size is the global one,
-and a run may go on with another number of processes: the global batches stay the same.
+Nothing here is imported by the rest of the package. Batch sizes are global, except that of
+torch_dataloader.py. A run may resume on another number of processes with the same global batches.
 """

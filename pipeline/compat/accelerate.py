@@ -1,4 +1,4 @@
-"""Accelerate: a Loader whose state goes into `save_state`, and comes back by `load_state`.
+"""Accelerate: a Loader whose state `save_state` saves and `load_state` restores.
 
 model, optimizer = accelerator.prepare(model, optimizer)
 loader = prepare(accelerator, ds, 256)
@@ -17,14 +17,14 @@ from pipeline.loader import Loader
 
 
 def prepare(accelerator: Any, dataset: Dataset, batch_size: int, **options: Any) -> Loader:
-    """A Loader of this process's rows, on its device, known to the accelerator's checkpoints.
+    """A Loader for this process's rows, on its device, known to the accelerator's checkpoints.
 
     Args:
-        accelerator: an `accelerate.Accelerator`; make it before the Loader.
-        dataset: what the data is.
+        accelerator: an `accelerate.Accelerator`, created before.
+        dataset: the data.
         batch_size: rows of the global batch, over all processes. Accelerate's own loaders multiply
             theirs by the number of processes.
-        options: of the Loader, as workers= or steps=.
+        options: of the Loader, such as workers= or steps=.
     """
     loader = Loader(dataset, batch_size, feed=TorchFeed(accelerator.device), **options)
     accelerator.register_for_checkpointing(loader)

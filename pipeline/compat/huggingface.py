@@ -33,11 +33,11 @@ class LockstepTrainer(_Trainer):
     """`transformers.Trainer` whose `train_dataset` is a Dataset.
 
     Args:
-        steps: batches a pass, where the dataset's rows are counted as they come.
-        loader_options: of the Loader, as workers=.
+        steps: batches in a pass; needed if the dataset is streamed or endless.
+        loader_options: of the Loader, such as workers=.
 
     Raises:
-        LengthError: such a dataset without `steps`.
+        LengthError: the dataset is streamed or endless, and `steps` is missing.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class LockstepTrainer(_Trainer):
         self._options: dict[str, Any] = {"remainder": "drop", "steps": steps}
         self._options |= loader_options or {}
         self._loader: Loader | None = None
-        self.args.ignore_data_skip = True  # the state says where to go on
+        self.args.ignore_data_skip = True  # the Loader's state says where to resume
         self.add_callback(_Saving(self))
 
     def get_train_dataloader(self) -> Loader:
-        """The Loader: of this process's rows of the global batch."""
+        """The Loader for this process's rows of the global batch."""
         if self._loader is None:
             size = self._train_batch_size * self.args.world_size
             feed = TorchFeed(self.args.device)
@@ -66,10 +66,10 @@ class LockstepTrainer(_Trainer):
         return self._loader
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As the Trainer's; a checkpoint's data state is restored with it.
+        """As the Trainer's; restores the data state of the checkpoint too.
 
         Raises:
-            StateError: the checkpoint has no data state: another trainer wrote it.
+            StateError: the checkpoint has no data state, because another trainer wrote it.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -90,7 +90,7 @@ class _Saving(transformers.TrainerCallback):
         self._trainer = trainer
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # every process: of counted data they gather the state
+        # in every process: they gather the state of a streamed dataset together
         data = self._trainer.get_train_dataloader().state_dict()
         if state.is_world_process_zero:
             folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")

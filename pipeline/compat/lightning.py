@@ -1,8 +1,8 @@
-"""Lightning: a data module whose loaders are ours; their state is in every checkpoint.
+"""Lightning: a data module with our Loaders, whose state is in every checkpoint.
 
     trainer.fit(model, LockstepDataModule(ds, 256), ckpt_path="last.ckpt")
 
-The checkpoint may come from a run with another number of processes.
+The checkpoint may come from a run on another number of processes.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from pipeline.errors import LengthError
 from pipeline.feed import TorchFeed
 from pipeline.loader import Loader
 
-# Lightning has two names, and each knows only its own classes
+# Lightning has two package names, and each knows only its own classes
 _package = "lightning.pytorch" if find_spec("lightning") else "pytorch_lightning"
 _Base: Any = importlib.import_module(_package).LightningDataModule
 
 
 class LockstepDataModule(_Base):
-    """Loaders of a dataset to train on, and of one to validate on.
+    """Loaders of a dataset for training, and of one for validation.
 
     Args:
-        train: what is trained on.
+        train: the training data.
         batch_size: rows of the global batch, over all processes.
-        held_out: what is validated on, from its start each time.
-        steps: batches a pass; counted data (packed, filtered) needs it, since Lightning fetches a
-            batch ahead of whatever has no length, and would save the state of that.
-        options: of both Loaders, as workers=.
+        held_out: the validation data, read from its start each time.
+        steps: batches in a pass. A streamed dataset (packed, filtered) needs it: Lightning fetches
+            one batch ahead from a loader without a length, and would save the state after that
+            batch.
+        options: of both Loaders, such as workers=.
 
     Raises:
-        LengthError: counted or endless data without `steps`.
+        LengthError: the training data are streamed or endless, and `steps` is missing.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class LockstepDataModule(_Base):
         self._size, self._options = batch_size, options
 
     def train_dataloader(self) -> Loader:
-        """The training data; made when the processes know each other."""
-        feed = TorchFeed()  # the Trainer copies batches to devices
+        """The training Loader. Called once processes are connected."""
+        feed = TorchFeed()  # the Trainer moves batches to devices
         options: dict[str, Any] = {"remainder": "drop", "steps": self._steps, **self._options}
         return Loader(self._train, self._size, feed=feed, **options)
 
     def val_dataloader(self) -> Once | list[Any]:
-        """The held-out data, from its start each time."""
+        """The validation data, from the start each time."""
         if self._held_out is None:
             return []
         options: dict[str, Any] = {"remainder": "drop", **self._options}

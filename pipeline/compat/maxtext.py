@@ -28,10 +28,10 @@ _INTERFACE = "maxtext.input_pipeline.input_pipeline_interface"
 
 
 class MaxTextIterator:
-    """Global batches in MaxText's names; a checkpointable of Orbax's v1 API.
+    """Global batches with MaxText's field names; a checkpointable of Orbax's v1 API.
 
     Args:
-        loader: with a JaxFeed of the trainer's input sharding.
+        loader: has a JaxFeed with the trainer's input sharding.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -44,15 +44,15 @@ class MaxTextIterator:
         return columns(next(self.loader))
 
     def reset(self) -> None:
-        """Go back to the start, as evaluation does each time."""
+        """Go back to the start, as each evaluation does."""
         self.loader.seek(0)
 
     async def save(self, directory: Any) -> Awaitable[None]:
-        """Orbax's: the state of now is written in the background."""
+        """Write the current state in the background, for Orbax."""
         return await self.loader.save(directory)
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        """Orbax's: stand where a saved state says."""
+        """Restore a saved state, for Orbax."""
         return await self.loader.load(directory)
 
 
@@ -64,7 +64,7 @@ def columns(batch: Any) -> dict[str, Any]:
     ['inputs', 'inputs_position', 'inputs_segmentation']
     """
     tokens, segments = batch["tokens"], batch["segment_ids"]
-    # a document's last token has no next one: its target is in no segment
+    # the last token of a document has no next one, so its target is in no segment
     inside = segments[:, 1:] * (segments[:, 1:] == segments[:, :-1])
     return {
         "inputs": tokens[:, :-1],
@@ -77,23 +77,23 @@ def columns(batch: Any) -> dict[str, Any]:
 
 
 def train_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
-    """What MaxText calls for training data, with its config, mesh and the processes that load."""
+    """The training data, for MaxText, which passes its config, mesh and the loading processes."""
     return _iterator(config, mesh, processes, config.grain_train_files)
 
 
 def eval_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
-    """What MaxText calls for evaluation data."""
+    """The evaluation data, for MaxText."""
     return _iterator(config, mesh, processes, config.grain_eval_files)
 
 
 def install(interface: Any = None) -> None:
-    """Have MaxText ask here for data of `dataset_type=grain` whose files are named module:name.
+    """Let MaxText load data of `dataset_type=grain` from here if their files are named module:name.
 
     Args:
-        interface: MaxText's `input_pipeline_interface`, by default as installed.
+        interface: MaxText's `input_pipeline_interface`, by default the installed one.
 
     Raises:
-        ChainError: it has no such factories: another version of MaxText.
+        ChainError: it lacks the factories, as in another version of MaxText.
     """
     interface = importlib.import_module(_INTERFACE) if interface is None else interface
     for name, ours, field in (

@@ -29,13 +29,13 @@ _STATE = "lockstep.json"
 def make_loader(
     dataset: Dataset, batch_size: int, *, device: Any = "cpu", **options: Any
 ) -> Loader:
-    """A Loader of this worker's rows, where the checkpoint of the run says.
+    """A Loader for this worker's rows, at the position that the run's checkpoint says.
 
     Args:
-        dataset: what the data is.
+        dataset: the data.
         batch_size: rows of the global batch, over all workers.
         device: where tensors go.
-        options: of the Loader. Its workers= are processes beside this worker.
+        options: of the Loader. Its workers= are processes besides this worker.
     """
     loader = Loader(dataset, batch_size, feed=TorchFeed(device), **options)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
@@ -47,14 +47,14 @@ def make_loader(
 def report(
     metrics: Mapping[str, Any], loader: Loader, save: Callable[[str], None] = lambda folder: None
 ) -> None:
-    """Report metrics with a checkpoint of the data and what `save` puts beside it.
+    """Report metrics with a checkpoint of the data's state and whatever `save` writes.
 
     Every worker must call it.
 
     Args:
-        metrics: as `ray.train.report` takes them.
+        metrics: as for `ray.train.report`.
         loader: from `make_loader`.
-        save: writes model and optimizer into a folder; called on the first worker alone.
+        save: writes model and optimizer into a folder; called only on the first worker.
     """
     state = loader.state_dict()
     if ray.train.get_context().get_world_rank() != 0:

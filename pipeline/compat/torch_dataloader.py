@@ -29,23 +29,26 @@ _REFUSED = {
 
 
 class DataLoader:
-    """Batches of this process as tensors; `for batch in loader` is a pass from its start.
+    """Batches of this process as tensors; `for batch in loader` is one pass from its start.
 
-    A loop that is left early has its pass begun again by the next `for`. After `load_state_dict`
-    the next `for` goes on where the state says.
+    If a loop is left early, the next `for` begins its pass again. After `load_state_dict`, the next
+    `for` goes on where the state says.
 
     Args:
         dataset: a Dataset, or anything with `__len__` and `__getitem__`, as torch's are.
         batch_size: rows of this process.
-        shuffle: each pass in another order.
+        shuffle: whether each pass has a new random order.
         num_workers: processes that evaluate.
-        collate_fn: this process's rows (a list) -> batch.
-        drop_last: leave a short last batch out.
+        collate_fn: makes a batch from a list of this process's rows.
+        drop_last: leave out a short last batch.
         seed: of the order.
-        others: what is torch's own way to speed is accepted; what would change the order is not.
+        device: where tensors go.
+        steps: batches in a pass; None for all.
+        others: torch's arguments for speed are accepted and ignored; those that would change the
+            order are refused.
 
     Raises:
-        OptionError: an argument of torch's has another way here, which the message names.
+        OptionError: an argument of torch's is refused; the message says what to use instead.
 
     >>> loader = DataLoader([{"x": i} for i in range(5)], batch_size=2)
     >>> [batch["x"].tolist() for batch in loader], len(loader)
@@ -85,7 +88,7 @@ class DataLoader:
             workers=num_workers,
             steps=steps,
         )
-        self._begun: dict[str, Any] | None = None  # where a pass began that has not ended
+        self._begun: dict[str, Any] | None = None  # state at the start of a pass that has not ended
 
     def __iter__(self) -> Iterator[Any]:
         if self._begun is not None:
@@ -98,11 +101,11 @@ class DataLoader:
         return len(self.loader)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands: plain JSON, the same on every process. All of them must call it."""
+        """The position as plain JSON, the same on every process. All processes must call it."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on there with the next `for`, on any number of processes."""
+        """Go on at a saved position with the next `for`, on any number of processes."""
         self.loader.load_state_dict(state_dict)
         self._begun = None
 

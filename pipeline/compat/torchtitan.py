@@ -28,7 +28,7 @@ _IGNORED = -100  # torchtitan's IGNORE_INDEX, and torch's
 
 
 def _base() -> Any:
-    # moved in August 2026
+    # it moved in August 2026
     for name in ("torchtitan.components.dataloader", "torchtitan.components.data.loader"):
         try:
             return importlib.import_module(name).BaseDataLoader
@@ -42,7 +42,7 @@ _Base: Any = _base()
 
 
 class RankFeed(TorchFeed):
-    """TorchFeed for a rank that the trainer names: its mesh decides who shares rows."""
+    """A TorchFeed whose rank the trainer gives, as its mesh decides which ranks share rows."""
 
     def __init__(self, rank: int, ranks: int) -> None:
         super().__init__()
@@ -53,16 +53,17 @@ class RankFeed(TorchFeed):
 
 
 class LockstepDataLoader(_Base):
-    """A Loader as torchtitan's trainer wants it.
+    """A Loader with the interface of torchtitan's dataloaders.
 
     Args:
         config: which dataset, and who evaluates it.
-        dp_world_size, dp_rank: the data-parallel degree and this rank's place.
-        seq_len, local_batch_size: tokens a row and rows a rank; in torchtitan since August 2026
-            `max_context_length` and `num_tokens_per_batch`, for batches that are laid end to end.
+        dp_world_size, dp_rank: the data-parallel degree, and this rank's index.
+        seq_len, local_batch_size: tokens in a row, and rows on a rank.
+        max_context_length, num_tokens_per_batch: the same in torchtitan since August 2026, whose
+            batches are flattened.
 
     Raises:
-        ChainError: rows have another length than the trainer's.
+        ChainError: the length of rows differs from the trainer's.
     """
 
     @dataclass(kw_only=True, slots=True)
@@ -102,7 +103,7 @@ class LockstepDataLoader(_Base):
             yield self._trainers(batch)
 
     def _trainers(self, batch: Any) -> tuple[dict[str, Any], Any]:
-        # a token's label is the next one of its document
+        # the label of a token is the next token of its document
         tokens, segments, positions = (batch[name] for name in self._names)
         labels = tokens[:, 1:].long()
         ends = (segments[:, 1:] != segments[:, :-1]) | (segments[:, 1:] == 0)
@@ -113,15 +114,15 @@ class LockstepDataLoader(_Base):
         return inputs, labels
 
     def state_dict(self) -> dict[str, Any]:
-        """One text, the same on every rank: DCP neither splits nor merges it."""
+        """One string, the same on every rank, which DCP neither splits nor merges."""
         return {"lockstep": json.dumps(self.loader.state_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there; an empty state is that of a checkpoint without data.
+        """Go on at a saved position. An empty state is that of a checkpoint without data.
 
         Raises:
             MismatchError: it is of another dataset.
-            StateError: it is no state of ours.
+            StateError: it is not a Lockstep state.
         """
         if state_dict:
             self.loader.load_state_dict(json.loads(state_dict.get("lockstep", "{}")))
@@ -132,7 +133,7 @@ class LockstepDataLoader(_Base):
 
 
 def _fields(spec: Any, field: str, length: int) -> tuple[str, str, str]:
-    # of several packed fields each has segments and positions of its own
+    # with several packed fields, each has segments and positions of its own
     own = f"{field}_segment_ids", f"{field}_positions"
     extra = own if isinstance(spec, dict) and own[0] in spec else ("segment_ids", "positions")
     if not isinstance(spec, dict) or field not in spec or extra[0] not in spec:

@@ -17,18 +17,18 @@ from pipeline.loader import Loader
 
 
 def training_input(batch: Any) -> TrainingInput:
-    """Packed rows as tunix's trainers take them: tokens, and a mask of what is not padding."""
+    """Packed rows as tunix's trainers take them: tokens, and a mask that is False for padding."""
     return TrainingInput(input_tokens=batch["tokens"], input_mask=batch["segment_ids"] > 0)
 
 
 class TrainingData:
-    """What `PeftTrainer.train` iterates: batches from the trainer's own step on.
+    """The batches for `PeftTrainer.train`, from the trainer's own step on.
 
     Args:
         loader: with a JaxFeed, for arrays on devices; its batch size is the global one.
-        trainer: a PeftTrainer, or what has its `iter_steps`. It passes over as many batches as it
-            has trained on; these are None, and cost nothing.
-        convert: a batch -> what the trainer's model inputs are made from.
+        trainer: a PeftTrainer, or anything with `iter_steps`. It skips as many batches as it has
+            trained on; these are None here, and cost nothing.
+        convert: turns a batch into the input of the trainer's model.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the command line does with files: convert, inspect, verify, manifest.
+"""The command line's tools for files: convert, inspect, verify, manifest.
 
-Begin with commands/, one file each. convert/ writes files; inspection/ looks at them.
+Begin with commands/, one file for each command. convert/ writes files; inspection/ reads them.
 """

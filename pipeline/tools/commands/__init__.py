@@ -1,6 +1,6 @@
-"""The commands of `python -m pipeline`: one file each.
+"""The commands of `python -m pipeline`: one file for each.
 
-Begin with any of them: each parses its options, calls a tool and gives an `Answer`.
+Begin with any of them: it parses options, calls a tool and returns an `Answer`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What a command found; `python -m pipeline` prints it and gives the exit status.
+    """The result of a command, which `python -m pipeline` prints.
 
     Attributes:
-        data: all of it as plain data, for `--json`.
-        lines: for people.
-        ok: whether what was asked holds: exit status 0, else 1.
+        data: the whole result as plain data, for `--json`.
+        lines: the result for people.
+        ok: whether the exit status is 0 rather than 1.
     """
 
     data: Any

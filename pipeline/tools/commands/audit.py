@@ -1,4 +1,4 @@
-"""python -m pipeline audit: figures of a dataset's orders beside true random ones; 1 if weak."""
+"""python -m pipeline audit: is a dataset's order as random as it should be? Exit 1 if not."""
 
 from __future__ import annotations
 

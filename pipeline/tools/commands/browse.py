@@ -1,4 +1,4 @@
-"""python -m pipeline browse RUN: the run's page from a local server; any step, as one looks."""
+"""python -m pipeline browse RUN: serve a run's page on this machine; steps are made on request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> Answer:
     found = Run(args.run_folder)
     dataset, last = run_dataset(found, args.data), found.ledger.last
     if dataset is not None and last is not None:
-        found.check(dataset, last)  # said here, and not at each step that is looked at
+        found.check(dataset, last)  # reported here, and not at each step that is looked at
     browser = Browser(
         found,
         dataset,

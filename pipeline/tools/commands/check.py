@@ -1,4 +1,4 @@
-"""python -m pipeline check module:dataset: is it pure, and can workers evaluate it? 1 if not."""
+"""python -m pipeline check module:dataset: is it pure, and can workers run it? Exit 1 if not."""
 
 from __future__ import annotations
 

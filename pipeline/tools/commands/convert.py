@@ -1,4 +1,4 @@
-"""python -m pipeline convert IN OUT: records of one format become files of another."""
+"""python -m pipeline convert IN OUT: write records of one format as files of another."""
 
 from __future__ import annotations
 

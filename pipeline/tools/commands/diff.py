@@ -1,4 +1,4 @@
-"""python -m pipeline diff RUN RUN: where two runs differ, batches and losses; 1 if they do."""
+"""python -m pipeline diff RUN RUN: where two runs differ, batches and losses. Exit 1 if they do."""
 
 from __future__ import annotations
 

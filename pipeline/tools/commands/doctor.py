@@ -1,6 +1,7 @@
-"""python -m pipeline doctor module:factory: the laws, run on anybody's loader; 1 if one is broken.
+"""python -m pipeline doctor module:factory: test anybody's loader on the laws. Exit 1 if one fails.
 
-The factory makes a loader anew; it is given those of workers, host and hosts that it names.
+The factory returns a new loader; it gets those of workers, host and hosts that it has as
+parameters.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Numbers between commas.
+    """Integers separated by commas.
 
     >>> counts("1,2,4")
     (1, 2, 4)

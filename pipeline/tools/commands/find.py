@@ -1,4 +1,4 @@
-"""python -m pipeline find RUN RECORD: the steps in which a record appeared; exit 1 if in none."""
+"""python -m pipeline find RUN RECORD: the steps in which a record appeared. Exit 1 if in none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m pipeline inspect PATH[:N]: what files hold, their layout, and first records."""
+"""python -m pipeline inspect PATH[:N]: what files hold, their layout, and their first records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m pipeline manifest PATH: notes record counts beside files, for a fast start."""
+"""python -m pipeline manifest PATH: store record counts beside files, for a fast start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What "module:name" names on a command line."""
+"""Arguments that several commands share: "module:name", paths, storage options, runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from pipeline.sources import SUFFIXES, Storage, open_path
 
 
 def loadable(name: str, *, here: bool = True, folder: Path | None = None) -> Dataset | Loader:
-    """The Dataset or Loader that "module:name" names, or that a function of that name returns.
+    """The Dataset or Loader called "module:name", or returned by the function of that name.
 
-    A function that takes an argument gets the folder of the run that is asked about.
+    If the function has a parameter, it gets the folder of the run in question.
+
+    Args:
+        name: "module:name".
+        here: whether modules of the current directory may be imported.
+        folder: of the run in question.
 
     Raises:
-        ChainError: it names neither.
+        ChainError: it is none of these.
     """
     found = imported(name, here=here)
     if callable(found):
@@ -39,21 +44,21 @@ def loadable(name: str, *, here: bool = True, folder: Path | None = None) -> Dat
 
 
 def dataset(name: str, storage: Storage | None = None) -> Dataset:
-    """The Dataset that "module:name" names, or that of a path, URL or glob.
+    """The Dataset called "module:name", or the one of a path, URL or glob.
 
     Raises:
-        ChainError: it names a Loader, or nothing.
-        SourceError: no such file.
+        ChainError: it is a Loader, or does not exist.
+        SourceError: a file does not exist.
     """
     found = path_or_dataset(name)
     return found if isinstance(found, Dataset) else Dataset(open_path(found, storage=storage))
 
 
 def path_or_dataset(name: str) -> str | Dataset:
-    """The Dataset that "module:name" names, or the path, URL or glob that it is itself.
+    """The Dataset called "module:name"; or `name` itself if it is a path, URL or glob.
 
     Raises:
-        ChainError: it names a Loader, or nothing.
+        ChainError: it is a Loader, or does not exist.
     """
     module, colon, attribute = name.partition(":")
     if not all(map(str.isidentifier, module.split("."))):
@@ -71,7 +76,7 @@ def path_or_dataset(name: str) -> str | Dataset:
 
 
 def storage_arguments(p: argparse.ArgumentParser) -> None:
-    """`--option` and `--deadline`, which `storage` understands."""
+    """Add `--option` and `--deadline`, which `storage` reads."""
     p.add_argument(
         "--option",
         metavar="KEY=VALUE",
@@ -83,11 +88,11 @@ def storage_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def storage(args: argparse.Namespace) -> Storage:
-    """How URLs are reached.
+    """The storage that the options describe.
 
     Raises:
         ChainError: an option is not KEY=VALUE.
-        SourceError: the deadline has no meaning.
+        SourceError: the deadline is invalid.
     """
     options: dict[str, Any] = {}
     for text in args.option:
@@ -100,17 +105,17 @@ def storage(args: argparse.Namespace) -> Storage:
 
 
 def workers(text: str) -> int | str:
-    """What `--workers` takes: a number, or "auto"."""
+    """The value of `--workers`: a number, or "auto"."""
     return int(text) if text.isdecimal() else text
 
 
 def run_argument(p: argparse.ArgumentParser) -> None:
-    """`RUN`, a run's folder."""
+    """Add `RUN`, a run's folder."""
     p.add_argument("run_folder", metavar="RUN", help="a run's folder: it holds ledger.jsonl")
 
 
 def data_argument(p: argparse.ArgumentParser, *, many: bool = False) -> None:
-    """`--data`, the dataset of a run, which `run_dataset` understands."""
+    """Add `--data`, the dataset of a run, which `run_dataset` reads."""
     each = "; twice, one for each run" if many else ""
     p.add_argument(
         "--data",
@@ -121,11 +126,11 @@ def data_argument(p: argparse.ArgumentParser, *, many: bool = False) -> None:
 
 
 def run_dataset(run: Run, given: str | None) -> Dataset | None:
-    """The dataset of a run: as given, else under the name that the run noted; None if neither.
+    """The dataset of a run: as given, else by the name that the run recorded; or None.
 
     Raises:
-        ChainError: the name names none.
-        JournalError: a noted name would be imported from the run's own folder.
+        ChainError: there is no dataset of that name.
+        JournalError: a recorded name would be imported from the run's own folder.
     """
     name = given or run.data
     if name is None:
@@ -141,10 +146,10 @@ def run_dataset(run: Run, given: str | None) -> Dataset | None:
 
 
 def needed_dataset(run: Run, given: str | None) -> Dataset:
-    """The dataset of a run, as `run_dataset` finds it.
+    """The dataset of a run, as for `run_dataset`.
 
     Raises:
-        JournalError: there is no name of it.
+        JournalError: no name is given or recorded.
     """
     found = run_dataset(run, given)
     if found is None:
@@ -156,7 +161,7 @@ def needed_dataset(run: Run, given: str | None) -> Dataset:
 
 
 def step_range(text: str) -> range:
-    """What `--steps a:b` takes.
+    """The value of `--steps a:b`.
 
     >>> step_range("40:60")
     range(40, 60)

@@ -1,4 +1,4 @@
-"""python -m pipeline profile module:dataset: which stage is slow, and what would be gained?"""
+"""python -m pipeline profile module:dataset: which stage is slow, and what could be gained?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _traced(args: argparse.Namespace, data: Dataset | Loader) -> str:
         end = time.monotonic() + PATIENCE + args.seconds
         for batch in trace.batches(traced):
             use(batch)
-            if works(traced):  # at first the loop helps out, while workers start
+            if works(traced):  # at first the loop evaluates too, while workers start
                 end = min(end, time.monotonic() + args.seconds)
             if time.monotonic() > end:
                 break

@@ -1,4 +1,4 @@
-"""python -m pipeline replay RUN --steps A:B: are the batches of steps those of the journal?"""
+"""python -m pipeline replay RUN --steps A:B: make batches again and compare with the journal."""
 
 from __future__ import annotations
 

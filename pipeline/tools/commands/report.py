@@ -1,4 +1,4 @@
-"""python -m pipeline report RUN… -o FILE: runs as one page of HTML that needs no network."""
+"""python -m pipeline report RUN… -o FILE: runs as one HTML page that needs no network."""
 
 from __future__ import annotations
 

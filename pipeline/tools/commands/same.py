@@ -1,4 +1,4 @@
-"""python -m pipeline same RUN RUN: did two runs train on the same batches? 1 if not."""
+"""python -m pipeline same RUN RUN: did two runs train on the same batches? Exit 1 if not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def compared(one: Run, other: Run, names: list[str]) -> Comparison:
-    """The comparison of two runs; datasets are opened only where batches differ."""
+    """The comparison of two runs. Datasets are opened only if batches differ."""
     if len(names) > 2:
         raise JournalError(f"--data was given {len(names)} times: give it once for each run.")
     found = compare(one, other)

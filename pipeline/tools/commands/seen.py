@@ -1,7 +1,7 @@
 """python -m pipeline seen FILE --run RUN: was this document trained on, and when? 0 yes, 1 never.
 
-With --check PROOF --root ROOT, checks a proof instead, without any data: 0 the document is in the
-index, 1 it is not, 2 the proof shows nothing.
+With --check PROOF --root ROOT it checks a proof instead, without any data: 0 the document is in the
+index, 1 it is not, 2 the proof is not valid.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.until is None:
         run = Run(folder)
         dataset = needed_dataset(run, args.data)
-        check_run(run, dataset)  # before another's records are indexed as the run's
+        check_run(run, dataset)  # before records of another dataset are indexed as the run's
         found = seen_in_run(text, run, dataset, index(dataset))
     else:
         loader = _loader(args)

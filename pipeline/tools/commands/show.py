@@ -1,4 +1,4 @@
-"""python -m pipeline show RUN STEP: a step's records with their text, tokens, or pictures."""
+"""python -m pipeline show RUN STEP: the records of a step, with their text, tokens or pictures."""
 
 from __future__ import annotations
 

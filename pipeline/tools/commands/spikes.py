@@ -1,4 +1,4 @@
-"""python -m pipeline spikes RUN: steps whose loss or gradient norm stands out; exit status 0."""
+"""python -m pipeline spikes RUN: steps whose loss or gradient norm stands out. Exit status 0."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def spikes_of(run: Run, *, window: int = WINDOW, threshold: float = THRESHOLD) -> list[Spike]:
-    """The spikes of the steps that led to where a run stands."""
+    """The spikes among the steps that led to a run's current state."""
     numbers = run.columns()
     fields = {k: numbers[k] for k in ("loss", "grad_norm") if numbers[f"{k}_told"].any()}
     told = {k: numbers[f"{k}_told"] for k in fields}

@@ -1,4 +1,4 @@
-"""python -m pipeline verify PATH: reads every record, names those that are bad; 1 if any is."""
+"""python -m pipeline verify PATH: read every record, name those that are bad. Exit 1 if any is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m pipeline where RUN STEP: which records made a step's rows."""
+"""python -m pipeline where RUN STEP: which records the rows of a step are made of."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How records of one format become files of another: in shards, in parallel, safe to kill.
+"""Converting records to files of another format: in shards, in parallel, and safe to kill.
 
-Begin with conversion.py, the whole of one; writers.py has a writer for each format.
+Begin with conversion.py, which has the whole process; writers/ has a writer for each format.
 """
 
 from pipeline.tools.convert.conversion import Conversion, convert

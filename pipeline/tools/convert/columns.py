@@ -1,4 +1,4 @@
-"""Which columns a conversion writes: their names and types, the same for every shard."""
+"""The columns of a conversion: names and types, the same for every shard."""
 
 from __future__ import annotations
 
@@ -22,25 +22,30 @@ from pipeline.tools.pieces import done_by
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUP = 1000  # rows a row group: the smallest read
-_PIECE = 10_000  # rows whose types are looked at by one call of a worker
+GROUP = 1000  # rows in a row group, the smallest unit that is read
+_PIECE = 10_000  # rows whose types one call of a worker finds
 
 
 def schema_of(ds: Dataset, *, workers: Any, skip_bad: bool) -> str:
-    """The schema that holds for all rows of a dataset, as text (base64 of Arrow's own form).
+    """A schema that fits all rows of a dataset, as text (base64 of Arrow's serialised form).
 
-    Rows of one Parquet or Arrow source keep its types. Columns of NumPy arrays say theirs. All
-    other rows are looked at once, from the first to the last, before any is written: a column may
-    be null in the first million.
+    Rows of one Parquet or Arrow source keep the types of the files. Columns of NumPy arrays have
+    known types. All other rows are evaluated once before any is written, since a column may be null
+    in its first million rows.
+
+    Args:
+        ds: the dataset.
+        workers: who evaluates rows, as for `Loader`.
+        skip_bad: leave out rows that cannot be read.
 
     Raises:
-        ChainError: rows have no common schema; it names the column and both types.
+        ChainError: rows have no common schema; the message names the column and both types.
     """
 
     source = tabular(ds)
     if source is not None:
         return _text(Tables(source).schema)
-    # a source's columns have one layout, whichever rows are read; of other rows only looking tells
+    # columns of a source have the same types for all rows; other rows have to be evaluated
     told = _of_numbers(ds)
     if told is not None:
         return _text(told)
@@ -56,7 +61,7 @@ def schema_of(ds: Dataset, *, workers: Any, skip_bad: bool) -> str:
 
 
 def schema_from(text: str) -> pa.Schema:
-    """The schema that a text of `schema_of` stands for."""
+    """The schema in a text that `schema_of` returned."""
     import pyarrow as pa
 
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
@@ -67,7 +72,7 @@ def _text(schema: pa.Schema) -> str:
 
 
 def _of_numbers(ds: Dataset) -> pa.Schema | None:
-    # of a source's own columns of numbers, which no stage changes
+    # for a source's own columns of numbers, which no stage changes
     import pyarrow as pa
 
     source = ds.top.node.unchanged
@@ -97,11 +102,11 @@ def _type_of(column: Any) -> pa.DataType:
 
 @dataclass(frozen=True)
 class LookAt:
-    """A map from the first of some rows to the schema that holds for them.
+    """Maps the index of a first row to the schema of the rows from there on, as text.
 
     Attributes:
-        dataset: whose rows.
-        skip_bad: whether rows that cannot be read are left out, as they will be.
+        dataset: the dataset that has the rows.
+        skip_bad: whether rows that cannot be read are left out.
     """
 
     dataset: Dataset
@@ -154,10 +159,10 @@ def _unified(seen: Sequence[tuple[int, pa.Schema]]) -> pa.Schema:
 
 
 def table_of(rows: Sequence[Any], schema: pa.Schema | None) -> pa.Table:
-    """Rows as a table: of the schema, or of types that these rows alone decide.
+    """Rows as a table, with the given schema, or with types inferred from these rows.
 
     Raises:
-        ChainError: a value does not fit its column, or rows are no dicts of the same kind.
+        ChainError: a value does not fit its column, or rows are not dicts of the same kind.
     """
     import pyarrow as pa
 
@@ -200,11 +205,11 @@ def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError):
-        return pa.array(values, _map_type(values)).cast(kind)  # moments, into a time zone
+        return pa.array(values, _map_type(values)).cast(kind)  # such as times with a time zone
 
 
 def _map_type(values: Iterable[Any]) -> pa.DataType | None:
-    # Arrow's maps come as lists of pairs, which it does not tell from lists
+    # Arrow's maps are lists of pairs in Python, which Arrow takes for lists
     import pyarrow as pa
 
     pairs = [pair for value in values if isinstance(value, list) for pair in value]
@@ -215,7 +220,7 @@ def _map_type(values: Iterable[Any]) -> pa.DataType | None:
 
 
 def _arrow(value: Any) -> Any:
-    # what Arrow does not take as it is: arrays of several axes, and single moments
+    # values that Arrow does not accept as they are: arrays of several axes, and single times
     import pyarrow as pa
 
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Which shards a conversion has, which are done already, and who writes the others."""
+"""A conversion: which shards it has, which of them are done, and writing the others."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from pipeline.tools.convert.shards import Names, WriteShard, bounds
 from pipeline.tools.convert.writers import COLUMNS, WRITERS
 from pipeline.tools.pieces import done_by
 
-SHARD = 256 << 20  # bytes of a shard, about, where their number is not given
-_LOOK = 0.2  # seconds between two looks at how far the shards are
+SHARD = 256 << 20  # approximate bytes of a shard if their number is not given
+_LOOK = 0.2  # seconds between two updates of the progress
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion wrote.
+    """The result of a conversion.
 
     Attributes:
-        files: their paths, in order.
-        records: in them.
+        files: paths of the files, in order.
+        records: records in all files.
         skipped: records that could not be read.
-        bytes: of all files.
+        bytes: bytes of all files.
     """
 
     files: tuple[str, ...]
@@ -46,7 +46,7 @@ class Conversion:
     bytes: int
 
     def as_json(self) -> dict[str, Any]:
-        """All as plain data."""
+        """The result as plain data."""
         return asdict(self)
 
 
@@ -59,29 +59,30 @@ def convert(
     skip_bad: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Write a dataset's rows, in order, as files of the format that `out`'s suffix names.
+    """Write a dataset's rows, in order, to files whose format `out`'s suffix determines.
 
-    The same dataset gives the same bytes, whoever writes them. Each file appears whole or not at
-    all; killed and called again, it goes on with the shards that are missing. The files are opened
-    before it returns. `OUT.manifest.json` beside them says what they hold; while it holds true,
-    another call has nothing to do.
+    The same dataset gives the same bytes, whatever the workers. Each file appears whole or not at
+    all. If the call is killed, another call goes on with the missing shards. The files are opened
+    as a check before it returns. `OUT.manifest.json` beside the files lists them; as long as it is
+    true, another call does nothing.
 
-    Parquet and Arrow files have one schema. It is that of the source, if rows are those of Parquet
-    or Arrow files. Otherwise all rows are evaluated twice: for their types, and to be written.
+    Parquet and Arrow files have one schema. It is that of the source if rows come unchanged from
+    Parquet or Arrow files. Otherwise all rows are evaluated twice: to find their types, and to
+    write them.
 
     Args:
         data: an indexed dataset, or what `Dataset` takes: a path or glob, a source, columns.
-        out: the path or URL of the file; of several, "train.parquet" gives
+        out: the path or URL of the file. If there are several, "train.parquet" gives
             "train-00000-of-00008.parquet" and so on.
-        shards: how many files; None: one for about each 256 MiB.
-        workers: who writes, as `Loader` takes it: 0, n processes, "auto", Ray(n).
-        skip_bad: leave out records that cannot be read, and log them, rather than stop.
-        options: of the filesystem, where `out` is a URL.
+        shards: how many files; None for one for about each 256 MiB.
+        workers: who writes, as for `Loader`: 0, n processes, "auto", Ray(n).
+        skip_bad: leave out records that cannot be read, and log them, instead of stopping.
+        options: of the filesystem, if `out` is a URL.
 
     Raises:
-        SourceError: `out` has an unknown suffix, or holds something else; more shards than rows;
-            what was written does not open.
-        ChainError: the dataset is counted or endless, or rows do not fit the format.
+        SourceError: `out` has an unknown suffix, or something else exists there; there are more
+            shards than rows; or the files written do not open.
+        ChainError: the dataset is streamed or endless, or rows do not fit the format.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -145,7 +146,7 @@ def _run(
 
 
 def _schema(ds: Dataset, place: Place, names: Names, plan: dict[str, Any], workers: Any) -> str:
-    # found out once: a conversion that goes on keeps the schema of the shards that it has
+    # determined only once: a resumed conversion keeps the schema of the shards that exist
     if names.suffix not in COLUMNS:
         return ""
     note = f"{NOTES}/{names.stem}{names.suffix}.schema.json"
@@ -160,7 +161,7 @@ def _schema(ds: Dataset, place: Place, names: Names, plan: dict[str, Any], worke
 def _begun(
     place: Place, names: Names, plan: dict[str, Any], manifest: str
 ) -> dict[int, dict[str, Any]]:
-    # the shards that an earlier call finished; what is somebody else's is not overwritten
+    # the shards that an earlier call finished; files of anybody else are not overwritten
     note = f"{NOTES}/{names.stem}{names.suffix}.json"
     before = place.noted(note)
     if before is None and place.noted(manifest) is None:
@@ -189,7 +190,7 @@ def _all_there(place: Place, shards: list[dict[str, Any]]) -> bool:
 
 def _shards(ds: Dataset) -> int:
     some = np.linspace(0, len(ds) - 1, min(len(ds), 64)).astype(np.int64)
-    good, _ = survivors(ds.read, some)  # what cannot be read is met again, in its place
+    good, _ = survivors(ds.read, some)  # bad records are reported when they are written
     rows = sum(len(block) for _, block in good)
     size = sum(weight(block) for _, block in good)
     return max(1, min(len(ds), -(-size * len(ds) // rows // SHARD))) if rows else 1
@@ -197,7 +198,7 @@ def _shards(ds: Dataset) -> int:
 
 @contextmanager
 def _watched(ds: Dataset, place: Place, names: Names, done: Mapping[int, Any]) -> Generator[str]:
-    # workers on this machine write how far they are into a small file; a thread shows it
+    # workers on this machine write their progress to a small file, which a thread displays
     ready = sum(stop - start for start, stop in (bounds(len(ds), names.shards, i) for i in done))
     stop = threading.Event()
     with (

@@ -1,4 +1,4 @@
-"""Whether what a conversion wrote opens, as one source, with as many records as were written."""
+"""Checking a conversion: its files must open as one source, with the records that were written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def check_opens(place: Place, suffix: str, shards: Sequence[dict[str, Any]]) -> 
 
     Raises:
         SourceError: they do not open together, or hold another number of records.
-        StorageError: they cannot be reached.
+        StorageError: they cannot be read.
     """
     names = [shard["files"][-1 if suffix == ".idx" else 0]["name"] for shard in shards]
     paths = [place.path(name) for name in names]
     records = sum(shard["records"] for shard in shards)
     if not records:
-        return  # no format says of nothing what it is
+        return  # files without records cannot be told apart by their format
     try:
         read = _read_ends(paths, place.storage)
     except StorageError:
@@ -52,7 +52,7 @@ def _read_ends(paths: Sequence[str], storage: Storage | None) -> int:
         known, n = files_of(source), len(source)
         bounds = np.array([0, n], np.int64) if known is None else known.bounds
         ends = np.unique(np.clip(np.concatenate([bounds, bounds - 1]), 0, n - 1))
-        with suppress(RecordError):  # as a null integer, which the input had too
+        with suppress(RecordError):  # for example of a null integer, which the input had too
             source.read(ends)
         return n
     finally:

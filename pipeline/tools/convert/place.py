@@ -1,4 +1,4 @@
-"""Where converted files go: a folder or a bucket; each appears whole or not at all."""
+"""The destination of a conversion: a folder or a bucket. Each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pipeline.sources.storage.local import open_regular
 from pipeline.sources.storage.storage import Storage, is_url
 
 LOGGER = logging.getLogger("pipeline")
-NOTES = ".lockstep-convert"  # what is known of a conversion under way; gone when it is whole
+NOTES = ".lockstep-convert"  # a folder with the state of a conversion; removed when it is complete
 _DRAFT = "writing-"
 
 
 class Place:
-    """A folder, or a URL.
+    """A folder, local or a URL.
 
     Args:
         root: the folder.
-        options: of the URL's filesystem, as `Storage(options=)`.
+        options: of the URL's filesystem, as for `Storage`.
     """
 
     def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def storage(self) -> Storage | None:
-        """How sources reach the files."""
+        """How sources read the files; None if they are local."""
         return self._storage if self._remote else None
 
     def path(self, name: str) -> str:
@@ -46,13 +46,13 @@ class Place:
 
     @contextmanager
     def workspace(self) -> Generator[str]:
-        """A folder to write files in before they are delivered; nothing of it stays."""
+        """A temporary folder in which files are written before they are delivered."""
         beside = self._drafts()
         while True:
             folder = tempfile.mkdtemp(prefix=_DRAFT, dir=beside)
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.isdir(folder):  # nobody took it for a killed writer's before it was locked
+            if os.path.isdir(folder):  # else another process swept it before it was locked
                 break
             os.close(lock)
         try:
@@ -62,19 +62,19 @@ class Place:
             os.close(lock)
 
     def deliver(self, path: str, name: str) -> int:
-        """Move a finished local file to its name, replacing what is there; its size in bytes."""
+        """Move a finished local file to its name, replacing an existing one. Returns its bytes."""
         size = os.path.getsize(path)
         if self._remote:
             self._storage.upload(path, self.path(name))
         else:
             with open(path, "rb") as f:
-                os.fsync(f.fileno())  # a name that is there after a power cut has its bytes
+                os.fsync(f.fileno())  # a file with its name has its contents, even after power loss
             self._folder(os.path.dirname(name))
             os.replace(path, self.path(name))
         return size
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file that is there, else None."""
+        """Bytes of a file; None if it does not exist."""
         try:
             return self._storage.stat(self.path(name)).size
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class Place:
     # ---- notes
 
     def note(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Keep some facts under a name."""
+        """Store facts under a name."""
         text = json.dumps(facts, indent=1).encode() + b"\n"
         if self._remote:
             self._storage.write(self.path(name), text)
@@ -94,7 +94,7 @@ class Place:
             f.write(text)
 
     def noted(self, name: str) -> dict[str, Any] | None:
-        """The facts kept under a name, None if there are none that can be read."""
+        """The facts stored under a name; None if there are none, or they are damaged."""
         path = self.path(name)
         try:
             found = parsed_json(self._storage.contents(path), path)
@@ -111,21 +111,21 @@ class Place:
             return None
 
     def clear(self) -> None:
-        """Remove all notes, and what killed writers left."""
+        """Remove all notes, and the temporary files of killed writers."""
         if not self._remote:
             shutil.rmtree(self.path(NOTES), ignore_errors=True)
             return
         try:
             self._storage.remove(f"{self.path(NOTES)}/**")
-        except StorageError as e:  # everything is written; this user may be allowed no more
+        except StorageError as e:  # all files are written; removing may be forbidden
             LOGGER.warning("the notes of a finished conversion stay, remove them: %s", e)
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Hold the folder; a second conversion into it is refused. A bucket cannot be held.
+        """Lock the folder against a second conversion. A bucket cannot be locked.
 
         Raises:
-            SourceError: another process holds it, or it cannot be held.
+            SourceError: another process has locked it, or it cannot be locked.
         """
         if self._remote:
             self._sweep()
@@ -150,7 +150,7 @@ class Place:
             os.close(lock)
 
     def _sweep(self) -> None:
-        # remove what our own killed writers left: living ones hold a lock
+        # remove the temporary folders of killed writers: living ones hold a lock
         beside = self._drafts()
         for name in os.listdir(beside):
             path = os.path.join(beside, name)
@@ -187,7 +187,7 @@ def _is_shard(facts: Any) -> bool:
 
 
 def _is_left(folder: str) -> bool:
-    """Whether a folder is ours, and no living process holds it."""
+    """Whether a folder is this user's, and no living process has locked it."""
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""How one shard is written: rows of a dataset, a piece at a time, then delivered as a whole."""
+"""Writing one shard: rows of a dataset, piece by piece, then delivering the whole file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.types import At
 
 
 class Names(NamedTuple):
-    """What the files of a conversion are called.
+    """The names of a conversion's files.
 
     >>> Names("train", ".parquet", 8).of(3)
     'train-00003-of-00008.parquet'
@@ -36,20 +36,20 @@ class Names(NamedTuple):
         return f"{self.stem}{part}{self.suffix}"
 
     def note(self, shard: int) -> str:
-        """The note that tells that a shard is done."""
+        """The name of the note that says that a shard is done."""
         return f"{NOTES}/{self.stem}{self.suffix}-{shard:05d}.json"
 
 
 @dataclass(frozen=True)
 class WriteShard:
-    """A map from a shard's number to facts about it, which writes it on the way.
+    """Maps a shard's number to facts about it, and writes it on the way.
 
     Attributes:
-        dataset: indexed; its rows in order.
+        dataset: indexed; its rows are written in order.
         place, names: where the files go.
         skip: leave out rows that cannot be read.
-        counts: of a file of int64[shards]: rows done, for whoever watches; "" for none.
-        schema: of the columns, as text of `schema_of`; "" for other formats.
+        counts: path of a file of int64[shards] with the rows done, for the progress; "" for none.
+        schema: of the columns, as returned by `schema_of`; "" for other formats.
     """
 
     dataset: Dataset
@@ -69,7 +69,7 @@ class WriteShard:
                 records, skipped = self._write(writer, shard)
             except BaseException:
                 with contextlib.suppress(Exception):
-                    writer.close()  # lets go of its files; the workspace takes them along
+                    writer.close()  # releases its files; the workspace removes them
                 raise
             files = [self._delivered(path) for path in writer.close()]
         facts = {"shard": shard, "records": records, "skipped": skipped, "files": files}
@@ -93,7 +93,7 @@ class WriteShard:
         return records, skipped
 
     def _copied(self, writer: Writer, tables: Tables | None, positions: Int64s) -> int | None:
-        # columns to columns, types kept; None where rows must go through the dataset
+        # columns to columns with types kept; None if rows must be evaluated one by one
         import pyarrow as pa
 
         if tables is None or not isinstance(writer, ColumnFile):
@@ -101,14 +101,14 @@ class WriteShard:
         try:
             table = tables.rows(self.dataset, positions)
         except (OSError, pa.ArrowException):
-            return None  # the dataset tells which rows are bad, and reads the others
+            return None  # going through the dataset tells which rows are bad, and reads the others
         writer.write_table(table)
         return len(table)
 
     def _rows(self, positions: Int64s) -> list[Any]:
         if not self.skip:
             return self.dataset.read(positions).rows()
-        # left out, and not replaced by the next good one: each record is written once
+        # a bad row is left out, not replaced by the next good one: each record is written once
         good, bad = survivors(self.dataset.read, positions)
         skips, top = Skips(), self.dataset.top
         for position, error in bad.items():
@@ -126,14 +126,14 @@ class WriteShard:
         return {"name": name, "bytes": size, "blake2b": digest.hexdigest()}
 
     def _tell(self, shard: int, rows: int) -> None:
-        if self.counts and os.path.exists(self.counts):  # on another machine it is not there
+        if self.counts and os.path.exists(self.counts):  # on another machine it does not exist
             with open(self.counts, "r+b") as f:
                 f.seek(shard * 8)
                 f.write(np.int64(rows).tobytes())
 
 
 def bounds(n: int, shards: int, shard: int) -> tuple[int, int]:
-    """Rows `[start, stop)` of a shard: near-equal runs.
+    """Rows `[start, stop)` of a shard, of near-equal size.
 
     >>> [bounds(10, 3, i) for i in range(3)]
     [(0, 3), (3, 6), (6, 10)]

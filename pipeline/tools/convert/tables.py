@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files as tables, with the types that the files give them."""
+"""Rows of Parquet and Arrow files as Arrow tables, with the types of the files."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pipeline.types import At
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KEPT = 256 << 20  # bytes of row groups kept decoded
+_KEPT = 256 << 20  # bytes of decoded row groups that are kept
 
 
 def tabular(ds: Dataset) -> TabularSource | None:
-    """The Parquet or Arrow source whose rows a dataset has, in any order but as they are."""
+    """The Parquet or Arrow source whose rows a dataset has unchanged, in any order; or None."""
     source = None if ds.top.skips else ds.top.node.unchanged
     if not isinstance(source, TabularSource) or source.fields.nulls != "raise":
         return None
-    # columns= may cut structs apart: such rows are written as what they became
+    # columns= may select parts of structs: such rows are written as they are in the dataset
     whole = plain_schema(Tables(source).schema)
     fits = all(whole.field(field.name).type == field.type for field in source.fields.schema)
     return source if fits else None
@@ -42,9 +42,9 @@ class _Reader(NamedTuple):
     """One open file.
 
     Attributes:
-        schema: as the file has it.
-        bounds: int64[groups + 1], the rows at which its groups begin.
-        group: reads one of them.
+        schema: the file's own.
+        bounds: int64[groups + 1], the first row of each of its groups, and the end.
+        group: reads a group by number.
     """
 
     schema: pa.Schema
@@ -53,7 +53,7 @@ class _Reader(NamedTuple):
 
 
 class Tables:
-    """Rows of a source's files as tables of one schema.
+    """Rows of a source's files as tables of a common schema.
 
     Args:
         source: of Parquet or Arrow files.
@@ -75,7 +75,7 @@ class Tables:
         return pa.schema([whole.field(name) for name in names], metadata=schemas[0].metadata)
 
     def rows(self, ds: Dataset, positions: Int64s) -> pa.Table:
-        """Rows of the dataset over this source, in order.
+        """Rows of a dataset over this source, in order.
 
         Raises:
             OSError, pa.ArrowException: some cannot be read.
@@ -104,7 +104,7 @@ class Tables:
             table, local = self._group(file, group), rows[start:stop] - bounds[group]
             if (np.diff(local) == 1).all():
                 found.append(table.slice(int(local[0]), len(local)))
-            else:  # not `take`, which views have no kernel for
+            else:  # `take` does not support views
                 found += [table.slice(row, 1) for row in local.tolist()]
         return found
 
@@ -143,7 +143,7 @@ class Tables:
                 raise pa.ArrowInvalid("times that 64-bit nanoseconds cannot hold")
             table = file.read_row_group(number, columns=names)
             for batch in table.to_batches():
-                check_batch(batch)  # a writer that follows a wrong index may end the process
+                check_batch(batch)  # a writer that follows a wrong index may crash the process
             return table
 
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -167,7 +167,7 @@ class Tables:
         first, end = self._files.bounds[file : file + 2]
         chunks = np.unique(self._source.chunk_bounds)
         bounds = chunks[(chunks >= first) & (chunks <= end)] - first
-        if len(bounds) != reader.num_record_batches + 1:  # some batch is empty
+        if len(bounds) != reader.num_record_batches + 1:  # some batches are empty
             counts = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
             bounds = np.cumsum([0, *counts])
         return _Reader(reader.schema, bounds, group)
@@ -177,12 +177,12 @@ def _opened(stat: Stat, storage: Storage) -> Any:
     import pyarrow as pa
 
     if not is_url(stat.path):
-        return pa.OSFile(stat.path)  # not mapped: a mapped file that is cut kills the process
+        return pa.OSFile(stat.path)  # not mapped: truncating a mapped file kills the process
     return pa.PythonFile(io.BufferedReader(_Ranges(stat, storage), 1 << 20), "r")
 
 
 class _Ranges(io.RawIOBase):
-    """A file of a store, read by ranges."""
+    """A remote file as a file object, read by ranges."""
 
     def __init__(self, stat: Stat, storage: Storage) -> None:
         self._stat, self._storage, self._at = stat, storage, 0

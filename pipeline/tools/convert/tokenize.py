@@ -1,4 +1,4 @@
-"""What `--tokenizer` does: the text of a row as tokens."""
+"""The `--tokenizer` option: turning the text of a row into tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.errors import ChainError, SourceError, need
 
 
 class Tokenize:
-    """A map from rows to `{"tokens": array[n]}`, uint16 where the vocabulary fits, else uint32.
+    """Maps rows to `{"tokens": array[n]}`, uint16 if the vocabulary fits, else uint32.
 
     Args:
-        name: "bytes" (a token a byte of UTF-8), or the path of a `tokenizer.json` of the
+        name: "bytes" (each byte of UTF-8 is a token), or the path of a `tokenizer.json` of the
             tokenizers library.
-        field: of dict rows, which holds the text; rows that are text or bytes need none.
-        eos: a token, by name or number, put after each text; None: none.
+        field: the field with the text, if rows are dicts; not used if rows are text or bytes.
+        eos: a token, by name or number, that is added after each text; None for none.
 
     Raises:
         MissingExtraError: the tokenizers library is not installed.
-        SourceError: the file is no tokenizer.
+        SourceError: the file is not a tokenizer.
         ChainError: it has no such token.
 
     >>> Tokenize("bytes", eos=0)("to")["tokens"]
@@ -35,10 +35,10 @@ class Tokenize:
         self._eos = () if eos is None else (self._token(eos),)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tokenizer": None}  # made anew where it is used
+        return {**self.__dict__, "_tokenizer": None}  # created again where it is used
 
     def fingerprint(self) -> str:
-        """What the tokens depend on."""
+        """All that the tokens depend on."""
         return repr((self._name == "bytes", self._text, self._field, self._eos))
 
     def __call__(self, row: Any) -> dict[str, NDArray[Any]]:

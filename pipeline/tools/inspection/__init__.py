@@ -1,4 +1,4 @@
-"""What files hold, which records in them are bad, and what is noted of them for a fast start.
+"""Looking into files: what they hold, which records are bad, and manifests for a fast start.
 
 Begin with contents.py (inspect), verification.py (verify) or manifests.py (manifest).
 """

@@ -1,4 +1,4 @@
-"""What files hold: how many records, of which fields, laid out how, and what follows from that."""
+"""What files hold: number of records, their fields, the layout, and advice that follows from it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pipeline.tools.inspection.preview import preview
 from pipeline.tools.inspection.words import listed, many, size
 from pipeline.types import Component, Source
 
-_LOOK = 16  # first records, whose fields are told
-_LAID = 16  # files whose layout is looked at
-_SHOWN = 100  # fields
+_LOOK = 16  # first records whose fields are shown
+_LAID = 16  # files whose layout is read
+_SHOWN = 100  # fields shown at most
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class SourceContents:
     """What one source holds.
 
     Attributes:
-        name: the names that lead to it in a mix, zip or concatenation; "" in a plain dataset.
+        name: its path in a mix, zip or concatenation; "" in a plain dataset.
         format: "ArrayRecord", "Parquet", …
         records: in all files.
-        files: how many; 0 for a source that has none.
+        files: how many; 0 for a source without files.
         bytes: of all files.
         paths: of the first and last file.
-        looked: how many first records the fields are taken from.
-        fields: of these.
-        layout: figures of chunks, codecs and sizes, as far as the format has them; plain data.
-        laid: how many files the layout was taken from.
-        advice: what follows for random access.
+        looked: how many first records were read for `fields`.
+        fields: of these records.
+        layout: chunks, codecs and sizes, as far as the format has them; plain data.
+        laid: how many files the layout was read from.
+        advice: about random access.
         bad: errors of first records that cannot be read.
     """
 
@@ -61,7 +61,7 @@ class SourceContents:
     bad: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The contents for people."""
         files = f", {many(self.files, 'file')}, {size(self.bytes)}" if self.files else ""
         name = f"{self.name}: " if self.name else ""
         yield f"{name}{self.format}: {many(self.records, 'record')}{files}"
@@ -95,10 +95,10 @@ class Contents:
     """What a path, a dataset or a source holds.
 
     Attributes:
-        rows: of an epoch; None where rows are counted as they come, or never end.
+        rows: in an epoch; None for a streamed or endless dataset.
         dataset: the stages of a dataset in words; "" for a path.
-        sources: what each holds.
-        first: as many first rows as were asked for.
+        sources: what each source holds.
+        first: the first rows, as many as were asked for.
         broken: files that cannot be opened.
     """
 
@@ -114,7 +114,7 @@ class Contents:
         return not self.broken
 
     def as_json(self) -> dict[str, Any]:
-        """All as plain data; of rows what `preview` shows."""
+        """The contents as plain data; rows are shortened by `preview`."""
         found = asdict(self)
         fields = [{k: f._asdict() for k, f in one.fields.items()} for one in self.sources]
         for one, named in zip(found["sources"], fields, strict=True):
@@ -127,7 +127,7 @@ class Contents:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The contents for people."""
         if self.dataset:
             rows = "counted as they come, or endless" if self.rows is None else f"{self.rows:,}"
             yield from (self.dataset, f"rows     {rows}", "")
@@ -143,15 +143,15 @@ class Contents:
 
 
 def inspect(data: Any, *, first: int = 0, storage: Storage | None = None) -> Contents:
-    """What a path, URL, glob, dataset or source holds; little of it is read.
+    """What a path, URL, glob, dataset or source holds. Reads only little of it.
 
     Args:
-        data: a path or glob, a Dataset, or what else `Dataset` takes.
-        first: how many first rows to give.
-        storage: how URLs are reached.
+        data: a path or glob, a Dataset, or anything else that `Dataset` takes.
+        first: how many first rows to return.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: no such file, a suffix that no format has, or files that disagree.
+        SourceError: a file does not exist, its suffix is unknown, or files do not fit together.
 
     >>> found = inspect({"id": np.arange(5), "text": list("abcde")}, first=1)
     >>> found.rows, {name: str(f) for name, f in found.sources[0].fields.items()}
@@ -177,7 +177,7 @@ def _length(ds: Dataset) -> int | None:
 
 
 def _first(source: Source, n: int) -> tuple[list[Any], list[str]]:
-    # the first rows, and the errors of those among them that cannot be read
+    # the first rows, and the errors of those that cannot be read
     try:
         good, bad = survivors(Dataset(source).read, np.arange(min(n, len(source))))
     except (OSError, MemoryError) as e:
@@ -209,7 +209,7 @@ def _contents(component: Component, what: Sources) -> SourceContents:
 
 
 def _fields_without_rows(source: Source) -> dict[str, Field]:
-    # where each first row is refused, columns of no rows still say what there is
+    # if no first row can be read, reading no rows still gives the columns
     try:
         none = source.read(np.zeros(0, np.int64))
     except (PipelineError, OSError):
@@ -220,7 +220,7 @@ def _fields_without_rows(source: Source) -> dict[str, Field]:
 def _layouts(source: Source, what: Sources) -> Sequence[dict[str, Any]]:
     files = files_of(source)
     if what.reopen is not None and files is not None and len(files.paths) > _LAID:
-        # each may cost a request: a sample of them tells as much
+        # each layout may cost a request, so a sample must do
         some = np.linspace(0, len(files.paths) - 1, _LAID).astype(np.int64).tolist()
         source = what.reopen([ListedPath.of(files.stat(i)) for i in some])
     layout = getattr(source, "layout", None)

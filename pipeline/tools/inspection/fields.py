@@ -1,4 +1,4 @@
-"""Which fields some records have: what each is, its shape, and how long its values are."""
+"""The fields of some records: type, shape, and how long their values are."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ class Field(NamedTuple):
 
     Attributes:
         kind: the dtype of arrays and numbers; "bytes", "text", "list" or a class; joined by " | "
-            where records differ.
-        shape: of arrays; None for an axis that differs among them. () for all else.
-        lengths: least and most, of bytes, characters or elements; None where there is none.
-        records: how many have it.
+            if records differ.
+        shape: of arrays; None for an axis whose size differs. () for anything else.
+        lengths: smallest and largest number of bytes, characters or elements; None if not
+            applicable.
+        records: how many records have the field.
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Field(NamedTuple):
 
 
 def fields_of(rows: Iterable[Any]) -> dict[str, Field]:
-    """The fields of rows by their dotted names; "" where a row is one bare value.
+    """The fields of rows by dotted name; "" if rows are bare values.
 
     >>> rows = [{"id": 1, "x": np.zeros((2, 3))}, {"id": 2, "x": np.zeros((4, 3)), "t": "to"}]
     >>> {name: str(field) for name, field in fields_of(rows).items()}
@@ -51,7 +52,7 @@ def fields_of(rows: Iterable[Any]) -> dict[str, Field]:
 
 
 def fields_of_columns(columns: Columns) -> dict[str, Field]:
-    """The fields of a source's columns by their dotted names, told by dtypes alone.
+    """The fields of a source's columns by dotted name, from dtypes alone.
 
     >>> fields = fields_of_columns(Columns({"x": np.zeros((0, 3)), "t": np.zeros(0, object)}))
     >>> {name: str(field) for name, field in fields.items()}

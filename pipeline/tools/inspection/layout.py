@@ -1,4 +1,4 @@
-"""How files are laid out, many at once: the figures of all, and advice for random access."""
+"""The layout of many files together, and advice for random access."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.storage import is_url
 from pipeline.tools.inspection.words import many, span
 
-_MANY = 100  # files from which a manifest is worth its while
-_SMALL = 1 << 20  # bytes of a file
+_MANY = 100  # number of files from which a manifest is worth while
+_SMALL = 1 << 20  # bytes; smaller files cost more to open than to read
 _FIGURES = re.compile(r"[\d,]+")
 
 
 def summary(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One layout for those of many files: sums, and [least, mean, most] of what differs.
+    """One layout for many files: sums, and [least, mean, most] of what differs.
 
     >>> summary([{"codec": "zstd", "chunks": 3, "records": 6, "chunk_bytes": [4, 5, 6]}])
     {'codecs': ['zstd'], 'groups': 3, 'group_records': 2.0, 'group_bytes': [4, 5, 6]}
@@ -46,7 +46,7 @@ def summary(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _groups(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    # of Parquet and Arrow, where each row group is known
+    # for Parquet and Arrow, where each row group is known
     groups = [group for facts in layouts for group in facts.get("groups", ())]
     if not groups:
         return {}
@@ -55,7 +55,7 @@ def _groups(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _chunks(layouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    # of ArrayRecord: [least, mean, most] of each file
+    # for ArrayRecord, whose files give [least, mean, most]
     some = [facts for facts in layouts if facts.get("chunks")]
     if not some:
         return {}
@@ -75,8 +75,8 @@ def _spread(values: Sequence[int]) -> list[int]:
 
 
 def advice(layouts: Sequence[dict[str, Any]], files: Files | None) -> Iterator[str]:
-    """What follows from the layouts for random access, and from how many files there are."""
-    # sentences that differ only in their figures are given once
+    """Advice that follows from the layouts, and from the number of files."""
+    # sentences that differ only in numbers are given once
     said = [sentence for facts in layouts for sentence in facts.get("advice", ())]
     alike = Counter(_FIGURES.sub("", sentence) for sentence in said)
     for form, n in alike.most_common():

@@ -1,4 +1,4 @@
-"""Manifests beside data: written so that thousands of files start from one listing, and checked."""
+"""Manifests beside data, with which thousands of files open from one listing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.tools.inspection.words import listed, many
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """How manifests stand to the files beside them.
+    """A comparison of manifests with the files beside them.
 
     Attributes:
         manifests: their paths.
-        files: how many files were looked at.
-        records: in these.
-        stale: files that are noted, but otherwise than they are now.
-        unknown: files that are not noted.
-        gone: what is noted, and lies there no more: a glob that matches it is refused.
+        files: how many files were compared.
+        records: in these files.
+        stale: files that are listed with another size or tag.
+        unknown: files that are not listed.
+        gone: files that are listed but do not exist; a glob that matches one is refused.
     """
 
     manifests: tuple[str, ...]
@@ -36,15 +36,15 @@ class ManifestReport:
 
     @property
     def ok(self) -> bool:
-        """Whether a start needs nothing but a listing and the manifests."""
+        """Whether opening needs nothing but a listing and the manifests."""
         return not (self.stale or self.unknown or self.gone)
 
     def as_json(self) -> dict[str, Any]:
-        """All as plain data."""
+        """The report as plain data."""
         return {**asdict(self), "ok": self.ok}
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The report for people."""
         yield from self.manifests
         yield from listed("STALE", self.stale)
         yield from listed("UNKNOWN", self.unknown)
@@ -57,18 +57,18 @@ class ManifestReport:
 
 
 def write_manifest(data: Any, *, storage: Storage | None = None) -> ManifestReport:
-    """Write what is known of files beside them: record counts, and what else opening them asks for.
+    """Write manifests beside files, with their record counts and what else opening them needs.
 
-    A start then costs one listing and one small file, for whoever reads them. A manifest holds
-    for a file as long as its size and tag (of local files, the time of writing) do; what it says
-    of other files stays.
+    Opening then costs one listing and one small file, for every reader. An entry is valid as long
+    as the file's size and tag (modification time if local) are unchanged. Entries of other files
+    are kept.
 
     Args:
-        data: a path or glob, or a Dataset, whose sources' files are meant.
-        storage: how URLs are reached.
+        data: a path or glob, or a Dataset, whose sources' files are used.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file cannot be opened, or the format keeps no manifest.
+        SourceError: a file cannot be opened, or its format has no manifests.
         OSError: a manifest cannot be written.
 
     >>> import pathlib, tempfile
@@ -88,14 +88,14 @@ def write_manifest(data: Any, *, storage: Storage | None = None) -> ManifestRepo
 
 
 def check_manifest(data: Any, *, storage: Storage | None = None) -> ManifestReport:
-    """Hold the manifests beside files against the files as they are now.
+    """Compare the manifests beside files with the files as they are now.
 
     Args:
-        data: a path or glob, or a Dataset, whose sources' files are meant.
-        storage: how URLs are reached.
+        data: a path or glob, or a Dataset, whose sources' files are used.
+        storage: how URLs are read.
 
     Raises:
-        SourceError: a file cannot be opened, or the format keeps no manifest.
+        SourceError: a file cannot be opened, or its format has no manifests.
     """
     return _report(_files(data, storage))
 

@@ -1,4 +1,4 @@
-"""Which sources a path, a dataset or a source stands for; files that do not open are set aside."""
+"""The sources of a path or dataset, without the files that do not open."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pipeline.sources import Storage, found
 from pipeline.sources.storage.files import Files, ListedPath
 from pipeline.types import Component, Source
 
-_AT_ONCE = 32  # files tried alone at a time
+_AT_ONCE = 32  # files that are opened one by one at the same time
 
 
 class Broken(NamedTuple):
-    """A file that is not what its suffix says, and why."""
+    """A file that does not open, and why."""
 
     file: str
     error: str
 
 
 class Sources(NamedTuple):
-    """What was named.
+    """The sources of a path or dataset.
 
     Attributes:
-        components: its sources, with the names that lead to them.
-        broken: files of a path or glob that could not be opened; the sources are without them.
-        reopen: makes a source of some of a path's files; None for what is no path.
+        components: the sources, with their paths in a mix.
+        broken: files of a path or glob that cannot be opened; the sources leave them out.
+        reopen: makes a source of some of a path's files; None if it is no path.
     """
 
     components: tuple[Component, ...]
@@ -38,11 +38,11 @@ class Sources(NamedTuple):
 
 
 def opened(data: Any, storage: Storage | None = None) -> Sources:
-    """The sources of a path or glob, of a dataset, or of what else `Dataset` takes.
+    """The sources of a path or glob, of a dataset, or of anything else that `Dataset` takes.
 
     Raises:
-        SourceError: no such file, a suffix that no format has, or files that disagree.
-        StorageError: a file cannot be reached.
+        SourceError: a file does not exist, its suffix is unknown, or files do not fit together.
+        StorageError: a file cannot be read.
     """
     if not isinstance(data, str | os.PathLike):
         return Sources((data if isinstance(data, Dataset) else Dataset(data)).components)
@@ -58,10 +58,10 @@ def _whole(
         return reopen(files), ()
     except StorageError:
         raise
-    except Exception as e:  # whatever a parser raises, the file is at fault
+    except Exception as e:  # a parser may raise anything: the file is to blame
         if len(files) == 1:
             return None, (Broken(files[0], _told(files[0], e)),)
-    # which of them it is: each is opened alone, and the good ones together
+    # to find out which file is to blame, open each alone, then the good ones together
     with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-open") as pool:
         errors = list(pool.map(lambda file: _error(file, reopen), files))
     broken = tuple(Broken(f, e) for f, e in zip(files, errors, strict=True) if e)
@@ -100,7 +100,7 @@ def files_of(source: Source) -> Files | None:
 
 
 def format_of(source: Source) -> str:
-    """What a source reads, by its class.
+    """The name of a source's format, from its class.
 
     >>> from pipeline import MemorySource
     >>> format_of(MemorySource([1]))

@@ -1,4 +1,4 @@
-"""A row shortened to what a person reads, as plain data."""
+"""Shortening a row to what a person reads, as plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPACE = str.maketrans("\n\r\t", "   ")
 
 
 def preview(value: Any, depth: int = DEEPEST) -> Any:
-    """A row or value as plain data for JSON, its long parts cut.
+    """A row or value as plain data for JSON, with long parts cut.
 
     >>> preview({"id": np.int64(7), "raw": b"\\xff\\x00", "x": np.arange(100)})["raw"]
     'ff00 (2 bytes)'

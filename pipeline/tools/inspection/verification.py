@@ -1,4 +1,4 @@
-"""Which records cannot be read: all are, in parallel, their checksums checked."""
+"""Verifying files: every record is read, in parallel, and checksums are checked."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pipeline.tools.inspection.words import listed, many, size
 from pipeline.tools.pieces import done_by
 from pipeline.types import Source, where
 
-_LEAST, _MOST = 1024, 65_536  # records of a worker's piece
-_PIECES = 64  # at least so many, so that workers end together
-_HELD = 8 << 20  # bytes read at once, about
+_LEAST, _MOST = 1024, 65_536  # records in a worker's piece
+_PIECES = 64  # pieces at least, so that workers end at about the same time
+_HELD = 8 << 20  # approximate bytes that are read at once
 
 
 @dataclass(frozen=True)
 class Bad:
-    """Neighbouring records of a file that fail alike.
+    """Adjacent records of a file that fail with the same error.
 
     Attributes:
-        file: its path; the class of a source that has no files.
-        first, last: their indices in it; None where the file as a whole fails.
+        file: its path; for a source without files, its class.
+        first, last: their indices in it; None if the file as a whole fails.
         error: why, and what to do.
     """
 
@@ -43,7 +43,7 @@ class Bad:
 
     @property
     def records(self) -> int:
-        """How many; 0 where nobody knows."""
+        """How many records; 0 if unknown."""
         return 0 if self.first is None or self.last is None else self.last - self.first + 1
 
     def __str__(self) -> str:
@@ -54,13 +54,13 @@ class Bad:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        files: how many were read, those that do not open included.
-        records: how many were tried.
-        bytes: of the files.
-        seconds: it took.
+        files: how many files were read, including those that do not open.
+        records: how many records were tried.
+        bytes: of all files.
+        seconds: how long it took.
         bad: what cannot be read.
     """
 
@@ -72,15 +72,15 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether all is well."""
+        """Whether everything can be read."""
         return not self.bad
 
     def as_json(self) -> dict[str, Any]:
-        """All as plain data."""
+        """The result as plain data."""
         return {**asdict(self), "ok": self.ok}
 
     def lines(self) -> Iterator[str]:
-        """For people: bad records, and a last line that sums up."""
+        """The result for people: bad records, and a summary in the last line."""
         yield from listed("BAD", self.bad)
         records = sum(bad.records for bad in self.bad)
         whole = sum(not bad.records for bad in self.bad)
@@ -94,19 +94,19 @@ class Verification:
 
 
 def verify(data: Any, *, workers: Any = 0, storage: Storage | None = None) -> Verification:
-    """Read every record, check checksums where the format has any, and name what is bad.
+    """Read every record, check checksums if the format has any, and name what is bad.
 
-    Of a dataset the sources' records are read; what its stages do with them is not tried. What
-    cannot be read does not keep others from being read.
+    For a dataset its sources' records are read; its stages are not run. Records that cannot be read
+    do not keep others from being read.
 
     Args:
-        data: a path or glob, a Dataset, or what else `Dataset` takes.
-        workers: who reads, as `Loader` takes it: 0, n processes, "auto".
-        storage: how URLs are reached.
+        data: a path or glob, a Dataset, or anything else that `Dataset` takes.
+        workers: who reads, as for `Loader`: 0, n processes, "auto".
+        storage: how URLs are read.
 
     Raises:
-        SourceError: no such file, a suffix that no format has, or files that disagree.
-        StorageError: a file cannot be reached.
+        SourceError: a file does not exist, its suffix is unknown, or files do not fit together.
+        StorageError: a file cannot be read.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.jsonl"
@@ -158,14 +158,14 @@ def _read(sources: Sequence[Source], workers: Any) -> list[Bad]:
 
 
 def _at_once(source: Source) -> int:
-    # as stored; a worker corrects it by what records turn out to take
+    # a first guess from the stored size; a worker adapts it to the sizes of records
     files = files_of(source)
     mean = _HELD // _LEAST if files is None else sum(files.sizes) // max(1, len(source))
     return min(max(1, _HELD // 4 // max(1, mean)), _MOST)
 
 
 def _pieces(number: int, source: Source) -> Int64s:
-    # int64[k, 3]: source, start, stop; at ends of storage's own chunks where those are near
+    # int64[k, 3]: source, start, stop; cut at bounds of storage chunks if one is near
     n = len(source)
     size = min(max(n // _PIECES, _LEAST), _MOST)
     cuts = np.arange(size, n, size)
@@ -181,12 +181,12 @@ def _pieces(number: int, source: Source) -> Int64s:
 
 @dataclass(frozen=True)
 class CheckPiece:
-    """A map from a piece's number to what is bad in it.
+    """Maps a piece's number to what is bad in it.
 
     Attributes:
-        datasets: of one source each.
-        at_once: how many records of each to begin with.
-        pieces: int64[k, 3], the dataset, the first record and the one after the last.
+        datasets: one for each source.
+        at_once: for each, how many records to read at once at first.
+        pieces: int64[k, 3]: number of the dataset, first record, the record after the last.
     """
 
     datasets: tuple[Dataset, ...]
@@ -201,20 +201,20 @@ class CheckPiece:
             end = min(stop, start + size)
             held, some = _tried(self.datasets[which], np.arange(start, end))
             bad += some
-            # records may be of any size: as many at once as fit
+            # records may have any size: read as many at once as fit
             size = min(2 * size, _MOST) if held < _HELD else max(1, size // 2)
             start = end
         return bad
 
 
 def _tried(ds: Dataset, records: Int64s) -> tuple[int, list[Bad]]:
-    """About how many bytes records take, and which of them are bad."""
+    """Approximate bytes that records take, and those of them that are bad."""
     source = ds.components[0].source
     try:
         good, errors = survivors(ds.read, records)
     except StorageError:
         raise
-    # a whole file is at fault, or asks for more memory than there is: others are read without it
+    # a whole file is bad, or needs more memory than there is: read the others without it
     except (SourceError, OSError, MemoryError) as error:
         return _apart(ds, records, error)
     held = sum(weight(block) for _, block in good)
@@ -245,7 +245,7 @@ def _why(error: Exception) -> str:
 
 
 def _joined(bad: Sequence[Bad]) -> list[Bad]:
-    """Neighbours that fail alike as one; a file that fails as a whole once."""
+    """Merges adjacent records with the same error. A file that fails as a whole is listed once."""
     out: list[Bad] = []
     for one in bad:
         last = out[-1] if out else None

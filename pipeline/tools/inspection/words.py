@@ -1,11 +1,11 @@
-"""Figures in words: counts, bytes, ranges, and lists that do not grow without end."""
+"""Numbers in words: counts, bytes, ranges, and lists of limited length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-LISTED = 200  # lines of one kind
+LISTED = 200  # lines of a kind at most
 
 
 def many(n: int, what: str) -> str:
@@ -18,7 +18,7 @@ def many(n: int, what: str) -> str:
 
 
 def size(n: int) -> str:
-    """Bytes in the largest unit that they fill.
+    """Bytes in the largest unit of which there is at least one.
 
     >>> size(999), size(1_200_000)
     ('999 bytes', '1.2 MB')
@@ -42,7 +42,7 @@ def span(values: Sequence[int], unit: str) -> str:
 
 
 def listed(label: str, what: Sequence[Any], most: int = LISTED) -> Iterator[str]:
-    """A line for each, the number of the others where there are too many.
+    """A line for each element; if there are too many, a last line counts the others.
 
     >>> list(listed("BAD", ["a", "b", "c"], 2))
     ['BAD a', 'BAD b', 'BAD … and 1 more: --json lists all']

@@ -1,4 +1,4 @@
-"""How records are written: each format takes rows as they come from a dataset."""
+"""Writers of file formats: each takes rows as they come from a dataset. Begin with `Writer`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["COLUMNS", "TOKENS", "WRITERS", "ColumnFile", "Writer", "new_writer"]
 
 
 class Writer(Protocol):
-    """One file being written; the same calls give the same bytes."""
+    """Writes one file. The same calls give the same bytes."""
 
     def write(self, rows: list[Any]) -> None:
-        """Some more rows, each a record as a source gives it.
+        """Write rows, each a record as a source returns it.
 
         Raises:
-            ChainError: a row cannot be a record of this format; it says what to map it to.
+            ChainError: the format cannot hold a row; the message says what to map it to.
         """
         ...
 
     def close(self) -> list[str]:
-        """Finish; the paths of what was written: the file, and what belongs to it."""
+        """Finish. Returns the paths that were written: the file, and files that belong to it."""
         ...
 
 
@@ -48,12 +48,17 @@ WRITERS = sorted({*COLUMNS, *TOKENS, *_OTHERS})  # suffixes
 
 
 def new_writer(suffix: str, path: str, schema: pa.Schema | None) -> Writer:
-    """The writer of a file; the schema is for formats of columns.
+    """The writer for a file.
+
+    Args:
+        suffix: of the format, one of `WRITERS`.
+        path: of the file.
+        schema: for the formats in `COLUMNS`.
 
     Raises:
         MissingExtraError: the format's package is not installed.
     """
     if suffix in COLUMNS:
-        assert schema is not None  # found out before any shard is written
+        assert schema is not None  # determined before any shard is written
         return COLUMNS[suffix](path, schema)
     return (TOKENS | _OTHERS)[suffix](path)

@@ -1,4 +1,4 @@
-"""How Parquet and Arrow IPC files are written: columns, in groups that a shuffle can read alone."""
+"""Writers of Parquet and Arrow IPC files, in groups that a shuffle can read one by one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.tools.convert.columns import table_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LARGE = 1 << 30  # bytes of a group whose pieces are not joined: text past 2 GiB overflows
+_LARGE = 1 << 30  # bytes of a group whose chunks are not joined: text beyond 2 GiB overflows
 
 
 class ColumnFile:
-    """Writes rows as columns of a schema, those of each call as one group.
+    """Writes rows as columns of a schema; the rows of each call are one group.
 
     Args:
         path: of the file.
-        schema: of its columns; types that the format cannot hold are stored plainly.
+        schema: of its columns. Types that the format cannot hold are stored without their encoding.
 
     Raises:
-        ChainError: the format holds no such column.
+        ChainError: the format cannot hold a column.
     """
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
@@ -35,7 +35,7 @@ class ColumnFile:
         self.write_table(table_of(rows, self._schema))
 
     def write_table(self, table: pa.Table) -> None:
-        """Some rows, as a table of the schema that was given."""
+        """Write a table with the schema that was given."""
         if not table.schema.equals(self._schema):
             table = table.cast(self._schema)
         if table.nbytes < _LARGE:
@@ -85,7 +85,7 @@ class ParquetFile(ColumnFile):
 
 
 class ArrowFile(ColumnFile):
-    """Writes Arrow IPC, a record batch a group. Dictionaries are decoded: they may differ."""
+    """Writes Arrow IPC, a record batch for each group. Dictionaries may vary: they are decoded."""
 
     def _holds(self, field: pa.Field) -> bool:
         return "dictionary<" not in str(field.type) and super()._holds(field)

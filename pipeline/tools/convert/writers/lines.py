@@ -1,4 +1,4 @@
-"""How text is written: a row a line, as JSON or as it is."""
+"""Writers of text: each row is a line, as JSON or as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.tools.convert.writers.values import as_json, in_utf8
 
 
 class Lines:
-    """Writes rows as lines; a format says what the line of a row is."""
+    """Writes rows as lines. A format defines the line of a row."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -29,17 +29,17 @@ class Lines:
 
 
 class JsonLines(Lines):
-    """JSON; arrays become lists, and bytes that are JSON what they say."""
+    """Writes JSON lines. Arrays become lists; bytes that hold JSON become its value."""
 
     def _line(self, row: Any) -> bytes:
-        if isinstance(row, bytes):  # as records of bytes hold rows of other formats
+        if isinstance(row, bytes):  # byte records of other formats hold rows as JSON
             with contextlib.suppress(ValueError):
                 row = json.loads(row)
         return as_json(row, "a file of JSON lines")
 
 
 class TextLines(Lines):
-    """Text, or bytes in UTF-8, or dicts with nothing but a field "text"."""
+    """Writes text, bytes in UTF-8, or dicts whose only field is "text"."""
 
     def _line(self, row: Any) -> bytes:
         text = row["text"] if isinstance(row, dict) and set(row) == {"text"} else row

@@ -1,4 +1,4 @@
-"""How formats of byte records are written: ArrayRecord, Bagz, TFRecord."""
+"""Writers of byte records: ArrayRecord, Bagz, TFRecord."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.tools.convert.writers.values import as_bytes
 
 
 class Records:
-    """Writes rows as records: bytes as they are, text in UTF-8, all else as JSON.
+    """Writes rows as byte records: bytes as they are, text in UTF-8, anything else as JSON.
 
     Args:
         path: of the file.
         writer: has `write(bytes)` and `close()`.
-        what: the file in messages.
+        what: the kind of file, for messages.
     """
 
     def __init__(self, path: str, writer: Any, what: str) -> None:
@@ -31,7 +31,7 @@ class Records:
 
 
 def array_records(path: str) -> Records:
-    """ArrayRecord, a record a chunk, so that any of them is one small read."""
+    """ArrayRecord with one record in each chunk, so that reading one takes a single small read."""
     from array_record.python.array_record_module import (  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
         ArrayRecordWriter,
     )
@@ -40,7 +40,7 @@ def array_records(path: str) -> Records:
 
 
 def bagz(path: str) -> Records:
-    """Bagz: each record compressed alone, a table of their ends at the end.
+    """Bagz: each record is compressed by itself; a table of their ends follows at the end.
 
     Raises:
         MissingExtraError: the package bagz is not installed.
@@ -49,7 +49,7 @@ def bagz(path: str) -> Records:
         import bagz
     except ImportError as e:
         raise need("formats", "bagz") from e
-    # named, as temporary files have no suffix to tell it by
+    # stated, since temporary files have no suffix that would tell
     options = bagz.Writer.Options(compression=bagz.CompressionZstd())
     return Records(path, bagz.Writer(path, options), "a Bagz file")
 
@@ -78,6 +78,7 @@ class _TFRecordFile:
         self._file.write(length + self._masked(length) + record + self._masked(record))
 
     def _masked(self, data: bytes) -> bytes:
-        # rotated and shifted, so that checksums of checksums do not repeat (TensorFlow's crc32c.h)
+        # rotated and shifted, so that a checksum of data with checksums is not degenerate
+        # (TensorFlow's crc32c.h)
         crc = self._crc(data)
         return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

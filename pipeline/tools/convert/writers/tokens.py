@@ -1,4 +1,4 @@
-"""How tokens are written: end to end in a raw file, an array, or Megatron's pair of files."""
+"""Writers of tokens: end to end in a raw file, an array, or Megatron's pair of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEGATRON_TYPES = {"u1": 1, "i1": 2, "i2": 3, "i4": 4, "i8": 5, "u2": 8}  # its 
 
 
 class Tokens:
-    """Writes rows of tokens end to end, little-endian; `NAME.json` beside says their dtype."""
+    """Writes rows of tokens end to end, little-endian. `NAME.json` beside it states their dtype."""
 
     def __init__(self, path: str) -> None:
         self._path, self._kind = path, np.dtype(np.uint16)
@@ -75,9 +75,9 @@ class NumpyTokens:
 
 
 class MegatronTokens:
-    """Writes rows of tokens as Megatron's indexed dataset: `.bin`, and `.idx` that says where.
+    """Writes rows of tokens as Megatron's indexed dataset: `.bin`, and the index `.idx`.
 
-    Each row is a sequence and a document of its own (MMapIndexedDataset, version 1).
+    Each row is a sequence and a document (MMapIndexedDataset, version 1).
     """
 
     def __init__(self, path: str) -> None:

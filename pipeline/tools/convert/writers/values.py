@@ -1,4 +1,4 @@
-"""What a row is as bytes, JSON or tokens; what cannot be one says what to map it to."""
+"""Rows as bytes, JSON or tokens. An error says what to map a row to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from pipeline.errors import ChainError
 
 
 def as_bytes(row: Any, what: str) -> bytes:
-    """A row as one record: bytes as they are, text in UTF-8, all else as JSON.
+    """A row as a byte record: bytes as they are, text in UTF-8, anything else as JSON.
+
+    Args:
+        row: the row.
+        what: the kind of file, for messages.
 
     Raises:
-        ChainError: it is none of these.
+        ChainError: it cannot be converted.
 
     >>> as_bytes({"id": np.int64(7), "x": np.arange(2)}, "a TFRecord")
     b'{"id": 7, "x": [0, 1]}'
@@ -28,10 +32,10 @@ def as_bytes(row: Any, what: str) -> bytes:
 
 
 def in_utf8(text: str, what: str) -> bytes:
-    """Text as bytes.
+    """Text as UTF-8.
 
     Raises:
-        ChainError: it holds half a surrogate pair, which has no form in UTF-8.
+        ChainError: it holds half of a surrogate pair, which UTF-8 cannot encode.
     """
     try:
         return text.encode()
@@ -43,13 +47,13 @@ def as_json(row: Any, what: str) -> bytes:
     """A row as one line of JSON in UTF-8; arrays become lists.
 
     Raises:
-        ChainError: it holds what JSON has no form for.
+        ChainError: it holds something that JSON cannot express.
     """
     try:
         plain = _plain(row)
         try:
             return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:  # JSON can say what UTF-8 cannot
+        except UnicodeEncodeError:  # escaped, JSON can express what UTF-8 cannot encode
             return json.dumps(plain, allow_nan=False).encode()
     except RecursionError as e:
         raise _cannot(row, what, "it is nested too deeply") from e
@@ -58,14 +62,14 @@ def as_json(row: Any, what: str) -> bytes:
 
 
 def as_tokens(row: Any, what: str) -> NDArray[Any]:
-    """A row as tokens: an array of integers with one axis, alone or in a field "tokens".
+    """A row as tokens: an array of integers with one axis, itself or in a field "tokens".
 
     Raises:
-        ChainError: it is none.
+        ChainError: it is not.
     """
     found = row.get("tokens") if isinstance(row, dict) else row
     if isinstance(found, np.generic):
-        found = np.asarray(found)[None]  # of a source whose records are single tokens
+        found = np.asarray(found)[None]  # from a source whose records are single tokens
     if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
         raise _cannot(
             row, what, "tokens are integers in an array with one axis", "--tokenizer, or "
@@ -95,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _moments(value: Any) -> Any:
-    # dates and times as ISO 8601 writes them, durations in their own unit
+    # dates and times in ISO 8601, durations as numbers in their own unit
     if value.dtype.kind == "M":
         text = np.array(np.datetime_as_string(value), object)
     else:

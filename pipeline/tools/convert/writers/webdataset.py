@@ -1,4 +1,4 @@
-"""How WebDataset shards are written: a tar whose members are the fields, named by the row's key."""
+"""The writer of WebDataset shards: a tar whose members are the fields, named by the row's key."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _WHAT = "a WebDataset shard"
 
 
 class WebDataset:
-    """Writes rows as members `KEY.FIELD`: bytes and text as they are, all else as JSON.
+    """Writes rows as members `KEY.FIELD`: bytes and text as they are, anything else as JSON.
 
-    A row's key is its field "__key__", or its number in the file.
+    The key of a row is its field "__key__", or else its number in the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,7 +32,7 @@ class WebDataset:
             self._rows += 1
 
     def _member(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)  # owner, mode and time are the same for every writer
+        info = tarfile.TarInfo(name)  # owner, mode and time are the same for all writers
         info.size = len(data)
         self._tar.addfile(info, io.BytesIO(data))
 
