@@ -1,7 +1,7 @@
-"""Questions about a running pipeline: is it pure, is it random enough, where does time go?
+"""Tools for looking into a pipeline and its runs: purity, randomness, speed, past steps.
 
 Begin with counterfactual/ (what limits the rate), seen/ (was a document trained on), or
-conformance/ (what is promised, and does it hold).
+conformance/ (tests of what is promised).
 """
 
 from pipeline.debug.running import live

@@ -1,4 +1,4 @@
-"""A run's page from a server on this machine, which makes the rows of any step as one looks."""
+"""A local server for a run's page. It makes the rows of a step when the step is looked at."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from pipeline.debug.spikes import THRESHOLD, WINDOW
 from pipeline.errors import PipelineError
 
 HOST = "127.0.0.1"
-COUNTED = 2000  # steps of a dataset that must be evaluated to be searched: so many before a step
-READ = 100_000  # lines of the ledger that the curves are made of: they come in a second or two
+COUNTED = 2000  # steps that are searched for a record if they have to be evaluated
+READ = 100_000  # ledger lines that the curves are made from, which takes a second or two
 _COOKIE = "lockstep"
 
 
 class Browser(http.server.ThreadingHTTPServer):
-    """Serves the page of a run to this machine, to whoever has the token.
+    """Serves a run's page on this machine, to whoever has the token.
 
     Args:
-        run: whose.
-        dataset: of the run; None shows curves alone.
-        port: 0 takes any that is free.
+        run: the run.
+        dataset: of the run; None to show only curves.
+        port: 0 for any free port.
         window, threshold: of spikes.
 
     Attributes:
-        url: to open; it has the token, which the first answer moves into a cookie.
+        url: the address to open. It contains the token, which the first response moves into a
+            cookie.
 
     Raises:
         MissingExtraError: Bokeh is not installed.
-        OSError: the port is taken.
+        OSError: the port is in use.
     """
 
     daemon_threads = True
@@ -59,20 +60,20 @@ class Browser(http.server.ThreadingHTTPServer):
         self._window, self._threshold = window, threshold
         self.scripts = scripts()
         self.token = secrets.token_urlsafe(24)
-        self.lock = threading.Lock()  # a loader answers one question at a time
+        self.lock = threading.Lock()  # a loader answers one request at a time
         super().__init__((HOST, port), _Handler)
         self.port = self.server_address[1]
         self.url = f"http://{HOST}:{self.port}/?token={self.token}"
 
     @property
     def ssh(self) -> str:
-        """What brings the page to another machine."""
+        """The command that forwards the page to another machine."""
         return f"ssh -L {self.port}:{HOST}:{self.port} {socket.gethostname()}"
 
     def html(self) -> str:
-        """The page, with the curves of now."""
+        """The page, with current curves."""
         with self.lock:
-            self.run = Run(self.run.folder)  # it may have gone on
+            self.run = Run(self.run.folder)  # reopened, since the run may have gone on
             curves = curves_of(self.run, window=self._window, threshold=self._threshold, most=READ)
         note = "Any step's rows are made again as you look at it."
         if self.dataset is None:
@@ -80,7 +81,7 @@ class Browser(http.server.ThreadingHTTPServer):
         return page([curves], folder=str(self.run.folder), embedded={}, note=note, live=True)
 
     def step(self, number: int) -> dict[str, Any]:
-        """A step's line and rows, or {"error": …}."""
+        """The ledger line and rows of a step, or {"error": …}."""
         with self.lock:
             try:
                 line = self.run.line(number)
@@ -91,7 +92,7 @@ class Browser(http.server.ThreadingHTTPServer):
                 return {"error": f"{type(e).__name__}: {e}"}
 
     def find(self, component: str, record: int) -> dict[str, Any]:
-        """The steps of a record, or {"error": …}."""
+        """The steps that contain a record, or {"error": …}."""
         with self.lock:
             try:
                 assert self.dataset is not None
@@ -111,7 +112,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server_version, sys_version = "lockstep", ""
 
     def do_GET(self) -> None:
-        # another site's name that leads to this machine must not read a run (DNS rebinding)
+        # another site's host name that resolves to this machine must not read a run (DNS rebinding)
         hosts = {f"{name}:{self.server.port}" for name in (HOST, "localhost")}
         if self.headers.get("Host") not in hosts:
             return self._send(403, "text/plain", f"Host must be {HOST}:{self.server.port}")
@@ -144,7 +145,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return cookie is not None and hmac.compare_digest(cookie.value, self.server.token)
 
     def _enter(self, token: str) -> None:
-        # the token leaves the address bar, and with it the history and what is copied from there
+        # remove the token from the address bar, so that it is not in the history or in copied
+        # addresses
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return self._send(403, "text/plain", "the token is not this server's")
         self.send_response(303)
@@ -175,4 +177,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal shows the address."""
+        """Log nothing: the terminal shows the address."""

@@ -1,4 +1,4 @@
-"""Are two batches equal: sixteen hex digits over their fields, dtypes, shapes and bytes."""
+"""Digests of batches: sixteen hex digits that depend on fields, dtypes, shapes and bytes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class _Hash(Protocol):
 
 
 def digest(tree: Any) -> str:
-    """Sixteen hex digits (BLAKE2b) over a batch: equal for equal values, whatever their layout.
+    """Sixteen hex digits (BLAKE2b) of a batch: equal for equal values, whatever their layout.
 
-    Covered are leaf names, dtypes (byte order aside), shapes and bits, so -0.0 is not 0.0. Memory
-    order, containers' types and the order of their fields are not. Device arrays are fetched.
+    Leaf names, dtypes (except byte order), shapes and bits count, so -0.0 differs from 0.0. Memory
+    order, types of containers and the order of their fields do not count. Device arrays are
+    fetched.
 
     Raises:
-        FeedError: a leaf holds objects other than str, bytes, numbers, None, arrays and containers
-            of these.
+        FeedError: a leaf holds an object other than str, bytes, numbers, None, arrays and
+            containers of these.
 
     >>> digest({"x": np.arange(3), "y": np.ones(2)}) == digest({"y": np.ones(2), "x": np.arange(3)})
     True
@@ -40,7 +41,7 @@ def digest(tree: Any) -> str:
 
 
 def field_head(name: str) -> bytes:
-    """What stands before the leaf of a field.
+    """The bytes that are hashed before the leaf of a field.
 
     >>> field_head("tokens")
     b'f6:tokens'
@@ -49,34 +50,34 @@ def field_head(name: str) -> bytes:
 
 
 def array_head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """What stands before the bytes of an array of numbers: dtype, byte order aside, and shape.
+    """The bytes hashed before those of a numeric array: dtype without byte order, and shape.
 
     >>> array_head(np.dtype(">i4"), (2, 3))
     b'a9:<i4(2, 3)'
     """
-    # kind V is bfloat16 and its like, which differ in name only
+    # kind V is bfloat16 and the like, which differ only by name
     kind = dtype.name if dtype.kind == "V" else dtype.newbyteorder("<").str
     return _tagged(b"a", f"{kind}{shape}")
 
 
 def little(a: NDArray[Any]) -> NDArray[Any]:
-    """The array in little-endian order, itself where it is."""
+    """The array in little-endian order; the same object if it is."""
     if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and not np.little_endian):
         return a.astype(a.dtype.newbyteorder("<"))
     return a
 
 
 def update(h: _Hash, leaf: Any, name: str) -> None:
-    """Bring one leaf into a hash: equal values bring equal bytes, and others others.
+    """Hash one leaf. Equal values hash equal bytes, and different values different ones.
 
     Raises:
-        FeedError: see `digest`.
+        FeedError: as for `digest`.
     """
     _object(h, leaf, name)
 
 
 def _tagged(tag: bytes, text: str | bytes) -> bytes:
-    # tag and length first: "ab" and "a", "b" must never meet
+    # with tag and length first, "ab" differs from "a", "b"
     body = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     return b"%s%d:%s" % (tag, len(body), body)
 
@@ -86,7 +87,7 @@ def _text(h: _Hash, tag: bytes, text: str | bytes) -> None:
 
 
 def _array(h: _Hash, a: NDArray[Any], name: str) -> None:
-    if a.dtype.names:  # bytes between the fields of a record are undefined
+    if a.dtype.names:  # the padding between the fields of a record is undefined
         _text(h, b"r", repr((a.dtype.names, a.shape)))
         for part in a.dtype.names:
             _array(h, a[part], f"{name}.{part}")

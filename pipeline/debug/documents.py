@@ -1,4 +1,4 @@
-"""Which documents stand in a batch, and the weights that leave some of them out of the loss."""
+"""The documents in a batch, and loss weights that leave some of them out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOST_PERIOD, FEWEST_REPEATS = 13, 8
 
 
 class Piece(NamedTuple):
-    """Part of a document in a row: tokens `[start, stop)` of it, where segment_ids is `segment`.
+    """Part of a document in a row: its tokens `[start, stop)`, where segment_ids is `segment`.
 
-    Segment 0 is the whole of a row that is not packed.
+    A row that is not packed has one piece, of segment 0.
     """
 
     row: int
@@ -29,12 +29,13 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Document:
-    """A record as a batch holds it.
+    """A record in a batch.
 
     Attributes:
-        component, record: which; `epoch` is how often it had been drawn before.
-        file, file_record: where it lies.
-        pieces: where its tokens stand in the batch, row by row.
+        component, record: the record's component, and its index there.
+        epoch: how often the record had been drawn before.
+        file, file_record: where it is stored.
+        pieces: where its tokens are in the batch, row by row.
     """
 
     component: str
@@ -46,15 +47,15 @@ class Document:
 
     @property
     def name(self) -> str:
-        """As `--without` takes it: its file's name and its number there, or else its number."""
+        """The document as `--without` takes it: file name and index in the file, else its index."""
         file = self.file.rpartition("/")[2]
-        if "." in file:  # else the name of a source that has no files
+        if "." in file:  # else it is the name of a source without files
             return f"{file}:{self.file_record}"
         return f"{self.component}:{self.record}" if self.component else f"{self.record}"
 
 
 def documents_of(rows: Sequence[RowOrigin]) -> list[Document]:
-    """The documents of a batch, in the order in which they begin; one cut by rows is one document.
+    """The documents of a batch, in the order in which they begin; one that spans rows comes once.
 
     >>> from pipeline import Dataset, Loader
     >>> data = Dataset([np.arange(3), np.arange(2)]).pack(4)
@@ -76,18 +77,18 @@ def documents_of(rows: Sequence[RowOrigin]) -> list[Document]:
 
 
 def chosen(documents: Iterable[Document], records: Container[Record]) -> list[Document]:
-    """Those whose record is one of `records`."""
+    """The documents whose record is one of `records`."""
     return [d for d in documents if (d.component, d.record) in records]
 
 
 def weights_without(
     shape: Sequence[int], documents: Iterable[Document], segment_ids: Any = None
 ) -> NDArray[np.float32]:
-    """Weights of a batch, float32 of a shape: 0 for what some documents hold of it, else 1.
+    """Weights for a batch, float32: 0 for the tokens or rows of some documents, else 1.
 
     Args:
-        shape: [B, L], or [B] where each row has one weight.
-        documents: to leave out.
+        shape: [B, L], or [B] if each row has one weight.
+        documents: the ones to leave out.
         segment_ids: int32[B, L] of a packed batch.
 
     >>> out = Document("", 0, 0, "", 0, (Piece(0, 2, 0, 1),))
@@ -103,14 +104,14 @@ def weights_without(
 def repetition(
     tokens: NDArray[Any], show: Callable[[NDArray[Any]], str] = lambda gram: str(gram.tolist())
 ) -> str:
-    """The n-gram of at most 13 tokens that is repeated over the longest stretch, "" where none is.
+    """The n-gram of at most 13 tokens with the longest stretch of repetitions; "" if there is none.
 
-    Fewer than 8 repetitions on end are language; runs of 1 to 13 tokens are what made losses spike
-    in OLMo 2 (2024, section 3.1).
+    Fewer than 8 successive repetitions count as language. Runs of n-grams of 1 to 13 tokens caused
+    loss spikes in OLMo 2 (2024, section 3.1).
 
     Args:
         tokens: of a document, int[n].
-        show: an n-gram as people read it.
+        show: formats an n-gram for people.
 
     >>> repetition(np.frombuffer(b"so " * 20 + b"much", np.uint8), lambda gram: str(bytes(gram)))
     "b'so ' 20 times"

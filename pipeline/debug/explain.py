@@ -1,4 +1,4 @@
-"""Which rows of which step made a loss spike: by leaving some out, and looking at it again."""
+"""Finding the rows and the step that made a loss spike, by leaving some out and trying again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ENOUGH = 0.5  # share of the excess that counts as an explanation
 Unit = TypeVar("Unit", bound=Hashable)  # what is left out as a whole: a document, or a row
 
 
-# answers: the value at the spike, had these units of a step been left out; None means all of them
+# (step, units) -> the value at the spike if these units of the step had been left out; None: all
 Measure = Callable[[int, Sequence[Any] | None], float]
 
 
 @dataclass(frozen=True)
 class Explanation(Generic[Unit]):
-    """What was found.
+    """The cause of a spike.
 
     Attributes:
-        step: the step whose data explains most.
-        units: what of it explains the spike, the most suspicious first; empty where nothing does.
-        share: of the excess over the value before that is gone without them, 1.0 being all of it.
+        step: the step whose data explain most of it.
+        units: the units of that step that explain it, the most suspicious first; empty if none do.
+        share: the share of the excess over the value before that is gone without them; 1.0 is all.
         steps: the share that each candidate step explains as a whole.
         evaluations: how often the value was computed again.
     """
@@ -42,7 +42,7 @@ class Explanation(Generic[Unit]):
 
 
 def most_evaluations(rows: int) -> int:
-    """Evaluations that a batch of so many rows may take: 5 + 2 log2(rows)."""
+    """How many evaluations a batch of so many rows may take: 5 + 2 log2(rows)."""
     return BACK + 1 + 2 * max(0, math.ceil(math.log2(rows)))
 
 
@@ -55,19 +55,20 @@ def search(
     before: float,
     rows: int,
 ) -> Explanation[Any]:
-    """Find what explains a spike.
+    """Find the cause of a spike.
 
-    Each candidate step is left out as a whole; the one that explains most is halved while a half
-    explains at least 50 %. Where no half does, what is left is reported as a set. An earlier step
-    of which both halves explain it, or none, has nothing special in it: its update as a whole
-    mattered, and no units are reported.
+    Each candidate step is left out as a whole. The units of the one that explains most are halved,
+    as long as a half explains at least 50 %. If no half does, the current set is reported. If both
+    halves of an earlier step explain the spike, or neither does, none of its units is special: its
+    update as a whole mattered, and no units are reported.
 
     Args:
         measure: computes the value again.
-        units: of a step, the most suspicious first: good guesses save evaluations.
-        steps: candidates, the spike's own first.
-        value, before: at the spike, and the median before it.
-        rows: of a batch; bounds the evaluations, see `most_evaluations`.
+        units: returns a step's units, the most suspicious first: good guesses save evaluations.
+        steps: candidates, the spike's own step first.
+        value: at the spike.
+        before: the median before it.
+        rows: in a batch; limits the evaluations, see `most_evaluations`.
     """
     budget, spent = most_evaluations(rows), 0
 
@@ -99,7 +100,7 @@ def search(
 
 
 def _halves(items: Sequence[Any]) -> list[Sequence[Any]]:
-    """Both halves of a list, the first not the smaller one.
+    """Both halves of a list; the first is not smaller.
 
     >>> _halves([1, 2, 3])
     [[1, 2], [3]]
@@ -109,7 +110,7 @@ def _halves(items: Sequence[Any]) -> list[Sequence[Any]]:
 
 
 def explained(value: float, without: float, before: float) -> float:
-    """The share of a value's excess that is gone; a value that is finite again explains all.
+    """The share of a value's excess that is gone; all of it if the value is finite again.
 
     >>> explained(4.0, 2.5, 2.0), explained(float("nan"), 2.0, 2.0)
     (0.75, 1.0)
@@ -119,7 +120,7 @@ def explained(value: float, without: float, before: float) -> float:
     return (value - without) / (value - before) if math.isfinite(without) else 0.0
 
 
-StepFunction = Callable[[Any, Any], tuple[Any, Any]]  # state, batch -> state, losses of rows
+StepFunction = Callable[[Any, Any], tuple[Any, Any]]  # (state, batch) -> (state, losses of rows)
 
 
 def explain(
@@ -132,21 +133,21 @@ def explain(
     mask: Callable[[Mapping[str, Any], Sequence[int]], Mapping[str, Any]] | None = None,
     copied: Callable[[Any], Any] = copy.deepcopy,
 ) -> Explanation[int]:
-    """Which rows made the loss of step `at` spike, for a training loop of one's own.
+    """Find the rows that made the loss of step `at` spike, in your own training loop.
 
     Args:
         step: (state, batch) -> (state, losses float[B] of the batch's rows).
-        state: just before step `max(0, at - 4)`, from a checkpoint or a journal's replay.
-        batches: the batch of a step, as `loader.__getitem__`.
+        state: just before step `max(0, at - 4)`, from a checkpoint or by replaying.
+        batches: returns the batch of a step, such as `loader.__getitem__`.
         at: the step that spiked.
-        before: the usual loss before it, as the median of the window.
-        mask: (batch, rows) -> the batch in which these rows do not train; by default their part of
+        before: the usual loss before it, such as the median of the window.
+        mask: (batch, rows) -> the batch in which these rows do not train. By default their part of
             the batch's field "weights" is set to 0.
-        copied: copies a state; step functions may use up the one that they get.
+        copied: copies a state; a step function may destroy the one that it gets.
 
     Returns:
-        The rows that explain it, the largest losses first; `loader.where(found.step)` names their
-        records.
+        The rows that explain it, largest losses first; `loader.where(found.step)` names their
+            records.
 
     >>> def step(mean, batch):
     ...     losses, w = np.abs(batch["x"] - mean), batch["weights"]
@@ -167,7 +168,7 @@ def explain(
         losses.append(np.asarray(found, np.float64))
 
     def measure(k: int, without: Sequence[int] | None) -> float:
-        if k == at and without is None:  # nothing would be left: an earlier batch stands in
+        if k == at and without is None:  # no row would be left, so another batch is used
             other = batches(first if first < at else at + 1)
             return float(np.mean(step(copied(states[at - first]), other)[1]))
         rows = range(len(losses[k - first])) if without is None else without
@@ -199,18 +200,18 @@ def worst_rows(
     top: int = 20,
     copied: Callable[[Any], Any] = copy.deepcopy,
 ) -> list[tuple[int, float, RowOrigin]]:
-    """The rows of a batch with the largest losses, for a training loop of one's own.
+    """The rows of a batch with the largest losses, in your own training loop.
 
     Args:
         step: (state, batch) -> (state, losses float[B] of the batch's rows).
-        state: just before the step; it stays as it is.
-        batch: the step's.
+        state: just before the step; it is not changed.
+        batch: of the step.
         origins: of its rows, as `loader.where(k)`.
         top: rows at most.
         copied: copies a state.
 
     Returns:
-        (row, loss, where it came from), largest first; a loss that is NaN is the largest.
+        (row, loss, origin), largest loss first; NaN counts as the largest.
 
     >>> from pipeline import Dataset, Loader
     >>> loader = Loader(Dataset({"x": np.array([1.0, 7.0, 2.0, 9.0])}), 4)

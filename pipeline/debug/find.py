@@ -1,4 +1,4 @@
-"""In which training steps of a run a record appeared."""
+"""Finding the training steps of a run in which a record appeared."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.errors import PositionError
 
 
 def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = None) -> list[int]:
-    """Training steps whose batches held a record, of those that led to where the run stands.
+    """The steps whose batches held a record, of those that led to the run's current state.
 
-    Of an indexed dataset arithmetic tells; of others the steps are evaluated again.
+    For an indexed dataset they are computed; for a streamed one the steps are evaluated again.
 
     Args:
-        run, dataset: to look in.
-        record: as `Loader.find` takes it: a number, (component, number) or (file, number).
-        within: training steps to look at; by default all.
+        run, dataset: where to look.
+        record: as for `Loader.find`: a number, (component, number) or (file, number).
+        within: training steps to search; by default all.
 
     Raises:
         PositionError: there is no such record.
@@ -39,7 +39,7 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
 
 
 def stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
-    """The first and last line of each launch's part of the steps that led to where a run stands."""
+    """The first and last line of each launch, of the steps that led to the run's current state."""
     starts: list[tuple[int, int]] = []  # first step, launch
     for launch in run.launches:
         step = launch.get("step", 0)
@@ -59,7 +59,7 @@ def stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
 
 
 def line_at(run: Run, first: Line, last: Line, data_step: int) -> Line | None:
-    """The line, of a start's part of the run, whose batches may hold a data step."""
+    """The line between `first` and `last` whose batches may include a data step; None if none."""
 
     def end(step: int) -> int:
         line = run.ledger.before(step + 1)

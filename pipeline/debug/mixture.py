@@ -1,4 +1,4 @@
-"""What a mix has dealt: rows of each component before a row, by arithmetic."""
+"""How many rows of each component a mix has used, computed without reading."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.errors import ChainError, PositionError
 def dealt(dataset: Dataset, row: int) -> dict[str, int]:
     """Rows of each component among the first `row` rows of a pass over a mix.
 
-    Nothing is read: it costs a look at each entry of the schedule. The rows are the mix's own, as
-    `Loader.frontier` counts them: stages on the mix that count rows are not looked through. With
-    L lanes, each deals its share of the rows by the same pattern.
+    It costs a look at each entry of the schedule. Rows are those of the mix itself, as in
+    `Loader.frontier`: filters and packs after the mix are ignored. With L lanes, each lane deals
+    its share of the rows by the same pattern.
 
     Raises:
-        ChainError: the dataset's root is no mix.
+        ChainError: the dataset is not a mix, with or without stages on it.
         PositionError: row is below 0.
 
     >>> from pipeline import mix

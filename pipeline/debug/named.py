@@ -1,4 +1,4 @@
-"""What "module:name" names on a command line, the working folder's modules included."""
+"""Importing what "module:name" on a command line stands for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from pipeline.errors import ChainError
 
 
 def imported(name: str, *, here: bool = True) -> Any:
-    """What "module:name" names, by default the working folder's modules included.
+    """The object called "module:name".
+
+    Args:
+        name: "module:name".
+        here: also search the working directory for the module.
 
     Raises:
-        ChainError: it is not written so, or there is no such module or name.
+        ChainError: `name` is not of this form, or there is no such module or name.
 
     >>> imported("math:floor")(2.5)
     2

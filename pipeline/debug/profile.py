@@ -1,4 +1,4 @@
-"""Which stage an accelerator would wait for: runs a dataset for some seconds, with a clock."""
+"""Running a dataset for some seconds, to find the stage that an accelerator would wait for."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.workers.stats import Stats
 def profile(
     data: Dataset | Loader, *, seconds: float = 5.0, batch: int = 128, workers: Any = 0
 ) -> Stats:
-    """A loader's stats after running it for some seconds, or to its end.
+    """A loader's stats after running it for some seconds, or to the end of its pass.
 
     Args:
-        data: a Loader, or a Dataset to be loaded in batches of `batch` by `workers`.
+        data: a Loader; or a Dataset, which is loaded with `batch` and `workers`.
         seconds: how long, from the first batch on.
-        batch, workers: for a Dataset.
+        batch, workers: as for `Loader`.
 
     >>> slow = Dataset(range(100)).map(lambda x: sum(range(10_000)) + x, name="sum")
     >>> stats = profile(slow, batch=10)

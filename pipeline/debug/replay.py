@@ -1,4 +1,4 @@
-"""Whether a run's batches, made again, are those that its journal noted. No model is needed."""
+"""Making a run's batches again and comparing them with its journal. Needs no model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.errors import JournalError
 
 @dataclass(frozen=True)
 class Proof:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
         folder: of the run.
-        steps: that were asked for.
+        steps: the steps that were asked for.
         proved: how many of them are equal, from the first on.
-        differs: the first step that is not, in words; "" where all are.
-        step: that step.
+        differs: a description of the first that is not; "" if all are equal.
+        step: the number of that one, or None.
     """
 
     folder: str
@@ -34,7 +34,7 @@ class Proof:
         return not self.differs
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The result as plain data."""
         return {
             "run": self.folder,
             "steps": [self.steps.start, self.steps.stop],
@@ -45,7 +45,7 @@ class Proof:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The result for people."""
         n = len(self.steps)
         if self.ok:
             span = f"{self.steps.start:,} to {self.steps.stop - 1:,}"
@@ -56,15 +56,15 @@ class Proof:
 def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
     """Make the batches of steps again, and compare their digests with the journal's.
 
-    A step that stands there twice, after a crash, must equal both lines.
+    A step with two lines, because of a crash, must equal both.
 
     Args:
-        run: whose journal.
-        dataset: that it was trained on.
-        steps: to prove; each must have a line.
+        run: the run with the journal.
+        dataset: the one that it was trained on.
+        steps: the steps to prove; each must have a line.
 
     Raises:
-        MismatchError: the dataset is another.
+        MismatchError: it is another dataset.
         JournalError: a step has no line, or its digest is of an older kind.
     """
     for step in (steps.start, steps.stop - 1):

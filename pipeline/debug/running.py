@@ -1,4 +1,4 @@
-"""How a loader does while it runs: rows a second, how long the loop stalls, and what limits it."""
+"""Watching a loader: rows a second, how long the loop stalls, and what limits it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.loader import Loader
 from pipeline.workers.stats import StageStats, Stats
 
 _PLAIN_EVERY, _TERMINAL_EVERY = 10.0, 1.0  # seconds
-_STALL = 0.1  # of the time; below it, data is fast enough
+_STALL = 0.1  # share of the time; below it data is fast enough
 
 
 class Reading(NamedTuple):
-    """What happened between two looks at a loader's stats.
+    """What happened between two readings of a loader's stats.
 
     Attributes:
-        batches: handed out.
+        batches: how many were handed out.
         rate: rows a second.
         stall: the share of the time that the loop waited for data.
-        limit: the stage that took the most time, or "the loop" where data is fast enough.
-        ready: results that wait to be taken.
+        limit: the stage that took the most time, or "the loop" if data is fast enough.
+        ready: results that wait to be fetched.
     """
 
     batches: int
@@ -40,7 +40,7 @@ class Reading(NamedTuple):
 
 
 def reading(before: Stats | None, now: Stats) -> Reading:
-    """What a loader did since its stats were `before`; None: since its first batch.
+    """What a loader did since its stats were `before`; None for since its first batch.
 
     >>> from pipeline import Dataset
     >>> loader = Loader(Dataset(range(9)).map(lambda x: sum(range(10**6)), name="sum"), 3)
@@ -65,7 +65,7 @@ def reading(before: Stats | None, now: Stats) -> Reading:
 
 
 class Live:
-    """Shows how a loader does until it is left; see `live`."""
+    """Shows a loader's readings until it is closed; see `live`."""
 
     def __init__(self, loader: Loader, every: float | None, metrics: int | None) -> None:
         self._loader, self._before = loader, None
@@ -104,11 +104,11 @@ class Live:
 
     @property
     def port(self) -> int | None:
-        """Where metrics are read, once it is entered."""
+        """The port of the metrics, once it is entered; None without metrics."""
         return self._server.server_address[1] if self._server is not None else None
 
     def look(self) -> Reading:
-        """What happened since the last look; it is shown, too."""
+        """The reading since the last call; also shows it."""
         now = self._loader.stats()
         found = reading(self._before, now)
         self._before: Stats | None = now
@@ -118,7 +118,7 @@ class Live:
         else:
             from rich.text import Text
 
-            self._screen.update(Text(text))  # names are no markup
+            self._screen.update(Text(text))  # Text, since names may look like markup
         return found
 
     def _run(self) -> None:
@@ -129,14 +129,15 @@ class Live:
 def live(loader: Loader, *, every: float | None = None, metrics: int | None = None) -> Live:
     """Show rows a second, the loop's stall and the limiting stage while a loader is used.
 
-    A line on a terminal, where rich is installed; else one on stderr now and then. Use it around
-    the loop, `with live(loader): …`, or in it, `for batch in live(loader): …`.
+    On a terminal, if rich is installed, it is one line that is updated; else it is a line on stderr
+    from time to time. Use it around the loop, `with live(loader): …`, or in it, `for batch in
+    live(loader): …`.
 
     Args:
-        loader: as it is used.
-        every: seconds between two looks; by default 1 on a terminal, 10 elsewhere.
-        metrics: a port of 127.0.0.1 at which Prometheus finds the stats (/metrics); 0 takes a free
-            one, `.port`.
+        loader: the loader that is used.
+        every: seconds between two readings; by default 1 on a terminal, 10 elsewhere.
+        metrics: a port of 127.0.0.1 at which Prometheus can read the stats (/metrics); 0 for a free
+            one, which is then `.port`.
 
     >>> from pipeline import Dataset
     >>> [batch.tolist() for batch in live(Loader(Dataset(range(4)), 2), every=60)]
@@ -146,7 +147,7 @@ def live(loader: Loader, *, every: float | None = None, metrics: int | None = No
 
 
 def _screen() -> Any:
-    # a line that is written over, or None where there is no terminal
+    # a line that is overwritten; None without a terminal
     if not sys.stderr.isatty():
         return None
     try:
@@ -171,6 +172,6 @@ def _pages(loader: Loader) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nobody wants a line for each look."""
+            """Log nothing: nobody wants a line for each request."""
 
     return Page

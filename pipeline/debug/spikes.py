@@ -1,4 +1,4 @@
-"""Which steps of a run stand out: a robust z-score of each value over those just before it."""
+"""Finding the steps of a run that stand out, by a robust z-score over the values before them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pipeline.checks import whole
 from pipeline.errors import PositionError
 
 WINDOW, THRESHOLD = 100, 5.0
-FEWEST = 10  # values before a step, below which its score would say more about them than about it
-_AT_ONCE = 1 << 14  # windows whose medians are taken together: they stay within the CPU's caches
+FEWEST = 10  # values before a step; with fewer its score would not mean much
+_AT_ONCE = 1 << 14  # windows whose medians are computed together, within the CPU's caches
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spike:
-    """Steps on end at which some field stood out.
+    """Consecutive steps at which some field stood out.
 
     Attributes:
         step: the first of them.
         lasted: how many steps, until every field was below the threshold again.
-        score: the largest z-score among them; None where a value was not finite.
-        peak: the step that has this score, or the first value that is not finite.
+        score: the largest z-score among them; None if a value was not finite.
+        peak: the step with that score, or with the first value that is not finite.
         fields: names of the fields that stood out, the strongest first.
-        values: of each of these fields, its value at its own largest score; None if not finite.
-        before: of each of these fields, the median over the window before that step.
+        values: for each of these fields, its value at its own largest score; None if not finite.
+        before: for each of these fields, the median over the window before that step.
     """
 
     step: int
@@ -45,25 +45,25 @@ class Spike:
     before: dict[str, float | None]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The spike as plain data."""
         return {**dataclasses.asdict(self), "fields": list(self.fields)}
 
 
 def robust_scores(values: ArrayLike, *, window: int = WINDOW) -> tuple[Floats, Floats]:
-    """How far each value lies above the median of those before it.
+    """How far each value is above the median of those before it.
 
     The score of x is (x - m) / max(1.4826 * MAD, 0.001 * |m|), where m and MAD are the median and
     the median absolute deviation of the last `window` finite values before x. The factor makes the
-    scale a standard deviation where values are normal; the floor keeps a constant past from making
-    everything a spike.
+    scale a standard deviation if values are normally distributed. The lower bound keeps a constant
+    past from making every value a spike.
 
     Args:
         values: float[n], in the order of steps.
-        window: values that each is compared with.
+        window: how many values each is compared with.
 
     Returns:
         (scores, medians), float64[n] each. A score is NaN with fewer than 10 values before it, and
-        inf where the value itself is not finite.
+            inf if the value itself is not finite.
 
     >>> scores, medians = robust_scores([1.0, 1.1] * 10 + [9.0], window=20)
     >>> round(scores[-1]), medians[-1]
@@ -85,7 +85,7 @@ def robust_scores(values: ArrayLike, *, window: int = WINDOW) -> tuple[Floats, F
             median[here], scale[here] = _median_and_scale(part)
     with np.errstate(invalid="ignore", divide="ignore"):
         scores[finite] = (known - median[:-1]) / scale[:-1]
-    # what came before a value that is not finite: as many finite ones as stand to its left
+    # before a value that is not finite: the median of the finite values to its left
     medians[:] = median[np.searchsorted(finite, np.arange(len(x)))]
     scores[~np.isfinite(x)] = np.inf
     return scores, medians
@@ -94,7 +94,7 @@ def robust_scores(values: ArrayLike, *, window: int = WINDOW) -> tuple[Floats, F
 def _median_and_scale(windows: Floats) -> tuple[Floats, Floats]:
     median = np.median(windows, axis=1)
     mad = np.median(np.abs(windows - median[:, None]), axis=1)
-    # a past of zeros has no scale at all: the smallest float makes any rise above it a spike
+    # a past of zeros has no scale: the smallest float makes any rise above it a spike
     least = np.maximum(1e-3 * np.abs(median), np.finfo(float).tiny)
     return median, np.maximum(1.4826 * mad, least)
 
@@ -107,14 +107,14 @@ def find_spikes(
     threshold: float = THRESHOLD,
     told: Mapping[str, ArrayLike] | None = None,
 ) -> list[Spike]:
-    """The spikes of a run, in the order of steps; spiking steps on end are one spike.
+    """The spikes of a run, in the order of steps. Consecutive spiking steps are one spike.
 
     Args:
-        steps: int[n], rising.
-        fields: name -> float[n], as loss and gradient norm; NaN and infinities are values that are
-            not finite, and None counts as one.
-        window: finite values before each, with which it is compared.
-        threshold: the least score of a spike.
+        steps: int[n], ascending.
+        fields: name -> float[n], such as loss and gradient norm. NaN, infinities and None are
+            values that are not finite.
+        window: how many finite values before it a value is compared with.
+        threshold: the smallest score of a spike.
         told: name -> bool[n], where a field has a value at all; by default everywhere.
 
     Raises:
@@ -145,7 +145,7 @@ def find_spikes(
 
 
 def _runs(at: NDArray[np.int64], best: Floats, threshold: float) -> list[NDArray[np.int64]]:
-    # spiking steps on end; where values cease to be finite another spike begins
+    # consecutive spiking steps; another spike begins where values cease to be finite
     hot = np.flatnonzero(best >= threshold)
     kind = np.isinf(best[hot])
     cuts = np.flatnonzero((np.diff(at[hot]) != 1) | np.diff(kind)) + 1

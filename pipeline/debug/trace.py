@@ -1,4 +1,4 @@
-"""Who did what when, as a trace for Perfetto: a lane a worker, arrows from works to batches."""
+"""Traces for Perfetto: who did what when, a lane for each worker, arrows from works to batches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pipeline.workers import Workers
 from pipeline.workers.stats import Worked
 
 MOST = 1_000_000  # events that are kept: the first ones
-_LOOP = 0  # the loop's lane; worker i has lane i + 1
+_LOOP = 0  # the lane of the loop; worker i has lane i + 1
 
 
 class Trace:
-    """Works and batches of a loader while it is traced, to be looked at in ui.perfetto.dev.
+    """The works and batches of a traced loader, to be viewed in ui.perfetto.dev.
 
-    A worker's lane shows each work, and within it the time of its stages, summed up and laid one
-    after the other. The loop's lane shows each wait for a batch, with an arrow from each work that
-    the batch, or one made ahead behind it, was taken from.
+    A worker's lane shows each work, and within it the total time of each stage, one after the
+    other. The loop's lane shows each wait for a batch, with arrows from the works whose results
+    were fetched during it, for this batch or for ones made ahead.
 
     >>> from pipeline import Dataset, Threads
     >>> trace = Trace()
@@ -41,11 +41,11 @@ class Trace:
         self._begin = time.perf_counter()
 
     def of(self, loader: Loader) -> Loader:
-        """A loader like this one, at step 0, whose workers tell what they do."""
+        """A loader like this one, at step 0, whose workers are traced."""
         return loader.like(workers=_Traced(loader.workers, self))
 
     def batches(self, loader: Loader) -> Any:
-        """The batches of a traced loader's pass, as `for batch in loader` gives them."""
+        """The batches of a pass of a traced loader, as in `for batch in loader`."""
         it = iter(loader)
         while True:
             asked = time.perf_counter()
@@ -57,23 +57,23 @@ class Trace:
             yield batch
 
     def waited(self, step: int, asked: float) -> None:
-        """A batch asked for at `asked` (of `time.perf_counter`) is there."""
+        """Record that a batch arrived. `asked` is when it was asked for (`time.perf_counter`)."""
         if len(self._waits) < MOST:
             self._waits.append((step, asked, time.perf_counter(), [*self._fetched]))
 
     def worked(self, worked: Worked) -> None:
-        """A work was evaluated."""
+        """Record that a work was evaluated."""
         if len(self._works) < MOST:
             self._works.append(worked)
 
     def fetched(self, number: int) -> None:
-        """The loop took a work's result, or a part of it."""
+        """Record that the loop fetched a work's result, or a part of it."""
         self._fetched.append(number)
 
     # ---- the file
 
     def events(self) -> list[dict[str, Any]]:
-        """Events of Chrome's trace format: times in microseconds since the trace was made."""
+        """Events in Chrome's trace format; times are in microseconds since the trace's creation."""
         works = {w.number: w for w in self._works if w.worker >= 0}
         lanes = sorted({w.worker for w in works.values()})
         found = [_named("process_name", _LOOP, "lockstep"), _named("thread_name", _LOOP, "loop")]
@@ -109,7 +109,7 @@ class Trace:
         return {"ph": "X", "pid": 1, "tid": lane, "name": name, "ts": at, "dur": long, "args": args}
 
     def _arrow(self, number: int, work: Worked, asked: float, got: float) -> list[dict[str, Any]]:
-        # from within the work's slice to within the wait's
+        # from inside the work's slice to inside the wait's
         ends = (
             ("s", work.worker + 1, work.started + 0.999 * work.seconds),
             ("f", _LOOP, asked + 0.999 * (got - asked)),
@@ -121,7 +121,7 @@ class Trace:
         ]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the trace as JSON, which ui.perfetto.dev and chrome://tracing open."""
+        """Write the trace as JSON, for ui.perfetto.dev and chrome://tracing."""
         data = {"displayTimeUnit": "ms", "traceEvents": self.events()}
         with written_whole(path) as f:
             f.write(json.dumps(data).encode())
@@ -133,7 +133,7 @@ def _named(what: str, lane: int, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Traced:
-    # workers that tell a trace what they do
+    # workers that report their works to a trace
     workers: Workers
     trace: Trace
 
@@ -144,7 +144,7 @@ class _Traced:
 
 
 class _Executor:
-    # an executor whose results tell when they are taken
+    # an executor that reports which results are fetched
     def __init__(self, inner: Any, trace: Trace) -> None:
         self._inner, self._trace = inner, trace
 
