@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done; 1 a replayed step differs; 2 it cannot be done as asked, and stderr
-        says why; 75 another process of the run has ended; 143 or 130 stopped by SIGTERM or Ctrl-C,
-        all saved.
+        The exit status: 0 done; 1 a replayed step differs; 2 the command cannot be done as asked,
+            and stderr says why; 75 another process of the run has ended; 143 or 130 stopped by
+            SIGTERM or Ctrl-C, with everything saved.
     """
     args = _parser().parse_args(argv)
     _before_jax(args)
@@ -48,12 +48,12 @@ def _run(args: argparse.Namespace) -> int:
         if "processes" in args:
             flags = args.coordinator, args.processes, args.process
             distributed.join(distributed.place(flags, os.environ))
-        screen = Screen(quiet=not distributed.first())  # the first process speaks for all
+        screen = Screen(quiet=not distributed.first())  # the first process writes for all
         return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
-    except OSError as e:  # a full disk, a folder that cannot be written, a file where one should be
+    except OSError as e:  # a full disk, no write permission, a file instead of a folder
         place = e.filename or args.run
         print(f"{e.strerror or e}: {place}. The run is whole up to its last save.", file=sys.stderr)
         return 2
@@ -71,11 +71,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _before_jax(args: argparse.Namespace) -> None:
-    # read once, when jax starts: without it, GPU scatters add in any order
+    # read once, when jax starts; without it, GPU scatters add in any order
     flags = os.environ.get("XLA_FLAGS", "").split()
     if not any(flag.startswith(_REPEATABLE) for flag in flags):
         flags.append(f"{_REPEATABLE}=true")
-    if args.run_command is _replay:  # on CPUs, as many devices as the run's largest mesh had
+    if args.run_command is _replay:  # on CPUs, with as many devices as the run's largest mesh
         launches = RunDir(args.run).all_launches()
         most = max((math.prod(launch["mesh"].values()) for launch in launches), default=1)
         given = [int(flag.partition("=")[2]) for flag in flags if flag.startswith(_CPUS)]
@@ -111,7 +111,7 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
         done = run.evaluation()
     else:
         screen.say(f"{run.path} stands at step {done['step']:,}: nothing left to train.")
-    if done is not None:  # only the first process of several writes it
+    if done is not None:  # with several processes, only the first writes it
         _tell(run, done, screen)
     return 0
 

@@ -1,4 +1,4 @@
-"""How a run's settings become its parts: mesh, corpus, loader, compiled functions."""
+"""Building the parts of a run from its settings: mesh, corpus, loader, compiled functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline import Dataset, JaxFeed, Loader
 
 @dataclass(frozen=True)
 class Assembly:
-    """What training and replay both work with."""
+    """The parts of a run, for training and for replay."""
 
     cfg: Config
     mesh: Mesh
@@ -41,7 +41,7 @@ class Assembly:
 def assemble(
     run: RunDir, cfg: Config, screen: Screen, *, devices: Sequence[Any] | None = None
 ) -> Iterator[Assembly]:
-    """The parts of a run on all devices, or on some; the mesh is set while it is entered.
+    """The parts of a run, on all devices or the given ones. The mesh is set inside of the context.
 
     Raises:
         ConfigError: the devices do not fit the settings.
@@ -61,14 +61,17 @@ def assemble(
 def assemble_on(
     run: RunDir, cfg: Config, mesh: Mapping[str, int], screen: Screen
 ) -> AbstractContextManager[Assembly]:
-    """`assemble` on a mesh with these axes, on the first devices that there are."""
+    """`assemble` on a mesh with these axes, made of the first devices."""
     sizes = {"fsdp": mesh.get("fsdp", 1), "mesh.tensor": mesh.get("tensor", 1)}
     devices = jax.devices()[: math.prod(mesh.values())]
     return assemble(run, make({**flat(cfg), **sizes}), screen, devices=devices)
 
 
 def _check_lanes(cfg: Config, mesh: Mesh) -> None:
-    """Processes that differ along the tensor axis only have the same rows, and count as one."""
+    """Check that the groups of processes that share rows divide `cfg.lanes`.
+
+    Processes that differ only along the tensor axis have the same rows, and count as one group.
+    """
     shares: dict[int, set[int]] = {}
     for device, index in batch_sharding(mesh).devices_indices_map((cfg.batch_size,)).items():
         shares.setdefault(device.process_index, set()).add(index[0].indices(cfg.batch_size)[0])

@@ -1,7 +1,6 @@
-"""Who looks at whom and how strongly: masks, rotary positions, attention itself.
+"""Attention: masks, rotary positions, and the attention itself.
 
-Shapes stand in names: B batch, L length, H heads of queries, G heads of keys and values, K head
-width.
+Names show shapes: B batch, L length, H query heads, G key and value heads, K head width.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from harness.errors import ConfigError
 
 
 def document_mask(segment_ids_BxL: jax.Array) -> jax.Array:
-    """Who may look at whom: earlier tokens of the same document; padding (0) sees padding.
+    """bool[B, L, L]: a token sees itself and earlier tokens of its document; padding sees padding.
 
     >>> document_mask(jnp.array([[1, 1, 2]]))[0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
@@ -28,10 +27,11 @@ def document_mask(segment_ids_BxL: jax.Array) -> jax.Array:
 
 
 def frequencies(half: int, cfg: ModelConfig) -> jax.Array:
-    """Angle a position of each rotated plane, float32[half].
+    """Angle per position of each rotated plane, float32[half].
 
-    "llama3" stretches only the planes whose wavelength is long against the original context
-    (Llama 3.1's rope_scaling): high ones stay, low ones are divided by the factor.
+    "llama3" is Llama 3.1's rope_scaling: planes whose wavelength is long compared to the original
+    context are divided by the factor, planes with a short one are kept, and in between it
+    interpolates.
     """
     frequency_k = cfg.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if cfg.rope_scaling == "linear":
@@ -46,15 +46,15 @@ def frequencies(half: int, cfg: ModelConfig) -> jax.Array:
 def rope(
     x_BxLxHxK: jax.Array, positions_BxL: jax.Array, cfg: ModelConfig | None = None
 ) -> jax.Array:
-    """Rotary position embedding (Su et al. 2021, section 3.2.2), in float32.
+    """Rotary position embedding (Su et al. 2021, section 3.2.2), computed in float32.
 
     Args:
-        x_BxLxHxK: queries or keys, K even; the two halves of K are the rotated planes.
-        positions_BxL: int32, the place of each token within its document.
+        x_BxLxHxK: queries or keys, with K even; the two halves of K form the rotated planes.
+        positions_BxL: int32, the position of each token in its document.
         cfg: base and scaling of the frequencies.
 
     Returns:
-        The rotated array, in the dtype that came in.
+        The rotated array, in the input's dtype.
 
     >>> x = jnp.ones((1, 2, 1, 4))
     >>> bool((rope(x, jnp.zeros((1, 2), jnp.int32)) == x).all())
@@ -70,16 +70,16 @@ def rope(
 def attend(
     q_BxLxHxK: jax.Array, k_BxLxGxK: jax.Array, v_BxLxGxK: jax.Array, mask: jax.Array, cfg: Config
 ) -> jax.Array:
-    """Scaled dot-product attention [B, L, H, K]; query heads share keys in groups of H / G.
+    """Scaled dot-product attention [B, L, H, K]; groups of H / G query heads share keys and values.
 
-    The softmax is in float32 whatever the compute dtype is. `mask` is bool[B, L, L].
+    The softmax is computed in float32, whatever the compute dtype. `mask` is bool[B, L, L].
     """
     how: Any = cfg.model.attention
     if how == "plain":
         return plain_attention(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK, mask)
     if how == "tokamax":
         return _tokamax(q_BxLxHxK, k_BxLxGxK, v_BxLxGxK, mask)
-    if how == "fused":  # cuDNN computes in half precision only
+    if how == "fused":  # cuDNN only computes in half precision
         half = cfg.dtype == "bfloat16"
         how = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
     return jax.nn.dot_product_attention(
@@ -94,7 +94,7 @@ def attend(
 def plain_attention(
     q_BxLxHxK: jax.Array, k_BxLxGxK: jax.Array, v_BxLxGxK: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Attention spelled out: the oracle of the others, and what older runs compute."""
+    """Attention written out. The other implementations are tested against it; old runs use it."""
     shared = q_BxLxHxK.shape[2] // k_BxLxGxK.shape[2]
     k, v = (jnp.repeat(x, shared, axis=2) if shared > 1 else x for x in (k_BxLxGxK, v_BxLxGxK))
     score = jnp.einsum("blhk,bmhk->bhlm", q_BxLxHxK, k, preferred_element_type=jnp.float32)

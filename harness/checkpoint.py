@@ -1,7 +1,7 @@
-"""How a run is saved and restored: parameters, optimizer, data state and metadata in one step.
+"""Saving and restoring a run: parameters, optimizer, data state and metadata of one step.
 
-All that we ask of Orbax is asked here. A checkpoint K holds the state after K steps; it appears
-under its name only when it is whole.
+All use of Orbax's checkpoints is here. Checkpoint K holds the state after K steps; it gets its name
+only once it is complete.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Checkpoints:
 
     Args:
         path: their directory.
-        keep: how many of the newest survive.
-        keep_every: those of steps 0, keep_every, 2 keep_every, ... survive too.
-        clean: remove old ones and what killed saves left behind; only for the job that trains.
+        keep: how many of the newest are kept.
+        keep_every: checkpoints of steps 0, keep_every, 2 keep_every, ... are kept too.
+        clean: remove old ones, and the remains of killed saves; only for the process that trains.
     """
 
     def __init__(self, path: Path, *, keep: int, keep_every: int, clean: bool) -> None:

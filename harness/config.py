@@ -1,4 +1,4 @@
-"""What a run is: the settings that decide its bits, and how they are checked and compared."""
+"""The settings that determine a run's bits: checking and comparing them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _above_zero(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """[data]: what is trained on. `data = "…"` is short for `data.source`."""
+    """[data]: the training data. `data = "…"` is short for `data.source`."""
 
     source: str = setting(
         "../data",
@@ -72,7 +72,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """[model]: what the transformer has beyond its sizes."""
+    """[model]: the transformer's options other than its sizes."""
 
     vocab: int = setting(0, "tokens that the model knows; 0: as many as the tokenizer")
     kv_heads: int = setting(0, "heads of keys and values, a divisor of heads; 0: heads")
@@ -116,7 +116,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """[optim]: how gradients become updates."""
+    """[optim]: the optimizer and its schedule."""
 
     name: str = setting("adamw", "adamw, muon (matrices by Muon, the rest by AdamW)")
     schedule: str = setting("cosine", "cosine, wsd, linear, constant")
@@ -144,7 +144,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """[mesh]: axes of devices beyond fsdp; what is left of the devices is the data axis."""
+    """[mesh]: device axes other than fsdp. The remaining devices form the data axis."""
 
     tensor: int = setting(1, "devices over which each matrix product is split", free=True)
     shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
@@ -156,7 +156,7 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """[lora]: train small matrices beside those of `init`, which stay as they are."""
+    """[lora]: train small matrices beside those of `init`, which are not changed."""
 
     rank: int = setting(0, "rank of each update (Hu et al. 2021); 0: all parameters are trained")
     targets: str = setting("qkv out gate up down", "matrices that are adapted")
@@ -169,7 +169,7 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """[evaluate]: when the held-out part is looked at; after the last step it always is."""
+    """[evaluate]: when to evaluate the held-out part, besides after the last step."""
 
     every: int = setting(0, "steps between evaluations; the best state is kept; 0: none", free=True)
     batches: int = setting(0, "batches of an evaluation; 0: all", free=True)
@@ -181,7 +181,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """[log]: where metrics go beside metrics.jsonl."""
+    """[log]: where metrics go besides metrics.jsonl."""
 
     every: int = setting(10, "steps between lines of metrics", free=True)
     tensorboard: bool = setting(False, "event files in the run's tensorboard/", free=True)
@@ -193,7 +193,7 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """[image]: what the image classifier sees; its transformer has the sizes of the settings."""
+    """[image]: what the image classifier sees; its transformer has the top-level sizes."""
 
     side: int = setting(28, "height and width in pixels, a multiple of patch")
     channels: int = setting(1, "values a pixel")
@@ -211,10 +211,10 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings of a run; the defaults train in about two minutes on two CPU cores.
+    """The settings of a run. With the defaults it trains in about two minutes on two CPU cores.
 
     Raises:
-        ConfigError: settings that cannot work together.
+        ConfigError: settings that do not work together.
 
     >>> Config(width=100, heads=3)
     Traceback (most recent call last):

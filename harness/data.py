@@ -1,4 +1,4 @@
-"""What is trained on: the corpus as documents in ArrayRecord files, and the chains over them."""
+"""The training data: the embedded corpus as ArrayRecord files, and the datasets over them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.own_data import own_data
 from harness.tokens import BOS, encode
 from pipeline import ArrayRecordSource, Dataset
 
-NAME = "sotu-v1"  # the rules below decide its bytes: change a rule, change the name
+NAME = "sotu-v1"  # the rules below determine its bytes: if you change a rule, change the name
 _SHARDS = 4
 _PARAGRAPH = 600  # bytes after which the next end of a sentence ends a document
 _HELD_OUT_EVERY = 25
@@ -33,15 +33,15 @@ _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The converted corpus.
+    """The corpus that a run trains on.
 
     Attributes:
-        path: its directory.
-        train_documents, held_out_documents: how many there are.
+        path: directory of the converted corpus.
+        train_documents, held_out_documents: number of documents.
         held_out_tokens: bytes and document beginnings of the held-out part.
-        unigram_entropy: nats a byte of the training part, if bytes came independently: the loss of
-            a model that knows only how frequent each byte is.
-        train, held_out: rows of the user's own data, which has none of the facts above.
+        unigram_entropy: nats per byte of the training part if bytes were independent: the loss of a
+            model that only knows how frequent each byte is.
+        train, held_out: rows of the user's own data, for which the other facts are unknown.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Corpus:
 
 
 def documents(text: str) -> Iterator[str]:
-    """Cut a speech at ends of sentences into documents of paragraph size.
+    """Cut a speech into documents of the size of a paragraph, at ends of sentences.
 
     >>> [len(d) for d in documents("A sentence of thirty letters. " * 50)]
     [629, 629, 239]
@@ -72,13 +72,13 @@ def documents(text: str) -> Iterator[str]:
 
 
 def pack_record(speech: dict[str, Any], part: int, text: str) -> bytes:
-    """One document as a record: a line of JSON that says whence, then the text in UTF-8."""
+    """One document as a record: a line of JSON about its origin, then the text in UTF-8."""
     whence = {k: speech[k] for k in ("id", "year", "president")}
     return json.dumps({**whence, "part": part}).encode() + b"\n" + text.encode()
 
 
 def unpack_record(record: bytes) -> tuple[dict[str, Any], bytes]:
-    """What `pack_record` packed: whence, and the text's bytes.
+    """(origin, bytes of the text) of a record that `pack_record` made.
 
     >>> speech = {"id": "1790_gw", "year": 1790, "president": "George Washington"}
     >>> unpack_record(pack_record(speech, 0, "I embrace"))[1]
@@ -103,7 +103,7 @@ def training_data(corpus: Corpus, cfg: Config) -> Dataset:
 
 
 def held_out_data(corpus: Corpus, cfg: Config) -> Dataset | None:
-    """The held-out speeches once over, in order; None where the user's data holds nothing out."""
+    """One pass over the held-out data, in order; None if the user's data holds nothing out."""
     if corpus.train is not None:
         return corpus.held_out
     source = ArrayRecordSource(str(corpus.path / "held-out-*.arrayrecord"))
@@ -112,7 +112,7 @@ def held_out_data(corpus: Corpus, cfg: Config) -> Dataset | None:
 
 
 def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
-    """The user's own data where the settings name any, else the embedded corpus."""
+    """The user's own data if the settings name any, else the embedded corpus."""
     own = own_data(cfg)
     return (
         prepare(directory, screen)
@@ -122,9 +122,9 @@ def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
 
 
 def prepare(directory: Path, screen: Screen) -> Corpus:
-    """The converted corpus in `directory`, converting it first where it is not there.
+    """The converted corpus in `directory`; it is converted now if it is missing.
 
-    Safe to kill, and to run in two processes at once: the second waits for the first.
+    It may be killed, and may run in two processes at once: the second waits for the first.
     """
     path = directory / NAME
     if not path.exists():
@@ -136,7 +136,7 @@ def prepare(directory: Path, screen: Screen) -> Corpus:
 
 def _convert(path: Path, screen: Screen) -> None:
     for stale in path.parent.glob(f".{NAME}.*"):
-        shutil.rmtree(stale)  # we hold the lock: its writer was killed
+        shutil.rmtree(stale)  # we hold the lock, so its writer was killed
     temporary = Path(tempfile.mkdtemp(prefix=f".{NAME}.", dir=path.parent))
     speeches = _speeches()
     with screen.meter("convert", total=len(speeches), unit="speeches") as meter:
@@ -172,7 +172,7 @@ def _speeches() -> list[dict[str, Any]]:
 
 
 def _write(file: Path, speeches: Iterable[dict[str, Any]], meter: Meter) -> Counter[int]:
-    """Write speeches as documents; how often each token occurs in them."""
+    """Write speeches as documents. Returns how often each token occurs in them."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     counts = Counter[int]()

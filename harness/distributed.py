@@ -1,4 +1,4 @@
-"""Which processes train together, and how one ends when another has died."""
+"""Joining the processes that train together, and ending them when one has died."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from typing import Any, NamedTuple
 from harness.errors import ConfigError
 
 HEARTBEAT = 10  # seconds after which a silent process counts as dead; JAX's default is 100
-_SILENT = 10.0  # seconds of waiting for others to join, of 300 by default, before it is told
-LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: start all processes again
+_SILENT = 10.0  # seconds of waiting for other processes before a message; JAX waits for 300
+LOST = 75  # exit status EX_TEMPFAIL of sysexits.h: start all processes again
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _FLAGS = ("--coordinator", "--processes", "--process")
-# number of processes and this one's place, as launchers tell them; a Slurm job's own script is no
-# step of it and has no node list
+# names of: number of processes, index of this one, and a variable that tells whether the launcher
+# is used; a Slurm job's own script is not a step of the job and has no node list
 _LAUNCHERS = {
     "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"),
     "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     "mpi": ("PMI_SIZE", "PMI_RANK", "PMI_SIZE"),
 }
-_OMPI_ADDRESS = "OMPI_MCA_orte_hnp_uri"  # of Open MPI 4; later ones do not tell
-# what a collective, a barrier or the coordination service says when the other side is gone
+_OMPI_ADDRESS = "OMPI_MCA_orte_hnp_uri"  # set by Open MPI 4, not by later versions
+# messages of collectives, barriers and the coordination service when another process is gone
 _GONE = re.compile(
     r"Gloo|NCCL|coordination service|Socket closed|Connection (closed|reset)|[Bb]arrier|UNAVAILABLE"
 )
 
 
 class Place(NamedTuple):
-    """One process among those that train together.
+    """One of the processes that train together.
 
     Attributes:
-        coordinator: host:port where process 0 listens; None where JAX finds it by the launcher.
-        processes: how many there are, at least 2.
-        process: this one, from 0.
+        coordinator: host:port at which process 0 listens; None if JAX learns it from the launcher.
+        processes: number of processes, at least 2.
+        process: index of this process.
     """
 
     coordinator: str | None
@@ -48,16 +48,17 @@ class Place(NamedTuple):
 
 
 def place(flags: tuple[str | None, ...], environment: Mapping[str, str]) -> Place | None:
-    """This process's place; None where it is alone.
+    """This process's place; None if it trains alone.
 
-    Flags win over JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and these over
-    what Slurm, Open MPI and other MPIs set.
+    Flags take precedence over JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and
+    these over the variables of Slurm, Open MPI and other MPIs.
 
     Args:
-        flags: --coordinator, --processes and --process as given, or None for each.
+        flags: --coordinator, --processes and --process; None for one that is not given.
+        environment: the environment variables.
 
     Raises:
-        ConfigError: a part is missing or no number, or the process lies outside of their count.
+        ConfigError: a part is missing or not a number, or `process` is not below `processes`.
 
     >>> place((None, None, None), {"JAX_COORDINATOR_ADDRESS": "a:1234", "JAX_NUM_PROCESSES": "2",
     ...     "JAX_PROCESS_ID": "1"})
@@ -76,10 +77,10 @@ give all three, or none to train in one process.
     if processes == "1":
         return None
     if address is None and launcher != "slurm" and _OMPI_ADDRESS not in environment:
-        address = ""  # jax cannot find it
+        address = ""  # JAX cannot find it
     for value, flag, name in zip((address, processes, process), _FLAGS, _NAMES, strict=True):
         if value is None and name == _NAMES[0]:
-            continue  # jax finds it
+            continue  # JAX finds it
         if not value:
             raise ConfigError(
                 f"{flag} or {name} is missing beside the others: give all three, or none to train "
@@ -107,19 +108,19 @@ def _checked(address: str | None, processes: str, process: str) -> Place:
 
 
 def join(mine: Place | None) -> None:
-    """Join the other processes, before jax is used; nothing for a process that is alone.
+    """Join the other processes, before JAX is used. Does nothing in a process that trains alone.
 
-    On a TPU pod the processes find each other with nothing given.
+    On a TPU pod, processes find each other without any flags.
     """
     pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if mine is None and not pod:
         return
     import jax
 
-    # our own handlers of SIGTERM let the step end and save; JAX's would swallow it before them
+    # our own handlers of SIGTERM let the step finish and save; JAX's would take the signal first
     jax.config.update("jax_enable_preemption_service", False)
-    # on CPUs two programs under way at once can mix up their messages, and wait for ever; elsewhere
-    # a device runs its programs in order, and this changes nothing
+    # on CPUs, two programs running at once can mix up their messages and wait for ever; other
+    # devices run their programs in order, so this changes nothing there
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
     address, processes, process = mine or (None, None, None)
@@ -128,7 +129,7 @@ def join(mine: Place | None) -> None:
     waits.start()
     try:
         if address is not None and process == 0:
-            with socket.socket() as probe:  # jaxlib would crash on a port that is taken
+            with socket.socket() as probe:  # jaxlib would crash on a port in use
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("", int(address.rpartition(":")[2])))
         jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
@@ -149,19 +150,19 @@ def _say_waiting(address: str | None) -> None:
 
 
 def alone() -> bool:
-    """Whether this process trains by itself; does not start jax."""
+    """Whether this process trains by itself. Does not start JAX."""
     jax: Any = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized()
 
 
 def first() -> bool:
-    """Whether this process is the one that speaks and writes for all."""
+    """Whether this is the process that prints and writes for all."""
     jax: Any = sys.modules.get("jax")
     return alone() or jax.process_index() == 0
 
 
 def farewell(error: BaseException | None = None) -> str:
-    """The line with which a process ends because another one is gone.
+    """The message of a process that ends because another one is gone.
 
     >>> farewell(ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))[:48]
     'another process of this run has ended; this one '
@@ -174,7 +175,7 @@ def farewell(error: BaseException | None = None) -> str:
 
 
 def say_farewell(error: BaseException | None = None) -> None:
-    """Write `farewell` to stderr, once for all threads."""
+    """Write `farewell` to stderr, once in all threads."""
     if _unsaid.acquire(blocking=False):
         os.write(2, (farewell(error) + "\n").encode())
 
@@ -184,7 +185,7 @@ _joined = threading.Event()
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process is gone; a process that is alone has none to lose.
+    """Whether an error means that another process is gone. Always False in a process that is alone.
 
     >>> is_loss(ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))
     False
@@ -198,7 +199,7 @@ def is_loss(error: BaseException) -> bool:
 
 
 def leave(status: int) -> None:
-    """End this process at once where others may wait for it: a normal exit would wait for them."""
+    """Exit at once if other processes may wait for this one: a normal exit would wait for them."""
     if not alone() and status:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -206,8 +207,8 @@ def leave(status: int) -> None:
 
 
 def _speak_when_aborted() -> None:
-    # jaxlib aborts the process from a thread of its own when the coordinator is gone or reports
-    # that a process is; a handler of Python's would run too late, as abort() does not return
+    # jaxlib aborts the process, from a thread of its own, when the coordinator is gone or reports
+    # that a process is; a Python signal handler would run too late, as abort() does not return
     def last_words(_: int) -> None:
         if _joined.is_set():
             say_farewell()

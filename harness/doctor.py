@@ -1,4 +1,4 @@
-"""What a launch's bits depend on beside settings and data, and whether it is still the same."""
+"""What a launch's bits depend on besides settings and data, and comparing it between launches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness.errors import ConfigError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "libtpu")
-# of /proc/cpuinfo: those for which XLA makes other code on CPUs
+# names in /proc/cpuinfo for which XLA generates different code on CPUs
 _INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 _HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump")  # the mesh tells the first
 
 
 def pin(cache: Path) -> None:
-    """Keep what is compiled, and what GPUs' autotuning chose, in `cache`, for the launches to come.
+    """Keep compiled programs, and the choices of GPU autotuning, in `cache` for later launches.
 
-    Before anything is compiled. Without it a later launch measures anew which kernels are fastest,
-    and may add in another order.
+    Call it before anything is compiled. Otherwise a later launch measures again which kernels are
+    fastest, and may add in another order.
     """
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -34,7 +34,7 @@ def pin(cache: Path) -> None:
 
 
 def manifest(mesh: Mesh) -> dict[str, Any]:
-    """What the bits of losses depend on: plain data, compared by `differences`.
+    """What the bits of losses depend on, as plain data for `differences`.
 
     >>> "jax" in manifest(jax.make_mesh((1,), ("data",)))
     True
@@ -79,7 +79,7 @@ def _instructions() -> str:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two manifests, in words; a fact that one of them lacks differs too.
+    """What differs between two manifests, in words. A fact that only one of them has differs too.
 
     >>> differences({"jax": "0.9.0", "x64": False}, {"jax": "0.10.2", "x64": False})
     ['jax 0.9.0 -> 0.10.2']
@@ -89,7 +89,12 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def compared(launches: Sequence[Mapping[str, Any]], mesh: Mesh) -> dict[str, Any]:
-    """This machine beside every launch of a run: `same` as the last, `said` in words, `now`."""
+    """A comparison of this machine with each launch of a run, as plain data.
+
+    Returns:
+        "same": whether nothing differs from the last launch; "differences" from it; "said": a line
+            for each launch; "now": this machine's manifest.
+    """
     now, said = manifest(mesh), list[str]()
     found: list[str] = []
     for launch in launches:
@@ -105,10 +110,10 @@ def compared(launches: Sequence[Mapping[str, Any]], mesh: Mesh) -> dict[str, Any
 
 
 def check(launches: Sequence[Mapping[str, Any]], mesh: Mesh, *, strict: bool) -> str:
-    """What has changed since the last launch, in words; "" where nothing has.
+    """What has changed since the last launch, in words; "" for nothing.
 
     Raises:
-        ConfigError: something has, and `strict` allows no change.
+        ConfigError: something has changed, and `strict` is True.
     """
     if not launches or "manifest" not in launches[-1]:
         return ""

@@ -1,4 +1,4 @@
-"""What a run leaves out of its data, and how that is kept: masked documents, unused batches."""
+"""What a run leaves out of its data (masked documents, unused batches), and where it is stored."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Edits:
 
     Attributes:
         masked: (component, start, stop) of records whose tokens have weight 0.
-        unused: [start, stop) of data steps whose batches are drawn and change nothing.
+        unused: [start, stop) of data steps whose batches are read but not trained on.
     """
 
     masked: tuple[tuple[str, int, int], ...] = ()
     unused: tuple[tuple[int, int], ...] = ()
 
     def uses(self, data_step: int) -> bool:
-        """Whether the batch of a data step trains."""
+        """Whether the batch of a data step is trained on."""
         return not any(start <= data_step < stop for start, stop in self.unused)
 
     def weights(
         self, loader: Loader, data_step: int, shape: Sequence[int], segment_ids: Any
     ) -> NDArray[np.float32] | None:
-        """Weights of this process's rows, of a shape; None where none of them is masked."""
+        """Weights of this process's rows, in the given shape; None if nothing in them is masked."""
         if not self.masked:
             return None
         out = chosen(documents_of(loader.where(data_step)), self._records)
@@ -51,14 +51,14 @@ class Edits:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Where a fork comes from. It lies in `fork.json`, and in the metadata of each checkpoint.
+    """The origin of a fork, as stored in `fork.json` and in the metadata of each checkpoint.
 
     Attributes:
-        parent: directory of the run that it was forked from.
-        checkpoint: the one it began with.
+        parent: directory of the run that was forked.
+        checkpoint: the parent's checkpoint that the fork began with.
         how: "jump" over data steps, "consume" them without update, "mask" or "substitute" records.
-        skipped: [start, stop) of data steps that it leaves out.
-        without: (component, start, stop) of records that it leaves out.
+        skipped: [start, stop) of data steps that are left out.
+        without: (component, start, stop) of records that are left out.
         before: the parent's own lineage.
     """
 
@@ -71,7 +71,7 @@ class Lineage:
 
     @property
     def edits(self) -> Edits:
-        """Its own edits, after those of all that it comes from."""
+        """The edits of this run, preceded by those of its ancestors."""
         earlier = _parsed(self.before).edits if self.before else Edits()
         masked = self.without if self.how == "mask" else ()
         unused = self.skipped if self.how == "consume" else ()
@@ -79,12 +79,12 @@ class Lineage:
 
 
 def lineage_of(run: Path) -> dict[str, Any]:
-    """What a run's `fork.json` says; {} where it is no fork."""
+    """The contents of a run's `fork.json`; {} if the run is not a fork."""
     return read_json(run / FILE) or {}
 
 
 def edits_of(run: Path) -> Edits:
-    """What a run leaves out.
+    """What a run leaves out of its data.
 
     Raises:
         DamageError: its `fork.json` is damaged.

@@ -1,4 +1,4 @@
-"""How good the model is on text that it never saw."""
+"""Evaluating the model on held-out data."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from harness.sharding import batch_sharding, replicated
 from harness.task import Language, predicted
 from pipeline import JaxFeed, Loader
 
-_UNDER_WAY = 8  # batches given to the devices before the first of them is waited for
+_UNDER_WAY = 8  # batches dispatched to the devices before the result of the first is awaited
 
 
 class Score(NamedTuple):
-    """What the model scored on the held-out part.
+    """The model's result on the held-out part.
 
     Attributes:
-        loss: mean loss, of tokens in nats; NaN where nothing is held out.
+        loss: mean loss, for tokens in nats; NaN if nothing is held out.
         tokens: how many were predicted.
-        size: bytes of text that these tokens are; 0 where rows are no text.
+        size: bytes of text in these tokens; 0 if rows are not text.
     """
 
     loss: float
@@ -53,9 +53,9 @@ class Score(NamedTuple):
 
 
 def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
-    """The held-out rows in order, each record once on any number of processes.
+    """Evaluate on the held-out rows, in order; each record counts once on any number of processes.
 
-    All of them, or the first `evaluate.batches` batches where that is set.
+    If `evaluate.batches` is set, only the first so many batches are used.
     """
     cfg, feed = parts.cfg, JaxFeed(batch_sharding(parts.mesh))
     data = held_out_data(parts.corpus, cfg)
@@ -81,7 +81,7 @@ def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
 
 
 def _measure(parts: Assembly) -> Any:
-    """Batch -> how many bytes of text its predicted tokens are, int32[]."""
+    """A function: batch -> bytes of text in its predicted tokens, int32[]."""
     if not isinstance(parts.task, Language):
         return lambda batch: 0
     sizes = np.array(parts.task.tokenizer.sizes(), np.int32)

@@ -1,4 +1,4 @@
-"""How a trained model leaves the harness: safetensors in Llama's names, or a program of its own."""
+"""Exporting a trained model: as safetensors with Llama's names, or as a program."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: str) -> int:
-    """Write the model of a checkpoint, the newest unless `step` says; gives its step.
+    """Write the model of a checkpoint to a folder. Returns the checkpoint's step.
+
+    Args:
+        run, cfg: the run and its settings.
+        folder: created if it is missing.
+        step: of the checkpoint; None for the newest.
+        form: "safetensors", or "stablehlo" for `save_program`.
 
     Raises:
-        CheckpointError: no such checkpoint.
-        ConfigError: the run's task is no language model.
+        CheckpointError: there is no such checkpoint.
+        ConfigError: the run's task is not language.
     """
     task = make_task(cfg)
     if not isinstance(task, Language):
@@ -51,12 +57,12 @@ def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: st
 
 
 def save_program(folder: Path, cfg: Config, params: Any) -> None:
-    """Write the model as StableHLO for any batch size, its weights, and run.py that needs neither.
+    """Write the model as StableHLO for any batch size, its weights, and a run.py that loads them.
 
-    The program is a function of a list of leaves and tokens int32[b, length]; positions count from
-    the row's beginning.
+    run.py needs neither this package nor flax. The program is a function of a list of leaves and
+    tokens int32[b, length]; positions count from the start of a row.
     """
-    # no kernel of one platform alone: the program is for all
+    # without kernels of a single platform, so that the program runs on all
     portable = dataclasses.replace(cfg.model, attention="xla")
     task = Language(dataclasses.replace(cfg, model=portable))
     graph, shapes = nnx.split(nnx.eval_shape(lambda: task.model(nnx.Rngs(0))))

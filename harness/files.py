@@ -1,4 +1,4 @@
-"""How files are written so that a kill at any moment leaves nothing half done."""
+"""Writing files so that a kill at any moment leaves nothing half done."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """What `write_json` wrote, or None where there is no such file.
+    """The JSON value in a file; None if there is no such file.
 
     Raises:
-        DamageError: it is no JSON.
+        DamageError: it is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -37,7 +37,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a `LineLog`, [] where there is none; a torn last line is left out.
+    """The complete lines of a `LineLog`; [] if there is none. A torn last line is ignored.
 
     Raises:
         DamageError: a line before the last is not a JSON object.
@@ -50,7 +50,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock file `path`; it frees itself when its holder dies, however it dies.
+    """Hold the lock file `path`. The lock is released when its holder ends, in whatever way.
 
     Raises:
         BusyError: another process holds it, and wait is False.

@@ -1,4 +1,4 @@
-"""Which parameters a run trains, and where their first values come from: a seed, or a folder."""
+"""Which parameters a run trains, and their initial values: from the seed, or from a folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.llama import load_llama
 
 
 def trained_kind(cfg: Config) -> Any:
-    """The variables that a step changes and a checkpoint holds: with LoRA its matrices alone."""
+    """The variables that a step changes and a checkpoint holds; with LoRA just its matrices."""
     return nnx.LoRAParam if cfg.lora.rank else nnx.Param
 
 
 def with_given(params: Any, cfg: Config) -> Any:
-    """Parameters (an nnx.State) with the values that the folder cfg.init has for them.
+    """Parameters (an nnx.State), with values from the folder cfg.init for those that it has.
 
     Raises:
         ConfigError: the folder's model has other shapes.
@@ -32,7 +32,7 @@ def with_given(params: Any, cfg: Config) -> Any:
     names, (leaves, tree) = leaf_names(params), jax.tree.flatten(params)
     placed: list[Any] = []
     for name, leaf in zip(names, leaves, strict=True):
-        # LoRA's own matrices begin from the seed; what they adapt is their base_module
+        # LoRA's own matrices keep their values from the seed; what they adapt is in base_module
         name = name.replace("base_module/", "").removesuffix("/value")
         if "lora_" in name:
             placed.append(leaf)

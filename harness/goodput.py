@@ -1,4 +1,4 @@
-"""Where a run's wall time went, across all its launches: steps, and by name what was no step."""
+"""How a run's wall time was spent, over all launches: on steps, and by name on everything else."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 
 from harness.files import LineLog
 
-# in the order in which they are shown; "step" is the good part
+# in the order of display; "step" is the productive part
 BUCKETS: tuple[str, ...] = ("step", "init", "compile", "data_wait", "save", "restore", "evaluation")
 BUCKETS += ("replayed_steps", "stopped")
 _COMPILING = "/jax/core/compile/backend_compile_duration"
 
 
 class Clock:
-    """Always in exactly one bucket, so that a launch's buckets sum to its wall time.
+    """Charges time to one bucket at any moment, so that a launch's buckets add up to its wall time.
 
     Args:
-        log: gets a line when `keep` is called; None on all processes but the first.
-        launch: this process start's number; nothing is written before it is known.
+        log: where `keep` appends a line; None in all processes but the first.
+        launch: number of this launch; nothing is written until it is known.
+        began: Unix time in seconds at which the launch began; by default when the process started.
+        now: returns the current Unix time.
 
     >>> ticks = iter([1.0, 2.0, 5.0, 6.0])
     >>> clock = Clock(None, 0, began=0.0, now=lambda: next(ticks))
@@ -47,13 +49,13 @@ class Clock:
         self.seconds = dict.fromkeys(BUCKETS, 0.0)
 
     def _charge(self) -> None:
-        now = max(self._now(), self._last)  # a clock that is set back charges nothing
+        now = max(self._now(), self._last)  # if the clock was set back, charge nothing
         self.seconds[self.bucket] += now - self._last
         self._last = now
 
     @contextmanager
     def __call__(self, bucket: str) -> Iterator[None]:
-        """Charge what happens inside to `bucket`, and nothing to the one around it."""
+        """Charge the time inside of the context to `bucket`, and not to the enclosing one."""
         self._charge()
         before, self.bucket = self.bucket, bucket
         try:
@@ -63,7 +65,7 @@ class Clock:
             self.bucket = before
 
     def compiled(self, event: str, duration_secs: float, **_: Any) -> None:
-        """A listener of jax.monitoring: seconds of compilation are taken out of their bucket."""
+        """A listener for jax.monitoring: move seconds of compilation to the bucket "compile"."""
         if event != _COMPILING or self.bucket == "compile":
             return
         self._charge()
@@ -72,7 +74,7 @@ class Clock:
         self.seconds["compile"] += moved
 
     def keep(self, *, at_most_every: float = 0.0) -> None:
-        """Write down how the launch's time has gone so far."""
+        """Append a line with the seconds of each bucket so far."""
         self._charge()
         if self._log is None or self.launch is None or self._last - self._kept < at_most_every:
             return
@@ -84,7 +86,7 @@ class Clock:
 
 @contextmanager
 def clock_of(path: Path) -> Iterator[Clock]:
-    """This launch's clock, running since its process began; the first process writes to `path`."""
+    """This launch's clock, from the start of the process on. The first process writes to `path`."""
     import jax
 
     log = None if jax.process_index() else LineLog(path)
@@ -100,7 +102,7 @@ def clock_of(path: Path) -> Iterator[Clock]:
 
 
 def process_began() -> float:
-    """When this process was started, seconds of Unix time; now where /proc does not tell."""
+    """Unix time in seconds at which this process started; now if /proc does not tell."""
     now = time.time()
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -111,9 +113,9 @@ def process_began() -> float:
 
 
 def account(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Seconds by bucket over all launches, from the lines of goodput.jsonl.
+    """Seconds of each bucket over all launches, from the lines of goodput.jsonl.
 
-    The last line of a launch holds; what lies between it and the next launch was "stopped".
+    The last line of each launch counts. The time between it and the next launch is "stopped".
 
     >>> first = {"launch": 0, "began": 0.0, "until": 4.0, "seconds": {"init": 1.0, "step": 3.0}}
     >>> second = {"launch": 1, "began": 9.0, "until": 10.0, "seconds": {"init": 1.0}}
@@ -121,7 +123,7 @@ def account(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     >>> spent["stopped"], sum(spent.values())
     (5.0, 10.0)
     """
-    # by when they began: a launch that came to no step leaves its number to the next
+    # by their beginning: a launch without any step leaves its number to the next
     launches = {line["began"]: line for line in lines}
     spent = dict.fromkeys(BUCKETS, 0.0)
     before: float | None = None
@@ -135,7 +137,7 @@ def account(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def report(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Wall time, goodput (the share of it that was new steps), and the seconds of each bucket."""
+    """Wall time, goodput (the share of it spent on new steps), and the seconds of each bucket."""
     spent = account(lines)
     wall = lines[-1]["until"] - min(line["began"] for line in lines) if lines else 0.0
     return {
@@ -146,7 +148,7 @@ def report(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_table(told: dict[str, Any]) -> str:
-    """`report` for people."""
+    """A `report` for people."""
     wall = told["wall"] or 1.0
     lines = [f"{'bucket':<15} {'seconds':>12} {'share':>7}"]
     for bucket, seconds in told["seconds"].items():

@@ -1,4 +1,4 @@
-"""A task of images: a small vision transformer that says which class each one is of."""
+"""A task of images: a small vision transformer that classifies them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from harness.task import Batch, cross_entropy, row_weights
 
 
 class VisionTransformer(nnx.Module):
-    """Patches of images in, float32 logits of classes out (Dosovitskiy et al. 2021).
+    """From images to float32 logits of classes, by patches (Dosovitskiy et al. 2021).
 
-    Layers are those of the language model; each patch looks at all, and their mean is classified.
+    The layers are those of the language model. Each patch sees all others, and their mean is
+    classified.
     """
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
@@ -32,7 +33,12 @@ class VisionTransformer(nnx.Module):
         self.head = linear(cfg.width, cfg.image.classes, ("embed", None), cfg, rngs)
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Args: uint8[B, side, side] or [B, side, side, channels]; dropout's key or None."""
+        """Logits float32[B, classes].
+
+        Args:
+            images: uint8[B, side, side] or [B, side, side, channels].
+            key: for dropout; None for none.
+        """
         b, side, p = images.shape[0], images.shape[1], self.patch
         x = images.reshape(b, side // p, p, side // p, p, -1).swapaxes(2, 3)
         x = x.reshape(b, (side // p) ** 2, -1).astype(jnp.float32) / 255 - 0.5
@@ -46,7 +52,7 @@ class VisionTransformer(nnx.Module):
 
 
 class Classifier:
-    """Rows of image (uint8) and label (int)."""
+    """The task for rows with the fields image (uint8) and label (int)."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -65,7 +71,7 @@ class Classifier:
 
 
 def picture(image: np.ndarray) -> str:
-    """An image as characters, every second line of it.
+    """An image as characters, one line for every second row of pixels.
 
     >>> picture(np.array([[0, 255], [0, 0]], np.uint8))
     ' @'

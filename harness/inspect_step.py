@@ -1,4 +1,4 @@
-"""What a step was trained on, row by row: losses, gradient norms, texts and their origin."""
+"""Inspecting a step row by row: losses, gradient norms, texts and where they are from."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def inspect(
     rank: Sequence[str] = RANKS,
     top: int = 20,
 ) -> list[dict[str, Any]]:
-    """The rows of a step, those with the largest loss or gradient first. Nothing is written.
+    """The rows of a step, those with the largest loss or gradient norm first. Writes nothing.
 
     Args:
         run, cfg: the run and its settings.
-        step: which; it may lie beyond the last step, if the steps up to it can be done.
-        screen: shows how far it is.
-        rank: names of `RANKS`; a row stands as high as its best place among them.
+        step: the step; it may be after the last one if the steps up to it can be computed.
+        screen: shows the progress.
+        rank: names from `RANKS`; a row is ordered by its best rank among them.
         top: rows at most.
 
     Returns:
-        Of each row: row, loss (mean over the tokens that count), gradnorm (of that mean), and of
-        each document in it file, record, tokens [start, stop), its own loss, text and the n-gram
-        that it repeats.
+        For each row: row, loss (mean over the tokens that count), gradnorm (of that mean), and for
+            each document in it file, record, tokens [start, stop), its own loss, text, and the
+            n-gram that it repeats.
 
     Raises:
-        CheckpointError: no checkpoint stands at or before the step.
+        CheckpointError: there is no checkpoint at or before the step.
         ConfigError: a rank is unknown.
     """
     unknown = [r for r in rank if r not in RANKS]
@@ -75,7 +75,7 @@ def inspect(
 
 
 def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
-    """Pieces as a task shows them, and the n-gram that their tokens repeat, "" where none is.
+    """(text of the pieces as the task shows them, the n-gram that their tokens repeat or "").
 
     Args:
         task: of the run.
@@ -96,13 +96,13 @@ def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
 
 
 def excerpt(text: str, most: int = 160) -> str:
-    """A text on one line, its middle left out where it is long."""
+    """A text on one line; if it is long, its middle is left out."""
     flat = " ".join(text.split())
     return flat if len(flat) <= most else f"{flat[: most // 2]} … {flat[-most // 2 :]}"
 
 
 def _ranked(values: Sequence[np.ndarray]) -> list[int]:
-    # the best place of a row among the orders by each value; a tie goes to the first value
+    # the best rank of each row over all values; ties are ordered by the first value
     places = [np.argsort(np.argsort(-np.nan_to_num(v, nan=np.inf), kind="stable")) for v in values]
     best = np.min(places, axis=0)
     return sorted(range(len(best)), key=lambda i: (best[i], places[0][i]))
@@ -139,7 +139,7 @@ def _documents(
 
 
 def tell(step: int, rows: Sequence[dict[str, Any]], screen: Screen) -> None:
-    """Print what `inspect` found."""
+    """Print the result of `inspect`."""
     screen.say(f"step {step:,}\n row    loss  gradnorm  documents")
     for row in rows:
         loss, norm = (math.nan if row[k] is None else row[k] for k in ("loss", "gradnorm"))

@@ -1,10 +1,10 @@
-"""Steps whose bits do not depend on how many devices or processes there are: `mesh.shards`.
+"""`mesh.shards`: steps whose bits do not depend on the number of devices or processes.
 
-The batch is cut into a fixed number of logical shards. Each goes through one program for a single
-device, with no partitioning and no batching over shards, wherever it runs. The gradients of all
-shards are gathered, which moves bits and adds nothing, and every device sums them in one fixed
-tree and updates its own copy of the state. The price: every device holds the whole state and the
-gradients of all shards at once, and shards of one device run one after the other.
+The batch is cut into a fixed number of logical shards. Each shard goes through one program for a
+single device, without partitioning or batching over shards, wherever it runs. The gradients of all
+shards are gathered, which moves bits and adds nothing; every device sums them in one fixed tree and
+updates its own copy of the state. The price: every device holds the whole state and the gradients
+of all shards at once, and runs its shards one after the other.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from harness.sharding import AXES, replicated
 
 
 class Pieces(NamedTuple):
-    """The functions of a step that invariant ones are made of; all of them are traced.
+    """The functions that an invariant step is made of; all of them are traced.
 
     Attributes:
         losses: (params, batch, key | None) -> (sum of losses, sum of weights).
-        key: state -> the step's key.
-        advance: (state, loss, gradients) -> (state, what is told).
+        key: state -> the step's random key.
+        advance: (state, loss, gradients) -> (state, metrics).
     """
 
     losses: Callable[..., Any]
@@ -55,9 +55,9 @@ class Invariant:
     """Train and evaluate functions over `shards` logical shards, on any mesh of data parallelism.
 
     Args:
-        pieces: of the step.
-        mesh: all its axes but "data" have size 1, and its devices divide `shards`.
-        shards: how many logical shards a batch has.
+        pieces: the functions of the step.
+        mesh: all its axes but "data" have size 1; its number of devices divides `shards`.
+        shards: number of logical shards in a batch.
     """
 
     def __init__(self, pieces: Pieces, mesh: Mesh, shards: int) -> None:
@@ -77,9 +77,9 @@ class Invariant:
         self._sum = jax.jit(tree_sum)
 
     def train(self, state: Any, batch: Mapping[str, Any]) -> Any:
-        """(state, batch) -> (state, told); the state's buffers are used up."""
+        """(state, batch) -> (state, metrics). The state's buffers are donated."""
         found = self._over_shards(self._gradients, state, batch)
-        # all before the first is used up, which takes the whole array with it
+        # copy all before the first is donated, which donates the whole array
         copies = {d: _local(state, d) for d in self._devices}
         return self._joined(
             {d: self._on(d, self._advance, copies[d], _local(found, d)) for d in self._devices}
@@ -110,7 +110,7 @@ class Invariant:
         return self._gather(jax.tree.map(joined, one, *others))
 
     def _on(self, device: Any, f: Callable[..., Any], *args: Any) -> Any:
-        with jax.set_mesh(self._alone[device]):  # a program of one device
+        with jax.set_mesh(self._alone[device]):  # a program for one device
             return f(*args)
 
     def _cut_rows(self, batch: Any) -> list[Any]:
@@ -130,7 +130,7 @@ class Invariant:
         return self._pieces.advance(state, total / n, jax.tree.map(lambda g: g / n, grads))
 
     def _joined(self, by_device: Mapping[Any, Any]) -> Any:
-        """Equal results of every device as one, replicated."""
+        """Results that are equal on every device, as one replicated result."""
         to = replicated(self._mesh)
         return jax.tree.map(
             lambda *x: jax.make_array_from_single_device_arrays(x[0].shape, to, list(x)),
@@ -139,7 +139,7 @@ class Invariant:
 
 
 def _local(tree: Any, device: Any) -> Any:
-    """The part of global arrays that lies on a device, as arrays of that device alone."""
+    """The part of global arrays that is on a device, as arrays of that device alone."""
     return jax.tree.map(
         lambda x: next(s.data for s in x.addressable_shards if s.device == device), tree
     )

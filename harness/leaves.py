@@ -1,7 +1,7 @@
-"""Whether a restored state is the one that was saved: a digest of every leaf, the same on any mesh.
+"""Checking that a restored state is the saved one: a digest of every leaf, the same on any mesh.
 
-Orbax restores a checkpoint whose array file has a flipped bit without a word, so each save keeps
-these digests beside the state, and each restore computes them again.
+Orbax does not notice a flipped bit in an array file of a checkpoint. So each save stores these
+digests beside the state, and each restore computes and compares them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ def leaf_names(state: Any) -> list[str]:
 
 
 def leaf_digests(state: Any) -> jax.Array:
-    """A digest of each leaf: the sum of its elements' bits times an odd hash of their place.
+    """A digest of each leaf: the sum of its elements' bits, each times an odd hash of its index.
 
-    Integer sums modulo 2^32 do not depend on the order of summation, so neither mesh nor number of
-    processes enters. An odd factor keeps any single flipped bit in the sum.
+    Integer sums modulo 2^32 do not depend on the order of summation, so digests do not depend on
+    the mesh or the number of processes. Since factors are odd, any single flipped bit changes the
+    sum.
 
     Returns:
-        uint32[leaves, 4]: four sums with factors of their own.
+        uint32[leaves, 4]: four sums, each with its own factors.
 
     >>> one, other = jnp.arange(6.0), jnp.arange(6.0).at[5].set(5.0000005)
     >>> bool((leaf_digests([one]) == leaf_digests([other])).any())
@@ -52,7 +53,8 @@ def _digest(leaf: jax.Array) -> jax.Array:
     for axis, size in enumerate(words.shape):
         place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     mixed = _mixed(place)
-    # one reduction of four operands: XLA reads the leaf once, 20 times as fast as four sums
+    # one reduction of four operands: XLA reads the leaf once, which is 20 times as fast as four
+    # sums
     return jnp.stack(
         jax.lax.reduce(
             tuple(words * ((mixed * factor) | np.uint32(1)) for factor in _FACTORS),
@@ -77,18 +79,18 @@ def _words(leaf: jax.Array) -> jax.Array:
 
 
 def _mixed(place: jax.Array) -> jax.Array:
-    # multiplications and shifts in the manner of xxHash (Collet 2012)
+    # multiplications and shifts as in xxHash (Collet 2012)
     x = place * _FACTORS[0]
     x = (x ^ (x >> 15)) * _FACTORS[1]
     return x ^ (x >> 13)
 
 
 class DigestFile:
-    """The digests of one state as a checkpointable of Orbax's v1 API: a JSON file, readable alone.
+    """The digests of a state as a checkpointable of Orbax's v1 API, stored as a JSON file.
 
     Args:
         names: of the leaves.
-        digests: uint32[leaves, 4], maybe still being computed; None to be loaded.
+        digests: uint32[leaves, 4], which may still be being computed; None for loading.
         primary: whether this process writes.
     """
 
@@ -99,7 +101,7 @@ class DigestFile:
         self.saved: dict[str, list[int]] | None = None
 
     async def save(self, directory: Any) -> Awaitable[None]:
-        """Begin to save; the digests are waited for in the background part."""
+        """Begin to save. The digests are awaited in the background part."""
 
         async def write() -> None:
             path = await directory.await_creation()
@@ -109,10 +111,10 @@ class DigestFile:
         return write()
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        """Read what was saved into `saved`.
+        """Read the stored digests into `saved`.
 
         Raises:
-            ValueError: the file is no such file.
+            ValueError: the file holds no digests.
         """
         saved = json.loads((Path(directory) / FILE).read_bytes())
         if not isinstance(saved, dict):
@@ -132,7 +134,7 @@ class DigestFile:
 def differing_leaves(
     saved: Mapping[str, Sequence[int]], names: Sequence[str], digests: Any
 ) -> list[str]:
-    """The leaves whose digest is not the one that was saved, missing ones among them.
+    """The leaves whose digest differs from the saved one, including those that are missing.
 
     >>> differing_leaves({"a": [1, 2], "b": [3, 4]}, ["a", "b"], [[1, 2], [3, 5]])
     ['b']

@@ -1,4 +1,4 @@
-"""What each step did: the ledger of the run's journal, read with the harness's own errors."""
+"""The ledger of the run's journal, read with the harness's own error classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Entry", "Ledger", "finite", "float_bits", "read"]
 
 
 def read(path: Path) -> list[Entry]:
-    """All entries in the order written; a last line torn by a kill is left out.
+    """All entries in the order written. A last line torn by a kill is ignored.
 
     Raises:
         DamageError: a line is not JSON, or not an entry.

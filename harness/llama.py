@@ -1,4 +1,4 @@
-"""Parameters under Llama's names, both ways: what transformers, vLLM and others load."""
+"""Parameters by Llama's names, in both directions: for transformers, vLLM and others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MLP = {"mlp.gate_proj": "gate", "mlp.up_proj": "up", "mlp.down_proj": "down"}
 
 
 def save_llama(folder: Path, cfg: Config, params: Any, vocab: int) -> None:
-    """Write model.safetensors and config.json; LoRA's matrices are merged into what they adapt."""
+    """Write model.safetensors and config.json; LoRA matrices are merged into those they adapt."""
     safetensors = _safetensors()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = to_llama(cfg, nnx.to_pure_dict(params))
@@ -30,10 +30,11 @@ def save_llama(folder: Path, cfg: Config, params: Any, vocab: int) -> None:
 
 
 def load_llama(folder: Path, cfg: Config) -> dict[str, Any]:
-    """Parameters of a folder's *.safetensors as nested dicts, float32.
+    """Parameters from a folder's *.safetensors as nested dicts, float32.
 
     Raises:
-        ConfigError: no such files, or tensors are missing or have other shapes than cfg says.
+        ConfigError: there are no such files, tensors are missing, or their shapes differ from
+            cfg's.
     """
     safetensors = _safetensors()
     files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
@@ -59,7 +60,7 @@ def _safetensors() -> Any:
 
 
 def to_llama(cfg: Config, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors by Llama's names, float32; matrices are [out, in] there."""
+    """Tensors by Llama's names, float32; matrices are [out, in] as in Llama."""
     host = _merged(params)
     found = {"model.embed_tokens.weight": host["embed"]["embedding"]}
     for i in range(cfg.layers):
@@ -107,7 +108,7 @@ def from_llama(cfg: Config, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def llama_config(cfg: Config, vocab: int) -> dict[str, Any]:
-    """The config.json of Hugging Face transformers; with QK-norm the model is Qwen 3's."""
+    """The config.json for Hugging Face transformers; with QK-norm, the model is a Qwen 3."""
     h, g, k = _heads(cfg)
     kind = "Qwen3" if cfg.model.qk_norm else "Llama"
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": cfg.model.rope_theta}
@@ -148,7 +149,7 @@ def _heads(cfg: Config) -> tuple[int, int, int]:
 
 
 def _merged(node: Any) -> Any:
-    # nnx.LoRA adds x @ a @ b to what its base gives
+    # nnx.LoRA adds x @ a @ b to the output of its base
     if not isinstance(node, Mapping):
         return np.asarray(node, np.float32)
     if "lora_a" in node:

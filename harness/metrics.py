@@ -1,4 +1,4 @@
-"""What the terminal shows while long work runs: a bar on a terminal, plain lines elsewhere."""
+"""Progress on the terminal: a bar if it is one, else plain lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN_EVERY = 5.0  # seconds between plain lines
 
 
 def span(seconds: float) -> str:
-    """Seconds in words.
+    """A duration in words.
 
     >>> span(7), span(107), span(7300)
     ('7s', '1m47s', '2h01m')
@@ -29,9 +29,10 @@ def span(seconds: float) -> str:
 
 @dataclass
 class Meter:
-    """How far one job is: rate and time left, counted from its first advance.
+    """The progress of one job, with rate and time left, measured from its first advance on.
 
-    The first advance bears what comes once (compilation, opening files), so it is no measure.
+    The time before the first advance includes what happens once (compilation, opening files), so it
+    is not measured.
 
     >>> meter = Meter("convert", total=4, unit="files", clock=iter([0.0, 1.0, 2.0]).__next__)
     >>> for _ in range(3):
@@ -54,7 +55,7 @@ class Meter:
         self._rate = 0.0
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """n more are done; `note` says what else is worth knowing now."""
+        """Count n more as done. `note` is shown beside the rate."""
         self.done += n
         self.note = note
         now = self._clock()
@@ -76,17 +77,17 @@ class Meter:
 
 
 class Screen:
-    """The terminal: messages, and one meter at a time; quiet, it shows nothing."""
+    """The terminal: messages, and one meter at a time. If quiet, it shows nothing."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
 
     def say(self, text: str) -> None:
-        """Print a message; a bar in progress stays below it."""
+        """Print a message. A progress bar stays below it."""
         self._console.print(text, markup=False)
 
     def note(self, text: str) -> None:
-        """`say`, where there is anything to say."""
+        """Print a message unless it is empty."""
         if text:
             self.say(text)
 
@@ -94,7 +95,7 @@ class Screen:
     def meter(
         self, what: str, *, total: int, unit: str = "steps", done: int = 0
     ) -> Iterator[Meter]:
-        """A meter that shows itself as it advances."""
+        """A meter that is shown as it advances."""
         if self._console.is_terminal:
             with self._bar(what, total, unit, done) as show:
                 yield Meter(what, total, unit, done, shown=show)

@@ -1,4 +1,4 @@
-"""How much of the devices' arithmetic a step uses: model FLOPs utilisation, in both conventions."""
+"""Model FLOPs utilisation (MFU), the used share of the devices' peak, in two conventions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.size import flops_per_token
 
 
 class Peak(NamedTuple):
-    """Dense bfloat16 peak of one chip, and where its maker says so."""
+    """The dense bfloat16 peak of one chip, and the maker's document that states it."""
 
     device: str  # matches jax's device_kind
     tflops: float
     source: str
 
 
-# the first that matches holds, so the particular stands before the general
+# the first match counts, so special names come before general ones
 PEAKS = (
     Peak(r"H100 NVL", 835, "NVIDIA H100 product page, H100 NVL, BF16 without sparsity"),
     Peak(r"H100 PCIe", 756, "NVIDIA H100 PCIe product brief PB-11133, BF16 without sparsity"),
@@ -31,7 +31,7 @@ PEAKS = (
 
 
 def peak(device_kind: str) -> Peak | None:
-    """The table's line for a device, or None for one that it does not know (a CPU, say).
+    """The table's entry for a device, or None if it is unknown, such as a CPU.
 
     >>> peak("NVIDIA H100 80GB HBM3").tflops, peak("TPU v5 lite").tflops, peak("cpu")
     (989, 197, None)
@@ -43,8 +43,8 @@ class TokenFlops(NamedTuple):
     """FLOPs of training on one token, forward and backward.
 
     Attributes:
-        causal: MaxText's convention: attention counts half, as half of its scores are masked.
-        full: TorchTitan's (and PaLM's, appendix B): attention counts whole.
+        causal: MaxText's convention: attention counts half, since half of its scores are masked.
+        full: TorchTitan's convention (and PaLM's, appendix B): attention counts in full.
     """
 
     causal: float
@@ -52,14 +52,14 @@ class TokenFlops(NamedTuple):
 
 
 def token_flops(cfg: Config) -> TokenFlops:
-    """FLOPs of training a transformer with these settings on a token, see `flops_per_token`."""
+    """FLOPs of training a transformer with these settings on one token, see `flops_per_token`."""
     full = flops_per_token(cfg)
     width = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
     return TokenFlops(full - 6.0 * cfg.layers * width * cfg.length, full)
 
 
 def utilisation(flops: float, tokens_per_second: float, devices: int, kind: str) -> float | None:
-    """The share of the devices' peak that is used; None where the peak is not known."""
+    """The share of the devices' peak that is used; None if the peak is unknown."""
     known = peak(kind)
     if known is None:
         return None

@@ -1,7 +1,7 @@
-"""The model: a decoder-only transformer in Flax NNX whose parameters say how they are sharded.
+"""The model: a decoder-only transformer in Flax NNX whose parameters have named axes.
 
-Shapes stand in names: B batch, L length, D model width, H heads, K head width, F hidden width,
-V vocabulary. Axes of parameters have the logical names of `sharding.RULES`.
+Names show shapes: B batch, L length, D model width, H heads, K head width, F hidden width, V
+vocabulary. The logical names of parameter axes are those of `sharding.RULES`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _EMBED_INIT = nnx.initializers.normal(0.02)
 
 
 def _named(init: Any, names: tuple[str | None, ...]) -> Any:
-    # where the array lies is decided when all of the state is: see sharding.parameter_shardings
+    # the sharding is chosen for the whole state at once: see sharding.parameter_shardings
     return nnx.with_partitioning(init, names, eager_sharding=False)
 
 
 def linear(
     n_in: int, n_out: int, names: tuple[str | None, str | None], cfg: Config, rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """A matrix without bias whose axes have logical names."""
+    """A matrix without bias, with logical names for its axes."""
     return nnx.Linear(
         n_in,
         n_out,
@@ -46,7 +46,7 @@ def _norm(width: int, cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
 
 
 def adapted(name: str, layer: nnx.Linear, cfg: Config, rngs: nnx.Rngs) -> Any:
-    """The matrix, with a LoRA beside it where the settings name it."""
+    """The matrix, with a LoRA beside it if the settings name it."""
     if not cfg.lora.rank or name not in cfg.lora.targets.split():
         return layer
     return nnx.LoRA(
@@ -60,7 +60,7 @@ def adapted(name: str, layer: nnx.Linear, cfg: Config, rngs: nnx.Rngs) -> Any:
 
 
 class Attention(nnx.Module):
-    """Causal self-attention within documents; queries may share keys and values in groups."""
+    """Causal self-attention within documents. Groups of queries may share keys and values."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
         self.cfg, self.kv_heads = cfg, cfg.model.kv_heads or cfg.heads
@@ -135,7 +135,7 @@ def _dropped(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 class Transformer(nnx.Module):
-    """Tokens of packed documents in, float32 logits of each next token out."""
+    """From tokens of packed documents to float32 logits of each next token."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs, vocab: int = VOCAB) -> None:
         self.cfg = cfg
@@ -172,8 +172,8 @@ class Transformer(nnx.Module):
         positions_BxL: jax.Array,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """What the head reads, [B, L, D]; `key` is dropout's, None where nothing is dropped."""
-        # the table is gathered before its rows are: they then stay where their tokens are
+        """The head's input, [B, L, D]. `key` is for dropout; None for no dropout."""
+        # gather the table first and then its rows: so rows stay on the devices of their tokens
         table_VxD = constrain(self.embed.embedding[...].astype(self.cfg.dtype))
         x_BxLxD = constrain(jnp.take(table_VxD, tokens_BxL, axis=0), "rows")
         mask_BxLxL = document_mask(segment_ids_BxL)
@@ -215,7 +215,7 @@ class Transformer(nnx.Module):
 
 
 def _stacked(cfg: Config, rngs: nnx.Rngs) -> Any:
-    """All layers as one whose parameters have a first axis of layers."""
+    """All layers as one, whose parameters have a leading axis of layers."""
 
     @nnx.split_rngs(splits=cfg.layers)
     @nnx.vmap(in_axes=(0,), out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})

@@ -1,4 +1,4 @@
-"""How a setting such as "module:name" becomes the object that it names."""
+"""Importing the object that a setting such as "module:name" names."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def is_named(text: str) -> bool:
 
 
 def load_named(setting: str, text: str) -> Any:
-    """The object that `module:name` names; modules of the working directory are found too.
+    """The object named `module:name`; the working directory is searched for modules too.
 
     Raises:
-        ConfigError: no such module or no such name in it.
+        ConfigError: there is no such module, or no such name in it.
 
     >>> load_named("task", "math:sqrt")(4)
     2.0
@@ -40,7 +40,7 @@ def load_named(setting: str, text: str) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name is None or not module.startswith(e.name):
-            raise  # the module is there, and lacks a package of its own
+            raise  # the module exists, but a package that it imports does not
         raise ConfigError(
             f"{setting}={text!r}: there is no module {e.name}. Start where it lies "
             f"({os.getcwd()} is searched), or install it."

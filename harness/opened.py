@@ -1,4 +1,4 @@
-"""The data of a run by its folder alone: what `python -m pipeline show` and its like look into."""
+"""The training data of a run, found by its folder: for `python -m pipeline show` and the like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How gradients become updates: the Optax chain and its schedule, by name."""
+"""The optimizer: the Optax chain and its schedule, by the names in the settings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.leaves import leaf_names
 
 
 def make_schedule(cfg: Config) -> optax.Schedule:
-    """The learning rate of each step: linear warmup, then what cfg.optim.schedule says.
+    """The learning rate of each step: linear warmup, then cfg.optim.schedule.
 
-    "cosine" and "linear" fall until cfg.steps; "wsd" stays at the peak and falls in a line in the
-    last cfg.optim.decay of the steps (Hu et al. 2024, MiniCPM); "constant" stays.
+    "cosine" and "linear" fall until cfg.steps; "wsd" stays at the peak and falls linearly in the
+    last cfg.optim.decay of the steps (Hu et al. 2024, MiniCPM); "constant" stays at the peak.
 
     >>> rate = make_schedule(Config(steps=10, warmup=2, learning_rate=1.0))
     >>> [round(float(rate(step)), 2) for step in (0, 1, 2, 10)]
@@ -36,7 +36,7 @@ def make_schedule(cfg: Config) -> optax.Schedule:
 
 
 def make_optimizer(cfg: Config) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW or Muon; maybe averaged over steps and parameters."""
+    """Clipping by global norm, then AdamW or Muon; if set, averaged gradients and parameters."""
     optim, schedule = cfg.optim, make_schedule(cfg)
     if optim.name == "muon":
         update = contrib.muon(
@@ -46,7 +46,7 @@ def make_optimizer(cfg: Config) -> optax.GradientTransformation:
             adam_b1=optim.b1,
             adam_b2=optim.b2,
             muon_weight_dimension_numbers=_inner_matrices,
-            consistent_rms=0.2,  # updates as large as AdamW's: one learning rate serves both
+            consistent_rms=0.2,  # updates as large as AdamW's, so that one learning rate suits both
         )
     else:
         update = optax.adamw(
@@ -67,7 +67,7 @@ def make_optimizer(cfg: Config) -> optax.GradientTransformation:
 
 
 def _matrices(params: Any) -> Any:
-    # gains of norms and biases do not decay, though a scan over layers stacks them to two axes
+    # gains of norms and biases do not decay, even if a scan over layers gives them two axes
     names = [name.split("/") for name in leaf_names(params)]
     leaves, tree = jax.tree.flatten(params)
     decays = [
@@ -77,7 +77,7 @@ def _matrices(params: Any) -> Any:
 
 
 def _inner_matrices(params: Any) -> Any:
-    """Muon's matrices: the last two axes of kernels, but not of the embedding nor the head."""
+    """Muon's matrices: the last two axes of kernels, except those of the embedding and the head."""
     names = [name.split("/") for name in leaf_names(params)]
     leaves, tree = jax.tree.flatten(params)
     found = [
@@ -96,7 +96,7 @@ class AverageState(NamedTuple):
 
 
 def average_of_parameters(decay: float) -> optax.GradientTransformation:
-    """Keeps an average of what the parameters are after each update; updates pass unchanged."""
+    """A transformation that averages the parameters after each update; updates pass unchanged."""
 
     def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
         after = optax.apply_updates(params, updates)
@@ -107,7 +107,7 @@ def average_of_parameters(decay: float) -> optax.GradientTransformation:
 
 
 def averaged_parameters(params: Any, opt_state: Any) -> Any:
-    """What is evaluated: the average where the optimizer keeps one, else the parameters.
+    """The parameters to evaluate: their average if the optimizer keeps one, else the parameters.
 
     >>> averaged_parameters({"w": 1}, (AverageState({"w": 2}),))
     {'w': 2}

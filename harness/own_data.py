@@ -1,4 +1,4 @@
-"""Your own data: rows that a function of yours makes, or text in files, tokenized and packed."""
+"""The user's own data: rows from a function, or text in files, tokenized and packed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harness.named import is_named, load_named
 from harness.tokens import Tokenizer, make_tokenizer
 from pipeline import Dataset, ParquetSource, concatenate, mix
 
-_CHUNKS = 16  # row groups that are shuffled together
+_CHUNKS = 16  # row groups whose rows are shuffled together
 
 
 def own_data(cfg: Config) -> tuple[Dataset, Dataset | None] | None:
-    """The training rows, endless, and the held-out ones, once over; None: the embedded corpus.
+    """(endless training rows, one pass over held-out rows or None); None for the embedded corpus.
 
     Raises:
         ConfigError: the files or the function do not give rows that can be trained on.
     """
     if is_named(cfg.data.source):
-        return _of_function(cfg)  # which may read data.train as it likes
+        return _of_function(cfg)  # it may use data.train in its own way
     return _of_files(cfg) if cfg.data.train else None
 
 
@@ -69,7 +69,7 @@ def _token_rows(rows: Dataset, cfg: Config) -> Dataset:
 
 
 def token_row(row: Any) -> dict[str, Any]:
-    """A row as a batch needs it; without segments it is one document.
+    """A row with the fields that a batch needs. Without segments it is one document.
 
     >>> token_row(np.array([7, 8]))["segment_ids"].tolist()
     [1, 1]
@@ -132,7 +132,7 @@ def _shuffled(records: Dataset) -> Dataset:
 
 def _packed(records: Dataset, cfg: Config) -> Dataset:
     name, prompt = cfg.data.tokenizer, cfg.data.prompt
-    _tokenizer(name)  # a missing file is told here
+    _tokenizer(name)  # reports a missing file here
     content = "" if name == "bytes" else hashlib.sha256(Path(name).read_bytes()).hexdigest()
     documents = records.map(Encode(cfg.data.text, prompt, name, content))
     if not prompt:
@@ -142,18 +142,19 @@ def _packed(records: Dataset, cfg: Config) -> Dataset:
 
 
 def one_segmentation(row: dict[str, Any]) -> dict[str, Any]:
-    """Tokens and weights are cut alike: their segments are the same."""
+    """A row with one set of segments: those of tokens and weights are the same."""
     segments = {k: row[f"tokens_{k}"] for k in ("segment_ids", "positions")}
     return {"tokens": row["tokens"], "weights": row["weights"], **segments}
 
 
 @dataclass(frozen=True)
 class Encode:
-    """A record as tokens: its text, after its prompt, whose tokens weigh nothing.
+    """Maps a record to tokens: its prompt, whose tokens have weight 0, then its text.
 
     Attributes:
-        text, prompt: fields; a record that is text or bytes itself has none.
-        tokenizer, content: its name, and a digest of its file, so that another is noticed.
+        text, prompt: names of fields; not used if the record is text or bytes itself.
+        tokenizer: name of the tokenizer.
+        content: digest of its file, so that a change is noticed.
 
     >>> row = Encode("answer", "question")({"question": "Hi?", "answer": "Yes"})
     >>> row["tokens"].tolist(), row["weights"].tolist()
@@ -183,4 +184,4 @@ def _tokenizer(name: str) -> Tokenizer:
 def _tokens(value: Any, encode: Callable[..., Any], *, begins: bool) -> Any:
     if isinstance(value, str | bytes):
         return encode(value.encode() if isinstance(value, str) else value, begins=begins)
-    return np.asarray(value, np.int32)  # tokens already
+    return np.asarray(value, np.int32)  # they are tokens already

@@ -1,4 +1,4 @@
-"""How a past step of a run is reached again: from the checkpoint before it, step by step."""
+"""Reaching a past step of a run: from a checkpoint before it, step by step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.update import update
 
 
 class Stand(NamedTuple):
-    """A run just before a step: its state there, and the batch that the step takes."""
+    """A run just before a step: its state, and the batch that the step takes."""
 
     step: int
     data_step: int
@@ -33,7 +33,7 @@ class Stand(NamedTuple):
 
 @dataclass(frozen=True)
 class Past:
-    """A run that is looked at; nothing of it is written."""
+    """A run whose past is inspected. Nothing of it is written."""
 
     run: RunDir
     parts: Assembly
@@ -41,10 +41,13 @@ class Past:
     screen: Screen
 
     def restore(self, step: int, *, margin: int = 0) -> tuple[int, TrainState]:
-        """The newest checkpoint at least `margin` steps before a step, else the oldest there is.
+        """The newest checkpoint at least `margin` steps before a step, else the oldest one.
+
+        Returns:
+            The checkpoint's step, and the state; the loader is set to it.
 
         Raises:
-            CheckpointError: none stands at or before the step, or it is damaged.
+            CheckpointError: there is none at or before the step, or it is damaged.
         """
         known = [s for s in self.checkpoints.steps if s <= step]
         if not known:
@@ -59,9 +62,9 @@ class Past:
     def steps(
         self, start: int, state: TrainState, stop: int
     ) -> Iterator[tuple[Stand, Callable[[], tuple[TrainState, dict[str, Any]]]]]:
-        """Each step from `start` to before `stop`: where it stands, and a function that does it.
+        """Each step from `start` to before `stop`: the stand before it, and a function to do it.
 
-        The function must be called once before the next step; it uses up the state.
+        The function must be called once before the next step. It donates the state.
         """
         with self.screen.meter("replay", total=stop - start) as meter:
             for step in range(start, stop):
@@ -78,10 +81,10 @@ class Past:
                 meter.advance()
 
     def stand(self, step: int) -> Stand:
-        """Just before a step, all before it done again.
+        """The stand just before a step; all steps before it are done again.
 
         Raises:
-            CheckpointError: see `restore`.
+            CheckpointError: as for `restore`.
         """
         start, state = self.restore(step)
         for _, go in self.steps(start, state, step):
@@ -91,7 +94,7 @@ class Past:
 
 
 def copied(state: TrainState) -> TrainState:
-    """A copy; steps use up the state that they get."""
+    """A copy of a state, since steps donate the state that they get."""
     return jax.tree.map(jnp.copy, state)
 
 
@@ -100,7 +103,7 @@ def opened(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Past]:
     """A run's past, on this process's devices.
 
     Raises:
-        ConfigError: several processes ask for it, or the devices do not fit the settings.
+        ConfigError: there are several processes, or the devices do not fit the settings.
     """
     if jax.process_count() > 1:
         raise ConfigError("looking back is done by one process: start a single one.")

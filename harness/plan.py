@@ -1,8 +1,8 @@
-"""From which checkpoint, and on which meshes, the steps of a window can be computed again.
+"""Planning a replay: from which checkpoint, and on which meshes, steps can be computed again.
 
-A loss keeps its bits only on the mesh that it was computed on. Launches on one kind of mesh after
-another form a stage; the steps of a stage are proved on its mesh, from a checkpoint of its own,
-or from an earlier stage's by way of that stage's mesh.
+A loss has the same bits only on the mesh that it was computed on. Successive launches on the same
+kind of mesh form a stage. The steps of a stage are proved on its mesh: from a checkpoint of the
+stage, or from one of an earlier stage, by first computing that stage's steps on its mesh.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.ledger import Entry
 
 @dataclass
 class Stage:
-    """Launches on one kind of mesh, one after the other.
+    """Successive launches on the same kind of mesh.
 
     Attributes:
         launches: their numbers.
-        mesh: axes of more than one device, and their sizes.
-        processes: how many trained together.
+        mesh: sizes of the axes with more than one device.
+        processes: how many processes trained together.
         begin: the step at which its first launch began.
-        end: the step at which the next stage began: checkpoints after it are not of this stage.
+        end: the step at which the next stage began; later checkpoints are not of this stage.
         entries: its ledger lines by step.
     """
 
@@ -48,7 +48,7 @@ class Stage:
 
 
 class Leg(NamedTuple):
-    """Steps [start, stop) that are computed on the mesh of a stage."""
+    """Steps [start, stop), which are computed on the mesh of a stage."""
 
     stage: Stage
     start: int
@@ -56,10 +56,10 @@ class Leg(NamedTuple):
 
 
 def check_known(steps: range, known: Collection[int]) -> None:
-    """Refuse steps of which the ledger has no line.
+    """Check that the ledger has a line for each step.
 
     Raises:
-        ConfigError: it names the steps that there are.
+        ConfigError: it has not; the message says which steps there are.
     """
     missing = [step for step in steps if step not in known]
     if missing:
@@ -94,12 +94,19 @@ def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> l
 
 
 def route(found: Sequence[Stage], number: int, start: int, checkpoints: Sequence[int]) -> list[Leg]:
-    """Legs that lead from a checkpoint to the state of a stage before step `start`.
+    """The legs from a checkpoint to the state before step `start` of a stage.
 
-    The first leg begins at the checkpoint. The last may be empty: then the checkpoint is there.
+    The first leg begins at the checkpoint. The last leg may be empty: then the checkpoint has the
+    state.
+
+    Args:
+        found: the stages of the run.
+        number: index of the stage.
+        start: the step.
+        checkpoints: steps of the checkpoints, ascending.
 
     Raises:
-        CheckpointError: none stands before it.
+        CheckpointError: no checkpoint is early enough.
     """
     stage = found[number]
     own = [c for c in checkpoints if stage.begin <= c <= min(start, stage.end)]
@@ -111,7 +118,7 @@ def route(found: Sequence[Stage], number: int, start: int, checkpoints: Sequence
             f"no checkpoint stands at or before step {start:,} of {stage}; there are "
             f"{list(checkpoints)}. Choose later steps."
         )
-    # the first that came so far saved the checkpoint that this stage began with
+    # the first stage that got this far saved the checkpoint that this stage began with
     return [*route(found, before[0], stage.begin, checkpoints), Leg(stage, stage.begin, start)]
 
 

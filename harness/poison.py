@@ -1,4 +1,4 @@
-"""Corpora with bad documents planted in them, to try the search for a spike's cause on."""
+"""Corpora with bad documents planted in them, for testing the search for a spike's cause."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ KINDS = ("constant", "ngrams", "shuffled")
 
 
 def poisoned(text: bytes, kind: str, seed: int) -> bytes:
-    """A bad text of the same length: one rare byte, a rare n-gram repeated, or bytes in disorder.
+    """A bad text of the same length: one rare byte, a repeated rare n-gram, or shuffled bytes.
 
     >>> len(poisoned(b"In the beginning", "ngrams", 0)), len(set(poisoned(b"abc", "constant", 0)))
     (16, 1)
     """
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    rare = rng.permutation(np.arange(128, 256, dtype=np.uint8))  # no byte of the corpus, or seldom
-    if kind == "shuffled":  # other bytes stand for the text's own, in any order
+    rare = rng.permutation(np.arange(128, 256, dtype=np.uint8))  # rare in the corpus, or absent
+    if kind == "shuffled":  # the text's bytes are replaced one for one, and shuffled
         return rng.permutation(rng.permutation(256).astype(np.uint8)[list(text)]).tobytes()
     period = 1 if kind == "constant" else int(rng.integers(2, 14))
     return np.resize(rare[:period], len(text)).tobytes()
 
 
 def plant(corpus: Corpus, folder: Path, kinds: Mapping[int, str], seed: int = 0) -> Path:
-    """A copy of a corpus in which some training records are poisoned.
+    """A copy of a corpus in which some training records are bad.
 
-    Texts keep their lengths, so that all other documents stay where they were in the batches.
+    Texts keep their lengths, so all other documents keep their places in the batches.
 
     Args:
-        corpus: the healthy one.
-        folder: where the copy goes; a run's setting `data`.
-        kinds: of each record that becomes bad, its kind.
+        corpus: the original.
+        folder: where the copy goes; usable as a run's setting `data`.
+        kinds: for each record that becomes bad, its kind.
         seed: of the bad texts.
 
     Returns:
@@ -70,7 +70,7 @@ def _places(corpus: Corpus, kinds: Mapping[int, str]) -> dict[int, tuple[str, in
 
 
 def document_at(corpus: Corpus, cfg: Config, step: int) -> Document:
-    """The document with most tokens in the batch of a step; one that begins in it, if any."""
+    """The document with the most tokens in a step's batch, preferably one that begins in it."""
     with Loader(training_data(corpus, cfg), cfg.batch_size) as loader:
         documents = documents_of(loader.where(step))
     return max(documents, key=lambda d: (d.pieces[0].start == 0, _tokens(d)))

@@ -1,4 +1,4 @@
-"""What training does by itself when the loss spikes, if asked to: go back, and skip the data."""
+"""`--on-spike`: going back and skipping data when the loss spikes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.debug.spikes import WINDOW, robust_scores
 
 
 class SpikeError(HarnessError):
-    """A step spiked, and the run is asked not to go on from there."""
+    """A step spiked, and the run must not go on from there."""
 
     def __init__(self, step: int, field: str, score: float) -> None:
         super().__init__(f"step {step:,}: {field} stands out with z {score:.1f}")
@@ -30,11 +30,11 @@ class Policy:
     """What to do on a spike.
 
     Attributes:
-        z: the score above which a step is one.
-        back: steps to go back from it.
-        skip: steps whose data is left out, the spike in their middle: what made it may have begun
-            before, and a document may go on in the next batch.
-        times: how often, at most; the next spike is trained through.
+        z: the score above which a step is a spike.
+        back: how many steps to go back from it.
+        skip: how many steps' data to leave out, with the spike in their middle: its cause may be in
+            an earlier batch, and a document may go on in the next one.
+        times: how often at most; later spikes are trained through.
 
     >>> Policy.parse("z=8,back=50")
     Policy(z=8.0, back=50, skip=10, times=3)
@@ -47,10 +47,10 @@ class Policy:
 
     @staticmethod
     def parse(text: str) -> Policy:
-        """From the command line's words.
+        """The policy in the command line's words, such as "z=8,back=50".
 
         Raises:
-            ConfigError: a word is unknown, or a number makes no sense.
+            ConfigError: a word is unknown, or a number is out of range.
         """
         known = {"z": float, "back": int, "skip": int, "times": int}
         found: dict[str, float] = {}
@@ -69,7 +69,7 @@ class Policy:
 
 
 class Alarm:
-    """Sees each ledger line as it is written, and raises at a spike."""
+    """Gets each ledger line as it is written, and raises SpikeError at a spike."""
 
     def __init__(self, run: RunDir, z: float) -> None:
         self._z = z
@@ -87,10 +87,10 @@ class Alarm:
 def train_on(
     run: RunDir, cfg: Config, policy: Policy, *, until: int, screen: Screen
 ) -> tuple[RunDir, signal.Signals | None]:
-    """Train; at each spike go on in a fork of the run that skips its data.
+    """Train. At each spike, go on in a fork of the run that skips the spike's data.
 
-    Each fork is a directory beside the run, named RUN-1, RUN-2, ...; the run itself ends at its
-    spike, and keeps what led to it.
+    Forks are directories beside the run, named RUN-1, RUN-2, ... The run itself ends at its spike,
+    and keeps everything up to it.
 
     Returns:
         The run that got furthest, and what `train` returned.
@@ -98,7 +98,7 @@ def train_on(
     here = run
     for turn in range(1, policy.times + 1):
         target = RunDir(run.path.with_name(f"{run.path.name}-{turn}"))
-        if (target.path / "config.json").exists():  # resumed: this spike was dealt with
+        if (target.path / "config.json").exists():  # resumed: this spike has been dealt with
             here, cfg = target, target.config()
             continue
         try:

@@ -1,4 +1,4 @@
-"""Whether the steps up to a spike, done again, equal what the run did; else the machine erred."""
+"""Redoing the steps up to a spike: if they differ, the machine is to blame, not the data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from harness.verdict import Verdict, command
 from pipeline.debug.explain import BACK
 from pipeline.debug.journal import Run
 
-MARGIN = 100  # steps before the spike at which the replay begins at the latest
+MARGIN = 100  # the replay begins at least so many steps before the spike
 _HARMLESS = ("orbax-checkpoint", "numpy", "python", "pinned")
-USUAL = 20  # steps before the candidates whose updates say what is usual
+USUAL = 20  # steps before the candidates that define the usual size of updates
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Recent:
 
     Attributes:
         stands: the candidates, by step; their batches have weights.
+        changes: for the last steps, how much each leaf of the state changed, float32[leaves].
         earlier: the parameters some steps before the candidates; None only if there are none.
-        changes: of the last steps, how much each leaf of the state changed, float32[leaves].
     """
 
     stands: dict[int, Stand]
@@ -45,7 +45,7 @@ class Recent:
 def recheck(
     past: Past, entries: Mapping[int, Sequence[Entry]], step: int
 ) -> tuple[Verdict | None, Recent]:
-    """Do the steps up to the spike again; a verdict where they differ from the run's."""
+    """Redo the steps up to the spike. The verdict is None if they equal the run's."""
     parts, recent = past.parts, Recent({}, {})
     start, state = past.restore(step, margin=MARGIN)
     journal = Run(past.run.path)
@@ -82,7 +82,10 @@ def recheck(
 def _other_machine(
     past: Past, entries: Mapping[int, Sequence[Entry]], steps: range
 ) -> Verdict | None:
-    """Bits are comparable on the same mesh, kind of device and versions alone."""
+    """A verdict if launches of these steps ran on another mesh, device or version; else None.
+
+    Bits can only be compared on the same mesh, kind of device and versions.
+    """
     now = _decisive(manifest(past.parts.mesh))
     wanted = {e.launch for step in steps for e in entries.get(step, ())}
     for launch in past.run.all_launches():
@@ -102,7 +105,7 @@ def _other_machine(
 
 
 def _decisive(facts: Mapping[str, Any]) -> dict[str, Any]:
-    # what else a manifest has enters no step
+    # without the facts that do not affect steps
     return {k: v for k, v in facts.items() if k not in _HARMLESS}
 
 
@@ -154,7 +157,7 @@ def _hardware(past: Past, step: int, summary: str, evidence: tuple[str, ...]) ->
 
 
 def standing_out(recent: Recent) -> list[str]:
-    """The parameter whose update, and whose second moment, moved most against what is usual."""
+    """The parameters whose update and second moment changed most, compared to what is usual."""
     steps = sorted(recent.changes)
     usual, last = steps[: -BACK - 1], steps[-BACK - 1 :]
     if len(usual) < BACK:

@@ -1,4 +1,4 @@
-"""What each row of a batch does to a model: the losses of its tokens, the norm of its gradient."""
+"""Per-row effects of a batch on a model: losses of its tokens, norm of its gradient."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from harness.task import Batch
 from pipeline.debug.documents import Document
 
 Losses = Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
-_AT_ONCE = 8  # rows whose gradients exist at once
+_AT_ONCE = 8  # rows whose gradients exist at the same time
 
 
 def token_losses(losses: Losses, params: Any, batch: Batch) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The loss of each token and whether it counts, float32[B, L] each.
+    """The loss of each token, and whether it counts, float32[B, L] each.
 
-    The weighted sum of losses is linear in the weights: its derivative by a token's weight is that
-    token's loss, whatever the model is.
+    The weighted sum of losses is linear in the weights. So its derivative by a token's weight is
+    that token's loss, whatever the model.
 
     Args:
         losses: (params, batch) -> (weighted sum, sum of weights).
         params: of the model.
-        batch: with `weights`; only tokens of weight above 0 count.
+        batch: with `weights`; only tokens with a weight above 0 count.
     """
     by_weight, counted = _compiled(losses)[0](params, batch)
     return np.asarray(by_weight), np.asarray(counted)
@@ -69,7 +69,7 @@ def document_losses(
     counts_BxL: NDArray[Any],
     segment_ids: NDArray[Any],
 ) -> list[float]:
-    """The mean loss of each document's tokens in a batch; -inf of one that has none that count."""
+    """The mean loss of each document's tokens in a batch; -inf if none of its tokens counts."""
     found: list[float] = []
     for document in documents:
         total = n = 0.0

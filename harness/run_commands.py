@@ -78,7 +78,7 @@ def _temperature(text: str) -> float:
 def add_run_commands(
     commands: Any, *, window: Callable[[str], range], positive: Callable[[str], int]
 ) -> list[argparse.ArgumentParser]:
-    """Add these commands, and return them."""
+    """Add these commands, and return their parsers."""
     show = commands.add_parser("show", help="print the records and text of steps; needs no model")
     show.add_argument("--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1")
     show.set_defaults(run_command=_show)

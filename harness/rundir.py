@@ -1,4 +1,4 @@
-"""What lies in a run's directory: settings, launches, ledger, checkpoints, evaluation."""
+"""A run's directory: settings, launches, ledger, checkpoints, evaluations."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class RunDir:
     """The files of one run.
 
         D/config.json        settings, written by the first launch
-        D/launches.jsonl     a line each time training starts: where it stood, on which devices
-        D/ledger.jsonl       a line a step: of further processes ledger-00001.jsonl, ...
+        D/launches.jsonl     a line for each launch: the step it began at, its devices
+        D/ledger.jsonl       a line for each step; further processes have ledger-00001.jsonl, ...
         D/states.jsonl       the loader's state every 100 steps
-        D/checkpoints/K/     all that step K needs to be the next one
+        D/checkpoints/K/     the state after K steps
         D/evaluation.json    the held-out loss after the last step
-        D/evaluations.jsonl  a line an evaluation, those while training among them
+        D/evaluations.jsonl  a line for each evaluation, including those during training
         D/metrics.jsonl      a line every log.every steps: loss, speed, utilisation
         D/goodput.jsonl      where wall time went, a line every few seconds
-        D/profile/           an XProf trace, where one was asked for
+        D/profile/           an XProf trace, if one was asked for
         D/lock               held while a process trains
 
     >>> RunDir(Path("runs/a")).ledger.as_posix()
@@ -60,11 +60,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     def data(self, cfg: Config) -> Path:
-        """Where the converted corpus lies."""
+        """The directory of the converted corpus."""
         return (self.path / cfg.data.source).resolve()
 
     def config(self, given: Mapping[str, Any] | None = None) -> Config:
-        """The run's settings with what this launch gives; see `config.settle` for what it may.
+        """The run's settings, with those of this launch; see `config.settle` for what may change.
 
         Raises:
             ConfigError: they differ from those that the run was begun with.
@@ -83,12 +83,12 @@ class RunDir:
         return stored
 
     def begin(self, cfg: Config) -> None:
-        """Keep the settings, unless the run has them."""
+        """Write the settings, unless the run has them already."""
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", dataclasses.asdict(cfg))
 
     def begun(self) -> RunDir:
-        """Itself, where there is a run to look at.
+        """This run, if it exists.
 
         Raises:
             ConfigError: there is none.
@@ -101,7 +101,7 @@ class RunDir:
         return self
 
     def all_launches(self) -> list[dict[str, Any]]:
-        """What each launch noted: the step it began at, its time, devices and versions."""
+        """The record of each launch: the step it began at, its time, devices and versions."""
         return read_lines(self.launches)
 
     def evaluation(self) -> dict[str, Any] | None:
@@ -109,7 +109,7 @@ class RunDir:
         return read_json(self.path / "evaluation.json")
 
     def keep_evaluation(self, result: Mapping[str, Any], *, last: bool) -> None:
-        """Add an evaluation to the others; `last`: after the last step."""
+        """Append an evaluation. `last`: it is the one after the last step."""
         log = LineLog(self.path / "evaluations.jsonl")
         log.append(dict(result))
         log.close()
@@ -117,5 +117,5 @@ class RunDir:
             write_json(self.path / "evaluation.json", dict(result))
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation, in the order in which they were made."""
+        """All evaluations, in the order in which they were made."""
         return read_lines(self.path / "evaluations.jsonl")

@@ -1,4 +1,4 @@
-"""What the model writes: a text continued token by token."""
+"""Sampling from the model: continuing a text token by token."""
 
 from __future__ import annotations
 
@@ -30,15 +30,22 @@ def sample(
     seed: int,
     at: str,
 ) -> str:
-    """Continue `prompt` with a checkpoint's parameters.
+    """Continue `prompt` with the parameters of a checkpoint.
 
-    The whole window of `length` tokens goes through the model for each new one: slow for long
-    texts, and the same code as in training. The same seed gives the same text.
+    The whole window of `length` tokens goes through the model for each new token. This is slow for
+    long texts, but uses the same code as training. The same seed gives the same text.
 
     Args:
-        tokens: how many to write.
-        temperature: 0 takes the likeliest token each time; 1 samples as the model says.
-        at: "newest", "best" (of evaluations while training), or the step of a checkpoint.
+        run, cfg: the run and its settings.
+        prompt: the text to continue.
+        tokens: how many tokens to write.
+        temperature: 0 takes the likeliest token each time; 1 samples with the model's
+            probabilities.
+        seed: of the samples.
+        at: "newest", "best" (by the evaluations during training), or the step of a checkpoint.
+
+    Returns:
+        The prompt and its continuation.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -78,7 +85,7 @@ def _step(run: RunDir, steps: list[int], at: str) -> int:
 
 
 def _following(parts: Assembly, params: Any) -> Any:
-    """tokens -> float32[V], the logits of the token that follows them."""
+    """A function: tokens -> float32[V], the logits of the next token."""
     length = parts.cfg.length
     graph, state = nnx.split(parts.functions.model(params))
 

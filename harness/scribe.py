@@ -1,4 +1,4 @@
-"""What the loop tells its journal, and what it must not pass over: values that are not finite."""
+"""Writing the loop's steps to the journal, and stopping at values that are not finite."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Alarm = Callable[[Line], None]
 
 
 class Scribe:
-    """Notes steps in the run's journal, each one step late: nobody waits for the device.
+    """Writes steps to the run's journal, each one step late, so that nobody waits for the device.
 
     Args:
         journal: of this process.
         stops: whether a loss or gradient norm that is not finite ends the run, once it is written.
-        alarm: sees each line once it is written, and may raise.
+        alarm: gets each line once it is written; may raise.
 
     Attributes:
         news: the newest loss, in words.
@@ -30,18 +30,18 @@ class Scribe:
         self.news = ""
 
     def dispatched(self, step: int, told: Mapping[str, Any]) -> None:
-        """The step is under way; the line of the one before is written."""
+        """Note that a step was dispatched, and write the line of the step before it."""
         self._journal.log(step=step, loss=told["loss"], grad_norm=told["grad_norm"])
         self._look()
 
     def flush(self) -> None:
-        """Write what is owed, and bring the ledger to the disk."""
+        """Write the lines that are due, and sync the ledger to disk."""
         self._journal.flush()
         self._look()
 
     @contextmanager
     def saving(self) -> Generator[None]:
-        """Around a checkpoint: a step that is saved and has no line would never get one."""
+        """Wrap a checkpoint: a step that is saved before its line is written never gets one."""
         self.flush()
         with self._journal.saving():
             yield

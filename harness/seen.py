@@ -1,4 +1,4 @@
-"""Was a document trained on in a run? Of the embedded corpus, the text behind a record's header."""
+"""Whether a document was trained on in a run. In the embedded corpus, records have a header."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pipeline.debug.seen import Documents, index_of, seen_in_run
 
 
 def text_of(record: bytes) -> bytes:
-    """The document of a record of the embedded corpus: its text, without the line before it.
+    """The text of a record of the embedded corpus, without its header line.
 
-    `python -m pipeline seen --document harness.seen:text_of` takes it, too.
+    It can be given to `python -m pipeline seen --document harness.seen:text_of`.
     """
     return unpack_record(record)[1]
 
 
 def seen(run: RunDir, cfg: Config, file: Path, proof: Path | None, screen: Screen) -> bool:
-    """Say when a run was trained on a file, and write the proof that it is in the data, or is not.
+    """Print when a run was trained on a file, and write the proof that its data hold it or do not.
 
     The index of the data is kept in the run's `seen/`.
 
     Returns:
-        Whether it was trained on it.
+        Whether the run was trained on it.
     """
     corpus = open_data(cfg, run.data(cfg), screen)
     data = training_data(corpus, cfg)

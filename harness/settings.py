@@ -1,4 +1,4 @@
-"""How settings are read: from TOML files, `key=value` words and what a run's directory kept."""
+"""Reading settings: from TOML files, `key=value` words, and a run's config.json."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _SAME: Any = object()
 
 
 def setting(default: T, help: str, *, free: bool = False, before: Any = _SAME) -> T:
-    """A dataclass field that says what it is for.
+    """A dataclass field with a description.
 
     Args:
-        default: of new runs.
-        help: one line of --help.
-        free: whether it may differ between launches of one run.
-        before: what runs did that are older than this setting, where it is not the default.
+        default: for new runs.
+        help: its line in --help.
+        free: whether it may differ between launches of a run.
+        before: how runs behaved that are older than this setting; `default` if not given.
     """
     known = {"help": help, "free": free, "before": default if before is _SAME else before}
     return dataclasses.field(default=default, metadata=known)
 
 
 class Setting(NamedTuple):
-    """One setting: its type, and what `setting` says of it."""
+    """One setting: its type, and the arguments of `setting`."""
 
     kind: Any
     default: Any
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
 
 def known_settings(kind: type, prefix: str = "") -> dict[str, Setting]:
-    """All settings of a dataclass by their dotted names, those of dataclasses in it included."""
+    """All settings of a dataclass by dotted name, including those of nested dataclasses."""
     found: dict[str, Setting] = {}
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -56,7 +56,7 @@ def known_settings(kind: type, prefix: str = "") -> dict[str, Setting]:
 def flatten(
     tables: Mapping[str, Any], known: Mapping[str, Setting], prefix: str = ""
 ) -> dict[str, Any]:
-    """Nested tables as dotted names; a setting that is itself a table stays whole.
+    """Nested tables as dotted names. A setting that is itself a table is kept whole.
 
     >>> flatten({"seed": 1, "data": {"text": "t"}}, {})
     {'seed': 1, 'data.text': 't'}
@@ -91,7 +91,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, or of a run's config.json.
 
     Raises:
-        ConfigError: no such file, or it cannot be parsed.
+        ConfigError: there is no such file, or it cannot be parsed.
     """
     try:
         text = path.read_text()
@@ -99,15 +99,15 @@ def read_file(path: Path) -> dict[str, Any]:
     except OSError as e:
         hint = f" To set one value: --set {path}" if "=" in str(path) else ""
         raise ConfigError(f"--config {path}: {e.strerror}; give a TOML file.{hint}") from e
-    except ValueError as e:  # tomllib's and json's errors are both
+    except ValueError as e:  # tomllib's and json's errors are ValueErrors
         raise ConfigError(f"{path} cannot be read: {e}.") from e
 
 
 def typed(name: str, value: Any, known: Mapping[str, Setting]) -> Any:
-    """A value as the type of its setting; text, as of a command line, is parsed.
+    """A value converted to the type of its setting; text, as from a command line, is parsed.
 
     Raises:
-        ConfigError: no setting has this name (the nearest is named), or another type is due.
+        ConfigError: no setting has this name (the nearest is named), or the value has another type.
     """
     if name not in known:
         raise ConfigError(f"no setting is called {name!r}. {_near(name, known)}")
@@ -141,7 +141,7 @@ def _near(name: str, known: Mapping[str, Setting]) -> str:
 
 
 def split_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The keys and values of a command line's `key=value` words."""
+    """The keys and values of `key=value` words of a command line."""
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
@@ -150,7 +150,7 @@ def split_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def help_text(known: Mapping[str, Setting]) -> str:
-    """A line for each setting: name, default, what it is for."""
+    """A line for each setting: name, default, description."""
     names = [f"  {name}={json.dumps(s.default)}" for name, s in known.items()]
     lines = [f"{name:<30} {s.help}" for name, s in zip(names, known.values(), strict=True)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Where arrays live: the mesh of devices, and how parameters, state and batches lie on it."""
+"""Sharding: the mesh of devices, and how parameters, state and batches are placed on it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.config import Config
 from harness.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
-ROWS = ("data", "fsdp")  # a batch's rows lie over these; the devices of a tensor group share rows
-# which mesh axis splits which axis of an array; what is not named here lies whole on every device
+ROWS = ("data", "fsdp")  # axes that split a batch's rows; a tensor group has the same rows
+# which mesh axis splits which logical axis; an axis that is not named here is not split
 RULES = {"embed": "fsdp", "heads": "tensor", "hidden": "tensor", "vocab": "tensor", "rows": ROWS}
 
 
@@ -24,7 +24,8 @@ def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
     """All devices, or the given ones, as a mesh [data, fsdp, tensor].
 
     Raises:
-        ConfigError: fsdp and tensor do not divide the devices, or rows do not divide among them.
+        ConfigError: fsdp and tensor do not divide the devices, or the rows cannot be divided among
+            them.
     """
     n, tensor = len(devices or jax.devices()), cfg.mesh.tensor
     if n % tensor:
@@ -50,7 +51,7 @@ def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def partition(names: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Mesh axes of an array by the names of its axes; one that does not divide stays whole.
+    """The mesh axes of an array, by its axes' logical names; one that does not divide is not split.
 
     >>> mesh = jax.make_mesh((1, 1, 1), AXES)
     >>> tuple(partition(("embed", None), (4, 4), mesh))
@@ -65,7 +66,7 @@ def partition(names: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> Partiti
 
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
-    """The model's own annotations as shardings, for an nnx.State of parameters or their shapes."""
+    """Shardings by the model's annotations, for an nnx.State of parameters or of their shapes."""
     specs = nnx.get_partition_spec(params)
     return jax.tree.map(
         lambda spec, x: NamedSharding(mesh, partition(tuple(spec), x.shape, mesh)),
@@ -76,7 +77,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Say how an activation lies on the mesh that is set; without one, nothing is said."""
+    """Constrain the sharding of an activation on the current mesh; without a mesh, do nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(AXES) <= set(mesh.axis_names):
         return x
@@ -85,12 +86,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over the axes data and fsdp."""
+    """The sharding of a batch: rows over the axes data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding that puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

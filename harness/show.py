@@ -1,4 +1,4 @@
-"""Which records the rows of past steps held, and their text: without a model, on any machine."""
+"""Printing the records and text of past steps. Needs no model, and works on any machine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.rundir import RunDir
 from harness.tokens import make_tokenizer
 from pipeline import Loader
 
-Shown = Callable[[Mapping[str, Any], int], str]  # a row of a batch, or its segment k, in words
+Shown = Callable[[Mapping[str, Any], int], str]  # a row of a batch, or its segment k, as text
 
 
 def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
-    """Print the rows of steps; data is read again from the state of the checkpoint before them.
+    """Print the rows of steps. Data are read again, from the state in a checkpoint before them.
 
     Raises:
         ConfigError: the ledger has no line for one of the steps.
@@ -41,7 +41,7 @@ def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
 
 
 def _state_before(run: RunDir, data_step: int) -> Any:
-    """The loader's state of the newest checkpoint at or before a data step, or None."""
+    """The loader's state in the newest checkpoint at or before a data step, or None."""
     found = [read_json(path) for path in run.checkpoints.glob("[0-9]*/data/loader.json")]
     before = [state for state in found if state is not None and state["step"] <= data_step]
     return max(before, key=lambda state: state["step"], default=None)
@@ -55,7 +55,7 @@ def show_rows(
     batch: Mapping[str, Any],
     screen: Screen,
 ) -> None:
-    """Print each row of a step's batch: where its segments are from, and what `shown` says."""
+    """Print each row of a step's batch: where its segments are from, and the text by `shown`."""
     screen.say(f"step {step:,}, data step {data_step:,}")
     for i, origin in enumerate(loader.where(data_step)):
         row = {name: np.asarray(values)[i] for name, values in batch.items()}
@@ -70,5 +70,5 @@ def _shown(cfg: Config) -> Shown:
         from harness.task import make_task
 
         return make_task(cfg).show
-    tokenizer = make_tokenizer(cfg.data.tokenizer)  # as Language does, which imports a model
+    tokenizer = make_tokenizer(cfg.data.tokenizer)  # as in Language, which would import a model
     return lambda row, k: tokenizer.decode(row["tokens"][row["segment_ids"] == k + 1])

@@ -1,4 +1,4 @@
-"""How large a model is: its parameters, and the floating-point operations that a token costs."""
+"""The size of a model: its parameters, and the floating-point operations for a token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.task import make_task
 
 
 def parameter_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters by name; nothing is allocated."""
+    """Shapes of all parameters by name. Allocates nothing."""
 
     def made() -> Any:
         return nnx.state(make_task(cfg).model(nnx.Rngs(0)), nnx.Param)
@@ -25,17 +25,17 @@ def parameter_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
 
 
 def count_parameters(cfg: Config) -> int:
-    """How many numbers are trained."""
+    """The number of trained values."""
     return sum(math.prod(shape) for shape in parameter_shapes(cfg).values())
 
 
 def flops_per_token(cfg: Config) -> int:
-    """Floating-point operations of a token's training step, forward and back.
+    """Floating-point operations of training on one token, forward and backward.
 
-    6 for each parameter of a matrix product (the embedding's table is looked up, not multiplied,
-    unless it is the head too), and 12 length x width of heads a layer for attention over the whole
-    row, as TorchTitan counts; MaxText halves the latter for causality. What remat computes twice
-    counts once.
+    6 for each parameter in a matrix product, and for attention 12 x length x width of all heads in
+    each layer, over the whole row. The embedding's table is looked up, not multiplied, unless it is
+    the head too. This is TorchTitan's count; MaxText halves the attention for causality. What remat
+    computes twice counts once.
     """
     shapes = parameter_shapes(cfg)
     multiplied = sum(

@@ -36,11 +36,11 @@ class StepFunctions(NamedTuple):
         init: () -> TrainState, from the seed.
         abstract: TrainState of ShapeDtypeStructs with their shardings.
         train: (TrainState, batch) -> (TrainState, {"loss", "grad_norm"}); the state is donated.
-        evaluate: (params, batch) -> (weighted sum of cross-entropies, sum of weights), float32.
+        evaluate: (params, batch) -> (weighted sum of losses, sum of weights), float32.
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
-        finite: TrainState -> bool[], whether it holds neither infinities nor NaN.
-        losses: as `evaluate`, not compiled: to be differentiated and mapped.
-        model: parameters -> the model, with those of its parameters that are not trained.
+        finite: TrainState -> bool[], whether it has neither infinities nor NaN.
+        losses: as `evaluate`, but not compiled, for differentiating and mapping.
+        model: parameters -> the model, including the parameters that are not trained.
     """
 
     init: Callable[[], TrainState]
@@ -54,9 +54,9 @@ class StepFunctions(NamedTuple):
 
 
 def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctions:
-    """Build the model and compile-on-first-use functions of `cfg` on `mesh`.
+    """Build the model, and the functions of `cfg` on `mesh`, which are compiled on first use.
 
-    Bits depend on the configuration, the mesh's shape and the devices' instruction set; not on
+    Bits depend on the configuration, the mesh's shape and the devices' instruction set, but not on
     how often the run was stopped and resumed.
     """
     task, optimizer = task or make_task(cfg), make_optimizer(cfg)
@@ -73,7 +73,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     def losses(params: Any, frozen: Any, batch: Batch, key: jax.Array | None = None) -> Any:
         loss, weights = task.losses(nnx.merge(graphs[0], params, frozen), batch, key)
-        # a unit of weight 0 counts for nothing whatever its loss would be
+        # a unit of weight 0 must not count, even if its loss is not finite
         total = jnp.sum(loss * weights, where=weights > 0)
         return total, jnp.sum(weights, where=weights > 0)
 
@@ -105,7 +105,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
 
 class _Parts(NamedTuple):
-    """What `_compiled` compiles; `graphs` holds the model's graph once parameters were traced."""
+    """The functions that `_compiled` compiles; `graphs` gets the model's graph when traced."""
 
     parameters: Callable[[], tuple[Any, Any]]
     begin: Callable[[Any], TrainState]
@@ -122,7 +122,7 @@ def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
     places = (shardings.params, parameter_shardings(rest, mesh))
     made = jax.jit(parts.parameters, out_shardings=places)
     started = jax.jit(parts.begin, in_shardings=places[:1], out_shardings=shardings)
-    # what is not trained is no part of the state: it is made once, where it is first needed
+    # what is not trained is not part of the state; it is made once, on first use
     frozen = cache(lambda: with_given(made()[1], cfg) if jax.tree.leaves(rest) else rest)
     train = jax.jit(
         parts.train,
@@ -146,19 +146,19 @@ def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
 
 
 def evaluated(state: TrainState) -> Any:
-    """The parameters that evaluation takes: their moving average where the optimizer keeps one."""
+    """The parameters to evaluate: their moving average if the optimizer keeps one."""
     return averaged_parameters(state.params, state.opt_state)
 
 
 def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """(params, frozen, batch, key) -> (mean loss, its gradients), the rows taken in so many parts.
+    """(params, frozen, batch, key) -> (mean loss, its gradients), from so many parts of the rows.
 
-    Part i has rows i, i + parts, ...: then each device's rows stay on it.
+    Part i has rows i, i + parts, ..., so that each device keeps its own rows.
     """
 
     def mean(params: Any, frozen: Any, batch: Batch, key: jax.Array) -> jax.Array:
         total, n = losses(params, frozen, batch, key)
-        # where every token is masked the gradient is 0, and the moments still decay
+        # if every token is masked, the gradient is 0, and the moments still decay
         return total / jnp.where(n > 0, n, 1)
 
     def split(x: jax.Array) -> jax.Array:
@@ -181,7 +181,7 @@ def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:
 
 
 def _step_key(seed: int, opt_state: Any) -> jax.Array:
-    """A random key of this step, by the optimizer's counters: a resumed or replayed step has it."""
+    """A random key for this step, from the optimizer's counters: a resumed step gets the same."""
     key = jax.random.key(seed)
     for leaf in jax.tree.leaves(opt_state):
         if jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0:
@@ -190,7 +190,7 @@ def _step_key(seed: int, opt_state: Any) -> jax.Array:
 
 
 class _Shapes:
-    """Notices when the step is traced for a batch of other shapes: it is then compiled again."""
+    """Warns if the step is traced for a batch of other shapes, since it is then compiled again."""
 
     def __init__(self) -> None:
         self._before: dict[str, str] | None = None
@@ -213,14 +213,14 @@ class _Shapes:
 
 def _finite(state: TrainState) -> jax.Array:
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    # a maximum keeps NaN, and costs a seventh of looking at each element
+    # a maximum keeps NaN, and takes a seventh of the time of checking each element
     return jnp.all(jnp.stack([jnp.isfinite(jnp.max(jnp.abs(x))) for x in floats]))
 
 
 def _shardings(shapes: TrainState, mesh: Mesh) -> TrainState:
     """The model's own annotations for parameters and their moments; the rest is replicated.
 
-    A moment's name ends with its parameter's, whatever transformation of Optax keeps it.
+    The name of a moment ends with the name of its parameter, in every transformation of Optax.
     """
     params = parameter_shardings(shapes.params, mesh)
     known = dict(zip(leaf_names(params), jax.tree.leaves(params), strict=True))

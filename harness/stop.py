@@ -1,4 +1,4 @@
-"""How a run is asked to stop: SIGTERM and Ctrl-C let the step end and the state be saved."""
+"""Stopping a run: on SIGTERM or Ctrl-C, the step finishes and the state is saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """While it is entered, the first signal is remembered and a second one ends the process.
+    """Inside of the context, the first signal is remembered, and a second one ends the process.
 
     >>> with Stop() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -39,7 +39,8 @@ class Stop:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
-            # at once: unwinding beside jax's and Orbax's threads can crash, and a run bears a kill
+            # at once: unwinding beside threads of JAX and Orbax can crash, and a run survives a
+            # kill
             os._exit(128 + number)
         self.signal = signal.Signals(number)
 
@@ -49,10 +50,10 @@ class Stop:
         self._before = {}
 
     def agreed(self) -> bool:
-        """Whether any process was asked; every process of the job gets the same answer.
+        """Whether any process was asked to stop; every process of the job gets the same answer.
 
-        Several processes learn it a step late: what each was asked is combined on the devices,
-        behind the step before, and read when that step's loss has been read, so nobody waits.
+        With several processes the answer is one step late: the signals are combined on the devices
+        after the previous step, and read once that step's loss has been read, so nobody waits.
         """
         if jax.process_count() == 1:
             return self.signal is not None
@@ -64,7 +65,7 @@ class Stop:
 
 
 def greatest(number: int) -> jax.Array:
-    """The greatest of the numbers that all processes give, being computed: int32[].
+    """The greatest of the numbers of all processes, as an array that is being computed: int32[].
 
     >>> int(greatest(3))
     3

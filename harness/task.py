@@ -1,8 +1,8 @@
 """What is learned: a model, the losses of its rows, and how a row is shown to people.
 
-The loop, checkpoints, ledger and replay know no more of it than `Task`. A task of your own is a
-class `MyTask(cfg)` with these three methods, named by the setting `task = "module:MyTask"`; its
-rows come from `data = "module:function"`.
+The loop, checkpoints, ledger and replay only use `Task`. Your own task is a class `MyTask(cfg)`
+with these three methods, named by the setting `task = "module:MyTask"`. Its rows come from `data =
+"module:function"`.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from harness.model import Transformer
 from harness.named import load_named
 from harness.tokens import Tokenizer, make_tokenizer
 
-# a batch: arrays whose first axis is rows, maybe among them weights (float32, of each unit of loss)
-# and mask (bool[B], False where a row only fills up the last batch of a pass)
+# a batch: arrays whose first axis is rows; optionally weights (float32, of each unit of loss) and
+# mask (bool[B], False for rows that only fill up the last batch of a pass)
 Batch = Mapping[str, Any]
 
 
 class Task(Protocol):
-    """One kind of training; shapes: B rows, and what else a batch has."""
+    """One kind of training. In shapes, B is the number of rows; further axes are the batch's."""
 
     def model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """A new model; its nnx.Param variables are trained."""
+        """A new model. Its nnx.Param variables are trained."""
         ...
 
     def losses(
         self, model: Any, batch: Batch, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Losses and their weights, both float32[B, ...]: what is minimised is the weighted mean.
+        """Losses and their weights, both float32[B, ...]. Their weighted mean is minimised.
 
-        A function of its arguments alone. `key` is the step's, for dropout and the like; None
-        where the model is evaluated.
+        It must be a pure function of its arguments. `key` is the step's random key, for dropout and
+        the like; None when the model is evaluated.
         """
         ...
 
     def show(self, row: Mapping[str, np.ndarray], segment: int) -> str:
-        """One row of a batch, or the segment of a packed one, counted from 0."""
+        """One row of a batch as text; of a packed row, its segment, counted from 0."""
         ...
 
 
 def make_task(cfg: Config) -> Task:
-    """The task of the settings.
+    """The task that the settings name.
 
     Raises:
         ConfigError: cfg.task cannot be imported.
@@ -58,7 +58,7 @@ def make_task(cfg: Config) -> Task:
 
 
 def row_weights(batch: Batch, like: jax.Array) -> jax.Array:
-    """The batch's weights, float32 as `like`; rows that only fill up have 0.
+    """The batch's weights, float32 in the shape of `like`; 0 for rows that only fill up the batch.
 
     >>> row_weights({"mask": jnp.array([True, False])}, jnp.ones(2)).tolist()
     [1.0, 0.0]
@@ -71,7 +71,7 @@ def row_weights(batch: Batch, like: jax.Array) -> jax.Array:
 
 
 class Language:
-    """Next tokens of packed documents: rows of tokens, segment_ids, positions, int32[B, L]."""
+    """Next tokens of packed documents: fields tokens, segment_ids, positions, int32[B, L]."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -83,7 +83,7 @@ class Language:
     def losses(
         self, model: Any, batch: Batch, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Cross-entropies float32[B, L - 1] in nats, of tokens 1, ..., L - 1 of each row."""
+        """Cross-entropies in nats of tokens 1, ..., L - 1, and their weights: float32[B, L - 1]."""
         weights = predicted(batch)
         chunk, z_loss = self.cfg.model.loss_chunk, self.cfg.model.z_loss if key is not None else 0.0
         tokens = (batch["tokens"], batch["segment_ids"], batch["positions"], key)
@@ -111,9 +111,9 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, z_loss: float = 0.0) ->
 def predicted(batch: Batch) -> jax.Array:
     """Weights float32[B, L - 1] of the predictions of tokens 1, ..., L - 1.
 
-    The first token of a document and padding are predicted by nobody; rows that only fill up
-    the last batch of a pass (`mask` False) count for nothing. A token of weight 0 is still seen by
-    those after it in its document, but it is not predicted.
+    The first token of a document and padding are not predicted, so their weight is 0. So is that of
+    rows that only fill up the last batch of a pass (`mask` is False). Later tokens of a document
+    still see a token of weight 0, but it is not predicted.
 
     >>> predicted({"segment_ids": jnp.array([[1, 1, 2, 0]])}).tolist()
     [[1.0, 0.0, 0.0]]
@@ -131,9 +131,9 @@ def _in_chunks(
     targets: jax.Array,
     chunk: int,
 ) -> jax.Array:
-    """Losses [B, L], `chunk` tokens of each row at a time: only their logits exist at once."""
+    """Losses [B, L], for `chunk` tokens of each row at a time, so that few logits exist at once."""
     b, length, d = x_BxLxD.shape
     x = x_BxLxD.reshape(b, length // chunk, chunk, d).swapaxes(0, 1)
     at = targets.reshape(b, length // chunk, chunk).swapaxes(0, 1)
-    again = jax.checkpoint(losses)  # logits are computed a second time on the way back, not kept
+    again = jax.checkpoint(losses)  # logits are not kept, but computed again in the backward pass
     return jax.lax.map(lambda part: again(params, *part), (x, at)).swapaxes(0, 1).reshape(b, length)

@@ -1,4 +1,4 @@
-"""How text becomes tokens: the bytes of UTF-8, or what a tokenizer.json says."""
+"""Tokenizers: the bytes of UTF-8, or a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encode(text: bytes) -> NDArray[np.int32]:
 
 
 def decode(tokens: NDArray[np.int32]) -> str:
-    """Text of tokens; BOS vanishes, and a character cut in two shows as U+FFFD.
+    """The text of tokens. BOS is dropped, and an incomplete character becomes U+FFFD.
 
     >>> decode(encode("§ 1".encode()))
     '§ 1'
@@ -34,7 +34,7 @@ def decode(tokens: NDArray[np.int32]) -> str:
 
 
 class Tokenizer(Protocol):
-    """Text to tokens and back; `vocab` is how many there are, `bos` begins a document."""
+    """From text to tokens and back. `vocab` is the number of tokens."""
 
     vocab: int
 
@@ -43,12 +43,12 @@ class Tokenizer(Protocol):
     def decode(self, tokens: NDArray[np.int32]) -> str: ...
 
     def sizes(self) -> list[int]:
-        """Bytes of text that each token is, 0 for one that is no text."""
+        """Bytes of text in each token; 0 for one that is not text."""
         ...
 
 
 class Bytes:
-    """The bytes of UTF-8, after BOS where a document begins."""
+    """The bytes of UTF-8, with BOS at the beginning of a document."""
 
     vocab = VOCAB
 
@@ -63,7 +63,7 @@ class Bytes:
 
 
 class JsonTokenizer:
-    """A tokenizer.json of Hugging Face's tokenizers; its own template adds special tokens.
+    """A tokenizer.json of Hugging Face's tokenizers, whose own template adds special tokens.
 
     `vocab` is rounded up to a multiple of 8, so that it can be split over devices.
     """
@@ -86,7 +86,7 @@ class JsonTokenizer:
     def sizes(self) -> list[int]:
         known = self._tokenizer.get_vocab()
         special = {t.content for t in self._tokenizer.get_added_tokens_decoder().values()}
-        # byte-level tokenizers write each byte as a character of its own, a space as this one
+        # byte-level tokenizers write each byte as one character, a space as this one
         by_byte = any(text.startswith("\u0120") for text in known)
         sizes = [0] * self.vocab
         for text, token in known.items():
@@ -105,7 +105,7 @@ def _load(path: str) -> Any:
         raise ConfigError(f"data.tokenizer={path!r} is no file: give a tokenizer.json, or 'bytes'.")
     try:
         return Loaded.from_file(path)
-    except Exception as e:  # the package raises bare ones
+    except Exception as e:  # the package raises bare Exceptions
         raise ConfigError(f"data.tokenizer={path!r} is no tokenizer.json: {e}.") from e
 
 

@@ -1,4 +1,4 @@
-"""The training loop: from wherever the run stands to where it shall stand."""
+"""The training loop: from the newest checkpoint to the step asked for."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ def train(
     deterministic: bool = False,
     alarm: Alarm | None = None,
 ) -> signal.Signals | None:
-    """Train to step `until`, evaluate, and keep all of it in the run's directory.
+    """Train to step `until`, evaluate, and store everything in the run's directory.
 
-    Begins where the newest whole checkpoint stands. Killed at any moment and called again, it
-    goes on to the bits of a run that was never killed.
+    It begins at the newest complete checkpoint. If it is killed at any moment and called again, it
+    arrives at the same bits as a run that was never killed.
 
     Args:
         run: its directory.
         cfg: its settings.
         until: the step to reach.
-        screen: shows how far it is.
+        screen: shows the progress.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
         profile: steps of which an XProf trace is written.
-        deterministic: keep what is compiled for later launches, and refuse changes of what bits
+        deterministic: keep compiled programs for later launches, and refuse changes of what bits
             depend on, see `doctor.manifest`.
-        alarm: sees each ledger line once it is written, and may raise.
+        alarm: gets each ledger line once it is written; may raise.
 
     Returns:
-        The signal that stopped it early, its state saved; None where it reached `until`.
+        The signal that stopped it early, after saving; None if it reached `until`.
 
     Raises:
         BusyError: another process trains this run.
-        CheckpointError: no checkpoint of step `begin_at`, or the one to go on from is damaged.
+        CheckpointError: there is no checkpoint of step `begin_at`, or the newest one is damaged.
         ConfigError: the devices or processes do not fit the settings.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
@@ -91,7 +91,7 @@ def train(
 
 @dataclasses.dataclass
 class _Loop:
-    """What the loop works with."""
+    """The training loop, with all that it uses."""
 
     run: RunDir
     cfg: Config
@@ -102,7 +102,7 @@ class _Loop:
     screen: Screen
 
     def steps(self, step: int, state: TrainState, until: int, stop: Stop) -> int:
-        """From a step and the state before it until asked to stop; the step then reached."""
+        """Train from a step, with the state before it, until told to stop; the step reached."""
         with self.screen.meter("train", total=until, done=step) as meter:
             while step < until and not stop.agreed():
                 with self.watch.data_wait(step):
@@ -123,7 +123,7 @@ class _Loop:
         return step
 
     def between(self, step: int, state: TrainState) -> None:
-        """Evaluate and save where it is time to."""
+        """Evaluate and save if it is due."""
         best = False
         if _due(step, self.cfg.evaluate.every):
             with self.scribe.saving():
@@ -138,7 +138,7 @@ class _Loop:
             _save(self.checkpoints, step, state, self.parts, self.watch.clock)
 
     def judge(self, step: int, state: TrainState, *, last: bool = False) -> bool:
-        """Evaluate the state after `step` steps, keep the result; whether it is the best so far."""
+        """Evaluate the state after `step` steps, and store the score; whether it is the best."""
         with self.watch.clock("evaluation"):
             score = evaluate(self.parts, evaluated(state), self.screen)
         told, best = score.told(step, self.parts.corpus.unigram_entropy), False
@@ -149,7 +149,7 @@ class _Loop:
             best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
         shown = {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")}
         self.watch.write(step, shown)
-        return bool(np.asarray(greatest(best)))  # as the first process finds it in the files
+        return bool(np.asarray(greatest(best)))  # the first process decides, from the files
 
 
 def _alone(run: RunDir) -> AbstractContextManager[None]:
@@ -178,7 +178,7 @@ def _checkpoints(run: RunDir, cfg: Config) -> Iterator[Checkpoints]:
 def _stand(
     run: RunDir, parts: Assembly, checkpoints: Checkpoints, clock: Clock, screen: Screen
 ) -> tuple[int, TrainState]:
-    """Where the run stands, and its state there; the loader is set to it."""
+    """The step at which the run stands, and its state; the loader is set to it."""
     if checkpoints.steps:
         step = checkpoints.steps[-1]
         screen.say(f"resume {run.path} at step {step:,}")

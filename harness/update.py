@@ -1,4 +1,4 @@
-"""How a batch changes the state: every token with its weight in the loss."""
+"""Applying a batch to the state, with the weight of every token in the loss."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline import JaxFeed
 def update(
     parts: Assembly, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on the batch that the loader gave last; the state is donated.
+    """Do one step, on the batch that the loader returned last. The state is donated.
 
-    The compiled step always takes `weights`, float32[B, L], so that a run in which some are 0 and
-    a run in which none are go through the same program: their bits then differ only where the
-    weights do. A batch that the run consumes without update has a gradient norm of 0.
+    The compiled step always takes `weights`, float32[B, L]. So runs with and without masked tokens
+    use the same program, and their bits differ only where weights do. A batch that the run consumes
+    without update has a gradient norm of 0.
     """
     data_step = parts.loader.last_step
     assert data_step is not None
@@ -36,7 +36,7 @@ def update(
 
 
 def prepared(parts: Assembly, batch: Batch, data_step: int) -> Batch:
-    """The batch of a data step with the weights that it has in this run."""
+    """The batch of a data step, with the weights that it has in this run."""
     batch = weighted(batch)
     if not parts.edits.masked:
         return batch
@@ -49,7 +49,7 @@ def prepared(parts: Assembly, batch: Batch, data_step: int) -> Batch:
 
 
 def times(batch: Batch, factors: NDArray[np.float32]) -> Batch:
-    """A weighted batch whose weights are multiplied by factors, of this process's rows."""
+    """A weighted batch, its weights multiplied by factors for this process's rows."""
     weights = batch["weights"]
     feed = JaxFeed(weights.sharding)
     placed = feed.put({"w": factors}, feed.rows(len(weights)), len(weights))["w"]
@@ -57,12 +57,12 @@ def times(batch: Batch, factors: NDArray[np.float32]) -> Batch:
 
 
 def weighted(batch: Batch) -> Batch:
-    """The batch with weights, ones where it has none."""
+    """The batch with weights; they are ones if it has none."""
     if "weights" in batch:
         return batch
     if "tokens" in batch:
         shape, sharding = batch["tokens"].shape, batch["tokens"].sharding
-    else:  # one weight a row
+    else:  # one weight for each row
         first = next(iter(batch.values()))
         shape, sharding = first.shape[:1], first.sharding
     return {**batch, "weights": _ones(shape, sharding)}

@@ -1,4 +1,4 @@
-"""What `blame` answers: whose fault it was, what that rests on, and the command that helps."""
+"""The answer of `blame`: the cause, the evidence, and a command that helps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from harness.past import Past
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is to blame.
+    """The cause of a spike.
 
     Attributes:
         kind: "data", "hardware", "optimizer" or "undecided".
-        step: where it happened: the step whose data, bits or update are to blame.
+        step: the step whose data, bits or update are the cause.
         summary: one sentence.
-        evidence: what it rests on.
-        documents: those to blame, the most suspicious first: name, share explained, loss, text.
-        command: what leaves it out or does it over; "" if undecided.
+        evidence: what the verdict is based on.
+        documents: those that are the cause, the most suspicious first: name, share explained, loss,
+            text.
+        command: leaves the cause out, or redoes the steps; "" if undecided.
         evaluations: how often the step was computed with something left out.
     """
 
@@ -32,7 +33,7 @@ class Verdict:
     evaluations: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The verdict as plain data."""
         return dataclasses.asdict(self)
 
 

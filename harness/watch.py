@@ -1,4 +1,4 @@
-"""What is told of steps as they run: time by bucket, metrics, a trace, a note on the terminal."""
+"""Reporting steps while they run: time by bucket, metrics, traces, and a note on the terminal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _KEEP_EVERY = 5.0  # seconds between lines of goodput.jsonl; a kill loses at mos
 
 
 class Writer(Protocol):
-    """Where metrics go."""
+    """A destination of metrics."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
 class JsonLines:
-    """D/metrics.jsonl, a line each time."""
+    """Writes D/metrics.jsonl, one line for each call."""
 
     def __init__(self, path: Path) -> None:
         self._log = LineLog(path)
@@ -45,7 +45,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files for TensorBoard."""
+    """Writes event files for TensorBoard."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -64,7 +64,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run at Weights & Biases that the same directory resumes."""
+    """A run at Weights & Biases, which later launches in the same directory resume."""
 
     def __init__(self, project: str, path: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -84,7 +84,7 @@ class Wandb:
 
 
 def _writers(run: RunDir, cfg: Config) -> list[Writer]:
-    """What the settings ask for, on the first process; metrics.jsonl always."""
+    """The writers that the settings ask for, on the first process; metrics.jsonl always."""
     if jax.process_index():
         return []
     writers: list[Writer] = [JsonLines(run.metrics)]
@@ -96,14 +96,14 @@ def _writers(run: RunDir, cfg: Config) -> list[Writer]:
 
 
 class Watch:
-    """Watches the loop's steps.
+    """Times the loop's steps, and reports their metrics.
 
     Args:
         parts: of the run.
         clock: of the launch.
-        writers: where metrics go; none on all processes but the first.
-        known: steps below it were done by an earlier launch: doing them again is no progress.
-        trace: steps of which an XProf trace is written, and where to; None for no trace.
+        writers: destinations of metrics; empty in all processes but the first.
+        known: lower steps were done by an earlier launch, so redoing them is no progress.
+        trace: steps of which to write an XProf trace, and its path; None for no trace.
     """
 
     def __init__(
@@ -124,20 +124,20 @@ class Watch:
         self._first = True
         self._owed: tuple[int, Mapping[str, Any]] | None = None
         self._loader, self._looked = parts.loader, parts.loader.stats()
-        self._since = time.perf_counter(), 0.0, 0  # when, data wait by then, units since
+        self._since = time.perf_counter(), 0.0, 0  # last report, data wait until then, units since
         self.note = ""
 
     def data_wait(self, step: int) -> AbstractContextManager[Any]:
-        """Around the wait for the batch of a step."""
+        """Wrap the wait for the batch of a step."""
         if self._trace is not None and step in self._trace[0] and not self._tracing:
             self._tracing = True
             jax.profiler.start_trace(str(self._trace[1]))
         return self._named("data_wait", jax.profiler.TraceAnnotation("data wait"))
 
     def step(self, step: int) -> AbstractContextManager[Any]:
-        """Around the step itself."""
+        """Wrap the step itself."""
         bucket = "replayed_steps" if step < self._known else "step"
-        if self._first:  # tracing and lowering too, which no event tells without counting twice
+        if self._first:  # includes tracing and lowering, whose events would count twice
             self._first, bucket = False, "compile"
         return self._named(bucket, jax.profiler.StepTraceAnnotation("step", step_num=step))
 
@@ -147,7 +147,7 @@ class Watch:
             yield
 
     def done(self, step: int, batch: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-        """A step was dispatched; what the one before it told is there by now."""
+        """Note that a step was dispatched. The metrics of the step before it are ready by now."""
         owed, self._owed = self._owed, (step, told)
         when, waited, units = self._since
         self._since = when, waited, units + batch.get("tokens", next(iter(batch.values()))).size
@@ -178,7 +178,7 @@ class Watch:
         self.note += f"  data wait {found['data_wait']:.1%}, limit: {data.limit}"
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Give metrics to every writer, those that are known and finite."""
+        """Give metrics to every writer, except those that are unknown or not finite."""
         known = {k: v for k, v in values.items() if v is not None}
         for writer in self._writers:
             writer.write(step, known)
@@ -197,9 +197,14 @@ class Watch:
 
 @contextmanager
 def watching(run: RunDir, parts: Assembly, clock: Clock, profile: range | None) -> Iterator[Watch]:
-    """A watch over the steps of this launch; `profile`: of which steps to write a trace.
+    """A watch over the steps of this launch.
 
-    Steps below the highest in the ledger were done by an earlier launch.
+    Steps below the highest one in the ledger were done by an earlier launch.
+
+    Args:
+        run, parts: the run.
+        clock: of the launch.
+        profile: steps of which to write a trace; None for none.
     """
     first = jax.process_index() == 0
     known = max((line["step"] + 1 for line in read_lines(run.ledger)), default=0) if first else 0
