@@ -1,8 +1,7 @@
 """Who evaluates batches: the loop's own thread, threads, processes or Ray. Data never depend on it.
 
-Begin with work.py (what a worker is asked for) and serial.py, the simplest executor. executor.py
-and queue.py are shared by threads, processes and Ray; pool.py and child.py are the two ends of a
-worker process.
+Begin with work.py (what workers evaluate) and serial.py, the simplest executor. The others share
+executor.py and queue.py; pool.py and child.py are the two ends of a worker process.
 """
 
 from __future__ import annotations
