@@ -39,8 +39,7 @@ class Stop:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
-            # at once: unwinding beside threads of JAX and Orbax can crash, and a run survives a
-            # kill
+            # at once: unwinding beside JAX's and Orbax's threads can crash; a run survives a kill
             os._exit(128 + number)
         self.signal = signal.Signals(number)
 

@@ -1,12 +1,12 @@
-"""Hugging Face's Trainer, fed by a Loader: a resumed run goes on in the data at once, exactly.
+"""Hugging Face's Trainer, fed by a Loader: a resumed run continues its data exactly, and at once.
 
     trainer = LockstepTrainer(model, args, train_dataset=ds, data_collator=None)
     trainer.train(resume_from_checkpoint=True)
 
-`ds` is a Dataset whose rows are what the model takes. The global batch is what `args` says:
-`per_device_train_batch_size` times the processes; keep the product, and a run resumes on another
-number of them with the same global batches. The Trainer's own way is to draw and throw away every
-batch up to where it was.
+`ds` is a Dataset whose rows are what the model takes. The global batch size is `args`'
+`per_device_train_batch_size` times the number of processes. Keep the product, and a run resumes on
+another number of processes with the same global batches. The Trainer by itself would read and
+discard all earlier batches on a resume.
 """
 
 from __future__ import annotations

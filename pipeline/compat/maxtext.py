@@ -1,16 +1,17 @@
-"""MaxText: our Loader in the place of one of its dataset types.
+"""MaxText: a Loader in place of one of MaxText's dataset types.
 
-Before training, in the script that calls MaxText's `train.main`:
+Call this before training, in the script that calls MaxText's `train.main`:
 
     from pipeline.compat import maxtext
     maxtext.install()
 
-and in its config `dataset_type=grain grain_train_files=mine:ds` (and `grain_eval_files=mine:held`).
-MaxText takes only the dataset types that it knows, and trains on synthetic data for any other, so
-this one answers to "grain": names with a colon are datasets of ours, all others stay Grain's. Its
-checkpoints then hold the Loader's state by Orbax, which fits any number of processes and devices.
+and set `dataset_type=grain grain_train_files=mine:ds` (and `grain_eval_files=mine:held`) in the
+config. MaxText knows a fixed set of dataset types, and trains on synthetic data for any other. So
+this one uses the name "grain": file names of the form module:name are Lockstep datasets, all others
+are left to Grain. MaxText's checkpoints then hold the Loader's state, through Orbax; it fits any
+number of processes and devices.
 
-`mine.ds` is a Dataset, or a function that makes one, of rows packed to `max_target_length + 1`.
+`mine.ds` is a Dataset, or a function that returns one, with rows packed to `max_target_length + 1`.
 """
 
 from __future__ import annotations

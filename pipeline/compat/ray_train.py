@@ -1,7 +1,7 @@
-"""Ray Train: a Loader in each training worker, whose state travels in Ray's checkpoints.
+"""Ray Train: a Loader in each training worker, whose state is stored in Ray's checkpoints.
 
-    def train(config):                               # what TorchTrainer runs on each worker
-        loader = make_loader(ds, 256)                # goes on from the checkpoint, if there is one
+    def train(config):                               # TorchTrainer runs it on each worker
+        loader = make_loader(ds, 256)                # resumes from the checkpoint, if there is one
         for batch in loader:
             …
             report({"loss": loss}, loader, save=lambda folder: torch.save(…))

@@ -1,11 +1,11 @@
-"""A Loader that looks like torch's DataLoader, for code that only knows that.
+"""A Loader with the interface of torch's DataLoader, for code that only knows that one.
 
     from pipeline.compat.torch_dataloader import DataLoader
 
-Arguments and attributes are torch's: `batch_size` is this process's, `num_workers` are processes.
-Under torch.distributed each process has its rows of the global batch, without a DistributedSampler
-or `set_epoch`. It is no subclass: Lightning and Accelerate would make a DataLoader of theirs from
-its parts.
+Arguments and attributes are torch's: `batch_size` is that of this process, `num_workers` is a
+number of processes. Under torch.distributed each process gets its rows of the global batch, without
+a DistributedSampler or `set_epoch`. It is not a subclass of torch's: Lightning and Accelerate would
+make a DataLoader of their own from its parts.
 """
 
 from __future__ import annotations

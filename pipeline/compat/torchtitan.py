@@ -1,13 +1,13 @@
-"""torchtitan: its `dataloader` config accepts any `BaseDataLoader.Config`; this one is ours.
+"""torchtitan: a `BaseDataLoader.Config` for its setting `dataloader`.
 
-In a config of torchtitan's:
+In a torchtitan config:
 
     dataloader=LockstepDataLoader.Config(dataset="mine:ds")
 
-where `mine.ds` is a Dataset, or a function that makes one, of token rows as `pack(seq_len + 1)`
-makes them. The trainer gets `({"input", "positions"}, labels)`. Its checkpoints (DCP) hold one text
-that does not depend on ranks, so that a run resumes with another data-parallel degree: keep the
-product of local batch size and degree, and the global batches are the same.
+`mine.ds` is a Dataset, or a function that returns one, of token rows made by `pack(seq_len + 1)`.
+The trainer gets `({"input", "positions"}, labels)`. Its checkpoints (DCP) hold one string that is
+the same on all ranks, so a run may resume with another data-parallel degree. Keep the product of
+local batch size and degree, and the global batches are the same.
 """
 
 from __future__ import annotations
@@ -68,7 +68,14 @@ class LockstepDataLoader(_Base):
 
     @dataclass(kw_only=True, slots=True)
     class Config(_Base.Config):
-        """Attributes: dataset: "module:name", a path or glob; tokens: the packed field."""
+        """The loader's part of a torchtitan config.
+
+        Attributes:
+            dataset: "module:name", or a path or glob.
+            dataset_path: replaces `dataset` if given.
+            tokens: name of the packed field.
+            workers: as for `Loader`.
+        """
 
         dataset: str = ""
         dataset_path: str | None = None

@@ -1,9 +1,9 @@
-"""tunix: its trainers iterate whatever they are given, so a resume draws all past batches again.
+"""tunix: batches for its trainers, which otherwise read all past batches again on a resume.
 
     trainer.train(TrainingData(loader, trainer))
 
-This goes to the trainer's step instead, by arithmetic, and reads nothing on the way. The trainer's
-own step counter is the state: a batch is a function of (dataset, step), whatever the devices were.
+The loader goes to the trainer's step directly, by arithmetic, and reads nothing on the way. The
+trainer's step counter is all the state: a batch is a function of (dataset, step), on any devices.
 """
 
 from __future__ import annotations

@@ -145,8 +145,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return cookie is not None and hmac.compare_digest(cookie.value, self.server.token)
 
     def _enter(self, token: str) -> None:
-        # remove the token from the address bar, so that it is not in the history or in copied
-        # addresses
+        # remove the token from the address bar, so that it is in no history or copied address
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return self._send(403, "text/plain", "the token is not this server's")
         self.send_response(303)

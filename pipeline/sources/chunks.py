@@ -290,8 +290,7 @@ class Cores:
         import pyarrow as pa
 
         if self._pid != os.getpid():
-            # pyarrow respects OMP_NUM_THREADS, so one of many worker processes gets no additional
-            # thread
+            # pyarrow respects OMP_NUM_THREADS: one of many worker processes gets no more threads
             self._pid, self._spare = os.getpid(), threading.Semaphore(max(0, pa.cpu_count() - 1))
         more = 0
         while more < len(items) - 1 and self._spare.acquire(blocking=False):

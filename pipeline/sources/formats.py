@@ -62,7 +62,7 @@ _WHOLE = re.findall(
     ".m4a .mp4 .m4v .mov .avi .mkv .webm .pdf",
 )
 
-MOST_RECORDS = 1 << 48  # up to which order arithmetic is exact
+MOST_RECORDS = 1 << 48  # the most for which order arithmetic is exact
 
 SUFFIXES: dict[str, Callable[..., Source]] = {
     ".array_record": _ARRAY_RECORD,
@@ -92,8 +92,7 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".zst": _packed,
     **dict.fromkeys(_WHOLE, _FILES),
 }
-# a list whose strings all end in these suffixes names files; any other list of strings holds
-# records
+# a list of strings that all end in these suffixes names files; any other holds records
 _LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")
 
 _SHARD = re.compile(r"-\d+-of-\d+$")

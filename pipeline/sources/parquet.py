@@ -95,7 +95,7 @@ class ParquetSource(TabularSource):
         self._parsed = {i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None}
 
     def _one_schema(self, parsed: dict[str, pq.FileMetaData]) -> pa.Schema:
-        """The common schema of all files. Only files whose schema digests differ are read."""
+        """The common schema of all files. The first is read, and those whose digest differs."""
         files, schemas = self._files, [schema for _, schema in self._files.more]
         odd = [i for i, schema in enumerate(schemas) if i == 0 or schema != schemas[0]]
         absent = [files.stat(i) for i in odd if files.paths[i] not in parsed]

@@ -159,7 +159,7 @@ class QueuedExecutor:
         fresh: whether results lie in memory that nobody else writes to or keeps.
 
     Attributes:
-        watch: called for each evaluated work, in the thread that received the result.
+        watch: called for each evaluated work, in any thread.
     """
 
     watch: Watch | None = None

@@ -168,7 +168,7 @@ def _in_python(kind: type) -> bool:
     return bool(kind.__flags__ & (1 << 9))  # a heap type, made by a class statement
 
 
-# ---- putting together, by the constructor of the built-in class beneath alone
+# ---- putting together, with just the constructor of the built-in class beneath
 
 
 def _whole(parts: Parts) -> BaseException:

@@ -100,7 +100,7 @@ class Queue:
         more: called without the lock when there is more to pull.
         recall: called without the lock when a future becomes `wanted` that was handed out. It is to
             be taken back and `claimed` if no worker has begun it.
-        watch: called for each evaluated work, in the thread that received the result.
+        watch: called for each evaluated work, in any thread.
         broken: the error for everybody who waits, once the workers have stopped for good.
         owner: id of the process that has the workers.
     """
@@ -132,8 +132,7 @@ class Queue:
     # ---- waiting
 
     def _sleeper(self) -> Any:
-        # with the lock held: a lock to acquire after releasing it; the next notify releases that
-        # one
+        # with the lock held: makes a lock that the next notify releases, to be acquired outside
         sleeper = threading.Lock()
         sleeper.acquire()
         self._sleepers.append(sleeper)
@@ -146,7 +145,7 @@ class Queue:
                 self._sleepers[-1].release()
             self._sleepers.pop()
 
-    # ---- who asks
+    # ---- submitting and fetching
 
     def submit(self, work: Work, urgent: bool) -> Future:
         with self.lock:
@@ -247,7 +246,7 @@ class Queue:
                 self._asked_size -= future.work.size
             future.state = state
 
-    # ---- how much to ask for
+    # ---- how far to read ahead
 
     def has_capacity(self) -> bool:
         """Whether another work fits the budget, by the sizes of results so far."""
@@ -267,7 +266,7 @@ class Queue:
             share = self._ahead / (4 * self._workers + 4)
             return self._cost.batches(rows, seconds=SECONDS, nbytes=share)
 
-    # ---- who works
+    # ---- for workers
 
     def pull(self) -> Future | None:
         """The next future to work on, or None. The lock must be held.

@@ -36,8 +36,7 @@ def library() -> Any:
 
 
 class RayCrew(Crew):
-    # each actor has a thread that asks it for one work at a time, so only that work can have killed
-    # it
+    # each actor has a thread that gives it one work at a time: only that can have killed it
     def __init__(self, chain: Part, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
         super().__init__(chain, queue, options.n)
         self._closing = False

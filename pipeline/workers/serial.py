@@ -62,8 +62,7 @@ class Buffers:
         if dtype.hasobject or math.prod(shape) * dtype.itemsize < SMALL:
             return np.empty(shape, dtype)
         for array in self._held:
-            # referenced by the list, by `array` and by the argument; any view would hold a
-            # reference too
+            # referenced by the list, by `array` and by the argument; a view would be another one
             if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == 3:
                 return array
         made = np.empty(shape, dtype)

@@ -54,8 +54,7 @@ class Native:
             self._local = f"/proc/self/fd/{copy}"
         else:
             self._local = storage.local(stat)
-        # readers not in use; each serves one thread at a time, since seeking in a shared one is
-        # racy
+        # idle readers; each serves one thread at a time, as seeking in a shared one is racy
         self._idle = [_reader(stat.path, self._local)]
         if self._idle[0].num_records() != records:
             raise changed(stat.path, f"{records} records", f"{self._idle[0].num_records()}")

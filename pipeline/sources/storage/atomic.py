@@ -21,7 +21,7 @@ def written_whole(
         path: an existing file is replaced.
         drafts: a folder on the same file system, for the unfinished file; by default that of
             `path`. A killed writer leaves `NAME.*.part` there.
-        durable: fsync before the rename, so that the contents survive a power failure.
+        durable: fsync before the rename. If the name survives a power failure, so do the contents.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a"

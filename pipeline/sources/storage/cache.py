@@ -294,8 +294,7 @@ class Cache:
             due = self._unseen > self._limit // 16
             if due:
                 self._unseen = 0
-        # short-lived processes, which write less than a sixteenth, evict too: together at most once
-        # a minute
+        # short-lived processes write less than that, and evict too: once a minute together
         if due or (first and time.time() - self._measured() > _MINUTE):
             self._evict()
 

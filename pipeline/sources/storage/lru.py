@@ -84,8 +84,7 @@ class LRU(Generic[Key, Value]):
             mine, others = self._claim(keys, found, flight)
             if mine:
                 found |= self._make(mine, flight, make)
-            # wait only after making our own values: no other thread can then be waiting for this
-            # one
+            # wait only after making our own values: then no thread can be waiting for this one
             for other in others:
                 other.done.wait()
                 found |= {k: v for k, v in other.values.items() if k in wanted}

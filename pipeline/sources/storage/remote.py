@@ -73,7 +73,7 @@ class Remote:
         self._small = asyncio.Semaphore(flight)
         self._big = asyncio.Semaphore(_BIG_FLIGHT)
 
-    # ---- what is asked
+    # ---- requests
 
     def stats(self, urls: Sequence[str]) -> list[Stat]:
         """Size and tag of each file, requested concurrently."""
@@ -133,7 +133,7 @@ class Remote:
         with suppress(FileNotFoundError):
             await self._try(url, lambda: engine.remove(url))
 
-    # ---- how it is done
+    # ---- how a request is made
 
     def _engine(self, url: str) -> Engine:
         """The engine for a URL. It is opened in a thread, as looking for credentials may hang."""

@@ -88,7 +88,7 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    # ---- what there is
+    # ---- listing
 
     def stat(self, path: str) -> Stat:
         """Size and tag of one file.
@@ -120,7 +120,7 @@ class Storage:
         except FileNotFoundError:
             return []
 
-    # ---- what is in it
+    # ---- reading and writing
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of many ranges of any files, in the order given, requested concurrently.
@@ -243,7 +243,7 @@ class Storage:
         """
         self._remote.remove([stat.path for stat in self.glob(pattern)])
 
-    # ---- small things between runs
+    # ---- small values that are kept between runs
 
     def note(self, key: str) -> bytes | None:
         """The value stored under a key in the cache, or None."""
@@ -254,7 +254,7 @@ class Storage:
         if self._cache:
             self._cache.keep_note(key, data)
 
-    # ---- what this process holds open
+    # ---- connections and caches of this process
 
     @property
     def _remote(self) -> Remote:

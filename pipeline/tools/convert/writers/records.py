@@ -78,7 +78,6 @@ class _TFRecordFile:
         self._file.write(length + self._masked(length) + record + self._masked(record))
 
     def _masked(self, data: bytes) -> bytes:
-        # rotated and shifted, so that a checksum of data with checksums is not degenerate
-        # (TensorFlow's crc32c.h)
+        # rotated and shifted, so that checksums of checksums do not repeat (TensorFlow's crc32c.h)
         crc = self._crc(data)
         return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
