@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 
@@ -24,16 +23,6 @@ STYLE = """
 .lockstep text { fill: #e8ecf4; }
 .lockstep path { stroke: #8fa0c4; } }
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    box: Box
-    lines: tuple[str, ...]
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 def svg_of(box: Box) -> str:
