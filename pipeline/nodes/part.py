@@ -318,7 +318,7 @@ class Part:
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 
     def _needless(self, prefix: str) -> Iterator[str]:
-        # on_error decides which row replaces a bad record; nobody needs what a scan says of that
+        # on_error decides which row replaces a bad record, and a scan does not use that row
         yield prefix + "on_error"
         if not any(stage.random for stage in self.stages):
             yield prefix + "seed"
