@@ -29,7 +29,7 @@ _EXAMPLES = {
 
 
 def concatenate(datasets: Sequence[Dataset], *more: Any, seed: int = 0) -> Dataset:
-    """Indexed datasets one after another. Their shuffles differ, as seeds depend on the place.
+    """Indexed datasets one after another. Their shuffles differ, as seeds depend on their places.
 
     Args:
         datasets: finite indexed datasets.

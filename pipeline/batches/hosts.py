@@ -91,8 +91,8 @@ def _check_feed(feed: Any) -> None:
 class Neighbours:
     """Notices other processes that would train on the same rows as this one.
 
-    A process group may begin, or torch may fork its workers, after a loader was made: so the loader
-    looks again before each batch. Only libraries that the user already runs are asked.
+    A process group may begin, or torch may fork its workers, after a loader was made. So the loader
+    looks again as it begins a pass. Only libraries that the program has imported are asked.
 
     Args:
         feed: the loader's feed, which splits batches over the processes of its own library.

@@ -103,7 +103,7 @@ class Stream(Protocol):
         """The cursor at a step.
 
         Raises:
-            PositionError: the step lies before the anchor.
+            PositionError: the step lies before the anchor, or no batch comes that late.
         """
         ...
 

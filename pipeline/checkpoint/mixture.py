@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 Fingerprint = Mapping[str, str]
-Entry = tuple[int, Mapping[str, int]]  # from which row on, and the weights that are not 0
+Entry = tuple[int, Mapping[str, int]]  # (from_row, the weights that are not 0)
 
 
 def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str, int]]) -> set[str]:

@@ -9,7 +9,7 @@ from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import Rule, agree
 
 START = Cursor()
-Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
+Exclusion = tuple[int, str, Ranges]  # (from_step, component, ranges of its records)
 
 
 @dataclass(frozen=True, slots=True)

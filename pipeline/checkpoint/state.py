@@ -29,7 +29,7 @@ FIELDS = {
     4: {"anchor", "rule", "skips", "excluded"},
 }
 MOST = 1 << 62  # no number of a state is larger
-MANY = 64  # differences that a message lists
+MANY = 64  # differences that a message lists, at most
 FEW = 64  # datasets of a mix that a state tells in full; of more, it holds a digest of each
 DIGEST = "digest"
 DIGESTS = "digests"

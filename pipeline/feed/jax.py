@@ -37,7 +37,7 @@ class JaxFeed:
     True
     """
 
-    library = "jax"  # whose processes it splits batches over
+    library = "jax"  # batches are split over the processes of this library
 
     def __init__(self, sharding: Any, prefetch: int = 2) -> None:
         try:

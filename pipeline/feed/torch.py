@@ -42,7 +42,7 @@ class TorchFeed:
     {'x': tensor([0., 1.]), 's': ['a', 'b']}
     """
 
-    library = "torch"  # whose processes it splits batches over
+    library = "torch"  # batches are split over the processes of this library
     # checkpointers of torch restore only the fields of a fresh loader's state: it must have all
     whole_states = True
 

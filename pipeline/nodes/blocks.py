@@ -93,7 +93,7 @@ class Blocks(Transforms):
         return self.through(block, scope)
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
-        """An error of a block if each of its rows (or of the first 64) is skipped; else None."""
+        """An error of a block if each of its rows (or of the first 64) fails and is skipped."""
         scope, error = here.scope, None
         if not scope.skipping:
             return None

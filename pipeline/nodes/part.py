@@ -150,7 +150,7 @@ class Part:
 
     @cached_property
     def told(self) -> Skips:
-        """The log of skipped rows, which tells each one once."""
+        """The log of skipped rows, which tells each row once."""
         return Skips()
 
     def read(self, at: At, scope: Scope | None = None) -> Block:
@@ -313,7 +313,7 @@ class Part:
     # ---- scans
 
     def scan_key(self) -> dict[str, str]:
-        """The part of the fingerprint that a scan depends on: no seed where nothing is random."""
+        """What a scan depends on: the fingerprint, without the seed where nothing is random."""
         dropped = set(self._needless(""))
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 

@@ -223,7 +223,7 @@ class Streamed(Node):
         raise NotImplementedError
 
     def repeated(self, repeat: Repeat) -> Streamed:
-        """This node on a repeated dataset: the repeat goes beneath it."""
+        """This node, repeated: the repeat goes beneath its transforms."""
         raise NotImplementedError
 
     def reader(self, here: Here, ask: Ask) -> Reader:

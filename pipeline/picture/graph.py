@@ -12,7 +12,7 @@ from pipeline.nodes.scope import Path, Stage
 from pipeline.types import ENDLESS
 
 Spec = Callable[[Part], Any]
-_LONG = 72  # letters of a spec that are shown
+_LONG = 72  # letters of a spec that are shown, at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Provenance(Sequence[RowOrigin]):
         return self.table()
 
     def table(self) -> str:
-        """One line a row, or a line for each document of a packed one, with its token span.
+        """A line for each row, or for each document of a packed row, with its token span.
 
         >>> from pipeline import Dataset, Loader
         >>> docs = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(3)
@@ -172,7 +172,7 @@ def _parts(
 
 
 def _files(components: Sequence[Component], origin: Origin) -> tuple[list[str], list[int]]:
-    # one `where` call a source
+    # one call of `where` for each source
     files, inner = [""] * len(origin), [0] * len(origin)
     for c in np.unique(origin.component):
         source = components[int(c)].source

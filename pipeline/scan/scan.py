@@ -58,10 +58,10 @@ def scan(
     Args:
         dataset: indexed, finite, with the same rows in every epoch.
         f: a pure function of a row that returns a bool, a whole number or a float, or a dict of
-            them. Of a row that `on_error("skip")` leaves out, the value is False, 0 or NaN.
-        path: the folder to keep it in; by default one named after f and what it is of, beside the
-            files of the dataset. Several processes may make it together. A scan of rows in memory
-            needs none: it is kept until the process ends.
+            them. A row that fails under `on_error("skip")` has the value False, 0 or NaN.
+        path: the folder to keep the scan in; by default one beside the files of the dataset, named
+            after f and a digest. Several processes may make a scan together. A scan of rows in
+            memory needs no folder: it is kept until the process ends.
         workers: who evaluates f, as in a Loader.
         progress: whether to show a bar on a terminal, or else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.

@@ -108,7 +108,7 @@ def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Bloc
 
 
 def maker(site: Site, rows: list[Any], origin: Origin, first: int = 0) -> str:
-    """The stage, if it returned None as a row; else "".
+    """The stage in words, if it returned None as a row; else "".
 
     Callers look whether an earlier stage made the None, and this one handed it on.
 

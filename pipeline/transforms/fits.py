@@ -1,4 +1,4 @@
-"""Which row each document chooses: the first, or the best, of those with room for it."""
+"""Chooses a row for each document: the first, or the best, of those with room for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one row becomes many, or none."""
+"""Turns one row into many, or none."""
 
 from __future__ import annotations
 

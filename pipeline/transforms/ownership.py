@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_INSTALLED = {"site-packages", "dist-packages"}  # a folder of this name on the way to a module
+_INSTALLED = {"site-packages", "dist-packages"}  # folders in the paths of installed modules
 
 
 def module_of(obj: Any) -> str:

@@ -18,7 +18,7 @@ from pipeline.transforms.packers import HOWS, LONGER, Layout, plan
 from pipeline.tree import map_leaves
 from pipeline.types import Site
 
-_BARE = "tokens"  # what rows that are token arrays are called
+_BARE = "tokens"  # the name of rows that are token arrays
 
 
 @final

@@ -15,7 +15,7 @@ from pipeline.transforms.collate import collate
 from pipeline.tree import children, leaves
 
 Widths = int | tuple[int, ...]
-_BARE = "tokens"  # what rows that are arrays are called, as in pack
+_BARE = "tokens"  # the name of rows that are arrays, as in pack
 
 
 def _holds_numbers(value: Any) -> bool:

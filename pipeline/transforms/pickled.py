@@ -71,7 +71,7 @@ def sight_of(obj: Any) -> Sight:
 
 
 def pickled(obj: Any) -> tuple[Any, ...] | None:
-    """The parts of which pickle would write an object, as they are; None if it cannot be pickled.
+    """The parts that pickle would write of an object, not pickled themselves; None if it fails.
 
     For an object that is pickled by its name alone, ().
     """

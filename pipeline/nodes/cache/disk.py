@@ -44,7 +44,7 @@ class Disk:
         n: how many positions there are.
 
     Raises:
-        ChainError: the folder is a URL, or cannot be made or read.
+        ChainError: the folder cannot be created or read.
     """
 
     def __init__(self, folder: str, key: str, n: int) -> None:
