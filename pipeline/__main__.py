@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command: its exit status. Errors are one line on stderr."""
+    """Run a command and return its exit status. An error is one line on stderr."""
     parser = _parser()
     args, more = parser.parse_known_args(argv)
     if more:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 2
     except Exception as error:
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    # errors of others, as of a function of the user's, say by their first note which stage they
-    # came from; further notes are of what runs it, as a worker's traceback
+    # the first note of an error that is not ours tells the stage that it came from; further notes,
+    # such as a worker's traceback, tell what ran the stage
     notes = () if isinstance(error, PipelineError) else getattr(error, "__notes__", ())
     first = " ".join(notes[0].split()) if notes else ""
     where = f" ({first}; --traceback shows the lines)" if first else ""

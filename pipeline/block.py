@@ -1,4 +1,4 @@
-"""What rows are in flight: columns or lists, each row with its provenance."""
+"""Rows in flight: as columns or as lists, each row with its provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Columns:
 
     Args:
         tree: arrays `[n, ...]` in dicts, tuples, namedtuples, dataclasses, nested, or one array.
-        length: n, which a tree without arrays (of rows such as `{}`) does not show.
+        length: n, for a tree without arrays (of rows such as `{}`), which does not show it.
 
     Raises:
         ChainError: leading axes differ, or there is neither an array nor a length.
@@ -47,7 +47,7 @@ class Columns:
 
     @staticmethod
     def of(tree: Any, n: int) -> Columns:
-        """Columns of a tree that is known to be arrays of n rows: nothing is checked."""
+        """Columns of a tree that is known to consist of arrays of n rows; nothing is checked."""
         columns = object.__new__(Columns)
         columns.tree, columns._n = tree, n
         return columns
@@ -71,7 +71,7 @@ class Columns:
         return Columns.of(tree, len(range(self._n)[start:stop]))
 
     def each(self, f: Callable[[NDArray[Any]], Any], length: int | None = None) -> Columns:
-        """Every column through `f`; give the length where it changes."""
+        """The columns after `f` was applied to each; give the new length where that changes."""
         return Columns(map_leaves(f, self.tree), self._n if length is None else length)
 
     def row(self, i: int) -> Any:
@@ -97,11 +97,11 @@ Values = Columns | list[Any]
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What fills packed rows: row i holds segments `bounds[i]:bounds[i + 1]`, spans of rows below.
+    """The m segments that fill n packed rows, each a span of tokens of a row beneath.
 
     Attributes:
-        bounds: int64[n + 1], rising from 0 to m.
-        origin: provenance of the m rows that the segments were cut from.
+        bounds: int64[n + 1], rising from 0 to m: row i holds segments `bounds[i]:bounds[i + 1]`.
+        origin: for each segment, the provenance of the row that it was cut from.
         start, stop: int64[m], the token span of each segment within that row.
     """
 
@@ -129,7 +129,7 @@ class Segments:
 
     @staticmethod
     def both(one: Segments | None, other: Segments) -> Segments:
-        """Each row's segments of one, then those of the other."""
+        """For each row, its segments in `one` followed by those in `other`."""
         if one is None:
             return other
         n = len(one.bounds) - 1
@@ -138,7 +138,7 @@ class Segments:
 
     @staticmethod
     def none(n: int) -> Segments:
-        """No segments for any of n rows: what unpacked rows have beside packed ones."""
+        """n rows without segments, as unpacked rows are when joined to packed ones."""
         empty = np.zeros(0, np.int64)
         return Segments(np.zeros(n + 1, np.int64), Origin.of_records(0, empty, empty), empty, empty)
 
@@ -154,7 +154,7 @@ class Origin:
         place: int64[n, depth], the row's place among the record's rows: one column for each
             flat_map (its output's index) and pack (token offset of the row's first segment); -1
             where a component has fewer.
-        segments: what fills packed rows; None where nothing was packed.
+        segments: the segments of packed rows; None where nothing was packed.
         beside: the records of a zip's other datasets, as segments without tokens; None without zip.
     """
 
@@ -233,11 +233,11 @@ class Origin:
 
     @staticmethod
     def side_by_side(parts: Sequence[Origin]) -> Origin:
-        """Rows zipped: the first's provenance is theirs, the others' stands beside it."""
+        """The provenance of zipped rows: that of the first part, with the others' beside it."""
         first, n, k = parts[0], len(parts[0]), len(parts) - 1
         if not k:
             return first
-        # row after row: its record of each of the others
+        # sorted by row: for each one, its record in each of the other parts
         others = Origin.concat(parts[1:]).take(np.arange(n * k).reshape(k, n).T.ravel())
         none = np.zeros(n * k, np.int64)
         beside = Segments(np.arange(n + 1) * k, others, none, none)
@@ -251,7 +251,7 @@ class Block:
     Attributes:
         values: Columns, or a list of n rows.
         origin: provenance of the n rows.
-        made: the stage that made rows that are None, for messages; "" where none are.
+        made: for messages, the stage that returned None as a row; "" if no row is None.
     """
 
     values: Values
@@ -286,14 +286,14 @@ class Block:
     @staticmethod
     def concat(parts: Sequence[Block]) -> Block:
         """Blocks end to end; columns stay columns where fields, dtypes and shapes agree."""
-        # an empty block knows no fields: beside full ones it must not decide the layout
+        # an empty block has no fields: it must not decide the layout of others
         parts = [p for p in parts if len(p)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
         if len(trees) == len(parts) and len({_layout(t) for t in trees}) == 1:
-            # of one dtype, which concatenate alone would change: to native order, without gaps
+            # with dtype=, as concatenate alone would change byte order and close gaps in structs
             whole = map_leaves(lambda *a: np.concatenate(a, dtype=a[0].dtype), *trees)
             return Block(Columns(whole, len(origin)), origin)
         made = next((p.made for p in parts if p.made), "")
@@ -302,7 +302,7 @@ class Block:
 
 def _layout(tree: Any) -> tuple[Any, ...]:
     found = sorted(leaves(tree), key=lambda item: item[0])
-    # of a tree without leaves, its kind
+    # a tree without leaves is told by its type
     return tuple((name, a.dtype, a.shape[1:]) for name, a in found) or (type(tree),)
 
 

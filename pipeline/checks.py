@@ -1,4 +1,4 @@
-"""Whether an argument is what it should be: checked once at the edge, its value in the error."""
+"""Checks of arguments, done once at the edge; the error shows the value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several datasets become together: one after another, in turn, side by side, or mixed."""
+"""Joins of several datasets: one after another, in turn, side by side, or mixed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _EXAMPLES = {
 
 
 def concatenate(datasets: Sequence[Dataset], *more: Any, seed: int = 0) -> Dataset:
-    """Indexed datasets one after another; their shuffles differ by their place.
+    """Indexed datasets one after another. Their shuffles differ, as seeds depend on their places.
 
     Args:
-        datasets: finite ones.
-        seed: of the stages above.
+        datasets: finite indexed datasets.
+        seed: the seed of the stages above.
 
     >>> list(concatenate([Dataset(["a", "b"]), Dataset(["c"])]))
     ['a', 'b', 'c']
@@ -50,15 +50,15 @@ def interleave(
 ) -> Dataset:
     """Indexed datasets in turn, `run` rows of each; an epoch has each row of each once.
 
-    `cycle` of them are open at a time: one that has given all its rows leaves its turn, from the
-    next round on, to the next that has not begun. Lengths may differ: towards the end fewer take
-    turns, so for shares that hold throughout use mix.
+    `cycle` of them take turns at a time. From the round after one has given all its rows, the next
+    dataset that has not begun takes its turn. Lengths may differ, so fewer take turns towards the
+    end: for shares that hold throughout, use mix.
 
     Args:
-        datasets: finite ones.
+        datasets: finite indexed datasets.
         cycle: how many take turns at a time; None for all of them.
         run: rows of one before the next has its turn.
-        seed: of the stages above.
+        seed: the seed of the stages above.
 
     >>> a, b, c = Dataset(["a0", "a1", "a2"]), Dataset(["b0"]), Dataset(["c0", "c1"])
     >>> list(interleave([a, b, c]))
@@ -94,23 +94,23 @@ def mix(
 ) -> Dataset:
     """Rows of several datasets dealt by weight: every prefix is within one row of its shares.
 
-    Shares are of the rows that leave the mix, whatever filters or packs stand in the components:
-    pack before mixing for shares of tokens, after it for shares of documents. What is drawn from a
-    component is always a prefix of its own order; a shorter one goes on with its next epoch.
+    Shares count the rows that leave the mix, after filters and packs of the single datasets: pack
+    before mixing for shares of tokens, after it for shares of documents. What is drawn from a
+    dataset is always a prefix of its own order; a shorter one goes on with its next epoch.
 
-    If all components are indexed, so is the mix; else it is counted, and each of its lanes deals
-    the rows of that lane of its components.
+    If all datasets are indexed, so is the mix. Else it is counted, and each of its lanes deals the
+    rows of that lane of its datasets.
 
     Args:
-        datasets: by name, without "." and "/"; each may have shuffles, filters, packs of its own.
+        datasets: datasets by name, without "." and "/"; each may have shuffles, filters and packs.
         weights: {name: any number from 0 on}; or a schedule [(from_row, {name: weight}), …] rising
-            from row 0, where a name that is missing has weight 0: not yet, or no more. A schedule
-            is append-only: on resume, entries from `Loader.frontier` on may be added or changed,
-            and datasets that are first dealt there.
-        stop: a pass ends before a component would begin again ("first"), once each was passed
-            through ("all"), or "never". The next pass begins the pattern again, and its components
-            go on.
-        seed: of the stages above.
+            from row 0, where a missing name has weight 0. A schedule is append-only: on resume,
+            its entries from `Loader.frontier` on may be added or changed, and so may datasets that
+            are first dealt there.
+        stop: a pass ends before a dataset would begin again ("first"), once all have been passed
+            through ("all"), or "never". The next pass starts the pattern anew, and its datasets go
+            on where they were.
+        seed: the seed of the stages above.
 
     Raises:
         ChainError: names and weights do not fit, a weight is so small that it rounds to nothing
@@ -133,7 +133,7 @@ def mix(
 
 
 def _warn_of_one_order(kind: str, parts: Mapping[str, Part]) -> None:
-    # drawn from the same names, which the seeds of unpinned orders tell apart
+    # orders drawn from the same seed and names; those of unpinned orders differ by dataset
     known: dict[tuple[object, ...], tuple[str, object]] = {}
     for name, part in parts.items():
         for *drawn, order in part.node.orders(Scope(part, (name,), (name,))):

@@ -59,7 +59,7 @@ _SCAN = (
 
 
 class Dataset:
-    """Rows by position: a source, then orders and transforms. Frozen; each method gives a new one.
+    """A description of data: a source, orders and transforms. Frozen: methods return a new one.
 
     Args:
         source: a Source; a dict of columns; a sequence of records; or a path or glob, its format
@@ -100,18 +100,21 @@ class Dataset:
         """A new random order each epoch; `reshuffle=False` keeps epoch 0's order in all of them.
 
         Args:
-            seed: instead of the dataset's.
-            window: shuffle only within aligned runs of so many rows: neighbours are read together.
+            seed: the shuffle's seed, instead of the dataset's.
+            window: shuffle only within aligned runs of this many rows: neighbours are read
+                together.
             chunks: put the source's chunks (row groups) into a random order, and shuffle rows
-                within each run of so many chunks of that order: storage is read chunk by chunk, at
-                nearly a full shuffle's quality. Sources without chunks are cut into runs of 64
-                records. Beneath may stand maps and slices of step 1.
-            run: with chunks: records a chunk, instead of the source's own where these are tiny.
+                within each run of this many chunks. Storage is then read chunk by chunk, at nearly
+                a full shuffle's quality. A source without chunks is cut into runs of 64 records.
+                Only maps and slices of step 1 may stand beneath.
+            run: with chunks, records of a chunk, instead of the source's own chunks if these are
+                tiny.
             reshuffle: whether each epoch has an order of its own.
-            name: sets this shuffle's randomness apart from another of the chain.
+            name: tells this shuffle's randomness apart from that of another in the chain.
 
         Raises:
-            ChainError: the dataset is counted or endless, or its rows stand in no source's order.
+            ChainError: the dataset is counted or endless; or, with chunks, its rows are not in
+                their source's order.
 
         >>> ds = Dataset(range(4)).shuffle()
         >>> sorted(ds)
@@ -163,8 +166,8 @@ class Dataset:
     def limit(self, n: int) -> Dataset:
         """The first n rows, or all if there are fewer: `ds[:n]`, endless datasets included.
 
-        As every slice it has the same members in each epoch. A counted dataset has no n-th row
-        by arithmetic: limit what lies beneath its stages, or end passes with `Loader(steps=)`.
+        As of every slice, the members are the same in each epoch. The n-th row of a counted dataset
+        is not known: limit what lies beneath its stages, or end passes with `Loader(steps=)`.
 
         >>> list(Dataset(range(10)).limit(3)), len(Dataset(range(2)).repeat().limit(5))
         ([0, 1, 2], 5)
@@ -185,13 +188,13 @@ class Dataset:
         fingerprint: str | None = None,
         **unknown: Any,
     ) -> Dataset:
-        """Each row through `f(row)`; or, batched, stacked rows through `f(rows)` to as many rows.
+        """Apply `f(row)` to each row; or, batched, `f(rows)` to stacked rows, giving as many.
 
-        A batched function must treat rows one by one: it may see any grouping of them.
+        A batched function must treat rows one by one, as it may get any number of them.
 
         Args:
             f: a pure function.
-            batched: f takes and returns stacked rows.
+            batched: whether f takes and returns stacked rows, a pytree of arrays `[n, ...]`.
             name: what messages and the fingerprint call it; by default the function's name.
             fingerprint: a text that says what f computes, for functions that no fingerprint can
                 look into. Change it whenever f computes something else.
@@ -212,14 +215,14 @@ class Dataset:
         seed_globals: bool = False,
         fingerprint: str | None = None,
     ) -> Dataset:
-        """Each row through `f(row, rng)`.
+        """Apply `f(row, rng)` to each row, with a random generator of its own.
 
-        rng is a function of the seed, this stage's name (by default the function's) and the row's
-        provenance; it is good during the call only.
+        rng depends only on the seed, this stage's name (by default the function's) and the row's
+        provenance. It may be used during the call only.
 
         Args:
-            f: draws from rng alone.
-            name: sets the stage's randomness apart from that of others.
+            f: a function whose randomness comes from rng alone.
+            name: tells the stage's randomness apart from that of others.
             seed_globals: for functions that draw from global generators instead, as torchvision's
                 do: `random`, `np.random` and (once imported) torch's CPU generator are seeded from
                 rng before each row and put back afterwards. Refused in threads, which share them.
@@ -235,7 +238,7 @@ class Dataset:
         return self._transformed(stage)
 
     def map_with_index(self, f: Callable[[int, Any], Any], *, name: str | None = None) -> Dataset:
-        """Each row through `f(position, row)`: its position in this dataset, from 0.
+        """Apply `f(position, row)` to each row; positions in this dataset count from 0.
 
         >>> list(Dataset(["a", "b"]).map_with_index(lambda i, row: (i, row)))
         [(0, 'a'), (1, 'b')]
@@ -253,9 +256,9 @@ class Dataset:
         fingerprint: str | None = None,
         **unknown: Any,
     ) -> Dataset:
-        """The rows for which `p(row)` holds. The dataset is counted from here on.
+        """Keep the rows for which `p(row)` is True. The dataset is counted from here on.
 
-        With a scan of this dataset that holds flags, it stays indexed instead: the rows flagged
+        Given a scan of this dataset that holds flags, it stays indexed instead: the flagged rows
         are found by arithmetic, so that length, seek and any number of hosts stay exact.
 
         >>> list(Dataset(range(6)).filter(lambda x: x % 2 == 0))
@@ -276,7 +279,7 @@ class Dataset:
         name: str | None = None,
         fingerprint: str | None = None,
     ) -> Dataset:
-        """All rows of `f(row)`, an iterable. The dataset is counted from here on.
+        """Replace each row by the rows of the iterable `f(row)`. It is counted from here on.
 
         >>> list(Dataset(["ab", "c"]).flat_map(list))
         ['a', 'b', 'c']
@@ -295,14 +298,14 @@ class Dataset:
     ) -> Dataset:
         """The same rows, those of similar length together. The dataset is counted from here on.
 
-        Within a block, rows come bucket after bucket, so that nearly all batches hold one bucket:
-        all but those where a block goes on to its next one. Collate them with `pad_to`.
+        Within a block, rows come bucket after bucket. So a batch holds rows of one bucket, except
+        where a block goes on to its next one. Collate them with `pad_to`.
 
         Args:
-            key: `key(row)` is a row's length; or the name of a field.
+            key: a function from a row to its length; or the name of a field, whose length counts.
             boundaries: rising; the longest length of each bucket. Longer rows share one more.
-            block: about how many rows are sorted together: many times the batch size.
-            name: in messages.
+            block: approximate number of rows sorted together; best many times the batch size.
+            name: what messages call it.
 
         >>> ds = Dataset(["aa", "bbbbb", "c", "dddd"]).bucket(len, [2, 5], block=4)
         >>> list(ds)
@@ -328,30 +331,32 @@ class Dataset:
         meta: Sequence[str] = (),
         name: str | None = None,
     ) -> Dataset:
-        """Token rows laid end to end into rows of a fixed length, with segment ids and positions.
+        """Lay token rows end to end into rows of a fixed length, with segment ids and positions.
 
         Args:
-            length: tokens a row: an int where rows are token arrays, {field: length} for dicts. A
-                document goes only into a row in which all of its fields fit.
-            lengths: a scan of this dataset or of one beneath its shuffles and maps, with the tokens
-                of each document (a column a field). Packed rows are then known by position: the
-                dataset stays indexed. "split" lays whole epochs end to end, under any shuffle, and
-                pads their last row alone; the others pack blocks, in one order for all epochs.
-            how: "split" cuts documents at row borders; "first_fit" keeps them whole, in the first
-                row with room, "best_fit" in the row with least to spare. Both pad; "best_fit" and
-                larger blocks pad less.
-            block: about how many documents are packed together.
-            cross: of "split": False cuts only documents that are longer than a row.
-            longest_first: of the fits: the block's long documents choose first, which pads half as
-                much; else each chooses as it comes.
-            max_segments: documents, or pieces of them, a row at most.
-            longer: a document longer than a row is cut into several ("split"), shortened
+            length: tokens of a packed row: an int where rows are token arrays, {field: length} for
+                dicts. A document goes only into a row in which all of its fields fit.
+            lengths: a scan of this dataset, or of one beneath its shuffles and maps, with the
+                tokens of each document (a column for each field). Packed rows then have positions,
+                so the dataset stays indexed. "split" lays whole epochs end to end, under any
+                shuffle, and pads only their last row; the others pack blocks, in one order for all
+                epochs.
+            how: "split" cuts documents at row borders. "first_fit" keeps them whole, in the first
+                row with room, and "best_fit" in the row with least room to spare. Both pad;
+                "best_fit" and larger blocks pad less.
+            block: approximate number of documents packed together.
+            cross: for "split": False cuts only documents that are longer than a row.
+            longest_first: for the fits: whether a block's long documents choose first, which pads
+                half as much, or each chooses as it comes.
+            max_segments: the most documents, or pieces of documents, in a row.
+            longer: whether a document longer than a row is cut into several ("split"), shortened
                 ("truncate") or an error ("refuse").
             bos, eos: tokens put before and after each document that has any, counted in lengths:
                 an int for all fields, or {field: int}.
-            meta: fields kept beside the packed ones, one value a segment: `[max_segments, ...]`,
-                padded with 0 or None; without max_segments, an object: an array `[segments, ...]`.
-            name: in messages.
+            meta: fields kept beside the packed ones, with one value for each segment: an array
+                `[max_segments, ...]`, padded with 0 or None; without max_segments, an object that
+                is an array `[segments, ...]`.
+            name: what messages call it.
 
         >>> ds = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(2)
         >>> [row["tokens"].tolist() for row in ds]
@@ -384,7 +389,8 @@ class Dataset:
     def lanes(self, n: int) -> Dataset:
         """Deal a counted dataset's blocks to n lanes, so that up to n hosts can share it.
 
-        Lanes are part of the data, so of every saved state: choose the most hosts ever meant.
+        Lanes are part of the data, and so of every saved state: choose the largest number of hosts
+        that you will ever use.
 
         >>> Dataset(range(100)).filter(bool).lanes(4).fingerprint()["lanes"]
         '4'
@@ -397,16 +403,17 @@ class Dataset:
         return of_part(replace(self.top, lanes=whole("lanes", n, 1, most=MOST_LANES)))
 
     def cache(self, path: str | PathLike[str] | None = None) -> Dataset:
-        """The same rows, each made once and then kept; of an indexed dataset whose rows stay.
+        """Keep each row once it is computed. Rows must be indexed and the same in every epoch.
 
-        It changes no data and no fingerprint, so a run may go on with or without it. What differs
-        by epoch (random_map, a reshuffling shuffle) goes after it, as does what counts rows.
+        A cache changes no data and no fingerprint, so a run may go on with or without it. Stages
+        that differ by epoch (random_map, a reshuffling shuffle) go after it, and so do filter,
+        flat_map and pack.
 
         Args:
-            path: a folder of this machine that processes and runs may share, killed ones too:
-                rows are found by the fingerprint of what lies beneath (its sources, stages, seed),
-                checked by checksum, and made anew if damaged. It is never emptied: delete it as
-                you like. None keeps rows in memory, in each worker process its own.
+            path: a folder of this machine, which processes and runs may share and be killed in.
+                Rows are found by the fingerprint of what lies beneath (sources, stages, seed),
+                checked by checksum, and computed again if damaged. The folder is never emptied:
+                delete it as you like. None keeps rows in memory, each worker process its own.
 
         Raises:
             ChainError: rows beneath differ by epoch, are counted or never end.
@@ -428,11 +435,11 @@ class Dataset:
     def on_error(self, action: Literal["raise", "skip"]) -> Dataset:
         """What happens to a row that cannot be read or mapped: raise its error, or skip the row.
 
-        Skipping, a counted dataset leaves the row out; an indexed one takes the epoch's next good
-        row in its place, so that every batch is full and each good row comes at least once. Both
-        are logged once by the logger "pipeline", with provenance. Only what would fail again is
-        skipped: I/O errors and mistakes in the chain are raised all the same. It holds for the
-        whole chain, wherever it stands, and is part of the fingerprint.
+        With "skip", a counted dataset leaves the row out. An indexed one takes the epoch's next
+        good row in its place, so that every batch is full and each good row comes at least once.
+        The logger "pipeline" tells each skipped row once, with its provenance. Only what would fail
+        again is skipped: I/O errors and mistakes in the chain are raised all the same. The setting
+        holds for the whole chain, wherever it stands, and is part of the fingerprint.
 
         >>> bad = Dataset(range(4)).map(lambda x: 12 // (x - 1)).on_error("skip")
         >>> list(bad)
@@ -506,7 +513,7 @@ class Dataset:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The sources, in the order that `Origin.component` counts them."""
+        """The sources, in the order in which `Origin.component` numbers them."""
         return self.top.components
 
     def __len__(self) -> int:
@@ -524,7 +531,7 @@ class Dataset:
         `print` shows it as text, a notebook as a drawing; `.svg()`, `.html()`, `.save(path)`.
 
         Args:
-            spec: look at one row behind each stage, which evaluates it.
+            spec: whether to show the spec behind each stage, for which one row is evaluated.
 
         >>> ds = Dataset({"x": np.arange(6)}, seed=1).shuffle().map(lambda r: r, name="m")
         >>> print(ds.visualize())
@@ -555,7 +562,7 @@ class Dataset:
     @property
     @short_traceback
     def spec(self) -> Any:
-        """Shape and dtype of a row's fields, from at most one record of an indexed dataset.
+        """Shape and dtype of a row's fields, found by evaluating one row.
 
         >>> Dataset({"x": np.zeros((3, 2), np.float32)}).spec
         {'x': float32[2]}
@@ -583,7 +590,7 @@ class Dataset:
 
         Args:
             positions: int64[n] in [0, len), in any order, repeats included.
-            epoch: which epoch's order and randomness.
+            epoch: the epoch whose order and randomness hold.
 
         Raises:
             ChainError: the dataset is counted.
@@ -604,7 +611,7 @@ class Dataset:
         return self.top.read(At(turn, turn, index))
 
     def _stream(self) -> Iterator[Block]:
-        # epoch 0 (all epochs of an endless dataset), some rows at a time, in stream order
+        # the rows of epoch 0 (of all epochs, if endless) in stream order, some at a time
         if not self.counted:
             for start in range(0, self.top.length, 256):
                 stop = min(start + 256, self.top.length)
@@ -627,11 +634,11 @@ class Dataset:
 
         Args:
             item: a position; a slice; a list or array of positions, in any order, repeats included
-                (which give the same row again); or an array of one boolean a row.
+                (which give the same row again); or an array with a boolean for each row.
 
         Raises:
             PositionError: a position lies outside, or a mask is of another length.
-            ChainError: the dataset is counted, or the item none of these.
+            ChainError: the dataset is counted, or the item is none of these.
 
         >>> list(Dataset([*"abcd"])[[3, 0]]), list(Dataset([*"abc"])[np.array([True, False, True])])
         (['d', 'a'], ['a', 'c'])
@@ -680,7 +687,7 @@ class Dataset:
 
 
 def standing_on(node: Node, seed: int, on_error: str = "raise") -> Dataset:
-    """The dataset of a node on which a part begins."""
+    """A dataset with a node at its bottom."""
     return of_part(Part(node, whole("seed", seed, -(1 << 62)), on_error=on_error))
 
 

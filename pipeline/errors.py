@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 class PipelineError(Exception):
     """The parent of every error that Lockstep raises on purpose.
 
-    Its message is bounded: what it names may be thousands of columns, or another error's text.
+    Its message is bounded, as it may name thousands of columns or quote another error.
 
     >>> len(str(PipelineError("x" * 1_000_000)))
     4000
@@ -46,7 +46,7 @@ class PositionError(PipelineError, IndexError):
 
 
 class LengthError(PipelineError, TypeError):
-    """The dataset has no length: it is endless, or its rows are counted as they come."""
+    """The dataset is endless, or its rows are counted as they come: give steps=, or scan it."""
 
 
 class SourceError(PipelineError):
@@ -54,7 +54,7 @@ class SourceError(PipelineError):
 
 
 class StorageError(SourceError, OSError):
-    """A file cannot be reached, all tries included: see the network, the rights or the options."""
+    """A file cannot be reached, even after retries: see the network, permissions or options."""
 
 
 class MissingFileError(StorageError, FileNotFoundError):
@@ -65,7 +65,7 @@ class RecordError(SourceError):
     """One record cannot be read or decoded: skip, repair or rewrite it.
 
     Attributes:
-        alike: the source's records that fail for the same reason, if that is known.
+        alike: the records of the source that fail for the same reason, if known.
     """
 
     alike: range | None = None
@@ -100,7 +100,7 @@ class MismatchError(StateError):
 
 
 class JournalError(PipelineError, ValueError):
-    """A run's journal is missing, damaged, or tells too little: see what the message names."""
+    """A run's journal is missing, damaged, or incomplete: see what the message names."""
 
 
 class StreamEndError(PipelineError):
@@ -108,7 +108,7 @@ class StreamEndError(PipelineError):
 
 
 class WorkerError(PipelineError, RuntimeError):
-    """Workers die or hang over some records, or cannot start: see what it names."""
+    """Workers die or hang over some records, or cannot start: see what the message names."""
 
 
 class FeedError(PipelineError, TypeError):
@@ -131,7 +131,7 @@ def need(extra: str, package: str) -> MissingExtraError:
 
 
 def short_traceback(f: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorates a public function that calls functions of the user's: see `shorten`."""
+    """Decorate a public function that calls the user's functions, to `shorten` their errors."""
 
     @wraps(f)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -146,11 +146,11 @@ def short_traceback(f: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def shorten(error: BaseException) -> None:
-    """Take our frames out of the traceback of a user function's error, and out of its causes'.
+    """Take Lockstep's frames out of the traceback of a user function's error, and of its causes.
 
     What remains is the caller's line, the user's function with all that it calls, and the notes on
-    stage and record. Errors of ours keep their frames, and so does everything where the environment
-    says LOCKSTEP_TRACEBACK=full.
+    stage and record. Lockstep's own errors keep their frames, and so does every error where the
+    environment says LOCKSTEP_TRACEBACK=full.
     """
     if os.environ.get(TRACEBACK) == "full":
         return

@@ -55,22 +55,24 @@ class Loader(Generic[BatchT]):
     take a batch's type from `collate`, or from you: `Loader[dict[str, np.ndarray]](ds, 32)`.
 
     Args:
-        dataset: what the data is.
+        dataset: the data.
         batch_size: rows of the GLOBAL batch, over all hosts; or a schedule [(from_step, rows), …],
             which changes how the stream of rows is cut, not the stream.
-        feed: puts batches on devices, and knows its rows: JaxFeed(sharding), TorchFeed().
-        host, hosts: this process's place among them, by hand.
+        feed: puts batches on devices, and knows this process's rows: JaxFeed(sharding),
+            TorchFeed().
+        host, hosts: without a feed, this process's number and how many there are.
         remainder: a short last batch is kept, dropped, or padded with zeros and a bool "mask".
-        steps: end a pass after so many batches.
-        collate: layout only: this host's rows (a list) -> batch; `pad_to(...)` for ragged ones.
-        workers: 0 evaluates in this thread; n in so many processes; "auto" tries what is quickest;
+        steps: batches after which a pass ends; None for a pass over the whole dataset.
+        collate: a function from this host's rows (a list) to a batch, which decides its layout
+            only; `pad_to(...)` for ragged rows.
+        workers: 0 evaluates in this thread, n in that many processes; "auto" tries what is fastest;
             or Threads(n), Processes(n).
-        ahead: how much may wait, evaluated before it is asked for: bytes, or "512MiB".
+        ahead: memory for rows that are evaluated before they are asked for: bytes, or "512MiB".
         start: whether workers begin at once, and after each move to another position, rather than
-            with the first batch asked for: see `start`.
+            when the first batch is asked for: see `start`.
 
     Raises:
-        BatchError: the batch size fits neither hosts, lanes nor the dataset.
+        BatchError: the batch size does not fit the hosts, the lanes or the dataset.
         HostsError: the process runs beside others, but was not told which rows are its own.
         LanesError: a counted dataset cannot be shared by so many hosts.
 
@@ -128,7 +130,7 @@ class Loader(Generic[BatchT]):
             self.start()
 
     def _open(self) -> Stream:
-        # whoever collates by hand sees the very rows that stages return, and so does a late stage
+        # rows stay unstacked for a collate and for late stages: they see what stages return
         top, (_, remainder, _) = self._dataset.top, self._rule
         stack = (self._options["collate"] is None or remainder == "pad") and not top.late
         self._executor = self._workers.open(top, ahead=self._ahead, stack=stack)
@@ -142,14 +144,14 @@ class Loader(Generic[BatchT]):
     # ---- one thread at a time
 
     def _take_turn(self, me: int) -> None:
-        # threads take turns; a turn is taken and given back by one assignment, and between it and
-        # the test before it comes no other thread and no interrupt, as would with a lock
+        # threads take turns. One assignment takes a turn, another gives it back: no thread and no
+        # interrupt can come between the test and the assignment, as they could with a lock
         while self._owner and self._owner != me:
             time.sleep(0.0005)
         self._owner = me
 
     def _ask(self, question: Callable[[Run], Any]) -> Any:
-        # an answer from the batches of now, while no other thread changes them
+        # ask the current run, while no other thread changes it
         me = get_ident()
         if self._process != os.getpid():
             self._fork()
@@ -162,13 +164,13 @@ class Loader(Generic[BatchT]):
                 self._owner = 0
 
     def _fork(self) -> None:
-        # the parent's workers, and a thread of its that held a turn, are not in this process
+        # this process lacks the parent's workers, and a thread of the parent that held a turn
         self._inherited = self._executor, self._run
         self._owner, self._checked, self._observer = 0, -1, None
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 
     def _running(self) -> Run:
-        # the batches of the position; those of another are not wanted any more
+        # the run at the loader's position; one at another position is cancelled
         run = self._run
         if run.position is not self._position:
             run.cancel()
@@ -230,7 +232,7 @@ class Loader(Generic[BatchT]):
             if self._observer:
                 waited = time.perf_counter() - asked
                 self._observer.handed_out(run.position, run.ready[0][0], waited)
-            # no call from here on, where an interrupt could come between
+            # from here on no call, within which an interrupt could come
             made, position = run.ready[0]
             batch, after = made.batch, made.after
             self._position = run.position = position
@@ -272,7 +274,7 @@ class Loader(Generic[BatchT]):
         return Made(batch, len(take.block), take.after, told)
 
     def close(self) -> None:
-        """End what runs for this loader; its state can still be read."""
+        """End this loader's workers; its state can still be read."""
         if self._owner in (0, get_ident()) and self._process == os.getpid():
             self._run.cancel()
         self._executor.close()  # another thread that waits for a batch gets an error
@@ -289,7 +291,7 @@ class Loader(Generic[BatchT]):
         return _reopened, (self._dataset, self._batch_size, self._options, self._position)
 
     def __len__(self) -> int:
-        """Batches a pass.
+        """Batches of a pass.
 
         Raises:
             LengthError: a pass never ends, rows are counted as they come, or batch sizes change.
@@ -323,9 +325,9 @@ class Loader(Generic[BatchT]):
             raise unknown_attribute(name)
 
     def once(self) -> Once[BatchT]:
-        """One pass from step 0, each time it is iterated: what evaluation wants.
+        """An iterable for evaluation: each iteration is one pass from step 0.
 
-        Its workers stay from pass to pass, until it or this loader is closed or dropped.
+        Its workers live on from pass to pass, until it or this loader is closed or dropped.
 
         >>> held_out = Loader(Dataset({"x": np.arange(4)}), 2).once()
         >>> [batch["x"].tolist() for batch in held_out], len(list(held_out))
@@ -337,7 +339,7 @@ class Loader(Generic[BatchT]):
         return self._once
 
     def like(self, dataset: Dataset | None = None, **options: Any) -> Loader:
-        """Another loader at step 0: of the same options but for those given.
+        """Another loader, at step 0, with the same dataset and options except for those given.
 
         >>> loader = Loader(Dataset(range(8)), 2)
         >>> len(loader.like(batch_size=4)), len(loader.like(Dataset(range(6))))
@@ -361,12 +363,12 @@ class Loader(Generic[BatchT]):
 
     @property
     def dataset(self) -> Dataset:
-        """What the data is."""
+        """The dataset that batches are of."""
         return self._dataset
 
     @property
     def workers(self) -> Workers:
-        """Who evaluates."""
+        """The workers that evaluate rows."""
         return self._workers
 
     @property
@@ -381,7 +383,7 @@ class Loader(Generic[BatchT]):
 
     @property
     def last_step(self) -> int | None:
-        """Data step of the last batch that was handed out; None where none was since a restore.
+        """Data step of the last batch handed out; None if there was none, or none since a restore.
 
         >>> loader = Loader(Dataset(range(8)), 2)
         >>> _ = next(loader), next(loader)
@@ -392,12 +394,12 @@ class Loader(Generic[BatchT]):
 
     @property
     def frontier(self) -> int:
-        """First row of the dataset's mix that no batch has touched: its schedule is open from here.
+        """First row of the dataset's mix that no batch has used: its schedule is open from here.
 
-        Entries of the schedule from this row on may be added, changed or taken back on resume, with
-        their datasets, and nothing that was drawn changes. Once a pass of a finite mix has ended it
-        is 2**62: where passes begin depends on all of the schedule. Hosts that split a counted mix
-        by lanes may differ a little: the largest is right for all.
+        On resume, entries of the schedule from this row on may be added, changed or removed, with
+        their datasets: nothing that was drawn changes. Once a pass of a finite mix has ended, it is
+        2**62, as the start of the next pass depends on all of the schedule. Hosts that split a
+        counted mix by lanes may differ a little: the largest holds for all.
 
         Raises:
             ChainError: the dataset is no mix, with or without stages on it.
@@ -418,10 +420,11 @@ class Loader(Generic[BatchT]):
         return self._dataset.top.frontiers(cursor.rows, cursor.lanes)
 
     def seek(self, step: int) -> None:
-        """Stand at a data step as if iterated there; O(1) if indexed, else from a known state.
+        """Move to a data step, as if iterated there: O(1) if indexed, else from a known step.
 
         Raises:
-            PositionError: there is no such step, or it lies before a change of batches on resume.
+            PositionError: there is no such step, or it lies before a resume that changed batch
+                sizes or rule.
         """
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
@@ -443,16 +446,16 @@ class Loader(Generic[BatchT]):
     def skip(self, *ranges: range, records: Any = (), files: Any = ()) -> None:
         """Skip the batches of these steps; or exclude records and files, wherever they would come.
 
-        It holds from where the loader stands, after every resume and on other hosts too; each host
-        must be told. Earlier steps stay what they were. Where a record is excluded, a substitute of
-        the same epoch takes its place; a streamed dataset goes on with its next row instead, and a
-        packed row goes with any of its documents. Steps mean rows: after a resume with another
-        batch size, the rows of skipped steps are cut out of the stream.
+        It holds from where the loader stands and is kept in its state, on any number of hosts; in a
+        run, each host must be told. Earlier steps stay what they were. A substitute from the same
+        epoch takes the place of an excluded record. A streamed dataset goes on with its next row
+        instead, and a packed row is excluded with any of its documents. Steps mean rows: after a
+        resume with another batch size, the rows of skipped steps are cut out of the stream.
 
         Args:
             ranges: steps, as range(100, 200).
             records: rows of `where`, numbers or ranges of the source, or (component, number).
-            files: as `where` shows them, the last parts of their paths, or patterns.
+            files: names of files as `where` shows them, the last parts of paths, or patterns.
 
         Raises:
             PositionError: there is no such step, record or file.
@@ -485,10 +488,12 @@ class Loader(Generic[BatchT]):
         return made.batch
 
     def where(self, step: int | None = None) -> Provenance:
-        """Provenance of this process's rows of a data step; if indexed, nothing is read.
+        """Provenance of this process's rows of a data step.
+
+        Nothing is read for an indexed dataset, unless it skips rows that fail.
 
         Args:
-            step: by default that of the last batch handed out.
+            step: the data step; by default that of the last batch handed out.
 
         Raises:
             PositionError: there is no such step, or no batch was handed out yet.
@@ -503,14 +508,15 @@ class Loader(Generic[BatchT]):
         return Provenance(self._dataset.components, origin)
 
     def find(self, *records: Any, within: range | None = None) -> list[int]:
-        """The steps in which records appeared, over all hosts; of a counted dataset, on this one.
+        """The steps in which records appeared, over all hosts if arithmetic tells.
+
+        For a counted dataset, or one that skips rows that fail, only reading steps again tells what
+        was in them: then `within` must be given, and only this host's rows are looked at.
 
         Args:
             records: rows of `where`, numbers or ranges of the source, (component, number) or
                 (file, number in it).
-            within: steps to look at; by default all up to where the loader stands. Of a counted
-                dataset, or one that skips what fails, only reading these steps again tells, so
-                they must be given.
+            within: steps to look at; by default all up to where the loader stands.
 
         Raises:
             PositionError: there is no such record, or `within` is needed.
@@ -547,7 +553,7 @@ class Loader(Generic[BatchT]):
     # ---- for pipeline.debug.journal
 
     def _observe(self, observer: Observer | None) -> None:
-        # what was made ahead was made unobserved
+        # batches made ahead were not observed: they are made again
         self._observer = observer
         self._ask(lambda run: run.cancel())
 
@@ -565,9 +571,9 @@ class Loader(Generic[BatchT]):
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, just after the last batch handed out: small, JSON-able.
+        """Where the loader stands, just after the last batch handed out, as small JSON-able data.
 
-        With a feed and a counted dataset, processes gather their lanes: all must call it.
+        With a feed and a counted dataset, processes gather each other's lanes: all must call it.
         """
         state = self._own_state()
         if self._feed is not None and self._dataset.counted:
@@ -586,11 +592,12 @@ class Loader(Generic[BatchT]):
         return encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
 
     def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
-        """Stand where a state says, whatever hosts, workers or batch size it was saved under.
+        """Move to where a state says, whatever hosts, workers or batch size it was saved under.
 
         Args:
-            state: from `state_dict`, of any host if rows are split, merged if lanes are.
-            allow: names of differences that are intended, as the error lists them.
+            state: what `state_dict` returned: on any host if hosts split batches by rows, merged
+                if they split lanes.
+            allow: names of intended differences, as the error lists them.
 
         Raises:
             MismatchError: the state is of another dataset.
@@ -612,7 +619,7 @@ class Loader(Generic[BatchT]):
     set_state = load_state_dict
 
     async def save(self, directory: Any) -> Awaitable[None]:
-        """Orbax's v1 `StatefulCheckpointable`: the state of now is written in the background."""
+        """Orbax's v1 `StatefulCheckpointable`: write the present state in the background."""
         if self._feed is None and not self._run.stream.alone:
             raise HostsError(
                 "this process knows only its own lanes, and each host would write over the others' "
@@ -622,7 +629,7 @@ class Loader(Generic[BatchT]):
         return await orbax.save(self.state_dict(), directory, primary=primary)
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        """Orbax's v1 `StatefulCheckpointable`: stand where a saved state says."""
+        """Orbax's v1 `StatefulCheckpointable`: move to where a saved state says."""
         return await orbax.load(directory, self.load_state_dict)
 
 

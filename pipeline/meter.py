@@ -1,4 +1,4 @@
-"""Where time and memory go: stages are measured at one seam, by the thread that evaluates them."""
+"""Where time and memory go: each thread measures the stages that it evaluates, all in one place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tally(NamedTuple):
 
 
 class Sums:
-    """[rows, bytes, seconds] by stage, and the seconds spent inside of any."""
+    """[rows, bytes, seconds] of each stage, and the seconds spent inside of all together."""
 
     __slots__ = ("inside", "stages")
 
@@ -36,7 +36,7 @@ class Sums:
         self.inside = 0.0
 
     def tallies(self) -> dict[str, Tally]:
-        # of a copy: another thread may ask while this one's adds a stage
+        # over a copy: another thread may ask while the measuring one adds a stage
         return {stage: Tally(*figures) for stage, figures in list(self.stages.items())}
 
     def add(self, more: Mapping[str, Tally]) -> None:
@@ -50,9 +50,9 @@ _UNMARKED = nullcontext()
 
 
 def marked(what: str) -> AbstractContextManager[Any]:
-    """A span of this name on the timeline of jax's profiler, while it is on.
+    """A context that appears as a span on the timeline of jax's profiler.
 
-    Only where somebody has imported jax: nobody here does.
+    It does nothing unless the program has imported jax, which Lockstep does not do here.
     """
     profiler = getattr(sys.modules.get("jax"), "profiler", None)
     mark = getattr(profiler, "TraceAnnotation", None)  # not there while jax is being imported
@@ -60,10 +60,10 @@ def marked(what: str) -> AbstractContextManager[Any]:
 
 
 class Beacon:
-    """Tells where evaluation stands, for the case that it kills its process.
+    """Tells where evaluation stands, in case it kills its process.
 
     Attributes:
-        tell: called with the stage, and the record where there is one; None: nobody listens.
+        tell: called with the stage, and with the record if known; None if nobody listens.
     """
 
     tell: Callable[[str], None] | None = None
@@ -73,7 +73,7 @@ BEACON = Beacon()
 
 
 class Meter(threading.local):
-    """Sums by stage, kept apart for each thread, until somebody takes them.
+    """Sums by stage, which each thread keeps for itself until they are taken.
 
     >>> from pipeline.block import Origin
     >>> meter = Meter()
@@ -86,7 +86,7 @@ class Meter(threading.local):
         self._here = Sums()
 
     def timed(self, stage: str, call: Callable[..., Block], *args: Any) -> Block:
-        """`call(*args)`; the time of stages called inside is theirs alone."""
+        """Return `call(*args)` and measure it; the time of stages within counts for them alone."""
         here = self._here  # a thread's own attributes are slow to reach
         before, started = here.inside, time.perf_counter()
         if BEACON.tell is not None:
@@ -107,7 +107,7 @@ class Meter(threading.local):
                 sums[1] += nbytes(block)
 
     def add(self, stage: str, rows: int, size: int, seconds: float) -> None:
-        """Account for a stage that was not `timed`, as it did its rows in turns with others."""
+        """Account for a stage that was not `timed`, because it took turns with others."""
         here = self._here
         sums = here.stages.setdefault(stage, [0, 0, 0.0])
         sums[0] += rows
@@ -134,7 +134,7 @@ METER = Meter()
 
 
 def add_up(total: dict[str, Tally], more: Mapping[str, Tally]) -> None:
-    """Add sums by stage to others."""
+    """Add the sums of `more` to those of `total`, in place."""
     for stage, tally in more.items():
         total[stage] = total.get(stage, Tally()).plus(tally)
 
@@ -169,7 +169,7 @@ def batch_bytes(tree: Any) -> int:
 
 
 def weight(block: Block) -> int:
-    """About how much memory a block takes; rows that are no columns are judged by the first."""
+    """Approximate bytes of a block; if its rows are a list, the first one stands for all."""
     if isinstance(block.values, Columns) or not len(block):
         return nbytes(block)
     try:

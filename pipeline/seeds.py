@@ -54,10 +54,10 @@ def _fold(place: NDArray[np.int64]) -> int:
 
 
 class RowGenerators:
-    """The generators of one random stage in one component: Philox, its counter a row's provenance.
+    """The generators of one random stage in one component: Philox with provenance as its counter.
 
-    `at` returns the same Generator object each time, set to another row: it is good until the
-    next call. Setting the counter costs 2 µs where a new Philox costs 7.
+    `at` returns the same Generator object each time, set to another row, so it is valid until the
+    next call. Setting the counter costs 2 µs; a new Philox would cost 7.
 
     >>> rows = RowGenerators(derive_seed(0, ("en",), "random_map", "crop"))
     >>> first = rows.at(epoch=0, record=5).integers(1000)

@@ -17,7 +17,7 @@ DEEPEST = (
     64  # levels of containers in a row: far beyond any use, far below what Python's stack holds
 )
 
-# what no one can change in place
+# types whose values cannot be changed in place
 ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
 
 
@@ -50,7 +50,7 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
 def rebuild(tree: Any, parts: list[Any]) -> Any:
     """A container of the same kind as `tree` around other parts, in `children(tree)` order."""
     if isinstance(tree, dict):
-        same = copy.copy(tree)  # of a defaultdict too, whose constructor takes no pairs
+        same = copy.copy(tree)  # not type(tree)(pairs): a defaultdict takes no pairs
         same.update(zip(tree, parts, strict=True))
         return same
     if isinstance(tree, tuple):
@@ -92,7 +92,7 @@ def nbytes(tree: Any, depth: int = 0) -> int:
         return getattr(tree, "nbytes", 0)
     if not isinstance(tree, dict):
         parts = [part for _, part in parts]
-    if depth == DEEPEST:  # whoever reads it refuses it: a measurement never fails
+    if depth == DEEPEST:  # others refuse it: a measurement never fails
         return 0
     return sum([nbytes(part, depth + 1) for part in parts])
 
@@ -138,7 +138,7 @@ def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) ->
 
 
 def fresh(value: Any, depth: int = 0) -> Any:
-    """A record whose containers and arrays are copies.
+    """A copy of a record, with its containers and arrays.
 
     Raises:
         CollateError: it is too deep.
@@ -180,7 +180,7 @@ def refuse_mask(value: Any) -> None:
 
 
 def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
-    """The array itself or, if it holds objects, a copy of it and of the mutable ones."""
+    """The array itself or, if it holds objects, a copy of it and of its mutable objects."""
     if a.dtype.kind != "O" or a.ndim == 0:
         return a
     flat = np.array(a, order="C").reshape(-1)
@@ -192,7 +192,7 @@ def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
 
 def owned(a: NDArray[Any]) -> NDArray[Any]:
     """The array itself where nobody else holds its memory and it can be written to; else a copy."""
-    # a view may be of a block that later batches read, or of an array that a user's function keeps
+    # a view may be into a block that later batches read, or into an array that a user keeps
     if a.dtype == object:
         return fresh_elements(a)
     own = a.base is None and a.flags.writeable and a.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""The vocabulary of a chain: what a source, order, transform and feed are, and what they see."""
+"""The vocabulary of a chain: what a source, transform and feed are, and what they see."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ ENDLESS = 1 << 62  # the length of an endless dataset; order arithmetic is exact
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """Where rows of an indexed dataset stand, int64[n] each.
+    """Where n rows of an indexed dataset stand.
 
-    epoch counts how often the row was drawn (randomness hashes it); order is the epoch whose order
-    holds, which `slice` and `shuffle(reshuffle=False)` pin to 0; index lies in [0, len).
+    Attributes:
+        epoch: int64[n], how often the row was drawn before; random values hash it.
+        order: int64[n], the epoch whose order holds: slices and `shuffle(reshuffle=False)` pin it
+            to 0 beneath them.
+        index: int64[n], the row's position in that epoch, in [0, length).
     """
 
     epoch: Int64s
@@ -36,7 +39,7 @@ class At:
 
     @staticmethod
     def of_rows(rows: Int64s, n: int) -> At:
-        """Where stream rows stand when the dataset of n rows is passed through again and again.
+        """Where stream rows stand in a dataset of n rows that is read epoch after epoch.
 
         >>> at = At.of_rows(np.array([2, 3, 4]), 3)
         >>> at.epoch.tolist(), at.index.tolist()
@@ -46,7 +49,7 @@ class At:
         return At(epoch, epoch, index)
 
     def take(self, which: Int64s | list[int] | slice) -> At:
-        """Some of the rows, by their place among these."""
+        """Some of these rows, chosen by index or slice."""
         return At(self.epoch[which], self.order[which], self.index[which])
 
 
@@ -54,8 +57,8 @@ class ArraySpec:
     """Shape (without the batch axis) and dtype of one field of a row.
 
     Args:
-        shape, dtype: of the field.
-        held: what rows hold where the dtype is object: "str", "int32[?]"; "" for anything.
+        shape, dtype: the field's in one row.
+        held: where the dtype is object, what the objects are: "str", "int32[?]"; "" for anything.
     """
 
     __slots__ = ("dtype", "held", "shape")
@@ -95,9 +98,9 @@ class Site:
     Attributes:
         seed: the dataset's seed.
         path: names from the outermost mix, zip or concatenation down to this chain.
-        components: what `Origin.component` points into, with full paths.
+        components: the sources that `Origin.component` numbers, with full paths.
         stage: for messages: "stage 3: map 'tokenize'".
-        index: int64[n], each row's position in the dataset at this stage; None if counted.
+        index: int64[n], each row's position in the dataset at this stage; None if streamed.
     """
 
     seed: int
@@ -143,12 +146,12 @@ def where(source: Source, record: int) -> tuple[str, int]:
 class Source(Protocol):
     """Random access to n records, many at a time.
 
-    Optional members: `where(indices) -> [(file, index in that file), ...]`, `fingerprint() -> str`
-    (stable across processes and moves of the files), `chunk_bounds` (int64[k + 1], the runs of
-    records that storage reads whole, as row groups; none where any record is cheap alone),
-    `horizon` with `ahead(indices)` (how many records to come it wants to know of, and a sample of
-    them, in order: it may read ahead) and `close()`. A source pickles cheaply (paths and counts,
-    no handles) and is right when threads share it.
+    Optional members: `where(indices) -> [(file, index in that file), ...]`; `fingerprint() -> str`,
+    the same in all processes and wherever the files lie; `chunk_bounds`, int64[k + 1], the bounds
+    of chunks that storage reads whole, such as row groups (None if any record is cheap alone);
+    `close()`; and, to read ahead, `horizon`, the number of upcoming records that the source wants
+    to know of, with `ahead(indices)`, which is called with a sample of these in order. A source
+    pickles cheaply (paths and counts, no handles) and works when threads share it.
     """
 
     def __len__(self) -> int: ...
@@ -172,7 +175,7 @@ class Transform(Protocol):
     def counted(self) -> bool: ...
     @property
     def rowwise(self) -> bool:
-        """Whether it takes rows one by one, so that it may as well be given few at a time."""
+        """Whether it works row by row, so that it may be given any number of rows at a time."""
         ...
 
     @property
@@ -182,7 +185,7 @@ class Transform(Protocol):
 
     @property
     def block(self) -> int:
-        """About how many positions it wants to see at once; 0 where that does not matter."""
+        """Approximate number of rows that it needs at once; 0 where that does not matter."""
         ...
 
     @property
@@ -200,7 +203,7 @@ class Transform(Protocol):
     def fingerprint(self) -> str: ...
 
     def written(self) -> str:
-        """As people write it on a dataset."""
+        """The call that adds it to a dataset, as a user writes it."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a batch looks like: rows collated, and padded with a mask if the remainder asks for it."""
+"""Turns rows into a batch: collates them, and pads with a mask if remainder="pad"."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.types import describe
 
 @dataclass
 class Assembly:
-    """Turns the rows of a batch into this process's part of it: a pytree of arrays it alone owns.
+    """Turns rows into this process's part of a batch: a pytree of arrays that only it refers to.
 
     Arrays are C-contiguous, whoever evaluated the rows and whatever memory they lay in.
 
     Attributes:
-        dataset: whose rows they are.
-        pad: fill up with zeros and add the field "mask".
-        collate: layout by the user: rows -> batch.
+        dataset: the dataset that the rows are of.
+        pad: whether to fill up with zeros and add the field "mask".
+        collate: the user's function from a list of rows to a batch; None to stack them.
     """
 
     dataset: Dataset

@@ -17,14 +17,14 @@ from pipeline.errors import BatchError, FeedError, HostsError
 from pipeline.sampling.sizes import Sizes
 from pipeline.types import Feed
 
-# what launchers tell the processes they start: how many there are
+# environment variables in which launchers say how many processes they have started
 LAUNCHERS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _FEEDS = {"jax": "JaxFeed(sharding)", "torch": "TorchFeed()"}
 
 
 @dataclass(frozen=True, slots=True)
 class HostShare:
-    """Rows of a global batch by hand: host h of H has the h-th of H near-equal runs."""
+    """A host's share, given by hand: host h of H has the h-th of H near-equal runs of rows."""
 
     host: int
     hosts: int
@@ -48,7 +48,7 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Size
 
     Raises:
         HostsError: its place among the processes is unclear.
-        FeedError: the feed is none.
+        FeedError: the feed is not one.
         BatchError: a batch size does not split over the hosts.
     """
     if feed is not None:
@@ -76,7 +76,7 @@ def share_of(feed: Feed | None, host: int | None, hosts: int | None, sizes: Size
 
 
 def nearest(size: int, divisor: int) -> str:
-    """The batch sizes around one that a number divides, in words."""
+    """The multiples of `divisor` on both sides of a batch size, in words."""
     low = size // divisor * divisor
     return ", ".join(str(n) for n in (low, low + divisor) if n)
 
@@ -91,11 +91,11 @@ def _check_feed(feed: Any) -> None:
 class Neighbours:
     """Notices other processes that would train on the same rows as this one.
 
-    A process group may begin, or torch may fork its workers, after a loader was made: so the loader
-    looks again before each batch. Only libraries that the user already runs are asked.
+    A process group may begin, or torch may fork its workers, after a loader was made. So the loader
+    looks again as it begins a pass. Only libraries that the program has imported are asked.
 
     Args:
-        feed: the loader's; it splits the batches over the processes of its own library.
+        feed: the loader's feed, which splits batches over the processes of its own library.
         told: whether the user gave host=, hosts=.
     """
 
@@ -109,7 +109,7 @@ class Neighbours:
         """Refuse to go on where other processes get the same rows.
 
         Args:
-            warn: of a launcher's environment, which alone proves nothing.
+            warn: whether to warn of a launcher's environment variables, which prove nothing alone.
 
         Raises:
             HostsError: several processes run, and the loader was not told of them.

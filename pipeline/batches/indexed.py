@@ -1,4 +1,4 @@
-"""Batches of an indexed dataset: arithmetic says which rows, one read brings them."""
+"""Batches of an indexed dataset: arithmetic says which rows, and one read brings them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pipeline.sampling.sizes import Rule, agree
 from pipeline.types import ENDLESS, At
 from pipeline.workers.work import Executor, Pending, Rows
 
-BEGIN = 8  # works begun at a time: each batch handed out begins some more
-GROUP = 64  # batches of one work at most
+BEGIN = 8  # works begun at a time, at most: each batch handed out begins some more
+GROUP = 64  # batches of one work, at most
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    # this process's stream rows of a batch, which of the batch's they are, how many it has, and
-    # where the next one begins
+    # of one batch: this process's stream rows, their places in the batch (those of padding too),
+    # the batch's number of rows, and the cursor after it
     rows: Int64s
     mine: Int64s
     total: int
@@ -39,7 +39,8 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    # a batch begun ahead: its cursor, and where its rows begin in the work that brings them
+    # a batch begun ahead: its cursor, its rows, the work that reads them, where they start among
+    # the work's rows, and whether the work is for this batch alone
     at: Cursor
     rows: _Rows
     pending: Pending
@@ -77,7 +78,7 @@ class IndexedStream:
         self._barren = self._passes.per_pass == 0
 
     def check(self) -> None:
-        """Raises BatchError where a pass would hold no batch, or fewer than promised."""
+        """Raise BatchError if a pass would have no batch, or fewer than steps= says."""
         self._passes.check()
 
     @property
@@ -102,7 +103,7 @@ class IndexedStream:
             skips = old_skips(old, self.rule, n)
         position = replace(old, cursor=cursor, skips=skips)
         stream = self.at(position)
-        # rows may meet by chance: where the state tells its sizes, these must agree as well
+        # other sizes may reach the same row by chance: sizes that the state tells must agree too
         told = saved.rule is None or agree(
             saved.rule[0], self.rule[0], old.anchor.step, cursor.step
         )
@@ -159,7 +160,7 @@ class IndexedStream:
         return Take(block, slots, part.mine, part.total, part.after, fresh)
 
     def _mine(self, cursor: Cursor) -> _Rows | None:
-        # None where the cursor's pass holds no batch there
+        # None if the cursor's pass has no further batch
         spans = self._passes.spans(cursor)
         count, size = _count(spans), self._passes.size(cursor.step)
         if not count or (self._drop and count < size):
@@ -179,14 +180,14 @@ class IndexedStream:
         try:
             block = pending.result()
         except Exception:
-            # of a group, another batch's rows may be at fault: from now on each is read alone
+            # a row of another batch of the group may have failed: read each batch by itself
             self._ahead = {
                 c: each for c, each in self._ahead.items() if each.pending is not pending
             }
             if begun.alone:
                 raise
             return self._read(rows)
-        del self._ahead[begun.at.step]  # not before: after an interrupt it is asked for again
+        del self._ahead[begun.at.step]  # only now: after an interrupt it is asked for again
         return block if begun.alone else block.slice(begun.start, begun.start + len(rows))
 
     def _read(self, rows: Int64s) -> Block:

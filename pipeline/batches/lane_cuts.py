@@ -1,4 +1,4 @@
-"""Which rows of each lane are skipped, where the skipped steps were counted by other batches."""
+"""Rows of each lane to cut out: those of steps that were skipped under another batch rule."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LaneRows = Callable[[int, int], int]
 
 
 class LaneCuts:
-    """Skipped rows of a streamed dataset, the same of each lane.
+    """Rows to cut out of a streamed dataset, the same ones of each lane.
 
-    How many batches an earlier pass had says only the number of its rows, so a skipped step is
-    looked up once its pass is reached.
+    How many steps a pass has depends on how many rows its lanes give. A skipped step is therefore
+    translated into rows only once its pass is reached.
 
     Args:
-        skips: in the order in which they were named.
+        skips: the skips, in the order in which they were named.
         rule, anchor: how steps are counted now.
-        lanes: L.
-        lane_rows: how many rows a lane has in a pass.
+        lanes: the number of lanes.
+        lane_rows: (lane, epoch) -> rows of the lane in that pass.
         endless: whether a pass never ends.
 
     Attributes:
-        any: whether there are any.
+        any: whether any rows are to be cut out.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class LaneCuts:
         self._turns: dict[tuple[int, int], Cursor] = {}
 
     def of_pass(self, epoch: int) -> Cuts:
-        """What is cut out of a pass, by the number of a lane's row in it.
+        """The rows to cut out of a pass, counted in each lane from the start of the pass.
 
-        Where a pass never ends, by its number in the whole lane.
+        If a pass never ends, they are counted from the start of the lane.
         """
         if self._endless:
             return self._of_all
@@ -69,7 +69,8 @@ class LaneCuts:
         return Cuts(tuple((start // self._lanes, stop // self._lanes) for start, stop in rows))
 
     def _cuts(self, i: int, epoch: int) -> Cuts:
-        # what skips before the i-th cut out of a pass, as steps are counted for that one
+        # the rows of a pass that are gone when skip i counts its steps: those of earlier skips,
+        # except for steps that these count as skip i does
         ours = self._skips[i]
         assert ours.rule is not None
         found: list[tuple[int, int]] = []
@@ -81,7 +82,7 @@ class LaneCuts:
         return Cuts(joined(found))
 
     def _rows(self, j: int, begin: Cursor, steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        # rows of the steps of a pass; where its lanes end before, there are none to cut
+        # the rows of skip j's steps in the pass that begins at `begin`; they may reach past its end
         rule = self._skips[j].rule
         assert rule is not None
         end = None if rule[2] is None else begin.step + rule[2] - begin.batch
@@ -97,7 +98,7 @@ class LaneCuts:
         return found
 
     def _begin(self, j: int, epoch: int, last: int) -> Cursor | None:
-        # where a pass begins as the j-th skip counts steps; None if it lies past the last step
+        # where pass `epoch` begins, with steps counted as by skip j; None if past step `last`
         begin = self._skips[j].anchor
         if epoch < begin.epoch:
             return None

@@ -1,4 +1,4 @@
-"""What evaluation reads: one pass from step 0, each time it is iterated."""
+"""The loader for evaluation: each iteration is one pass from step 0."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class _Pass(Sized, Protocol):
 
 
 class Once(Generic[BatchT]):
-    """A loader's dataset and options, read from the beginning each time.
+    """Reads a loader's dataset from the beginning, each time it is iterated.
 
-    Its workers stay between passes; `close()` or the end of the object ends them.
+    Its workers live on between passes, until `close()` or the end of the object.
 
     Args:
         make: opens a loader that stands at step 0.
-        options: the loader's, for people.
+        options: the loader's options, for `repr`.
     """
 
     def __init__(self, make: Callable[[], _Pass], options: str = "") -> None:
@@ -50,7 +50,7 @@ class Once(Generic[BatchT]):
         return f"Once({self._options})"
 
     def _loader(self) -> _Pass:
-        # one is read by one loop alone
+        # a loader serves one loop at a time: a second loop gets another
         loader, self._idle = self._idle, None
         return self._make() if loader is None else loader
 

@@ -1,4 +1,4 @@
-"""Which stream of batches a loader reads: checked against its hosts, lanes and devices."""
+"""Opens a dataset's stream of batches, once it is checked against hosts, lanes and devices."""
 
 from __future__ import annotations
 

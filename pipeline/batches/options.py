@@ -1,4 +1,4 @@
-"""Whether a loader's options are what they should be; other libraries' names get an answer."""
+"""Checks a loader's options, and translates the names that other libraries use."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _ATTRIBUTES = {
 
 
 def unknown_attribute(name: str) -> AttributeError:
-    """The error for an attribute that a Loader lacks; other libraries' names get an answer.
+    """The error for an attribute that a Loader lacks; it translates other libraries' names.
 
     >>> print(unknown_attribute("restore"))
     a Loader has no .restore: here it is loader.load_state_dict(state)
@@ -79,16 +79,16 @@ def unknown_attribute(name: str) -> AttributeError:
 
 
 def check_options(others: Mapping[str, Any], remainder: Any, steps: Any, collate: Any) -> None:
-    """Check the options whose values need nothing else.
+    """Check the options that can be judged alone.
 
     Args:
         others: options that a Loader does not have.
-        remainder, steps, collate: as of a Loader.
+        remainder, steps, collate: the Loader's options of these names.
 
     Raises:
-        OptionError: there are others.
-        BatchError: remainder or steps is none of ours.
-        ChainError: collate is no function.
+        OptionError: there are any `others`.
+        BatchError: remainder or steps has a value that it cannot have.
+        ChainError: collate is not a function.
 
     >>> check_options({"num_workers": 4}, "keep", None, None)
     Traceback (most recent call last):

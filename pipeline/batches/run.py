@@ -13,9 +13,9 @@ from pipeline.sampling.cursor import Cursor
 
 
 class Made(NamedTuple):
-    """A batch that is ready, how many rows this process has of it, and the cursor behind it.
+    """A batch that is ready, the number of this process's rows in it, and the cursor after it.
 
-    `told` is what an observer said of its rows before they became the batch.
+    `told` is what the observer returned for the rows before they became the batch.
     """
 
     batch: Any
@@ -25,18 +25,18 @@ class Made(NamedTuple):
 
 
 class Observer(Protocol):
-    """Is told of each batch; a journal of the run is one."""
+    """Hears of each batch, as a run's journal does."""
 
     def made(self, take: Take) -> Any:
-        """Rows are about to become a batch."""
+        """Called before rows become a batch; what it returns is kept as `Made.told`."""
         ...
 
     def handed_out(self, start: Position, made: Made, waited: float) -> None:
-        """A batch is handed out; it begins at `start` and was waited for so many seconds."""
+        """Called as a batch that began at `start` is handed out, after `waited` seconds."""
         ...
 
     def moved(self) -> None:
-        """The loader stands elsewhere, or leaves out other records."""
+        """Called when the loader was moved, or excludes other records."""
         ...
 
 
@@ -44,13 +44,13 @@ class Run:
     """Batches of a stream, one after another.
 
     Args:
-        stream: opened at the position.
-        position: where it stands.
-        make: the batch of a stream at a cursor; None where its pass holds none.
+        stream: the stream at the position.
+        position: where the run begins.
+        make: makes the batch of a stream at a cursor; gives None if the pass has no further one.
         prefetch: how many batches are made before they are asked for.
 
     Attributes:
-        position: where it stands now.
+        position: where the run stands now.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Run:
         self.ready: deque[tuple[Made, Position]] = deque()
 
     def settle(self) -> Cursor:
-        """Move past skipped steps of the pass: done before anybody asks where the run stands."""
+        """Move past skipped steps of the pass and return the cursor there."""
         cursor = self._settled(self.position.cursor)
         if cursor is not self.position.cursor:
             self._go(cursor)
@@ -76,23 +76,23 @@ class Run:
         return self.skipping.settled(cursor) if self.stream.jumps else cursor
 
     def at_skipped_pass(self) -> bool:
-        """Whether it stands at the start of a pass that is skipped wholly."""
+        """Whether it stands at the start of a pass whose steps are all skipped."""
         return bool(self.stream.jumps) and self.skipping.end(self.settle().step) is not None
 
     def next_pass(self) -> None:
-        """Go to the start of the pass after one that is skipped wholly."""
+        """Go to the start of the pass after one whose steps are all skipped."""
         self._go(self.skipping.next_pass(self.position.cursor))
 
     def fill(self, *, across: bool) -> bool:
-        """Have the next batch ready, and those ahead.
+        """Make the next batch, and those ahead of it.
 
-        A pass without a batch is left.
+        If the pass has no further batch, the run goes to the start of the next one.
 
         Args:
-            across: go on into later passes where all rows of this one are skipped.
+            across: go on into later passes while all rows of a pass are skipped.
 
         Returns:
-            Whether there is a batch.
+            Whether a batch is ready.
         """
         while True:
             if across and self.at_skipped_pass():
@@ -134,12 +134,12 @@ class Run:
             self.stream.prefetch(cursor, self._settled)
 
     def prefetch(self) -> None:
-        """Have workers begin with the batches from here on."""
+        """Let workers begin with the batches from here on."""
         cursor = self._settled(self.position.cursor)
         if self.skipping.end(cursor.step) is None:
             self.stream.prefetch(cursor, self._settled)
 
     def cancel(self) -> None:
-        """Cancel all that was made or begun ahead."""
+        """Drop the batches made ahead, and cancel those begun."""
         self.ready.clear()
         self.stream.cancel()

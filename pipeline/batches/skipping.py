@@ -1,4 +1,4 @@
-"""Which steps are skipped: as steps where they are counted as they were named, else as rows."""
+"""Skipped steps: jumped over where steps count as when they were named, else cut out as rows."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MOST_STEPS = 1 << 48
 
 
 def step_ranges(given: Iterable[Any], name: str) -> Ranges:
-    """Ranges of steps that people give, joined.
+    """Ranges of steps that a user gives, sorted and joined.
 
     Raises:
-        PositionError: one is no range of steps.
+        PositionError: one is not a range of steps.
     """
     for each in given:
         whole = isinstance(each, range) and each.step == 1
@@ -35,7 +35,7 @@ def step_ranges(given: Iterable[Any], name: str) -> Ranges:
 
 
 def jumps_of(skips: Iterable[Skip], rule: Rule, anchor: Cursor) -> Ranges:
-    """Steps that are skipped as steps: they count by a rule, from an anchor on, as when named."""
+    """Skipped steps that have the same batches, by `rule` from `anchor` on, as when named."""
     return joined(
         (start, stop)
         for skip in skips
@@ -45,12 +45,13 @@ def jumps_of(skips: Iterable[Skip], rule: Rule, anchor: Cursor) -> Ranges:
 
 
 def row_cuts(skips: tuple[Skip, ...], rule: Rule, anchor: Cursor, n: int) -> Ranges:
-    """Rows of an indexed dataset that are skipped: steps that other batches counted.
+    """Rows of an indexed dataset to cut out: those of steps skipped under another batch rule.
 
     Args:
-        skips: in the order in which they were named: what earlier ones cut, later ones count over.
+        skips: the skips, in the order in which they were named. A later one counts its steps
+            without the rows that earlier ones cut out.
         rule, anchor: how steps are counted now.
-        n: rows a pass.
+        n: rows of a pass.
     """
     cuts, rows = (), list[list[tuple[int, int]]]()  # rows of each skip's ranges
     for skip in (*skips, Skip((), rule, anchor)):
@@ -75,10 +76,10 @@ def _rows(passes: SizedPasses, anchor: Cursor, start: int, stop: int) -> tuple[i
 
 
 def old_skips(position: Position, rule: Rule, n: int) -> tuple[Skip, ...]:
-    """Skips of a state that does not tell by which batches it counted steps.
+    """The skips of an old state, which does not tell the batch rule that counted their steps.
 
     Raises:
-        StateError: neither the rule of now nor one batch size led to the state's rows.
+        StateError: neither the present rule nor a single batch size leads to the state's rows.
     """
     cursor, anchor = position.cursor, position.anchor
     passes = passes_of(rule, n)
@@ -109,10 +110,10 @@ def _one_size(cursor: Cursor, rule: Rule, n: int) -> Rule:
 
 
 class Skipping:
-    """A stream from which steps are skipped.
+    """Moves the cursors of a stream past its skipped steps.
 
     Args:
-        stream: whose steps.
+        stream: the stream.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -121,15 +122,15 @@ class Skipping:
         self._whole_pass: Cursor | None = None  # known to be skipped from its first step on
 
     def end(self, step: int) -> int | None:
-        """Where the skipped range that holds a step ends; None if none does."""
+        """The end of the skipped range that contains a step; None if it is not skipped."""
         at = bisect_right(self._starts, step) - 1
         return self._jumps[at][1] if at >= 0 and step < self._jumps[at][1] else None
 
     def settled(self, cursor: Cursor) -> Cursor:
-        """The cursor past the skipped steps of its pass.
+        """The cursor after the skipped steps of its pass.
 
-        A pass that is skipped wholly stays: it is one without batches, so that a loop over passes
-        counts it, interrupted or not.
+        At a pass whose steps are all skipped, the cursor stays: it counts as a pass without
+        batches, so that a loop over epochs goes through it, interrupted or not.
         """
         stop = self.end(cursor.step) if self._jumps else None
         if stop is None or cursor == self._whole_pass:
@@ -143,11 +144,11 @@ class Skipping:
         return cursor
 
     def next_pass(self, cursor: Cursor) -> Cursor:
-        """The start of the pass after one that is skipped wholly."""
+        """The start of the pass after one whose steps are all skipped."""
         return self._stream.advance(cursor, self.end(cursor.step) or cursor.step)
 
     def past(self, cursor: Cursor) -> Cursor:
-        """The cursor past all passes that are skipped wholly."""
+        """The cursor after all passes whose steps are all skipped."""
         while (stop := self.end(cursor.step)) is not None:
             cursor = self.settled(self._stream.jump(cursor, stop))
         return cursor

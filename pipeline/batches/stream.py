@@ -19,13 +19,13 @@ class Take:
     """This process's part of one batch.
 
     Attributes:
-        block: the rows it really has.
+        block: this process's real rows, without padding.
         slots: int64[len(block)], where each of them goes among this process's rows.
         rows: int64[m], this process's rows of the global batch, padding included.
         total: rows of the global batch, padding included.
         after: the cursor that holds once the batch has been handed out.
-        own: whether the block's memory is nobody else's.
-        kept: whether the block is part of one that later batches read too.
+        own: whether nothing else uses the block's memory.
+        kept: whether later batches are cut from the same block.
     """
 
     block: Block
@@ -43,14 +43,14 @@ class Share(Protocol):
     def rows(self, batch: int) -> Int64s: ...
 
 
-Settle = Callable[[Cursor], Cursor]  # past the steps that are skipped
+Settle = Callable[[Cursor], Cursor]  # moves a cursor past skipped steps
 
 
 class Stream(Protocol):
     """The batches of a dataset from a position on; each is a function of the cursor before it.
 
-    A stream belongs to one position's anchor, skips and exclusions. For others, `at` gives another
-    stream over the same workers.
+    A stream has the anchor, skips and exclusions of one position. For another position, `at`
+    returns another stream over the same workers.
     """
 
     @property
@@ -60,19 +60,20 @@ class Stream(Protocol):
 
     @property
     def per_pass(self) -> int | None:
-        """Batches a pass, where that is known."""
+        """Batches of a pass; None where that is not known."""
         ...
 
     @property
     def alone(self) -> bool:
-        """Whether this process knows the whole state."""
+        """Whether this process alone knows the whole state, without the other hosts'."""
         ...
 
     @property
     def jumps(self) -> Ranges:
-        """Skipped steps, as this stream counts steps.
+        """The skipped steps that are jumped over.
 
-        Rows of steps that were skipped while other batches counted are cut out of the stream.
+        Steps that were skipped under other batch sizes or another rule are not among them: their
+        rows are cut out of the stream.
         """
         ...
 
@@ -91,7 +92,7 @@ class Stream(Protocol):
         ...
 
     def take(self, cursor: Cursor) -> Take | None:
-        """The batch at a cursor; None where its pass holds none."""
+        """The batch at a cursor; None if its pass has no further one."""
         ...
 
     def turn(self, cursor: Cursor) -> Cursor:
@@ -102,7 +103,7 @@ class Stream(Protocol):
         """The cursor at a step.
 
         Raises:
-            PositionError: the step lies before the anchor.
+            PositionError: the step lies before the anchor, or no batch comes that late.
         """
         ...
 
@@ -111,7 +112,7 @@ class Stream(Protocol):
         ...
 
     def jump(self, cursor: Cursor, step: int) -> Cursor:
-        """The cursor at a later step, or at the start of a pass on the way to it."""
+        """The cursor at a step, the same or a later one, however many passes lie between."""
         ...
 
     def is_cut(self, cursor: Cursor) -> bool:
@@ -119,7 +120,7 @@ class Stream(Protocol):
         ...
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
-        """Have the batches from a cursor on evaluated ahead, as far as pass and budget go."""
+        """Begin to evaluate the batches from a cursor on, as far as its pass and the budget go."""
         ...
 
     def cancel(self) -> None:
@@ -132,15 +133,15 @@ class Stream(Protocol):
 
     @property
     def rows_of(self) -> Callable[[int], Ranges] | None:
-        """Stream rows of a step, over all hosts; None where no arithmetic tells.
+        """A function from a step to its stream rows of all hosts; None where only reading tells.
 
-        Excluded rows count here, not their substitutes.
+        The rows are those before exclusion: excluded rows, not their substitutes.
         """
         ...
 
     def origins(self, start: int, stop: int) -> Iterator[tuple[Int64s, Origin]]:
-        """The steps of rows and their provenance, for steps [start, stop), some at a time.
+        """Yield (each row's step: int64[n], the rows' provenance) for steps [start, stop).
 
-        Of an indexed dataset, rows of all hosts; else those of this process.
+        These are rows of all hosts where `rows_of` is known, else those of this process.
         """
         ...

@@ -1,4 +1,4 @@
-"""Batches of a streamed dataset: each lane gives its next rows, block after block."""
+"""Batches of a streamed dataset: each lane gives its next rows, read block by block."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pipeline.sampling.cuts import NO_CUTS
 from pipeline.sampling.sizes import Rule, agree, size_at
 from pipeline.workers.work import Executor, LaneBlock
 
-BEGIN = 8  # blocks begun at a time, or two a run of them: each batch handed out begins some more
-CHUNK = 256  # skipped rows of a lane that are read at a time
+BEGIN = 8  # blocks begun at a time, at most (two for each run of blocks, if these are more)
+CHUNK = 256  # skipped rows of a lane that are read at a time, at most
 MARKS = 256  # cursors that are remembered, at most
 
 
@@ -79,7 +79,7 @@ class LaneStream:
     def at(self, position: Position) -> LaneStream:
         marks = [position.cursor] if position.anchor.step else [self.start(), position.cursor]
         if position.anchor is self._anchor:
-            # the same run goes on: a new exclusion changes no step before it
+            # steps count as before, so marks stay true: after a new exclusion, those before it
             same = position.exclusions == self._position.exclusions
             known = [m for m in self._marks if same or m.step <= position.cursor.step]
             marks = known or marks
@@ -233,7 +233,7 @@ class LaneStream:
             return None
         block = Block.concat(parts) if parts else Block([], Origin.none())
         pad = self._remainder == "pad"
-        past = spans[-1][1] - first  # rows of each lane, those cut out among them
+        past = spans[-1][1] - first  # rows that each lane moves by, with those cut out
         after = Cursor(
             cursor.rows
             + (batch if pad or not self.alone else got)
@@ -304,7 +304,7 @@ class LaneStream:
         return self._remainder == "keep" and got > 0
 
     def _over(self, cursor: Cursor) -> bool:
-        """Whether the pass holds no further batch at a cursor."""
+        """Whether the pass has no further batch at a cursor."""
         if self._steps is not None:
             return cursor.batch >= self._steps
         if self._reader.endless:

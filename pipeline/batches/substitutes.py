@@ -1,4 +1,4 @@
-"""Which rows are the substitutes of excluded rows of an indexed dataset, by arithmetic."""
+"""Substitutes for excluded rows of an indexed dataset, chosen by arithmetic."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from pipeline.seeds import derive_seed
 from pipeline.types import At
 
 TRIES = 32
-_WALK = 1 << 12  # rows looked at together where chance has found none
-_KIN = 1 << 16  # rows looked at for one of the same dataset of a mix
+_WALK = 1 << 12  # rows looked at together, once TRIES random draws have failed
+_KIN = 1 << 16  # rows looked at, at most, for one of the same dataset of a mix
 
 
 class Substitutes:
-    """Stream rows of an indexed dataset, excluded ones replaced by their substitutes.
+    """Replaces excluded stream rows of an indexed dataset by substitutes.
 
-    A substitute is drawn from the row's epoch, so that an excluded file of an unshuffled dataset is
-    not replaced by copies of its neighbour. In a mix it is drawn from the same component and that
-    one's epoch, so that shares hold, and past rows stay what they were when weights change; unless
-    hardly any of the component is left or dealt. One draw gives no two rows the same.
+    A substitute is drawn from the whole epoch of the row, so that an excluded file of an unshuffled
+    dataset is not replaced by copies of the next one. In a mix it is drawn from the epoch of the
+    same component, so that shares hold and past rows stay what they were when weights change;
+    only if hardly any of the component is left or dealt, from another one. A draw is a
+    permutation, which gives no two rows the same substitute.
 
     Args:
-        part: whose rows they are.
-        entries: which records are excluded.
+        part: the part at the top of the dataset.
+        entries: the excluded records.
     """
 
     def __init__(self, part: Part, entries: Iterable[Exclusion]) -> None:
@@ -39,10 +40,10 @@ class Substitutes:
         self._excluded = Exclusions(part.components, entries)
 
     def rows(self, rows: Int64s, step: int) -> Int64s:
-        """Stream rows of a step, excluded ones replaced: a function of each row alone.
+        """The stream rows of a step, excluded ones replaced. Each depends on its own row alone.
 
         Raises:
-            PositionError: nothing of the epoch is left.
+            PositionError: all rows of an epoch are excluded.
         """
         part, excluded = self._part, self._excluded
         if not excluded.active(step) or not len(rows):
@@ -66,18 +67,18 @@ class Substitutes:
     def block(
         self, rows: Int64s, block: Block, read: Callable[[Int64s], Block], step: int
     ) -> Block:
-        """A block of rows, excluded ones replaced.
+        """The block that was read, with excluded rows in it replaced.
 
-        A row that cannot be read is given as its neighbour, which may be excluded.
+        With on_error("skip"), a row that fails is read as its neighbour, which may be excluded.
 
         Args:
-            rows: the stream rows that were asked for, none excluded.
+            rows: the stream rows that were asked for, none of them excluded.
             block: what reading them gave.
             read: reads stream rows.
-            step: at which step.
+            step: the step of the batch.
 
         Raises:
-            PositionError: all that can be read is excluded, as far as chance finds.
+            PositionError: no draw gave a row that can be read and is not excluded.
         """
         if not self._part.skips or not self._excluded.active(step):
             return block
@@ -106,7 +107,7 @@ def _elsewhere(part: Part, rows: Int64s, attempt: int) -> Int64s:
 
 
 def _first(part: Part, rows: Int64s) -> Int64s:
-    # where the row's epoch begins; of an endless mix, where a run of so many rows does
+    # the first row of the row's epoch or, in an endless mix, of its run of MOST rows
     turn, index = np.divmod(rows, part.length)
     period = min(part.period, MOST)
     return turn * part.length + index // period * period
@@ -121,13 +122,13 @@ def _origin(part: Part, rows: Int64s) -> Origin:
 
 
 def _kin(part: Part, origin: Origin) -> Int64s:
-    # which dataset of a mix rows are of; all alike where there is none
+    # the number of the mix's dataset that each row is of; 0 where there is no mix
     kin = part.node.kin(origin)
     return np.zeros(len(origin), np.int64) if kin is None else kin
 
 
 def _relatives(part: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int64s:
-    # rows of a mix, those for which it is found soon replaced by others of their dataset's epoch
+    # rows of a mix, replaced by others of their dataset's epoch; a row stays if TRIES draws fail
     found, left = rows.copy(), np.arange(len(rows))
     for attempt in range(TRIES):
         others = part.node.relatives(rows[left], part.seed, attempt)
@@ -142,7 +143,7 @@ def _relatives(part: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int
 
 
 class _Others:
-    # rows of the epoch that begins at `first`
+    # finds substitutes among the rows of the epoch that begins at `first`
     def __init__(self, part: Part, first: int, excluded: Exclusions, step: int) -> None:
         self._part, self._first, self._size = part, first, _size(part, first)
         self._excluded, self._step = excluded, step
@@ -169,7 +170,7 @@ class _Others:
         return good if kin is None else good & (_kin(self._part, origin) == kin)
 
     def _next(self, row: int, kin: int) -> int:
-        # the first that fits from a row on
+        # the first row from `row` on that fits: of the same dataset if one is near, else of any
         for alike, most in ((kin, min(_KIN, self._size)), (None, self._size)):
             for ahead in range(0, most, _WALK):
                 other = np.arange(ahead, min(self._size, ahead + _WALK))

@@ -1,4 +1,4 @@
-"""Lanes without excluded rows: whatever comes next in the lane follows."""
+"""Lanes without their excluded rows: the next rows of the lane move up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.nodes import Reader
 from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cursor import Place
 
-PATIENCE = 1 << 20  # excluded rows, beyond four epochs of them, after which none other will come
+PATIENCE = 1 << 20  # excluded rows in a row, beyond four epochs, after which the stream has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Without:
 
     Attributes:
         reader: reads all rows.
-        excluded: which rows.
-        step: at which step.
+        excluded: the excluded records.
+        step: the step of the batch: exclusions that begin later are not in force.
     """
 
     reader: Reader
@@ -31,10 +31,10 @@ class Without:
     step: int
 
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
-        """As of every reader.
+        """As `Reader.pull`, without excluded rows.
 
         Raises:
-            StreamEndError: nearly all rows are excluded.
+            StreamEndError: too many rows in a row are excluded.
         """
         good, passed = list[Block](), 0
         while want:
@@ -52,7 +52,7 @@ class Without:
         return good, place
 
     def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:
-        """As of every reader."""
+        """As `Reader.has`, without excluded rows."""
         return sum(map(len, self.pull(lane, place, epoch, want)[0])) == want
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""One state from those of all hosts."""
+"""Merges the states of all hosts into one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pipeline.errors import StateError
 
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One state from those of all hosts, taken after the same step.
+    """Merge the states of all hosts, taken after the same step, into one.
 
-    Row-split hosts have equal states; lane-split ones each know their own lanes.
+    Hosts that split a batch by rows have equal states; hosts that split it by lanes know only
+    their own lanes.
 
     Raises:
-        StateError: none given, a host's is missing or stands twice, or they were taken at different
-            steps or of different datasets.
+        StateError: no state is given, that of a host is missing or given twice, or they are of
+            different steps or datasets.
 
     >>> from pipeline import Dataset, Loader
     >>> ds = Dataset(range(100)).filter(lambda x: x % 3 > 0).lanes(2).repeat()

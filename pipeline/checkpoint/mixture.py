@@ -6,18 +6,18 @@ import json
 from collections.abc import Iterable, Mapping
 
 Fingerprint = Mapping[str, str]
-Entry = tuple[int, Mapping[str, int]]  # from which row on, and the weights that are not 0
+Entry = tuple[int, Mapping[str, int]]  # (from_row, the weights that are not 0)
 
 
 def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str, int]]) -> set[str]:
-    """Names in two fingerprints that may differ: nothing that was drawn depends on them.
+    """Names whose values in two fingerprints may differ, as no row drawn so far depends on them.
 
     These are the entries of a schedule from its frontier on, and everything about a component that
     has no positive weight before the frontier.
 
     Args:
-        saved, now: fingerprints of the state's dataset, and of the one it shall go on with.
-        frontiers: (a schedule's name, the first row of its mix that is not drawn).
+        saved, now: fingerprints of the state's dataset, and of the one that restores it.
+        frontiers: (name of a schedule, first row of its mix that was not drawn) of each mix.
     """
     names: set[str] = set()
     for key, row in frontiers:

@@ -1,8 +1,8 @@
 """How a loader's state lies in an Orbax checkpoint: one JSON file, written by the primary process.
 
 Orbax's v1 API saves any object with `async save(directory)` and `async load(directory)`
-(`StatefulCheckpointable`) beside the model, in one atomic and asynchronous step. These two
-functions are all of it that is not the loader's own; Orbax itself is never imported.
+(`StatefulCheckpointable`) beside the model, in one atomic and asynchronous step. A loader is such
+an object by calling the two functions here; Orbax itself is never imported.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class AwaitedPath(Protocol):
 async def save(
     state: Mapping[str, Any], directory: AwaitedPath, *, primary: bool = True
 ) -> Awaitable[None]:
-    """Begin to save a state; what it holds now is what will be written.
+    """Begin to save a state as it is now: later changes to it are not written.
 
     Args:
         state: plain JSON-able data; where several processes load one stream, their merged state.
-        directory: Orbax's, this checkpointable's own. It appears under its final name only once
+        directory: the folder that Orbax creates for this state. It gets its final name only once
             the whole checkpoint is there, so a kill leaves no half-written state to find.
         primary: whether this process writes; the others only take part.
 
     Returns:
-        The background part: waits for the directory, then writes.
+        The background part, which waits for the directory and then writes.
 
     >>> import asyncio
     >>> from types import SimpleNamespace
@@ -58,7 +58,7 @@ async def save(
     text = json.dumps(state, allow_nan=False)
 
     async def write() -> None:
-        import asyncio  # half of what `import pipeline` would cost
+        import asyncio  # at the top it would double the time of `import pipeline`
 
         path = await directory.await_creation()
         if primary:
@@ -70,12 +70,11 @@ async def save(
 async def load(directory: Any, restore: Callable[[Any], None]) -> Awaitable[None]:
     """Read a saved state and hand it to `restore`, a loader's `load_state_dict`.
 
-    All of it happens here and nothing in the background part: Orbax buries errors of the latter
-    under its own.
+    All work happens here, none in the background part, whose errors Orbax hides behind its own.
 
     Args:
-        directory: path of this checkpointable within a complete checkpoint.
-        restore: gets the state.
+        directory: path of this state's folder in a complete checkpoint.
+        restore: called with the state.
 
     Returns:
         A background part that is already done.

@@ -9,15 +9,15 @@ from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import Rule, agree
 
 START = Cursor()
-Exclusion = tuple[int, str, Ranges]  # from which step on, of which component, which records
+Exclusion = tuple[int, str, Ranges]  # (from_step, component, ranges of its records)
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Steps that are skipped. A step means rows only by the batches that it counts.
+    """Skipped steps, with the rule and anchor that say which rows they mean.
 
     Attributes:
-        steps: half-open ranges of them.
+        steps: half-open ranges of steps.
         rule: how batches were cut when the steps were named; None in a state that does not tell.
         anchor: the cursor that steps were counted from.
     """
@@ -27,7 +27,7 @@ class Skip:
     anchor: Cursor = START
 
     def counts_as(self, rule: Rule, anchor: Cursor, stop: int) -> bool:
-        """Whether a rule, from an anchor on, has the same batches at the steps before `stop`."""
+        """Whether `rule`, counting from `anchor`, has the same batches up to step `stop`."""
         if self.rule is None or self.anchor != anchor:
             return False
         return self.rule[1:] == rule[1:] and agree(self.rule[0], rule[0], anchor.step, stop)
@@ -55,7 +55,7 @@ class Position:
         return Position(cursor, self.anchor, self.skips, self.exclusions)
 
     def skipping(self, steps: Ranges, rule: Rule) -> Position:
-        """The position with more steps skipped, counted by a rule from its anchor on."""
+        """The position with more steps skipped, which `rule` counts from the position's anchor."""
         if not steps:
             return self
         *before, last = self.skips or (Skip((), rule, self.anchor),)

@@ -20,8 +20,8 @@ from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
 
 PLAIN, FULL = 1, 4
-# what each version must hold beside the fields of version 1: some checkpointers restore only those
-# fields that a fresh loader's state has, and that must not go unnoticed
+# fields that a state of each version must have besides those of version 1: some checkpointers
+# restore only the fields of a fresh loader's state, and the loss of others must be noticed
 FIELDS = {
     1: set[str](),
     2: {"since", "skips"},
@@ -29,7 +29,7 @@ FIELDS = {
     4: {"anchor", "rule", "skips", "excluded"},
 }
 MOST = 1 << 62  # no number of a state is larger
-MANY = 64  # differences that a message lists
+MANY = 64  # differences that a message lists, at most
 FEW = 64  # datasets of a mix that a state tells in full; of more, it holds a digest of each
 DIGEST = "digest"
 DIGESTS = "digests"
@@ -37,13 +37,13 @@ DIGESTS = "digests"
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """A state taken apart.
+    """A decoded state.
 
     Attributes:
         position: where the loader stood; its lanes are those that the state knows.
         rule: how batches were cut; None if the state does not tell.
-        frontiers: (a mix's schedule by its name in the fingerprint, its first row not drawn).
-        same: whether it is of the very dataset that takes it over, without a difference allowed.
+        frontiers: (name of a mix's schedule in the fingerprint, first row not drawn) of each mix.
+        same: whether the dataset that restores it equals the saved one, with no allowed difference.
     """
 
     position: Position
@@ -52,9 +52,9 @@ class SavedState:
     same: bool = False
 
     def check_within(self, what: str, number: int, first: int, last: int) -> None:
-        """Raises StateError where a number lies outside of the epoch that the state names.
+        """Raise StateError if a number lies outside of the epoch that the state names.
 
-        Of a dataset that has changed since, by intent, the pass may have become shorter.
+        Nothing is checked where the dataset was changed on purpose: its epochs may be shorter now.
         """
         if self.same and not first <= number <= last:
             raise StateError(
@@ -73,7 +73,7 @@ def encode(
     """The state as plain JSON-able data.
 
     Args:
-        saved: what it says.
+        saved: the decoded state.
         dataset: the dataset's fingerprint.
         packages: versions of the installed packages that its functions use.
         full: write the optional fields too, so that every state of a dataset has the same ones.
@@ -98,7 +98,7 @@ def encode(
     if c.lanes or full:
         state["rule"] = _plain_rule(saved.rule)
     if full:
-        # lists alone: some checkpointers take mappings within lists apart
+        # no mappings in lists: some checkpointers flatten these
         state["anchor"] = _plain_cursor(position.anchor)
         state["skips"] = [
             [[list(r) for r in skip.steps], _plain_rule(skip.rule), _plain_cursor(skip.anchor)]
@@ -112,10 +112,10 @@ def encode(
 
 
 def decode(state: Any) -> SavedState:
-    """Take a state apart.
+    """Check a state and decode it.
 
     Raises:
-        StateError: it is no state, is damaged, or was written by a newer version.
+        StateError: it is not a state, is damaged, or was written by a newer version.
     """
     if not isinstance(state, Mapping) or "version" not in state:
         raise StateError(f"not a loader's state: {short(state)}. Give what state_dict() returned.")
@@ -150,7 +150,7 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
         anchor = _cursor(state["anchor"])
         skips = tuple(_skip(skip) for skip in state["skips"])
     else:
-        # an older state tells that other batches led to it, but not from where these counted
+        # an older state tells whether the batch rule changed before it, but not where
         if _whole(state.get("since", 0)):
             anchor = replace(cursor, lanes=())
         steps = _ranges(state.get("skips", ()))
@@ -160,10 +160,18 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
 
 
 def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str]) -> bool:
-    """Whether the state is of the dataset `now` to the last key; some differences are no error.
+    """Check that a state is of the dataset with fingerprint `now`.
+
+    Args:
+        state: plain JSON-able data.
+        now: the fingerprint.
+        allow: names of it that may differ.
+
+    Returns:
+        Whether the two are equal: differences that are allowed, or not drawn yet, are no error.
 
     Raises:
-        MismatchError: it is of another dataset; lists what differs.
+        MismatchError: it is of another dataset; the message lists what differs.
     """
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
@@ -184,7 +192,7 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
 def differences(
     state: Mapping[str, Any], now: Mapping[str, str], allow: Collection[str] = ()
 ) -> dict[str, str]:
-    """What differs between the dataset of a state and `now`: fingerprint field -> words.
+    """What differs between a state's dataset and `now`, but for `allow`: name -> words.
 
     Raises:
         StateError: the state names no dataset.
@@ -211,7 +219,7 @@ def _lanes_remedy(before: bool, after: bool) -> str:
 
 
 def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:
-    # how far the mixes are drawn whose schedules differ
+    # in words, how far the mixes with differing schedules are drawn
     rows = [row for name, row in frontiers_of(state) if any(k.startswith(name) for k in wrong)]
     if not rows:
         return ""
@@ -220,7 +228,7 @@ def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:
 
 
 def fold(dataset: Mapping[str, str]) -> dict[str, Any]:
-    """A fingerprint as plain JSON-able data.
+    """A fingerprint as short JSON-able data.
 
     >>> fold({"root": "a", "stages.0": "map f", "stages.1": "shuffle"})
     {'root': 'a', 'stages': ['map f', 'shuffle']}
@@ -245,7 +253,7 @@ def _folded(dataset: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 
 def unfold(folded: Mapping[str, Any]) -> dict[str, str]:
-    """What was folded, a text by each name; of a mix of many datasets, one digest each."""
+    """The fingerprint that was folded; each dataset of a large mix is a digest."""
     flat: dict[str, str] = {}
     for key, value in folded.items():
         head, _, last = key.rpartition(".")
@@ -263,7 +271,7 @@ def unfold(folded: Mapping[str, Any]) -> dict[str, str]:
 
 
 def alike(dataset: Mapping[str, str], saved: Mapping[str, str]) -> Mapping[str, str]:
-    """A fingerprint in as much detail as that of a state has: older ones tell everything."""
+    """A fingerprint in the detail of a saved one: older states have no digests of datasets."""
     return _digested(dataset) if any(key.endswith(f".{DIGEST}") for key in saved) else dataset
 
 
@@ -282,7 +290,7 @@ def _digested(dataset: Mapping[str, str]) -> dict[str, str]:
 
 
 def _large(dataset: Mapping[str, str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    # what stands before the names of a large mix's datasets, and the keys of each by name
+    # for each large mix: the prefix of its datasets' names, and the keys of each dataset by name
     heads = [k[: -len("root")] for k, v in dataset.items() if _is_root(k) and v.startswith("mix ")]
     for head in heads:
         names: dict[str, list[str]] = {}
@@ -302,7 +310,7 @@ def freeze(place: Any) -> Any:
     """A place from plain JSON-able data.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a place.
 
     >>> freeze([3, {"en": [0, 1]}]) == freeze([3, ["parts", ["en", [0, 1]]]])
     True
@@ -317,7 +325,7 @@ def freeze(place: Any) -> Any:
 
 
 def thaw(place: Any, *, lists: bool = False) -> Any:
-    """A place as plain JSON-able data; only in lists, where mappings in lists are taken apart."""
+    """A place as plain JSON-able data: with `lists`, without mappings, which some would flatten."""
     if isinstance(place, Parts):
         found = [[name, thaw(at, lists=lists)] for name, at in place]
         return ["parts", *found] if lists else dict(found)

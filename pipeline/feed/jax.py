@@ -17,12 +17,12 @@ from pipeline.tree import leaves, map_leaves
 class JaxFeed:
     """Batches as global `jax.Array`s of one sharding.
 
-    The process's rows come from the sharding, not from its index: on a mesh where processes differ
+    A process's rows follow from the sharding, not from its index: on a mesh where processes differ
     only along a tensor axis, all of them read the same rows.
 
     Args:
-        sharding: of the batch's leading axis (and further axes, cut to each field's rank).
-        prefetch: batches on the way to the devices while one is used.
+        sharding: the sharding of a batch's axes; a field of lower rank takes its first axes.
+        prefetch: how many batches are on the way to the devices while one is used.
 
     Raises:
         MissingExtraError: jax is not installed.
@@ -37,7 +37,7 @@ class JaxFeed:
     True
     """
 
-    library = "jax"  # whose processes it splits batches over
+    library = "jax"  # batches are split over the processes of this library
 
     def __init__(self, sharding: Any, prefetch: int = 2) -> None:
         try:
@@ -74,7 +74,7 @@ class JaxFeed:
         return np.unique(np.concatenate([np.arange(*span) for span in sorted(spans)]))
 
     def put(self, batch: Any, rows: Int64s, total: int) -> Any:
-        """This process's rows as global arrays.
+        """The batch as global arrays `[total, ...]`, made from this process's rows of it.
 
         Raises:
             FeedError: a field is no array of numbers, or its numbers do not fit jax's integers.

@@ -26,7 +26,7 @@ class TorchFeed:
 
     Args:
         device: where tensors go: "cpu", "cuda", "cuda:1" or a torch.device.
-        prefetch: batches on the way to the device while one is used.
+        prefetch: how many batches are on the way to the device while one is used.
         mesh: a DeviceMesh, where not every process has rows of its own.
         dims: names of the mesh's dims that split the batch, outermost first; processes that differ
             along other dims (tensor, context, pipeline) get the same rows. May be left out if the
@@ -42,8 +42,8 @@ class TorchFeed:
     {'x': tensor([0., 1.]), 's': ['a', 'b']}
     """
 
-    library = "torch"  # whose processes it splits batches over
-    # checkpointers of torch restore only fields that a fresh loader's state has: give it all
+    library = "torch"  # batches are split over the processes of this library
+    # checkpointers of torch restore only the fields of a fresh loader's state: it must have all
     whole_states = True
 
     def __init__(

@@ -22,12 +22,12 @@ from pipeline.sampling.repeat import Repeat
 from pipeline.types import ENDLESS, At, Transform
 
 BLOCK = 64  # rows of a block where no transform says how many
-FAR = 256  # blocks of a lane that are asked for ahead at most
+FAR = 256  # blocks of a lane that are begun ahead, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Transforms(Over, Streamed):
-    """Transforms that see some rows at a time, and may change how many there are."""
+    """Transforms that work on some rows at a time, and may change their number."""
 
     transforms: tuple[Transform, ...]
 
@@ -47,11 +47,11 @@ class Transforms(Over, Streamed):
 
     @cached_property
     def block(self) -> int:
-        """About how many rows the transforms see at once: what the one that wants most wants."""
+        """Approximate number of rows in a block: the most that any of the transforms asks for."""
         return max((t.block for t in self.transforms), default=0) or BLOCK
 
     def through(self, block: Block, scope: Scope) -> Block:
-        """What the transforms make of some rows."""
+        """A block of rows after all transforms."""
         for i, transform in enumerate(self.transforms, len(self.below.stages)):
             block = applied(transform, i, block, scope)
         return block
@@ -59,9 +59,10 @@ class Transforms(Over, Streamed):
 
 @dataclass(frozen=True, eq=False)
 class Blocks(Transforms):
-    """Each block of positions beneath, through the transforms; none where a mix deals the rows.
+    """The indexed dataset beneath in blocks, each of which goes through the transforms.
 
-    A block is a pure function of the dataset, its lane and its number.
+    A block is a pure function of the dataset, its lane and its number. There are no transforms
+    where a mix with streamed datasets deals the rows of an indexed one.
     """
 
     @cached_property
@@ -76,11 +77,11 @@ class Blocks(Transforms):
         return replace(self, below=Ordered(self.below, repeat))
 
     def grid(self, lanes: int) -> BlockGrid:
-        """How what lies beneath is cut into blocks, and dealt to lanes."""
+        """How the dataset beneath is cut into blocks, and these are dealt to lanes."""
         return BlockGrid(self.length, self.period, self.block, lanes)
 
     def rows(self, here: Here, lane: int, number: int) -> Block:
-        """Block `number` of a lane, as its rows stand in the mixes above."""
+        """Block `number` of a lane, after the row-wise stages of the mixes above."""
         return here.lift(self._rows(self._at(lane, number, here.lanes), here.scope))
 
     def _rows(self, at: At, scope: Scope) -> Block:
@@ -92,7 +93,7 @@ class Blocks(Transforms):
         return self.through(block, scope)
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
-        """The error that rows of a block are left out for, if all of them are (or the first 64)."""
+        """An error of a block if each of its rows (or of the first 64) fails and is skipped."""
         scope, error = here.scope, None
         if not scope.skipping:
             return None
@@ -108,7 +109,7 @@ class Blocks(Transforms):
         return error
 
     def records(self, here: Here, lane: int, number: int) -> Origin:
-        """Provenance of the records beneath a block, by arithmetic."""
+        """The provenance of the records that a block is made from, without reading them."""
         origin = self.below.origin(self._at(lane, number, here.lanes), here.scope)
         return relabelled(here.first, origin)
 
@@ -141,11 +142,11 @@ class Blocks(Transforms):
 
 
 class BlockReader(PieceReader):
-    """Lanes of blocks: a place is (number of the block, how many of its rows are given).
+    """Reads lanes of blocks: a place is (number of the block, its rows given so far).
 
     Args:
-        node: what the blocks are of.
-        here: where it stands.
+        node: the node of the blocks.
+        here: where the node stands.
         ask: begins a block.
     """
 
@@ -154,7 +155,7 @@ class BlockReader(PieceReader):
     def __init__(self, node: Blocks, here: Here, ask: Ask) -> None:
         self._node, self._here = node, here
         self._ask, self._names = ask, here.scope.path
-        self._behind = 0 if self._names else 1  # of many components, kept blocks would be many
+        self._behind = 0 if self._names else 1  # blocks kept behind a place; in a mix none
         self._grid, self._cycle = node.grid(here.lanes), node.cycle
         self._per_pass = self._grid.per_pass
         self._blocks: dict[int, dict[int, Pending]] = {}
@@ -211,7 +212,7 @@ class BlockReader(PieceReader):
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
         found, after = super().pull(lane, place, epoch, want)
         if self._here.scope.skipping and want and not found and place == self.turn(place, epoch):
-            # nothing in a whole pass: told apart from one that a filter leaves empty
+            # a pass whose rows all fail is an error; one that a filter empties is not
             failure = self._node.failure(self._here, lane, place[0])
             if failure is not None:
                 rows = self._node.length
@@ -231,7 +232,7 @@ class BlockReader(PieceReader):
         try:
             return blocks[at].result()
         except BaseException:
-            blocks.pop(at)  # asked again, it is tried again
+            blocks.pop(at)  # so that the next call tries again
             raise
 
     def after(self, lane: int, at: int) -> int:
@@ -239,7 +240,7 @@ class BlockReader(PieceReader):
 
     @property
     def most_empty(self) -> int:
-        # beyond two epochs of blocks
+        # a little more than two epochs of blocks
         grid = self._grid
         if grid.period < ENDLESS:
             return 64 + 2 * grid.per_epoch

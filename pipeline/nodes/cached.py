@@ -1,4 +1,4 @@
-"""The node of a cache: the same rows, each made once and then kept by position."""
+"""The node of a cache: each row is computed once, and kept by position."""
 
 from __future__ import annotations
 
@@ -20,30 +20,37 @@ from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
 from pipeline.types import ENDLESS, At
 
-Piece = tuple[Int64s, Values]  # which of the positions asked for, and their rows
+Piece = tuple[Int64s, Values]  # indices into the positions asked for, and the rows there
 _FORMAT = 1
 
 
 class Store(Protocol):
-    """Rows by position; what it gives out is the caller's own."""
+    """Keeps rows by position. What it returns is the caller's: changing it changes nothing kept."""
 
     def get(self, positions: Int64s) -> tuple[list[Piece], Int64s]:
-        """The rows that are kept, and which of `positions` (rising, distinct) are not."""
+        """Look rows up.
+
+        Args:
+            positions: int64[n], rising and distinct.
+
+        Returns:
+            The pieces that are kept, and the indices into `positions` of those that are not.
+        """
         ...
 
     def put(self, positions: Int64s, values: Values) -> Values:
-        """Keep rows; the rows as `get` will give them, whether they could be kept or not."""
+        """Keep rows, if possible, and return them as `get` does."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Cached(Over):
-    """Indexed rows that are the same in every epoch; `check_cacheable` says which are.
+    """Indexed rows that are the same in every epoch (see `check_cacheable`), kept by position.
 
-    It changes no data: fingerprint, provenance and what is drawn above are those beneath.
+    A cache changes no data: fingerprint, provenance and randomness above are as without it.
 
     Attributes:
-        seed: of the part, which the rows depend on.
+        seed: the part's seed, which the rows may depend on.
         folder: where rows are kept; None for this process's memory.
     """
 
@@ -70,7 +77,7 @@ class Cached(Over):
         return Block(_in_order(pieces, back), self.origin(at, scope))
 
     def _store(self, scope: Scope) -> Store:
-        # a pinned shuffle's order depends on the names of orders, so the rows do
+        # rows may depend on the names that seed orders (those of a pinned shuffle do)
         path = scope.order
         if path not in self._stores:
             store = self._disk(self.folder, self._key(path)) if self.folder else None
@@ -84,7 +91,7 @@ class Cached(Over):
 
     def _key(self, path: Path) -> str:
         of = {"seed": str(self.seed), **self.below.fingerprint()}
-        # before pins held the path, rows beneath one were others in a join
+        # older versions gave other rows beneath a pin inside of a join: another key for them
         text = json.dumps([_FORMAT + self.pinned_orders, path, sorted(of.items())])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -98,7 +105,7 @@ class Cached(Over):
 
 
 def check_cacheable(node: Node, skips: bool) -> None:
-    """Raises ChainError, with the remedy, if rows differ by epoch, are streamed or never end."""
+    """Raise ChainError unless rows are indexed, finite, not skipped and alike in each epoch."""
     if node.streamed:
         raise ChainError(
             f"cache keeps rows by position, but {node.counting} counts rows as they come. Move "
@@ -125,5 +132,5 @@ def _in_order(pieces: list[Piece], back: Int64s) -> Values:
     places = np.concatenate([places for places, _ in pieces])
     values = Block.concat(blocks).take(np.argsort(places)[back]).values
     if isinstance(values, list) and len(back) > len(places):
-        return [fresh(row) for row in values]  # a position asked for twice is two rows
+        return [fresh(row) for row in values]  # a position asked for twice gives two objects
     return values

@@ -1,4 +1,4 @@
-"""Which rows fail, what is read where some do, and how skipped rows are told."""
+"""Rows that fail: which they are, how the others are still read, and how skips are logged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def skippable(error: Exception) -> bool:
-    """Whether the row is at fault, and will be again: not the network, memory or the chain.
+    """Whether an error is due to its row, so that it recurs: not to network, memory or chain.
 
     >>> skippable(ValueError("bad JPEG")), skippable(OSError("timed out"))
     (True, False)
@@ -42,9 +42,9 @@ def skippable(error: Exception) -> bool:
 
 
 def patiently(call: Callable[..., T], *args: Any) -> T:
-    """`call(*args)`, tried again after a pause where input or output failed; then its error.
+    """Return `call(*args)`, trying again after a pause (see PAUSES) if it raises OSError.
 
-    What is missing or forbidden is so at once.
+    A file that is missing or forbidden is not tried again.
 
     >>> answers = iter([OSError("timed out"), 7])
     >>> def ask():
@@ -68,10 +68,13 @@ def patiently(call: Callable[..., T], *args: Any) -> T:
 def survivors(
     call: Callable[[Int64s], Block], which: Int64s
 ) -> tuple[list[tuple[Int64s, Block]], dict[int, Exception]]:
-    """`call` on rows, halved until what fails is one row: what came of the others, and the errors.
+    """Call `call` on rows, halving those that fail until the bad ones are known one by one.
+
+    Returns:
+        (rows, their block) for each call that worked, and the error of each bad row.
 
     Raises:
-        Exception: an error that is no row's fault.
+        Exception: an error that is not due to a row.
     """
     if not len(which):
         return [], {}
@@ -92,7 +95,7 @@ def survivors(
 
 
 class Skips:
-    """Says once of each row that it was skipped, and why."""
+    """Logs each skipped row once, with the reason."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -108,7 +111,7 @@ class Skips:
     def say_all(
         self, components: Sequence[Component], origin: Origin, errors: Sequence[Exception]
     ) -> None:
-        """Log the rows of `origin`, each with its error; records in a row as one range."""
+        """Log the rows of `origin`, each with its error; consecutive records as one range."""
         first = 0
         for i in range(1, len(origin) + 1):
             if i < len(origin) and _follows(origin, errors, i):
@@ -122,7 +125,7 @@ class Skips:
             first = i
 
     def once(self, message: str) -> None:
-        """Log a message unless it has been."""
+        """Log a message unless it was logged before."""
         if message in self._said:
             return
         if len(self._said) >= _REMEMBERED:
@@ -132,7 +135,7 @@ class Skips:
 
 
 def _follows(origin: Origin, errors: Sequence[Exception], i: int) -> bool:
-    # whether row i is the record after that of the row before, and fails alike
+    # whether row i holds the record after that of row i - 1, and fails with the same kind of error
     return bool(
         origin.record[i] == origin.record[i - 1] + 1
         and origin.component[i] == origin.component[i - 1]
@@ -162,18 +165,18 @@ class BadRows:
     """The rows of an indexed part that are known to fail, so that none is looked at twice."""
 
     def __init__(self) -> None:
-        self._after: dict[Epoch, dict[int, int]] = {}  # of each bad row, one to look at next
+        self._after: dict[Epoch, dict[int, int]] = {}  # for each bad row, the next one to try
         self._errors: dict[Epoch, Exception] = {}
 
     def add(self, epoch: Epoch, index: int, error: Exception) -> None:
-        """Remember a row."""
+        """Remember that a row fails."""
         if sum(map(len, self._after.values())) >= MOST_BAD:
             self._after.clear()
         self._after.setdefault(epoch, {})[index] = index + 1
         self._errors.setdefault(epoch, error)
 
     def drop(self, rows: Iterable[tuple[Epoch, int]]) -> None:
-        """Drop rows from those known to fail, so that they are tried again."""
+        """Forget that rows fail, so that they are tried again."""
         for epoch, index in rows:
             self._after.get(epoch, {}).pop(index, None)
 
@@ -185,10 +188,15 @@ class BadRows:
         return np.array([i in self._after.get(epoch, ()) for epoch, i in known], bool)
 
     def next(self, epoch: Epoch, index: int, first: int, end: int) -> int:
-        """The first row from a row on, round the epoch `[first, end)`, not known to fail.
+        """The first row not known to fail, from `index` on and then from `first` on.
+
+        Args:
+            epoch: the epoch looked at.
+            index: the row to begin with.
+            first, end: bounds of the epoch's rows.
 
         Raises:
-            Exception: all of them do; what one of them failed with.
+            Exception: all of them fail; the error of one of them.
         """
         found = self._after_run(epoch, index)
         if found >= end:
@@ -202,13 +210,13 @@ class BadRows:
         while index in after:
             passed.append(index)
             index = after[index]
-        for i in passed:  # the next one who asks is there at once
+        for i in passed:  # so that the next look-up takes one step
             after[i] = index
         return index
 
 
 def in_order(pieces: Pieces) -> Block:
-    """Pieces end to end, their rows in the order in which they were asked for."""
+    """One block of all pieces, its rows in the order in which they were asked for."""
     if not pieces:
         return Block([], Origin.none())
     rows = np.concatenate([rows for rows, _ in pieces])
@@ -216,9 +224,9 @@ def in_order(pieces: Pieces) -> Block:
 
 
 def applied(transform: Transform, number: int, block: Block, scope: Scope) -> Block:
-    """A block through stage `number` of a part; rows that fail are left out, if the part says so.
+    """A block of streamed rows after stage `number` of its part.
 
-    Rows of the block have no positions any more.
+    Rows that fail are left out where the part says on_error("skip").
     """
     site, name = scope.sites.get(number) or scope.site(number, transform)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipeline.nodes.part import Part
 
 NONE = np.zeros(0, np.int64)
-SHOWN = 8  # datasets of a join that its repr shows
-CALLS = {"zip": "zip_datasets"}  # the functions that are not called as their nodes
+SHOWN = 8  # datasets of a join that its repr shows, at most
+CALLS = {"zip": "zip_datasets"}  # public functions whose names are not their nodes' kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,12 @@ class Joined(Node):
         return lines
 
     def rule(self) -> str:
-        """The options of the join, as people write them."""
+        """The options of the join, as a user writes them."""
         return ""
 
     def fingerprint(self) -> dict[str, str]:
         parts = {f"{n}.{k}": v for n, p in self.parts.items() for k, v in p.fingerprint().items()}
-        # other rows than before pins held the path: what was saved or scanned then is refused
+        # older versions gave pinned orders other rows: this key refuses their states and scans
         orders = {"orders": "pinned"} if self.pinned_orders else {}
         return {"root": f"{self.kind} {' '.join(self.parts)}", **orders, **parts}
 
@@ -147,7 +147,7 @@ class RowJoin(Joined):
         ask: Callable[[Part], Callable[[At, Scope], Any]],
         concat: Callable[[Sequence[Any]], Any],
     ) -> Any:
-        # each part is asked once for all of its rows, which then go where they were asked for
+        # each part is asked once for all of its rows, which are then put into the order asked for
         which, at = self.locate(at)
         names = list(self.parts)
         order = np.argsort(which, kind="stable")
@@ -175,7 +175,7 @@ class RowJoin(Joined):
 
 
 def touched_parts(parts: Mapping[str, Part], rows: Mapping[str, int], head: str) -> Frontiers:
-    """How far mixes in named parts were drawn, each by so many rows of its part."""
+    """How many rows the mixes in named parts have drawn, once each part gave `rows[name]` rows."""
     found: Frontiers = {}
     for name, part in parts.items():
         found |= part.node.touched(rows[name], f"{head}{name}.")

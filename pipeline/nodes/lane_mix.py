@@ -1,7 +1,8 @@
 """The node of a mix with streamed datasets: lane l deals the rows of each component's lane l.
 
-A place is (passes of the mix before this one, row of this pass, components). The last holds, for
-each component that was drawn from: its pass, its pass when this pass of the mix began, its place.
+A lane's place is (passes of the mix before this one, row in this pass, components). For each
+component drawn from so far, `components` holds its pass, its pass when this pass of the mix began,
+and its place.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LaneMix(Mixture, Streamed):
-    """Datasets dealt by weight of which some are streamed, and the row-wise transforms on them.
+    """Datasets dealt by weight, at least one of them streamed, and row-wise transforms above.
 
     Attributes:
-        repeats: on the mix itself.
-        maps: row-wise transforms, evaluated with a component's block before rows are dealt.
+        repeats: the repeats of the mix itself.
+        maps: row-wise transforms; a component's block passes them before its rows are dealt.
 
     Raises:
         ChainError: a component has lanes of its own.
@@ -157,12 +158,12 @@ class _Hand:
 
 
 class LaneMixReader:
-    """Lanes of a mix: rows of its components' same lane, by the pattern.
+    """Reads lanes of a mix: a lane takes rows of the same lane of each component, by the pattern.
 
     Args:
         node: the mix.
-        readers: one for each component, by name.
-        lanes: L.
+        readers: a reader for each component, by name.
+        lanes: the number of lanes.
     """
 
     arithmetic = False

@@ -1,4 +1,4 @@
-"""The node that each dataset begins with: one source."""
+"""The node at the bottom of a dataset: a source."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PIECE = 1 << 19  # bytes of rows that are kept before they are copied: they stay
 
 @dataclass(frozen=True, eq=False)
 class Mapped(Over):
-    """The rows beneath through a map, random_map or map_with_index."""
+    """The rows beneath, changed by a map, random_map or map_with_index."""
 
     transform: Transform
 

@@ -1,4 +1,4 @@
-"""The node of a mix of indexed datasets: which row stands where is arithmetic."""
+"""The node of a mix of indexed datasets: arithmetic says which row stands where."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SCHEDULE = "schedule"
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Joined):
-    """Datasets by name, the weights they are dealt by, and when a pass ends.
+    """What every mix has: named datasets, the weights they are dealt by, and when a pass ends.
 
     Attributes:
-        schedule: the weights, by the row from which on they hold.
+        schedule: the weights, and the row from which on each set of them applies.
         stop: "first", "all" or "never".
     """
 

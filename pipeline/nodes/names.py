@@ -1,4 +1,4 @@
-"""What other libraries call what a Dataset does: each of their names gets an answer."""
+"""Names that other libraries use, and what to write here instead."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ _OPTIONS = {
 
 
 def unknown_name(name: str) -> AttributeError:
-    """The error for an attribute that a Dataset lacks; other libraries' names get an answer.
+    """The error for an attribute that a Dataset lacks; it translates other libraries' names.
 
     >>> print(unknown_name("take"))
     a Dataset has no .take: here it is ds.limit(n)
@@ -107,7 +107,7 @@ def no_attribute(owner: str, name: str, ours: Mapping[str, str]) -> AttributeErr
     Args:
         owner: the object, in words.
         name: the attribute.
-        ours: what stands here for other libraries' names.
+        ours: for each name of another library, what to write here.
     """
     if name in ours:
         return UnknownNameError(f"{owner} has no .{name}: here it is {ours[name]}")
@@ -115,11 +115,11 @@ def no_attribute(owner: str, name: str, ours: Mapping[str, str]) -> AttributeErr
 
 
 def refuse_options(what: str, others: Mapping[str, Any]) -> None:
-    """Raises OptionError if there are options that nobody has; other libraries' get an answer.
+    """Raise OptionError if there are any `others`; it translates those of other libraries.
 
     Args:
         what: "Dataset", or one of its methods.
-        others: the options by name.
+        others: the unknown options that were given, by name.
 
     >>> refuse_options("map", {"num_proc": 4})
     Traceback (most recent call last):

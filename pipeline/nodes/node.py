@@ -1,6 +1,7 @@
-"""What is asked of a dataset: each node answers for itself and for what lies beneath it.
+"""The questions that each node of a dataset answers, for itself and for what lies beneath it.
 
-A node that stands on one other writes only what it changes; `Over` hands on all other questions.
+A node that stands on one other derives from `Over`, which hands every question on to the node
+below: the subclass writes only what it changes.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ Frontiers = dict[str, int]
 
 
 class Node:
-    """A dataset's questions. The defaults are those of a node on which a part begins.
+    """The questions of a dataset. The defaults suit a node at the bottom of its part.
 
     Attributes:
-        kind: for messages.
-        streamed: whether its rows have no positions: lanes of blocks give them as they come.
-        boxes: what a picture of the dataset shows of it, beside its stages.
+        kind: what messages call it.
+        streamed: whether its rows have no positions and are read lane by lane, in blocks.
+        boxes: the boxes that a picture draws for it, besides those of its stages.
     """
 
     kind: str = ""
@@ -43,29 +44,29 @@ class Node:
     boxes: tuple[str, ...] = ()
 
     def __reduce__(self) -> Any:
-        # what was found out since it was made stays here
+        # cached properties are left behind: the receiver computes its own
         return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)  # pyright: ignore[reportArgumentType]
 
     @property
     def title(self) -> str:
-        """What a picture of the dataset calls it."""
+        """The name that a picture of the dataset gives it."""
         return self.kind
 
     # ---- how many rows
 
     @cached_property
     def length(self) -> int:
-        """Rows an epoch; ENDLESS if it never ends. Beneath streamed rows, of what is indexed."""
+        """Rows of an epoch, or ENDLESS. Streamed rows tell that of the indexed dataset beneath."""
         raise NotImplementedError
 
     @cached_property
     def period(self) -> int:
-        """Rows after which everything begins anew, in another order."""
+        """Rows until everything begins anew, in a new order. Less than `length` under repeat."""
         return self.length
 
     @cached_property
     def cycle(self) -> int:
-        """Rows after which nothing new comes but by chance."""
+        """Rows in which each record beneath comes once; beyond, only chance brings new rows."""
         return self.period
 
     # ---- what it is made of
@@ -76,12 +77,12 @@ class Node:
         return ()
 
     def cut(self, n: int) -> Node:
-        """The node with the first n of its own stages, where it holds several."""
+        """This node with only the first n of its own stages, if it can hold several."""
         return self
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
-        """The named parts that this part stands on; none where it stands on one source."""
+        """The parts beneath this one, by name; empty where it stands on a source."""
         return {}
 
     def beneath(self) -> Iterator[Node]:
@@ -89,16 +90,16 @@ class Node:
         yield self
 
     def components(self, path: Path) -> tuple[Component, ...]:
-        """The sources, with the names that lead to them."""
+        """The sources beneath, each with the path of names that leads to it."""
         raise NotImplementedError
 
     @cached_property
     def unchanged(self) -> Source | None:
-        """The source whose records rows are, in any order but as they are; None if they differ."""
+        """The source, if rows are its unchanged records in whatever order; else None."""
         return None
 
     def fingerprint(self) -> dict[str, str]:
-        """What the data depends on, by name."""
+        """Everything that the data depends on, by name."""
         raise NotImplementedError
 
     @cached_property
@@ -111,72 +112,72 @@ class Node:
         return found
 
     def written(self, seed: int) -> list[str]:
-        """What people wrote to make this part, a line each."""
+        """The calls that make this part, as a user writes them, one line each."""
         raise NotImplementedError
 
     @cached_property
     def mixture(self) -> tuple[str, Schedule] | None:
-        """The schedule's key in the fingerprint, and the schedule, of a mix with stages on it."""
+        """(Fingerprint key, schedule) of the mix that this part's stages stand on, if it is one."""
         return None
 
     @cached_property
     def counting(self) -> str:
-        """The kind and name, in words, of what makes rows streamed; "" if they are indexed."""
+        """The stage that makes rows streamed, such as "filter 'short'"; "" if they are indexed."""
         return ""
 
     @cached_property
     def counter(self) -> str:
-        """The kind alone."""
+        """The kind of that stage alone, such as "filter"."""
         return self.counting.partition(" ")[0]
 
     # ---- rows by position
 
     def read(self, at: At, scope: Scope) -> Block:
-        """Rows by position; bounds are the caller's business."""
+        """The rows at these positions; the caller checks bounds."""
         raise NotImplementedError
 
     @cached_property
     def rowwise(self) -> tuple[Any, ...]:
-        """The stages at the top that take rows one by one, from the bottom up."""
+        """The unbroken run of row-by-row stages at the top, from the bottom up."""
         return ()
 
     def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
-        """The same rows, in columns made by `empty` where that spares keeping each of them."""
+        """The same rows as `read`, stacked into arrays of `empty` where no row need be kept."""
         return self.read(at, scope)
 
     def origin(self, at: At, scope: Scope) -> Origin:
-        """Provenance of rows, by arithmetic."""
+        """The provenance of rows, computed without reading them."""
         raise NotImplementedError
 
     def descend(self, at: At, scope: Scope, to: Node) -> At:
-        """Where rows stand in a node beneath, of the same part."""
+        """The positions of these rows in `to`, a node beneath in the same part."""
         return at
 
     def moved(self, over: Node) -> Order | None:
-        """The order, if any, that stands between this node and one beneath it in its part."""
+        """The lowest order between this node and `over`, one beneath it in its part, if any."""
         return None
 
     @cached_property
     def horizon(self) -> int:
-        """How many rows to come its source wants to know of; 0 for none."""
+        """How many upcoming rows the source wants to be told of, to read ahead; 0 for none."""
         return 0
 
     def ahead(self, at: At, scope: Scope) -> None:
-        """Tell the source of rows that will be read."""
+        """Tell the source which rows will be read soon."""
 
     # ---- where and whether rows stay
 
     def positions(self, spans: list[Span], order: int, low: int, high: int, scope: Scope) -> Int64s:
-        """Where records stand in one epoch's order, at least those in [low, high).
+        """The positions of some records in one epoch: int64[m], all of those in [low, high).
 
         Args:
             spans: the records.
-            order: the epoch whose order holds.
-            low, high: of the epoch's positions.
-            scope: of this part.
+            order: the epoch whose order is meant.
+            low, high: the positions that matter; others may be missing.
+            scope: the scope of this part.
 
         Raises:
-            NoInverseError: only looking at every row tells.
+            NoInverseError: positions are found only by going through every row.
         """
         raise NotImplementedError
 
@@ -184,19 +185,19 @@ class Node:
         """The stage, in words, that makes one epoch differ from another; None if none does.
 
         Args:
-            pinned: whether what stands above holds one epoch's order in all of them.
-            values: whether other values count too, or only another order.
+            pinned: whether a stage above uses one epoch's order in every epoch.
+            values: whether a difference in values counts, besides one in order.
         """
         return None
 
     def chunks(self, own: bool) -> Int64s | None:
-        """Bounds of the runs of rows that storage reads whole; None where it has none.
+        """Bounds of the chunks of rows that storage reads whole: int64[k + 1]; None without any.
 
         Args:
-            own: whether the bounds are wanted, or only whether rows stand in a source's order.
+            own: whether to look the bounds up. If not, only the order of rows is checked.
 
         Raises:
-            ChainError: rows do not lie as those of one source do.
+            ChainError: rows are not in the order of a single source.
         """
         raise ChainError(
             f"shuffle(chunks=) needs one source's order, but {self.kind} joins several datasets. "
@@ -204,7 +205,7 @@ class Node:
         )
 
     def orders(self, scope: Scope) -> Iterator[tuple[object, ...]]:
-        """What each random order beneath is drawn from, and the order itself, from the top down."""
+        """For each random order, from the top down: what it is drawn from, then its node."""
         return iter(())
 
     @cached_property
@@ -214,48 +215,56 @@ class Node:
 
     @cached_property
     def pinned_orders(self) -> bool:
-        """Whether random orders beneath are those that their dataset has outside of any join."""
+        """Whether a pin keeps some random order beneath independent of the joins above."""
         return any(part.node.pinned_orders for part in self.parts.values())
 
     def pin_path(self, over: Node) -> Node:
-        """The tree with the orders from one of its nodes on pinned to those it has alone."""
+        """This tree with a pin on its node `over`: orders from there down ignore joins above."""
         return Pinned(self)
 
     # ---- how far it was drawn
 
     def touched(self, rows: int, head: str) -> Frontiers:
-        """How far the first rows have drawn each mix beneath.
+        """How many rows of each mix beneath the first `rows` rows have drawn.
 
-        ENDLESS where a pass of a mix has ended: where the next one began depends on all its rows.
+        ENDLESS once a pass of a mix has ended: where the next begins depends on all rows of it.
 
         Args:
-            rows: how many, over all epochs.
-            head: what stands before names in this part's fingerprint.
+            rows: rows of this node, counted over all epochs.
+            head: prefix of this part's keys in the fingerprint.
         """
         return {}
 
     def kin(self, origin: Origin) -> Int64s | None:
-        """Which dataset of a mix rows are of: int64[n]; None where there is no mix."""
+        """The number of the mix's dataset that each row is of: int64[n]; None without a mix."""
         return None
 
     def relatives(self, rows: Int64s, seed: int, attempt: int) -> Int64s | None:
-        """For stream rows of a mix, others of the same dataset and of that one's epoch.
+        """Candidates to replace stream rows of a mix: rows of the same dataset and its same epoch.
 
-        They are drawn by what stands in a row, not by where it stands, so that they stay what they
-        are when weights to come change. A row stays as it is where what was drawn is not dealt.
-        None where rows are not those of a mix.
+        A candidate is drawn from the row's place in its dataset, not in the mix, so that a later
+        change of weights does not change it. Where this pass never deals the candidate, the row
+        itself is returned.
+
+        Args:
+            rows: stream rows, int64[n].
+            seed: what candidates are drawn from.
+            attempt: counts the draws for these rows: each gives other candidates.
+
+        Returns:
+            int64[n]; None where rows are not those of a mix.
         """
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class Over(Node):
-    """A node on another one: it answers as that does, but for what the subclass says."""
+    """A node on one other: a question that the subclass does not answer goes to the one below."""
 
     below: Node
 
     def under(self, scope: Scope) -> Scope:
-        """The scope of what lies beneath."""
+        """The scope in which the node below is asked."""
         return scope
 
     @cached_property
@@ -360,9 +369,9 @@ class Over(Node):
 
 @dataclass(frozen=True, eq=False)
 class Pinned(Over):
-    """The dataset beneath with the orders that it has alone, whatever joins it is put into.
+    """The dataset beneath, its random orders independent of the joins that it is put into.
 
-    What a scan found out of its rows, by position, then stays true.
+    What a scan found, which is kept by position, so stays true inside of joins.
     """
 
     def under(self, scope: Scope) -> Scope:
@@ -374,10 +383,10 @@ class Pinned(Over):
 
 
 def numbered(stages: Sequence[Stage], first: int = 0) -> dict[str, str]:
-    """Fingerprints of stages by name, counted from the bottom of their part."""
+    """Fingerprints of stages under their names: "stages.N", N from `first` on."""
     return {f"stages.{i}": stage.fingerprint() for i, stage in enumerate(stages, first)}
 
 
 def written(transforms: Sequence[Stage]) -> list[str]:
-    """Transforms as people write them, a line each."""
+    """Stages as a user writes them, one line each."""
     return [f"  {transform.written()}" for transform in transforms]

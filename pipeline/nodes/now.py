@@ -1,4 +1,4 @@
-"""How the rows of lanes are read without any workers, each block when it is asked for."""
+"""Reading lanes without workers: a block is evaluated when its rows are asked for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.nodes.part import Part
 from pipeline.nodes.scope import Path
 from pipeline.nodes.streamed import Pending
 
-MOST = 64  # rows that are pulled at a time
+MOST = 64  # rows pulled at a time, at most
 
 
 def lane_blocks(part: Part, lane: int) -> Iterator[Block]:
-    """The rows of one lane in epoch 0 (in all epochs of an endless part), a few at a time."""
+    """Yield the rows of one lane's first pass, a few at a time; an endless part's never ends."""
 
     def ask(names: Path, lane: int, number: int, urgent: bool) -> Pending:
         return _Now(part, names, lane, number)
@@ -26,7 +26,7 @@ def lane_blocks(part: Part, lane: int) -> Iterator[Block]:
         blocks, place = reader.pull(lane, place, 0, want)
         yield from blocks
         got = sum(map(len, blocks))
-        want = min(MOST, 2 * want)  # who wants one row does not wait for many
+        want = min(MOST, 2 * want)  # starts small: a caller of one row does not wait for many
 
 
 class _Now:
@@ -42,4 +42,4 @@ class _Now:
         return self._block
 
     def cancel(self) -> None:
-        """Nothing is under way."""
+        """Nothing to do: no work is under way."""

@@ -16,7 +16,7 @@ from pipeline.types import At, Source
 
 @dataclass(frozen=True, eq=False)
 class Ordered(Over):
-    """The rows beneath in the order of a shuffle, slice, repeat, …: arithmetic on positions."""
+    """The rows beneath in the order of a shuffle, slice or repeat, which computes positions."""
 
     order: Order
 

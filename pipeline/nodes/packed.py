@@ -31,19 +31,20 @@ Group = tuple[Int64s, At, Layout, Int64s]
 
 @dataclass(frozen=True, eq=False)
 class Packed(Node):
-    """Rows packed from a part's documents, whose lengths a scan knows.
+    """Rows packed from documents whose lengths were scanned, so that each row has a position.
 
-    Splitting across documents lays a whole epoch end to end, in the epoch's own order, and pads
-    its last row alone. The other ways pack block after block, so their documents keep one order.
+    Documents that may be split are laid end to end over a whole epoch, in that epoch's order, and
+    only the last row is padded. The other ways pack each block of documents by itself, so the
+    documents must have the same order in every epoch.
 
     Attributes:
-        documents: a dataset that was scanned, and orders or maps above it.
+        documents: the dataset that was scanned, perhaps with orders or maps above it.
         pack: how they are packed.
-        lengths: tokens of each record scanned; several fields have a column each.
-        counts: rows of each block, where they are known already.
+        lengths: scanned tokens of each document; with several fields, a column for each.
+        counts: packed rows of each block, if known already; None for documents end to end.
 
     Raises:
-        ScanError: the scan is of another dataset, or no whole numbers.
+        ScanError: the scan is of another dataset, or not of whole numbers.
         ChainError: the documents are streamed or endless, or would need another number of rows in
             each epoch.
     """
@@ -117,7 +118,7 @@ class Packed(Node):
         return self.documents.node.orders(scope.inside(self.documents))
 
     def touched(self, rows: int, head: str) -> Frontiers:
-        # the number of rows follows from the lengths of all documents: none may change
+        # packing depends on the lengths of all documents of an epoch: all count as drawn
         epochs = max(1, -(-rows // max(1, self.length)))
         return self.documents.node.touched(epochs * self.documents.length, f"{head}packed.")
 
@@ -198,13 +199,14 @@ class Packed(Node):
 
 
 def documents_of(part: Part, pack: Pack, lengths: Scanned) -> Part:
-    """A part as the documents of `Packed`: lengths stay those scanned, whatever it is joined to.
+    """A part as `Packed.documents`: pinned, so that scanned lengths stay true inside of joins.
 
     Raises:
         ScanError: the scan is of another dataset.
     """
     _ = _columns(lengths, pack)
-    # laid end to end, all documents fill the same rows in any order; in blocks, in one alone
+    # end to end, documents fill as many rows in any order, so only what was scanned is pinned;
+    # in blocks, that depends on the order, so all of it is
     scanned = part.scanned(lengths, "pack") if pack.end_to_end else part.node
     return replace(part, node=part.node.pin_path(scanned), lanes=1, on_error="raise")
 

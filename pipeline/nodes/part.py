@@ -1,4 +1,4 @@
-"""A tree of nodes up to the next join, with what holds for all of it: seed, lanes, on_error."""
+"""A part: the nodes down to the next join, with their common seed, lanes and on_error."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from pipeline.sampling.scanned import Scanned, differences
 from pipeline.transforms.collate import Empty
 from pipeline.types import ENDLESS, At, Component, Transform
 
-FEW = 16  # rows that fail up to which none is remembered
-MOST_AHEAD = 256  # rows that are read together in search of one that does not fail
-HINTS = 1024  # positions of those to come that a source is told
+FEW = 16  # fewer newly found bad rows than this are not remembered
+MOST_AHEAD = 256  # rows read together, at most, in search of one that does not fail
+HINTS = 1024  # upcoming positions that a source is told at a time, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a Dataset holds, and what a join holds of each dataset: frozen, read by any process.
+    """What a Dataset holds, and a join for each of its datasets: frozen, and sent to workers.
 
     Attributes:
         node: the topmost node.
         seed: what every random stage's seed is derived from.
-        lanes: of streamed rows, L; else 1.
-        on_error: "raise", or "skip" what fails: streamed rows are left out, for an indexed one
-            stands the next good row of the epoch.
+        lanes: the number of lanes of streamed rows; 1 if rows are indexed.
+        on_error: "raise", or "skip" for rows that fail: a streamed row is left out, an indexed
+            one is replaced by the next good row of its epoch.
     """
 
     node: Node
@@ -57,7 +57,7 @@ class Part:
         return replace(self, node=Ordered(self.node, order))
 
     def repeated(self, repeat: Repeat) -> Part:
-        """The part epoch after epoch; of streamed rows, of what lies beneath them."""
+        """The part repeated; streamed rows repeat the dataset that they are made from."""
         node = self.node
         more = cast(Streamed, node).repeated(repeat) if node.streamed else Ordered(node, repeat)
         return replace(self, node=more)
@@ -81,12 +81,12 @@ class Part:
 
     @property
     def length(self) -> int:
-        """Rows an epoch of what is indexed."""
+        """Rows of an epoch; see `Node.length`."""
         return self.node.length
 
     @property
     def period(self) -> int:
-        """Rows of what is indexed after which it begins anew."""
+        """Rows until the dataset begins anew; see `Node.period`."""
         return self.node.period
 
     @property
@@ -96,43 +96,43 @@ class Part:
 
     @property
     def counting(self) -> str:
-        """What makes rows streamed, in words."""
+        """The stage that makes rows streamed, in words."""
         return self.node.counting
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Orders and transforms up from the source or join."""
+        """The orders and transforms of the part, from the bottom up."""
         return self.node.stages
 
     @property
     def parts(self) -> Mapping[str, Part]:
-        """The parts that it joins, by name."""
+        """The parts beneath, by name."""
         return self.node.parts
 
     def stages_of_parts(self) -> Iterator[Stage]:
-        """The stages of all parts beneath: their rows carry the same provenance."""
+        """Yield the stages of all parts beneath, whose rows carry the same provenance as here."""
         for part in self.parts.values():
             yield from part.stages
             yield from part.stages_of_parts()
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The sources, as `Origin.component` counts them."""
+        """The sources, in the order in which `Origin.component` numbers them."""
         return self.scope.components
 
     @cached_property
     def skips(self) -> bool:
-        """Whether a row may be another than arithmetic says."""
+        """Whether rows that fail are skipped, here or in a part beneath."""
         return self.on_error == "skip" or any(part.skips for part in self.parts.values())
 
     def written(self) -> list[str]:
-        """What people wrote to make it, a line each."""
+        """The calls that make this part, as a user writes them, one line each."""
         lines = self.node.written(self.seed)
         lines += [f"  .on_error({self.on_error!r})"] if self.on_error != "raise" else []
         return lines + ([f"  .lanes({self.lanes})"] if self.lanes > 1 else [])
 
     def fingerprint(self) -> dict[str, str]:
-        """Everything that the data depends on, by name; found once, as it may look into files."""
+        """Everything that the data depends on, by name; computed once, as it may read files."""
         return dict(self._fingerprint)
 
     @cached_property
@@ -145,29 +145,29 @@ class Part:
 
     @cached_property
     def scope(self) -> Scope:
-        """The scope of a whole dataset."""
+        """The scope of this part as the top of a dataset."""
         return Scope(self)
 
     @cached_property
     def told(self) -> Skips:
-        """The rows that failed, each told once."""
+        """The log of skipped rows, which tells each row once."""
         return Skips()
 
     def read(self, at: At, scope: Scope | None = None) -> Block:
-        """Rows of an indexed part, wherever they stand; bounds are the caller's business."""
+        """The rows of an indexed part at these positions; the caller checks bounds."""
         scope = scope or self.scope
         if self.on_error == "raise":
             return self.node.read(at, scope)
         return self._read_good(at, scope)
 
     def read_stacked(self, at: At, empty: Empty) -> Block:
-        """As `read`, in columns made by `empty` where that spares keeping each row."""
+        """The same rows as `read`, stacked into arrays of `empty` where no row need be kept."""
         if self.on_error == "raise":
             return self.node.stacked(at, self.scope, empty)
         return self._read_good(at, self.scope)
 
     def _read_good(self, at: At, scope: Scope) -> Block:
-        # rows that can be read, and for the others the next ones that can
+        # a row that cannot be read is replaced by the next row of its epoch that can
         epochs = [
             (scope.path, scope.order, epoch, order)
             for epoch, order in zip(at.epoch.tolist(), at.order.tolist(), strict=True)
@@ -184,7 +184,7 @@ class Part:
         lost = np.sort(np.concatenate([np.flatnonzero(known), rest[list(bad)]]))
         there = at.take(lost)
         there = At(there.epoch, there.order, self._next_good(there, epochs, lost, scope, new))
-        if len(new) < FEW:  # rows that fail here and there are cheap to try again
+        if len(new) < FEW:  # a few bad rows are cheap to try again
             self._bad.drop(new)
         return in_order([*pieces, (lost, self.node.read(there, scope))])
 
@@ -200,8 +200,8 @@ class Part:
         scope: Scope,
         new: list[tuple[Epoch, int]],
     ) -> Int64s:
-        # the substitute of a row that fails: the next of its epoch that can be read, or the error;
-        # rows found bad on the way are new ones
+        # where each bad row's substitute stands: the next row of its epoch that can be read. Raises
+        # if there is none. Rows found to be bad on the way are added to `new`.
         good, found = set[tuple[Epoch, int]](), list[int]()
         for i, row in enumerate(rows.tolist()):
             epoch, start = epochs[row], int(at.index[i])
@@ -221,13 +221,13 @@ class Part:
         return np.array(found, np.int64)
 
     def origin(self, at: At, scope: Scope | None = None) -> Origin:
-        """Provenance of rows of what is indexed, by arithmetic alone."""
+        """The provenance of indexed rows, computed without reading them."""
         return self.node.origin(at, scope or self.scope)
 
     def ahead(self, first: int, end: int, scope: Scope | None = None) -> None:
-        """After stream rows first to end: let a source that reads ahead know what comes then.
+        """Tell a source that reads ahead which rows follow stream rows [first, end).
 
-        Only where they pass a sixteenth of what it wants to know of, and within the epoch.
+        It is told once every sixteenth of its horizon, and only of rows in the same epoch.
         """
         horizon = self.node.horizon
         if not horizon or first >= end:
@@ -239,19 +239,19 @@ class Part:
             self.node.ahead(At.of_rows(some, self.length), scope or self.scope)
 
     def positions(self, spans: list[Span], order: int, low: int, high: int) -> Int64s:
-        """Where records stand in one epoch's order of an indexed part; see `Node.positions`."""
+        """The positions of records in one epoch of an indexed part; see `Node.positions`."""
         return self.node.positions(spans, order, low, high, self.scope)
 
     # ---- rows by lanes
 
     @cached_property
     def stream(self) -> Streamed:
-        """The rows as they come in lanes; indexed ones in blocks of the usual size."""
+        """The rows as lanes of blocks; indexed rows are cut into blocks of the default size."""
         return cast(Streamed, self.node) if self.node.streamed else Blocks(self.node, ())
 
     @property
     def late(self) -> bool:
-        """Whether some stages see rows only once a mix has dealt them: the loop evaluates them."""
+        """Whether some stages work on rows that a mix has dealt: the loop's process runs these."""
         return self.streamed and self.stream.late
 
     @cached_property
@@ -259,14 +259,14 @@ class Part:
         return Here(self.scope, self.lanes)
 
     def reader(self, ask: Ask) -> Reader:
-        """A reader of the lanes, whose blocks `ask` begins."""
+        """A reader of the lanes, which calls `ask` to begin a block."""
         return self.stream.reader(self._here, ask)
 
     def read_block(self, names: Path, lane: int, number: int) -> Block:
-        """Block `number` of a lane, of the component that names of mixes lead to.
+        """Block `number` of a lane, in the component that the mixes' `names` lead to.
 
-        With the row-wise stages of the mixes above: they may as well come before rows are dealt,
-        and so are evaluated by whoever evaluates the block.
+        It has passed the row-wise stages of the mixes above. They give the same rows before and
+        after dealing, so whoever evaluates the block evaluates them too.
         """
         blocks, here = self._located(names)
         block = blocks.rows(here, lane, number)
@@ -274,7 +274,7 @@ class Part:
         return block
 
     def block_origin(self, names: Path, lane: int, number: int) -> Origin:
-        """Provenance of the records beneath a block, by arithmetic."""
+        """The provenance of the records that a block is made from, without reading them."""
         blocks, here = self._located(names)
         return blocks.records(here, lane, number)
 
@@ -288,23 +288,23 @@ class Part:
         return {}
 
     def blocks_holding(self, spans: list[Span], places: Sequence[Lane]) -> list[tuple[int, int]]:
-        """The (lane, block) pairs of streamed rows whose blocks hold records.
+        """The (lane, number) pairs of the blocks that hold some records.
 
         Args:
             spans: the records.
-            places: where the lanes stand: only blocks begun before are looked at.
+            places: where the lanes stand; later blocks are not looked at.
 
         Raises:
-            NoInverseError: only reading tells.
+            NoInverseError: only reading the rows would tell.
         """
         return self.stream.holding(spans, self._here, places)
 
     def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
-        """The first row of each mix that nothing has touched, by its key in the fingerprint.
+        """The first row of each mix that was not drawn yet, by the mix's key in the fingerprint.
 
         Args:
-            rows: stream rows given so far, of an indexed part.
-            lanes: where lanes stand, of a streamed one.
+            rows: for an indexed part, the stream rows given so far.
+            lanes: for a streamed part, where its lanes stand.
         """
         if self.streamed:
             return self.stream.touched_lanes(lanes, self.lanes, 0, "")
@@ -313,12 +313,12 @@ class Part:
     # ---- scans
 
     def scan_key(self) -> dict[str, str]:
-        """What a scan of the part depends on, by name: no seed where nothing is random."""
+        """What a scan depends on: the fingerprint, without the seed where nothing is random."""
         dropped = set(self._needless(""))
         return {k: v for k, v in self._fingerprint.items() if k not in dropped}
 
     def _needless(self, prefix: str) -> Iterator[str]:
-        # on_error says which row is the substitute of a bad record, whose value nobody needs
+        # on_error decides which row replaces a bad record, and a scan does not use that row
         yield prefix + "on_error"
         if not any(stage.random for stage in self.stages):
             yield prefix + "seed"
@@ -326,10 +326,14 @@ class Part:
             yield from part._needless(f"{prefix}{name}.")
 
     def scanned(self, scanned: Scanned, what: str) -> Node:
-        """The node, this part's or beneath, that a scan is of.
+        """The node of this part whose rows were scanned.
+
+        Args:
+            scanned: what the scan found.
+            what: the caller, for the message.
 
         Raises:
-            ScanError: it is of none of them, told with what differs.
+            ScanError: rows of another dataset were scanned; the message says what differs.
         """
         was = {k: v for k, v in scanned.fingerprint().items() if k != "function"}
         nodes = list(self.node.beneath())

@@ -1,4 +1,4 @@
-"""How many rows a lane has in each pass: only reading all of them tells."""
+"""Counts the rows of a lane in each pass, which only reading all of them tells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK = 256  # rows that are read at a time
 
 
 class PassRows:
-    """Counts rows with readers of its own, apart from what batches are read with.
+    """Counts rows with readers of its own, so that the readers of batches are not disturbed.
 
     Args:
         make: opens a reader.
@@ -21,10 +21,10 @@ class PassRows:
         self._make = make
         self._known: dict[
             int, tuple[int, Place, int]
-        ] = {}  # of the pass that was counted last in each lane
+        ] = {}  # by lane: the pass counted last, the place after it, its rows
 
     def __call__(self, lane: int, epoch: int) -> int:
-        """Rows of a lane in a pass that ends by itself."""
+        """The number of rows of a lane in pass `epoch`, which must not be endless."""
         known, place, rows = self._known.get(lane, (-1, None, 0))
         if known == epoch:
             return rows

@@ -12,10 +12,10 @@ from pipeline.block import Int64s
 from pipeline.sources.storage.lru import LRU
 from pipeline.transforms.packers import Layout
 
-CHUNK = 128  # documents between two sums that are kept: 8 bytes for 128 documents
+CHUNK = 128  # documents for each running sum that is kept, which takes 8 bytes
 _PASS = 1 << 16  # documents looked up at a time; a multiple of CHUNK
-EPOCHS = 4  # epochs whose sums are kept
-BLOCKS = 1 << 12  # blocks whose layouts are kept
+EPOCHS = 4  # epochs whose running sums are kept, at most
+BLOCKS = 1 << 12  # blocks whose layouts are kept, at most
 
 Sizes = Callable[[Int64s], Int64s]
 """Tokens of the documents at these positions of an epoch's order: int64[m] -> int64[m, fields]."""
@@ -23,13 +23,13 @@ Sizes = Callable[[Int64s], Int64s]
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Pieces of documents in rows: m of them, in order of row and of their place in the row.
+    """m pieces of documents, sorted by the row that they fill and by their place in it.
 
     Attributes:
         document: int64[m], a position in the epoch's order of documents.
         start: int64[m], where in the document a piece starts.
         stop: int64[m, fields], where it stops in each field.
-        row: int64[m], which of the rows asked for it fills.
+        row: int64[m], an index into the rows asked for: the one that it fills.
     """
 
     document: Int64s
@@ -42,8 +42,8 @@ class Plan(Protocol):
     """Which documents fill which packed rows.
 
     Attributes:
-        rows: packed rows an epoch.
-        counts: packed rows of each block; None where blocks are not packed by themselves.
+        rows: packed rows of an epoch.
+        counts: packed rows of each block; None where documents are not packed in blocks.
     """
 
     @property
@@ -52,17 +52,17 @@ class Plan(Protocol):
     def counts(self) -> Int64s | None: ...
 
     def pieces(self, rows: Int64s, epoch: Any, sizes: Sizes) -> Pieces:
-        """What fills rows of an epoch.
+        """The pieces that fill some rows of an epoch.
 
         Args:
             rows: int64[k] in [0, self.rows), in any order, repeats included.
-            epoch: names the epoch's order; hashable.
+            epoch: a hashable key of the epoch's order.
             sizes: looks lengths up in that order.
         """
         ...
 
     def holding(self, documents: Int64s, epoch: Any, sizes: Sizes) -> Int64s:
-        """The rows that pieces of documents of an epoch fill: the inverse of `pieces`."""
+        """The rows that hold pieces of some documents of an epoch: the inverse of `pieces`."""
         ...
 
 
@@ -70,9 +70,9 @@ class EndToEnd:
     """All documents of an epoch end to end, cut every `limit` tokens: only the last row is padded.
 
     Args:
-        n: documents an epoch.
-        limit: tokens a row.
-        sizes: of any epoch: all epochs have the same documents.
+        n: documents of an epoch.
+        limit: tokens of a row.
+        sizes: looks lengths up in any epoch's order: their total is the same in all.
     """
 
     def __init__(self, n: int, limit: int, sizes: Sizes) -> None:
@@ -117,7 +117,7 @@ class EndToEnd:
         return np.unique(_ranges(begin[full] // self._limit, -(-end[full] // self._limit))[0])
 
     def _summed(self, sizes: Sizes) -> Int64s:
-        # tokens before each chunk of documents, and in all
+        # tokens before each chunk of documents, then the total
         parts = [np.zeros(1, np.int64)]
         for start in range(0, self._n, _PASS):
             size = sizes(np.arange(start, min(start + _PASS, self._n)))[:, 0]
@@ -129,11 +129,11 @@ class Blocks:
     """Near-equal blocks of documents, each packed by itself; the same ones in every epoch.
 
     Args:
-        n: documents an epoch.
-        block: about how many are packed together.
-        lay: packs some, by their lengths.
-        sizes: of any epoch: all epochs have the same order.
-        counts: rows of each block, where they are known already.
+        n: documents of an epoch.
+        block: approximate number of documents of a block.
+        lay: packs documents, given their lengths.
+        sizes: looks lengths up in any epoch's order, which is the same in all.
+        counts: packed rows of each block, if known already.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Blocks:
 
 
 def _ranges(starts: Int64s, stops: Int64s) -> tuple[Int64s, Int64s]:
-    """All of `starts[i]:stops[i]`, end to end, and the i of each."""
+    """The numbers of all ranges `starts[i]:stops[i]`, end to end, and the i of each number."""
     counts = np.maximum(stops - starts, 0)
     which = np.repeat(np.arange(len(starts)), counts)
     ends = np.cumsum(counts)

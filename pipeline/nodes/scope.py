@@ -1,4 +1,4 @@
-"""What the stages of one part of a dataset share: a seed, and the names that lead there."""
+"""What the stages of a part share at one place of a dataset: the seed and the path of names."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ Stage = Order | Transform
 
 
 class Scope:
-    """One part at one place of a dataset; made once for each place.
+    """One part at one place of a dataset: a part that stands at two places has two scopes.
 
     Args:
-        part: whose seed and `on_error` hold.
-        path: the names of joins that lead to the part: provenance and random values depend on it.
-        order: the names that the seeds of orders depend on: those from the nearest pin above on,
-            so that a slice has the same members wherever it is put.
+        part: the part, whose seed and `on_error` apply.
+        path: names that the joins above give, outermost first. Provenance and random values
+            depend on them.
+        order: those of the names that seeds of orders depend on: the ones beneath the nearest
+            pin above, so that a slice has the same members wherever it is put.
 
     Attributes:
-        sites, order_sites: what stages that were asked for may know, by their numbers.
-        source, cache: what the meter calls reading these.
+        sites, order_sites: sites of the transforms and orders asked so far, by stage number.
+        source, cache: names under which the meter counts reading the source and the cache.
     """
 
     def __init__(self, part: Part, path: Path = (), order: Path = ()) -> None:
@@ -41,16 +42,16 @@ class Scope:
 
     @property
     def skips(self) -> Skips:
-        """Where rows that fail are told of."""
+        """The log of skipped rows."""
         return self.part.told
 
     @cached_property
     def pinned(self) -> Scope:
-        """The same part with the orders that it has outside of any join."""
+        """The scope under a pin: seeds of orders depend on none of the names above."""
         return Scope(self.part, self.path) if self.order else self
 
     def inside(self, part: Part, name: str = "") -> Scope:
-        """The scope of a part that this one stands on; without a name it has the same names."""
+        """The scope of a part beneath this one; without a name, the path stays as it is."""
         found = self._inside.get(name)
         if found is None:
             more = (name,) if name else ()
@@ -59,7 +60,7 @@ class Scope:
         return found
 
     def order_site(self, number: int, order: Order) -> Site:
-        """What the order that is stage `number` of the part may know."""
+        """The site of an order that is stage `number` of the part."""
         found = self.order_sites.get(number)
         if found is None:
             found = Site(self.seed, self.order, self.components, titled(number, order))
@@ -67,7 +68,7 @@ class Scope:
         return found
 
     def site(self, number: int, transform: Transform) -> tuple[Site, str]:
-        """What a transform may know besides its rows, and what the meter calls it."""
+        """The site of a transform, and the name under which the meter counts it."""
         found = self.sites.get(number)
         if found is None:
             title = titled(number, transform)

@@ -1,4 +1,4 @@
-"""What is asked of streamed rows, and what reads their lanes, a pass at a time."""
+"""The questions that nodes of streamed rows answer, and the readers of their lanes."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ if TYPE_CHECKING:
 
 
 class Pending(Protocol):
-    """Work under way."""
+    """A block that is being evaluated."""
 
     def result(self) -> Block:
-        """Its rows, waiting for them; the same error again if asked again."""
+        """Wait for the block and return it, or raise its error; each call does the same."""
         ...
 
     def cancel(self) -> None:
-        """Its rows are not wanted any more."""
+        """Say that nobody needs the block any more."""
         ...
 
 
 class Ask(Protocol):
-    """Begins block `number` of a lane; of a mix, of the component that names lead to."""
+    """Begins block `number` of a lane, in the component that the mixes' `names` lead to.
+
+    A block is `urgent` if its rows are waited for, and not if it is read ahead.
+    """
 
     def __call__(self, names: Path, lane: int, number: int, urgent: bool, /) -> Pending: ...
 
 
 class Ahead(Protocol):
-    """One lane's blocks that can be begun before they are needed."""
+    """Blocks that can be begun before they are needed."""
 
     def begun(self, lane: int, number: int) -> int:
-        """How many blocks from `number` on are under way."""
+        """How many consecutive blocks of a lane, from `number` on, have been begun."""
         ...
 
     def begin(self, lane: int, number: int) -> None: ...
@@ -53,10 +56,10 @@ class Spot:
     """Where a lane stands in one run of blocks.
 
     Attributes:
-        blocks: who begins them.
-        lane, number: the block that the next row is looked for in.
+        blocks: begins the blocks of the run.
+        lane, number: the block that the next row comes from.
         end: the run ends before this block; None if it never ends.
-        share: of the lane's rows that come from here, about.
+        share: approximate share of the lane's rows that come from this run, up to 1.
     """
 
     blocks: Ahead
@@ -67,7 +70,7 @@ class Spot:
 
 
 class Reader(Protocol):
-    """Reads the lanes of streamed rows. A place is plain data: any reader goes on from it."""
+    """Reads the lanes of streamed rows. A place is plain data: any reader can continue from it."""
 
     @property
     def endless(self) -> bool:
@@ -79,7 +82,7 @@ class Reader(Protocol):
         ...
 
     def check(self, place: Place) -> None:
-        """Raises TypeError or ValueError if a place is none of this reader's."""
+        """Raise TypeError or ValueError if `place` is not a place of this reader."""
         ...
 
     def turn(self, place: Place, epoch: int) -> Place:
@@ -92,33 +95,33 @@ class Reader(Protocol):
         ...
 
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
-        """Up to `want` rows of pass `epoch`, fewer only at its end, and where the lane then stands.
+        """Return up to `want` rows of pass `epoch`, fewer only at its end, and the place after.
 
         Raises:
-            StreamEndError: no row comes any more of a pass that never ends.
+            StreamEndError: so many blocks or passes were empty that no more rows can be expected.
         """
         ...
 
     def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:
-        """Whether the pass holds so many more rows."""
+        """Whether pass `epoch` still holds at least `want` rows."""
         ...
 
     @property
     def patience(self) -> int:
-        """Passes without a row, at least one, after which none will come."""
+        """How many passes may be empty in a row before the stream counts as ended; at least 1."""
         ...
 
     @property
     def cycle(self) -> int:
-        """Rows of a lane beneath the filters and packs after which only chance brings new ones."""
+        """Rows of a lane, beneath filters and packs, in which each of its records comes once."""
         ...
 
     def spots(self, lane: int, place: Place, epoch: int) -> Iterator[Spot]:
-        """The runs of blocks that the lane's next rows come from."""
+        """Yield the runs of blocks that the lane's next rows come from."""
         ...
 
     def keep(self, lane: int, place: Place) -> None:
-        """Drop what the rows from a place on do not need."""
+        """Drop every block that rows from `place` on do not need."""
         ...
 
     def cancel(self) -> None:
@@ -129,7 +132,7 @@ class Reader(Protocol):
 class PieceReader:
     """Reads lanes piece by piece: a place is (where a piece begins, its rows given so far).
 
-    A subclass says what a piece is: a block of positions, or what became of some rows of a mix.
+    A subclass says what a piece is: a block, or a unit of rows that a mix has dealt.
     """
 
     @abstractmethod
@@ -145,19 +148,19 @@ class PieceReader:
     @property
     @abstractmethod
     def most_empty(self) -> int:
-        """Pieces of a lane without a row after which none will come."""
+        """How many pieces of a lane may be empty in a row before the stream counts as ended."""
         ...
 
     @abstractmethod
     def barren(self, lane: int, pieces: int, at: Any) -> StreamEndError:
-        """The error for a lane that gave no row in so many pieces before the one at `at`."""
+        """The error for a lane whose last `pieces` pieces, up to the one at `at`, were empty."""
         ...
 
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
         at, offset = place
         found, empty = list[Block](), 0
         while want and (block := self.piece(lane, at, epoch)) is not None:
-            offset = min(offset, len(block))  # shorter than when saved, if a change was allowed
+            offset = min(offset, len(block))  # beyond it after an allowed change
             rows = block.slice(offset, min(offset + want, len(block)))
             want, offset = want - len(rows), offset + len(rows)
             empty = 0 if len(rows) else empty + 1
@@ -178,7 +181,7 @@ class PieceReader:
 
 
 def check_numbers(*numbers: object, count: int) -> None:
-    """Raises ValueError unless there are so many, all of them whole."""
+    """Raise ValueError unless there are `count` numbers, all of them whole."""
     if len(numbers) != count or not all(isinstance(n, int) for n in numbers):
         raise ValueError(f"{numbers} should be {count} whole numbers")
 
@@ -192,10 +195,11 @@ class Here:
     """Where a node of streamed rows stands in a dataset.
 
     Attributes:
-        scope: of its part.
-        lanes: L, of the whole dataset.
+        scope: the scope of its part.
+        lanes: the number of lanes of the whole dataset.
         first: the number of its first component among those of the dataset.
-        lift: carries its rows through the mixes above, up to the first that filters or packs.
+        lift: applies the row-wise stages of the mixes above to a block, up to the first filter
+            or pack, and renumbers its components.
     """
 
     scope: Scope
@@ -205,48 +209,53 @@ class Here:
 
 
 class Streamed(Node):
-    """Rows that come as they come: how many there are is known once they were read."""
+    """A node whose number of rows is known only after they were read."""
 
     streamed = True
 
     @property
     def late(self) -> bool:
-        """Whether some stages see rows only once a mix has dealt them."""
+        """Whether some stages work on rows that a mix has dealt."""
         return False
 
     def transformed(self, transform: Transform) -> Streamed:
-        """The rows with one more transform on them."""
+        """This node with one more transform on it."""
         raise NotImplementedError
 
     def repeated(self, repeat: Repeat) -> Streamed:
-        """The rows of what lies beneath, epoch after epoch."""
+        """This node, repeated: the repeat goes beneath its transforms."""
         raise NotImplementedError
 
     def reader(self, here: Here, ask: Ask) -> Reader:
-        """Reads the lanes; `ask` begins blocks."""
+        """A reader of the lanes, which calls `ask` to begin a block."""
         raise NotImplementedError
 
     def located(self, names: Path, here: Here) -> tuple[Blocks, Here]:
-        """The blocks that names of mixes lead to."""
+        """The node of blocks that the mixes' `names` lead to, and where it stands."""
         raise NotImplementedError
 
     def holding(
         self, spans: list[Span], here: Here, places: Sequence[Lane]
     ) -> list[tuple[int, int]]:
-        """The (lane, block) pairs that hold records, of the blocks begun when lanes stand so.
+        """The (lane, number) pairs of the blocks that hold some records.
+
+        Args:
+            spans: the records.
+            here: where this node stands.
+            places: where the lanes stand; later blocks are not looked at.
 
         Raises:
-            NoInverseError: only reading tells.
+            NoInverseError: only reading the rows would tell.
         """
         raise NoInverseError(f"only reading a {self.kind or 'mix'} tells which rows it gave")
 
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
-        """How far the mixes beneath were drawn, by where lanes stand.
+        """How many rows of each mix beneath have been drawn when the lanes stand at `places`.
 
         Args:
-            places: (lane, place) each.
-            lanes: L.
-            more: so many rows of each lane may have been drawn beyond its place.
-            head: what stands before names in this part's fingerprint.
+            places: (lane, place) of each lane.
+            lanes: the number of lanes.
+            more: rows of each lane that may have been drawn beyond its place.
+            head: prefix of this part's keys in the fingerprint.
         """
         raise NotImplementedError

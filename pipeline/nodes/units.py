@@ -1,4 +1,4 @@
-"""The node of filters and packs above a mix that deals lanes: so many dealt rows at a time."""
+"""The node of filters and packs above a mix of lanes: they work on units of dealt rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline.sampling.repeat import Repeat
 
 @dataclass(frozen=True, eq=False)
 class Units(Transforms):
-    """Runs of dealt rows, through transforms that may change how many there are.
+    """Units of consecutive dealt rows, each of which goes through the transforms.
 
     Attributes:
         below: the mix.
-        transforms: the first one filters, packs or the like.
+        transforms: the first one may change the number of rows, as a filter or pack does.
     """
 
     below: Streamed
@@ -47,13 +47,13 @@ class Units(Transforms):
 
 
 def _beneath(here: Here) -> Here:
-    # rows beneath go no further than these stages
+    # without `lift`: what the mixes above do comes after these stages
     return Here(here.scope, here.lanes, here.first)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    # what came of some rows of the mix; None where its pass holds none
+    # the rows that a unit became, or None if its pass of the mix is empty; the mix's place after it
     block: Block | None
     after: Place
 
@@ -65,11 +65,11 @@ class _OfOnePass(Protocol):
 
 
 class UnitReader(PieceReader):
-    """Lanes of units: a place is (the mix's place before the unit, how many of its rows are given).
+    """Reads lanes of units: a place is (the mix's place before the unit, its rows given so far).
 
     Args:
-        node: what the units are of.
-        here: where it stands.
+        node: the node of the units.
+        here: where the node stands.
         below: reads the mix.
     """
 
@@ -112,7 +112,7 @@ class UnitReader(PieceReader):
         self._below.cancel()
 
     def _beneath(self, lane: int, place: Place) -> Place:
-        # where the mix is read next
+        # where the mix is read next: after the current unit, if that was read
         unit = self._units.get(lane, {}).get(place[0])
         return unit.after if unit else place[0]
 
@@ -128,7 +128,7 @@ class UnitReader(PieceReader):
         return units[at].block
 
     def _rows(self, dealt: Block) -> Block:
-        # as they stand in the mixes above
+        # a unit after the stages here, and then those of the mixes above
         return self._here.lift(self._node.through(dealt, self._here.scope))
 
     def after(self, lane: int, at: Place) -> Place:

@@ -12,7 +12,7 @@ from pipeline.nodes.scope import Path, Stage
 from pipeline.types import ENDLESS
 
 Spec = Callable[[Part], Any]
-_LONG = 72  # letters of a spec that are shown
+_LONG = 72  # letters of a spec that are shown, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Box:
 
     Attributes:
         title: "map 'tokenize'", or the source's type.
-        rows: how many it gives, in words.
+        rows: how many rows it gives, in words.
         spec: a row's fields, shapes and dtypes; "" where they are not known.
         seed: what its randomness is drawn from; "" where nothing is random.
-        beneath: the boxes whose rows it takes, by the names that a join gives them.
+        beneath: the boxes whose rows it takes, with the names that a join gives them.
     """
 
     title: str
@@ -40,11 +40,11 @@ class Box:
 
 
 def boxes_of(part: Part, spec: Spec, path: Path = ()) -> Box:
-    """The topmost box of a part, on those beneath it.
+    """The topmost box of a part, which holds the boxes beneath it.
 
     Args:
-        part: of a dataset, or of one that it joins.
-        spec: the spec of a part's rows; what it raises leaves a box without one.
+        part: the part at the top of a dataset, or one that it joins.
+        spec: finds the spec of a part's rows; if it raises, a box has none.
         path: names of joins that lead to the part.
     """
     bottom, *above = [*part.node.beneath()][::-1]
@@ -81,7 +81,7 @@ def _spec(part: Part, node: Node, spec: Spec) -> str:
     lanes = part.lanes if node.streamed else 1
     try:
         text = str(spec(replace(part, node=node, lanes=lanes)))
-    except Exception:  # a picture is drawn of what fails, too
+    except Exception:  # a dataset that fails can be drawn, too
         return ""
     text = " ".join(text.split())
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"

@@ -24,8 +24,8 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, safe: bool
     """An HTML table.
 
     Args:
-        titles: of the columns.
-        rows: of cells.
+        titles: the titles of the columns.
+        rows: the cells of each row.
         safe: whether cells are HTML already.
     """
     head = "".join(f"<th>{escaped(title)}</th>" for title in titles)
@@ -35,7 +35,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], *, safe: bool
 
 
 def page(title: str, body: str) -> str:
-    """A whole page, which runs and loads nothing."""
+    """A whole page as HTML, which runs no script and loads nothing."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

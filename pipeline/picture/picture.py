@@ -18,7 +18,7 @@ class Picture:
     """A dataset as a graph: `print` shows it as text, a notebook as a drawing.
 
     Attributes:
-        top: its last stage, on all others.
+        top: the box of its last stage, which holds all others.
     """
 
     top: Box
@@ -27,11 +27,11 @@ class Picture:
         return "\n".join(lines_of(self.top))
 
     def svg(self) -> str:
-        """The drawing, for a file or a page."""
+        """The drawing as SVG, for a file or a page."""
         return svg_of(self.top)
 
     def html(self) -> str:
-        """A page with the drawing; it loads nothing."""
+        """A page with the drawing, as HTML; it loads nothing."""
         return page("dataset", f'<div class="scroll">{self.svg()}</div>')
 
     def _repr_html_(self) -> str:

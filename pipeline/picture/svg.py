@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 
@@ -26,18 +25,8 @@ STYLE = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    box: Box
-    lines: tuple[str, ...]
-    x: float
-    y: float
-    width: float
-    height: float
-
-
 def svg_of(box: Box) -> str:
-    """The drawing, whole."""
+    """The whole drawing as the text of an SVG file."""
     width, height = _span(box), _tall(box)
     found: list[str] = []
     _draw(box, 1.0, height + 1.0, width, found)
@@ -67,7 +56,7 @@ def _size(box: Box) -> tuple[float, float]:
 
 
 def _span(box: Box) -> float:
-    # the width of a box and all above it
+    # the width of a box and all drawn above it
     beneath = [max(_span(b), len(name) * _LETTER + 40) for name, b in box.beneath]
     return max(_size(box)[0], sum(beneath) + _GAP * (len(beneath) - 1))
 
@@ -77,7 +66,8 @@ def _tall(box: Box) -> float:
 
 
 def _draw(box: Box, left: float, bottom: float, span: float, found: list[str]) -> float:
-    # into the strip from `left`, its lower edge at `bottom`; gives the middle of its upper edge
+    # draw a box, and those above it, into the strip that begins at `left` and ends at `bottom`;
+    # returns the x of its middle
     width, height = _size(box)
     x, y = left + (span - width) / 2, bottom - height
     middle = x + width / 2

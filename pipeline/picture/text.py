@@ -8,7 +8,7 @@ from pipeline.picture.graph import Box
 
 
 def lines_of(box: Box) -> list[str]:
-    """A line a box: sources first, what joins them beneath them."""
+    """One line for each box: sources first, and a join below what it joins."""
     rows = list(_rows(box, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]

@@ -1,5 +1,5 @@
 """Where a row came from, and in which steps a record appeared.
 
-Begin with where.py (rows for people) and find.py (the steps of a record). records.py reads what
-people name records by, exclusions.py says which records a run excludes.
+Begin with where.py (the origin of rows, readable) and find.py (the steps of a record). records.py
+finds the records that a user names, exclusions.py says which records a run excludes.
 """

@@ -17,11 +17,11 @@ from pipeline.types import Component
 
 
 class Exclusions:
-    """Records that a run excludes, each from a step on: before it, batches are what they were.
+    """Records that a run excludes, each from a step on: earlier batches stay what they were.
 
     Args:
-        components: of the dataset.
-        entries: (from_step, component, ranges of its records) each.
+        components: the dataset's components.
+        entries: (from_step, component, ranges of its records) of each exclusion.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Exclusions:
         self.entries = _merged(entries)
 
     def plus(self, since: int, records: Any, files: Any) -> Exclusions:
-        """These, and more from a step on.
+        """These exclusions, and more from step `since` on.
 
         Args:
-            since: the step.
-            records: see `records_of`.
-            files: names of files, as `where` shows them, their last parts, or patterns.
+            since: the first step without the records.
+            records: records to exclude; see `records_of`.
+            files: files whose records to exclude; see `records_in`.
 
         Raises:
             PositionError: there is no such record, component or file.
@@ -65,7 +65,7 @@ class Exclusions:
 
     @cached_property
     def _tables(self) -> list[tuple[int, int, Int64s, Int64s]]:
-        # where the dataset was changed, a component may be gone: then there is nothing to exclude
+        # the dataset may have lost a component since: then nothing of it is left to exclude
         names = ["/".join(c.path) for c in self._components]
         return [
             (since, names.index(name), *np.array(ranges, np.int64).T)

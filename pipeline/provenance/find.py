@@ -17,13 +17,13 @@ from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cuts import Ranges
 from pipeline.sampling.order import NoInverseError
 
-FEW = 1 << 12  # rows an epoch up to which looking at every row is as fast
-MANY = 1 << 12  # records from which on it is
-RowsOf = Callable[[int], Ranges]  # stream rows of a step
+FEW = 1 << 12  # in epochs of at most so many rows, looking at every row is as fast
+MANY = 1 << 12  # for more records than this, too
+RowsOf = Callable[[int], Ranges]  # step -> its stream rows
 
 
 class Steps(Protocol):
-    """What is asked of a stream: the rows of its steps, and their provenance."""
+    """What `found_steps` asks a stream: the rows of steps, and their provenance."""
 
     @property
     def rows_of(self) -> RowsOf | None: ...
@@ -34,14 +34,14 @@ class Steps(Protocol):
 def found_steps(
     stream: Steps, part: Part, spans: list[Span], within: range, excluded: Iterable[Exclusion]
 ) -> list[int]:
-    """Steps of a range whose batches hold one of the records.
+    """The steps of a range whose batches hold at least one of some records, rising.
 
     Args:
-        stream: whose steps.
-        part: of its dataset.
-        spans: the records.
+        stream: the stream of batches.
+        part: the part at the top of its dataset.
+        spans: the records to look for.
         within: the steps to look at.
-        excluded: excluded records, whose rows have substitutes.
+        excluded: excluded records: in their place may stand one that is looked for.
     """
     excluded_spans = [(name, a, b) for _, name, ranges in excluded for a, b in ranges]
     every, runs = [*spans, *excluded_spans], [within]
@@ -69,7 +69,7 @@ def _by_looking(stream: Steps, part: Part, spans: list[Span], runs: Iterable[ran
 
 
 def check_arithmetic(part: Part) -> None:
-    """Raises PositionError, with the remedy, if only reading tells which rows a step has."""
+    """Raise PositionError, with the remedy, if only reading tells which rows a step has."""
     if part.streamed:
         why = f"{part.counting} counts rows as they come"
     elif part.skips:

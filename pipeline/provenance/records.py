@@ -1,4 +1,4 @@
-"""Which records people mean by the numbers, rows and files that they give."""
+"""Finds the records that a user names by numbers, by rows of `where`, or by files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PROBES = 1 << 12
 
 
 def records_of(components: Sequence[Component], given: Any) -> list[tuple[str, int, int]]:
-    """Records that people name, as (component, start, stop).
+    """The records that a user names, as (component, first record, end).
 
     Args:
-        components: of the dataset.
+        components: the dataset's components.
         given: a row of `where` or all of them (of a packed row every segment counts), a number or
             range of a source, a pair (component, number or range) or (file, number or range in
             it), or several of these.
@@ -98,12 +98,12 @@ def _choices(components: Sequence[Component]) -> str:
 def records_in(
     components: Sequence[Component], given: Any, besides: str = ""
 ) -> list[tuple[str, int, int]]:
-    """Records of the files that people name, as (component, start, stop).
+    """The records of the files that a user names, as (component, first record, end).
 
     Args:
-        components: of the dataset.
-        given: names of files, as `where` shows them, their last parts, or patterns.
-        besides: what else was looked for, for the error.
+        components: the dataset's components.
+        given: names of files as `where` shows them, their last parts, or patterns.
+        besides: what else was not found, as the beginning of the message.
 
     Raises:
         PositionError: no such file holds records of the dataset.
@@ -133,7 +133,7 @@ def _is(file: str, name: str) -> bool:
 
 
 def file_runs(source: Source) -> list[tuple[str, int, int]]:
-    """(file, first record, end) of each file of a source, whose records lie there in order.
+    """(File, first record, end) of each file of a source, in the order of records.
 
     >>> from pipeline import MemorySource
     >>> file_runs(MemorySource([1, 2]))
@@ -143,7 +143,7 @@ def file_runs(source: Source) -> list[tuple[str, int, int]]:
     n = len(source)
     if known is None or n == 0:
         return []
-    # each answer tells where its file begins; the record before that is of another
+    # each answer tells where its file begins; the record before that lies in another file
     found: dict[int, str] = {}
     probes = np.unique(np.linspace(0, n - 1, min(n, _PROBES)).astype(np.int64))
     while len(probes):

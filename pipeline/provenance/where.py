@@ -1,4 +1,4 @@
-"""Where rows come from, for people: each row's component, file, record, epoch and segments."""
+"""Where rows come from, readable: each row's component, file, record, epoch and segments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.types import Component
 
 
 class SegmentOrigin(NamedTuple):
-    """One document of a packed row: tokens `[start, stop)` of that row of the dataset beneath."""
+    """One document of a packed row: tokens `[start, stop)` of `row`, a row beneath the pack."""
 
     row: RowOrigin
     start: int
@@ -29,12 +29,12 @@ class RowOrigin(NamedTuple):
     Attributes:
         component: names that lead to its source, joined by "/"; "" in a plain chain.
         record: the record's index in the source.
-        epoch: how often it had been drawn before.
+        epoch: how often the record had been drawn before.
         place: the row's place among the record's rows.
         file: the file that holds the record, or the source's type.
-        file_record: its index in that file.
-        segments: what fills a packed row.
-        beside: of a zipped row, the records of the other datasets.
+        file_record: the record's index in that file.
+        segments: the documents that fill a packed row; else ().
+        beside: the records of a zip's other datasets; else ().
     """
 
     component: str
@@ -51,7 +51,7 @@ class Provenance(Sequence[RowOrigin]):
     """The provenance of a batch's rows, row by row; `print` it for a table.
 
     Attributes:
-        origin: the same as arrays.
+        origin: the same provenance as arrays.
     """
 
     def __init__(self, components: Sequence[Component], origin: Origin) -> None:
@@ -96,7 +96,7 @@ class Provenance(Sequence[RowOrigin]):
         return self.table()
 
     def table(self) -> str:
-        """One line a row, or a line for each document of a packed one, with its token span.
+        """A line for each row, or for each document of a packed row, with its token span.
 
         >>> from pipeline import Dataset, Loader
         >>> docs = Dataset([np.array([5, 6, 7]), np.array([8])]).pack(3)
@@ -107,7 +107,7 @@ class Provenance(Sequence[RowOrigin]):
         """
         lines = [line for i, row in enumerate(self._rows) for line in _lines(i, row)]
         lines.insert(0, _TITLES)
-        # a column that says nothing is left out
+        # a column whose cells are all empty is left out
         used = [c for c in range(len(_TITLES)) if c < 4 or any(x[c] for x in lines[1:])]
         columns = [_aligned([line[c] for line in lines], right=c < 3) for c in used]
         return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
@@ -161,7 +161,7 @@ def _rows(components: Sequence[Component], origin: Origin) -> list[RowOrigin]:
 def _parts(
     components: Sequence[Component], parts: Segments | None, n: int
 ) -> list[tuple[SegmentOrigin, ...]]:
-    # what stands in each of n rows
+    # the segments of each of n rows
     if parts is None:
         return [()] * n
     spans = zip(
@@ -172,7 +172,7 @@ def _parts(
 
 
 def _files(components: Sequence[Component], origin: Origin) -> tuple[list[str], list[int]]:
-    # one `where` call a source
+    # one call of `where` for each source
     files, inner = [""] * len(origin), [0] * len(origin)
     for c in np.unique(origin.component):
         source = components[int(c)].source

@@ -1,7 +1,7 @@
-"""How something is found out once about every record of a dataset, and kept beside the data.
+"""Computes something once for every record of a dataset, and keeps it beside the data.
 
-Begin with scan.py. What a scan found, `Scanned`, lies in pipeline/sampling/scanned.py, as orders
-and nodes use it.
+Begin with scan.py. The result, `Scanned`, lies in pipeline/sampling/scanned.py, as orders and
+nodes use it.
 """
 
 from pipeline.scan.scan import scan

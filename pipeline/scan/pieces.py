@@ -1,4 +1,4 @@
-"""What of a scan is finished: pieces in files, each there wholly or not at all."""
+"""The finished pieces of a scan: files, each of which is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pipeline.sources.storage.atomic import written_whole
 from pipeline.transforms.measure import BARE, joined
 
 Values = dict[str, NDArray[Any]]
-LEAST, MOST = 1 << 10, 1 << 10  # records a piece at least, pieces at most
+LEAST, MOST = 1 << 10, 1 << 10  # records of a piece, at least; pieces, at most
 
 
 class Pieces:
-    """A scan in the making: `bounds[i]:bounds[i + 1]` are the records of piece i.
+    """An unfinished scan, whose piece i is of the records `bounds[i]:bounds[i + 1]`.
 
     Args:
         folder: where the scan will be; pieces lie in it until then.
-        digest: of what it is; pieces of anything else are never mixed in.
-        rows: records in all.
+        digest: identifies dataset and function: pieces of another digest are never mixed in.
+        rows: how many records there are in all.
     """
 
     def __init__(self, folder: str, digest: str, rows: int) -> None:
@@ -46,17 +46,17 @@ class Pieces:
         return len(self.bounds) - 1
 
     def read(self, i: int) -> Values | None:
-        """Piece i, or None where it is yet to be made."""
+        """Piece i; None if it is yet to be made."""
         n = self.bounds[i + 1] - self.bounds[i]
         part = load_arrays(self._path(i), self._facts(i))
         return part if part and all(a.shape == (n,) for a in part.values()) else None
 
     def write(self, i: int, part: Values) -> None:
-        """Keep piece i, whatever happens from here on."""
+        """Save piece i, so that it outlives even a crash of the machine."""
         save_arrays(self._path(i), part, self._facts(i), durable=True)
 
     def finish(self, of: dict[str, str], packages: dict[str, str]) -> None:
-        """Make the columns, then the header that says that they are whole.
+        """Write the columns from the pieces, then the header, which marks the scan as whole.
 
         Args:
             of: what the scan depends on, by name.
@@ -100,12 +100,12 @@ class Pieces:
         return {"scan": self._digest, "piece": i, "of": len(self)}
 
     def _written(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        # drafts lie among the pieces, which are put away in the end
+        # drafts lie in the folder of the pieces, which is removed in the end
         return written_whole(path, drafts=self._here, durable=True)
 
 
 def columns_of(parts: Iterable[Values]) -> dict[str, np.dtype[Any]]:
-    """Names and dtypes that hold all parts.
+    """The name of each column, with a dtype that holds its values of all parts.
 
     Raises:
         ScanError: their fields differ, or some hold flags and some numbers.
@@ -124,7 +124,7 @@ def columns_of(parts: Iterable[Values]) -> dict[str, np.dtype[Any]]:
 
 
 def end_to_end(parts: list[Values]) -> Values:
-    """Parts as one, of the dtypes that hold them all."""
+    """The columns of all parts, end to end, in dtypes that hold them all."""
     return {
         name: np.concatenate([part[name] for part in parts], dtype=dtype)
         for name, dtype in columns_of(parts).items()

@@ -1,4 +1,4 @@
-"""What people see of long work: a bar with rate and time left on a terminal, else lines."""
+"""Shows the progress of long work on stderr: a bar on a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 @contextmanager
 def progress(what: str, total: int, unit: str, *, done: int = 0) -> Generator[Advance]:
-    """Show how far some work is, on stderr; what it gives is called with how much is done so far.
+    """Show how far some work is; yields a function to call with the amount done so far.
 
     Args:
-        what: the work's name.
-        total: how much there is.
-        unit: of what.
-        done: how much was there at the start: it counts as done, not as speed.
+        what: the name of the work.
+        total: the amount of work.
+        unit: what is counted, such as "records".
+        done: the amount done before, which does not count towards the rate.
     """
     if not sys.stderr.isatty():
         yield _lines(what, total, unit, done)
@@ -27,7 +27,7 @@ def progress(what: str, total: int, unit: str, *, done: int = 0) -> Generator[Ad
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:  # the work is worth more than its bar
+    except ImportError:  # without rich, lines will do
         yield _lines(what, total, unit, done)
         return
     columns = (

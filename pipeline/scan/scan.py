@@ -1,4 +1,4 @@
-"""How a scan is made: a function over every record, in parallel, in pieces that outlive a kill."""
+"""Makes a scan: calls a function on every record, in parallel, in pieces that survive a kill."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ def scan(
     name: str | None = None,
     fingerprint: str | None = None,
 ) -> Scanned:
-    """`f(row)` for each record of a dataset, once: a small column in a file, made in parallel.
+    """Compute `f(row)` once for each record of a dataset, in parallel, as a column in a file.
 
-    `ds.filter(flags)` and `ds.pack(…, lengths=…)` then know every row by arithmetic. Scan what is
-    to be filtered or packed, beneath its shuffles. Broken off, killed even, it goes on where it
-    stood when called again; finished, the same call gives it back at once.
+    With its result, `ds.filter(flags)` and `ds.pack(…, lengths=…)` know every row by arithmetic.
+    Scan the dataset that is to be filtered or packed before it is shuffled. A scan that was broken
+    off, even killed, continues when it is called again; one that is finished is returned at once.
 
     Args:
         dataset: indexed, finite, with the same rows in every epoch.
         f: a pure function of a row that returns a bool, a whole number or a float, or a dict of
-            them. Of a row that `on_error("skip")` leaves out, the value is False, 0 or NaN.
-        path: the folder to keep it in; by default one named after f and what it is of, beside the
-            files of the dataset. Several processes may make it together. A scan of rows in memory
-            needs none: it is kept until the process ends.
-        workers: who evaluates, as in a Loader.
-        progress: show how far it is: a bar on a terminal, else a line every ten seconds.
+            them. A row that fails under `on_error("skip")` has the value False, 0 or NaN.
+        path: the folder to keep the scan in; by default one beside the files of the dataset, named
+            after f and a digest. Several processes may make a scan together. A scan of rows in
+            memory needs no folder: it is kept until the process ends.
+        workers: who evaluates f, as in a Loader.
+        progress: whether to show a bar on a terminal, or else a line every ten seconds.
         name: what messages and the folder call it; by default the function's name.
         fingerprint: a text that says what f computes, for functions that no fingerprint can look
             into. Change it whenever f computes something else.
 
     Returns:
-        What was found: `.values` are `[records]`.
+        The results: `.values` is an array `[records]`, or a dict of them if f returns dicts.
 
     Raises:
         ChainError: rows of the dataset have no lasting positions, or lie in no local files and no
@@ -101,14 +101,14 @@ def scan(
             _make(pieces, dataset.top, stage, who, progress)
             pieces.finish(of, packages)
         except FileNotFoundError:
-            # another process was faster, and has put its pieces away
+            # another process was faster, and has removed the pieces
             if not _finished(folder, of, packages):
                 raise
     return Scanned(folder, digest=digest)
 
 
 def _check(part: Part) -> None:
-    """Raises ChainError if rows have no lasting places, with the remedy."""
+    """Raise ChainError, with the remedy, if rows have no lasting positions."""
     if part.streamed:
         raise ChainError(
             f"a scan needs rows by position, but {part.counting} counts rows as they come: scan "
@@ -155,7 +155,7 @@ def _beside(dataset: Dataset, name: str) -> str:
 
 @lru_cache(1)
 def _until_exit(pid: int) -> str:
-    # a folder of this process; a fork has one of its own, and removes no other's
+    # a folder that lasts as long as this process; a fork has its own, and removes only that
     folder = tempfile.mkdtemp(prefix="lockstep-scan-")
     atexit.register(lambda: os.getpid() == pid and shutil.rmtree(folder, ignore_errors=True))
     return folder
@@ -184,7 +184,7 @@ def _make(pieces: Pieces, chain: Part, stage: Measure, who: Workers, show: bool)
 
 
 def _evaluated(executor: Executor, spans: list[tuple[int, int]]) -> Iterator[Block]:
-    # works in order, as many ahead as the executor has room for
+    # the blocks in order; as many are evaluated ahead as the executor has capacity for
     ahead = deque[Any]()
     for start, stop in spans:
         for first in range(start, stop, ROWS):

@@ -1,4 +1,4 @@
-"""Which rows stand together: those of similar length, so that a batch of them pads little."""
+"""Puts rows of similar length together, so that a batch of them has little padding."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pipeline.types import Site
 @final
 @dataclass(frozen=True)
 class Bucket(FunctionTransform):
-    """A block's rows bucket after bucket, in each as they came; the bucket that came first, first.
+    """Sorts a block's rows by bucket: buckets in the order of their first rows, rows as they came.
 
     No row is lost or changed. Where rows are shuffled beneath, short and long ones come first
-    equally often. A batch holds one bucket, except where a block goes on to its next bucket: blocks
-    of many times the batch size pad least. Only the rows of one lane stand together, so bucket
-    where there is one lane, or for hosts that pad on their own.
+    equally often. A batch holds one bucket, except where a block goes on to its next bucket, so
+    blocks of many times the batch size pad least. Only the rows of one lane are put together:
+    bucket where there is one lane, or for hosts that pad on their own.
 
     Attributes:
         f: a pure function of a row that returns its length; or the name of a field that has one.
-        boundaries: rising; bucket i has lengths above boundaries[i - 1], up to and with
-            boundaries[i], and one more bucket has what is longer than all.
+        boundaries: rising; bucket i has lengths in (boundaries[i - 1], boundaries[i]], and one
+            more bucket has those longer than all boundaries.
 
     Raises:
         ChainError: boundaries do not rise, or block is below 1.

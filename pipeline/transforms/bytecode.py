@@ -23,7 +23,7 @@ def with_nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _steps(code: types.CodeType) -> Iterator[list[dis.Instruction]]:
-    # the instructions of each code object, less those that only widen the next one's argument
+    # the instructions of each code object, without those that only extend the next one's argument
     for each in with_nested(code):
         yield [step for step in dis.get_instructions(each) if step.opname != "EXTENDED_ARG"]
 
@@ -57,7 +57,7 @@ def attributes_of(code: types.CodeType, name: str, *, cell: bool = False) -> set
 
 
 def imports(code: types.CodeType, package: str) -> set[str]:
-    """Modules that code imports as it runs, and what it takes from them, which may be modules."""
+    """Modules that code imports as it runs, and names that it takes from them: maybe modules."""
     found = set[str]()
     for steps in _steps(code):
         for i, step in enumerate(steps):
@@ -71,7 +71,7 @@ def imports(code: types.CodeType, package: str) -> set[str]:
 
 
 def constants(code: types.CodeType) -> tuple[Any, ...]:
-    """The constants of code, its docstring left out."""
+    """The constants of code, without its docstring."""
     consts = code.co_consts
     if sys.version_info >= (3, 14):
         documented = code.co_flags & HAS_DOCSTRING

@@ -1,4 +1,4 @@
-"""How a user's function is called: on rows that it cannot change, its errors located and named."""
+"""Calls a user's function on rows that it cannot change, and adds stage and row to its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.meter import BEACON
 from pipeline.tree import map_leaves
 from pipeline.types import Site
 
-# a function, and values that stand before the row in its arguments: a column of them each
+# a function, and columns of the values that come before the row in its arguments
 Caller = tuple[Callable[..., Any], Sequence[Sequence[Any]]]
 
 LOGGER = logging.getLogger("pipeline")
@@ -40,7 +40,7 @@ def rows_of(block: Block) -> list[Any]:
 
 
 def each(f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any]) -> list[Any]:
-    """`f(row)` for each row of a block, or `f(*values, row)` with a value of each column before it.
+    """The results of `f(row)` for each row of a block; values of `columns` come before the row.
 
     Raises:
         Exception: whatever f raises, with a note on the stage and the row.
@@ -62,7 +62,7 @@ def called(
     if BEACON.tell is not None:
         f = _told(f, origin, site, first)
     try:
-        # one call of f a row and no other: `extend` drops StopIteration, so lengths are compared
+        # f is called once for each row. `extend` swallows StopIteration, so lengths are compared
         results.extend(map(f, *[column[first : first + len(rows)] for column in columns], rows))
         if len(results) < len(rows):
             raise stopped(site)
@@ -100,7 +100,7 @@ def _told(f: Callable[..., Any], origin: Origin, site: Site, first: int) -> Call
 
 
 def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Block:
-    """A block of rows that a stage returned for those beneath; see `maker`."""
+    """The block of rows that a stage returned for the block beneath; for `made`, see `maker`."""
     made = maker(site, rows, origin)
     if made and any(row is None for row in beneath.rows()):
         made = beneath.made
@@ -108,12 +108,18 @@ def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Bloc
 
 
 def maker(site: Site, rows: list[Any], origin: Origin, first: int = 0) -> str:
-    """Which stage made rows that are None, of those from row `first` of a block on; "" if none is.
+    """The stage in words, if it returned None as a row; else "".
 
-    A later stage may hand on what an earlier one made.
+    Callers look whether an earlier stage made the None, and this one handed it on.
+
+    Args:
+        site: the site of the stage.
+        rows: the rows that it returned.
+        origin: the provenance of the whole block.
+        first: the number of the first of these rows in the block.
 
     Raises:
-        ChainError: a row can be read only once, as a generator.
+        ChainError: a row can be read only once, such as a generator.
     """
     kinds = set(map(type, rows))
     once = {kind for kind in kinds if issubclass(kind, Iterator)}

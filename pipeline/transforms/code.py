@@ -51,7 +51,7 @@ _DEEPEST = 80  # levels of nesting; Python's own stack ends at about 1,000 calls
 _PIECE = 1 << 24  # bytes of an array that are hashed at once
 _HEAP_TYPE = 1 << 9  # of a class's __flags__
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, range, slice, type(...))
-# of the standard library, what its repr says in full
+# types of the standard library whose repr tells all of their value
 _VALUES = (
     array.array,
     datetime.date,
@@ -65,7 +65,7 @@ _VALUES = (
     uuid.UUID,
 )
 _OPERATORS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
-_NAMED_VALUES = int | float | complex | str | bytes  # as parents; _ATOMS are these exactly
+_NAMED_VALUES = int | float | complex | str | bytes  # and subclasses; _ATOMS: exact types
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Code:
 
     Attributes:
         digest: eight hex digits over all of it.
-        unseen: what it holds whose content cannot be seen, in words: the digest may stay the same
-            though the function computes something else.
+        unseen: in words, what it holds whose content cannot be seen: the digest stays the same
+            when that changes, though the function may compute something else.
         packages: installed packages that it uses, which count by name and not by version.
         globals: a digest of each global that it reads, by its full name.
     """
@@ -108,7 +108,7 @@ class Code:
 
     @staticmethod
     def said(fingerprint: str) -> Code:
-        """What the user says of a function instead."""
+        """The code of a function for which the user gives a fingerprint."""
         return Code(_digest(b"said", fingerprint.encode()).hex()[:8])
 
 
@@ -167,7 +167,7 @@ def _pieces(a: np.ndarray[Any, Any]) -> Iterator[bytes]:
 
 
 def _contents(f: types.FunctionType) -> list[list[Any]]:
-    # what each name of the closure holds, in a list: empty while it is not filled
+    # for each name of the closure, a list of what it holds: empty while it is not assigned
     found: list[list[Any]] = []
     for cell in f.__closure__ or ():
         try:
@@ -178,7 +178,7 @@ def _contents(f: types.FunctionType) -> list[list[Any]]:
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
-    # what a class says itself: its functions and data, without Python's own bookkeeping
+    # the functions and data that a class defines itself, without Python's own bookkeeping
     for name, value in sorted(vars(cls).items()):
         special = name.startswith("__") and name.endswith("__")
         if name.startswith("__annotate") or (special and not isinstance(value, types.FunctionType)):
@@ -192,7 +192,7 @@ def _written_in_python(obj: Any) -> bool:
 
 
 def _resolved(module: Any, chain: tuple[str, ...]) -> tuple[str, Any] | None:
-    # what a chain of attributes on a module leads to, while it leads through the user's modules
+    # name and value that a chain of attributes leads to, followed through the user's modules only
     name = module.__name__
     for attribute in chain:
         if not isinstance(module, types.ModuleType) or not is_users(module.__name__):
@@ -205,13 +205,13 @@ def _resolved(module: Any, chain: tuple[str, ...]) -> tuple[str, Any] | None:
 
 @dataclass
 class _Seen:
-    """What was met on the way through an object and all that it holds.
+    """What was found in an object and all that it holds.
 
     Attributes:
-        unseen: content that cannot be seen, in words.
+        unseen: in words, content that cannot be seen.
         packages: installed packages that are used.
-        more: whether content was seen that digests left out before 0.1: it may then count by the
-            rules of now. Without such content digests stay as they were.
+        more: whether there was content that digests left out before version 0.1. Only then may
+            newer rules apply: all other digests stay as they were.
     """
 
     unseen: set[str] = field(default_factory=set[str])
@@ -225,15 +225,15 @@ class _Seen:
 
 
 class _Walk:
-    """One digest in the making: every object once, cycles by their distance on the way down.
+    """Computes a digest. Each object is visited once; a cycle counts by the depth it leads back.
 
-    `follow` says whether to go into code of installed packages: yes for what a function holds
-    (closure, defaults, state), no for what it finds by a global name. Python's own code is only
-    named; the user's is gone into wherever the user's code names it.
+    `follow` says whether to enter code of installed packages: yes for what a function holds
+    (closure, defaults, state), no for what it finds by a global name. Python's own code counts by
+    its name; the user's is entered wherever the user's code names it.
     """
 
     def __init__(self, home: str) -> None:
-        # by id and all that a digest depends on; the object is kept: nobody else gets its id
+        # by id and whatever else a digest depends on; keeping the object keeps its id in use
         self.done: dict[tuple[int, bool, str, bool], tuple[Any, bytes, _Seen]] = {}
         self.active: list[int] = []
         self.home = home  # the module of the code being walked
@@ -243,7 +243,7 @@ class _Walk:
         self.sources: set[str] = set()  # files of imported modules that were walked
 
     def of(self, obj: Any, follow: bool = True) -> bytes:
-        """Digest of a value."""
+        """The digest of a value."""
         if type(obj) in _ATOMS:
             return _digest(b"atom", type(obj).__name__.encode(), repr(obj).encode())
         if id(obj) in self.active:
@@ -284,7 +284,7 @@ class _Walk:
         if isinstance(obj, types.ModuleType):
             self._uses(obj.__name__)
             name = b"" if obj.__name__ == self.home else obj.__name__.encode()
-            # what a function holds of the user's (as an argument, an attribute) may all be used
+            # of a user's module that a function holds (as argument or attribute), all may be used
             held = self._through(obj, {()}) if follow and not self.library else []
             return _digest(b"module", name, *held)
         if not isinstance(obj, type) and callable(getattr(obj, "fingerprint", None)):
@@ -343,7 +343,7 @@ class _Walk:
         registry = getattr(f, "registry", None)  # of functools.singledispatch
         if isinstance(registry, types.MappingProxyType):
             parts.append(self._more(b"registry", self.of(registry)))
-        # what an installed decorator holds is the user's, what it names is not
+        # what an installed decorator holds is the user's; what it names is its own
         self.library = not is_users(self.home)
         for name in sorted(bytecode.globals_read(f.__code__) & f.__globals__.keys()):
             value = f.__globals__[name]
@@ -368,7 +368,7 @@ class _Walk:
         return body
 
     def _called(self, name: str, value: Any, follow: bool = True) -> bytes:
-        # what cannot be seen of the value is told by its name
+        # unseen content of the value is told with its name
         self.seen.append(_Seen())
         body = self.of(value, follow)
         seen = self.seen.pop()
@@ -377,7 +377,7 @@ class _Walk:
         return body
 
     def _through(self, module: types.ModuleType, chains: set[tuple[str, ...]]) -> list[bytes]:
-        """What code reaches through one of the user's modules; all of one that it hands on."""
+        """Digests of what code reaches through a user's module; of all in one that it hands on."""
         if not is_users(module.__name__):
             return []
         self.seen[-1].more = True
@@ -397,7 +397,7 @@ class _Walk:
         return [parts[name] for name in sorted(parts)]
 
     def _imported(self, code: types.CodeType, package: str) -> list[bytes]:
-        """The user's modules that code imports as it runs, by their source: they may not be yet."""
+        """Digests of the user's modules that code imports as it runs, from their source files."""
         found = {name: source_of_module(name) for name in bytecode.imports(code, package)}
         parts: list[bytes] = []
         for name, path in sorted(found.items()):
@@ -418,7 +418,7 @@ class _Walk:
         return parts
 
     def _set_since(self, module: types.ModuleType, code: types.CodeType) -> None:
-        """What code may use of a module that it imports: noted, but no part of the digest."""
+        """Note what code may use of a module that it imports; this is no part of the digest."""
         self.seen.append(_Seen())
         names = {name for each in bytecode.with_nested(code) for name in each.co_names}
         self._through(module, {(name,) for name in names & vars(module).keys()})
@@ -427,7 +427,7 @@ class _Walk:
     def _cell(self, name: str, held: list[Any]) -> bytes:
         if not held:
             return b"empty"
-        # of a module, what the code looks up on it counts
+        # a module is not followed: only what the code looks up on it counts
         return self._called(name, held[0], not isinstance(held[0], types.ModuleType))
 
     def _class(self, cls: type) -> bytes:
@@ -442,7 +442,7 @@ class _Walk:
     # ---- objects
 
     def _instance(self, obj: Any, follow: bool) -> bytes:
-        """Class and state of an object: its methods may compute from any of it."""
+        """The digest of an object's class and state, as methods may use any of both."""
         if self.library or is_machinery(obj) or is_drawn_from(obj):
             return self._by_state(obj, follow) if self._enters(obj, follow) else self._named(obj)
         tokenizer = serialization(obj)
@@ -486,7 +486,7 @@ class _Walk:
         if not entered:
             seen.more = True
         if seen.more and not is_users(module):
-            # what digests were blind to before: its class counts by name, its caches do not count
+            # content that older versions did not see: its class counts by name, its caches not
             self.seen.append(_Seen())
             body = self._mapping(without_caches(state).items())
             seen = self.seen.pop()
@@ -498,7 +498,7 @@ class _Walk:
         return _digest(b"object", self._named(obj), of_class, body)
 
     def _by_pickle(self, obj: Any) -> bytes | None:
-        """An object by what pickle sees of it; None if it, too, cannot see all of it."""
+        """The digest of what pickle sees of an object; None if it, too, does not see all."""
         parts = pickled(obj)
         if parts is None:
             return None
@@ -520,7 +520,7 @@ class _Walk:
         return self._named(obj) if body is None else body
 
     def _holder(self, obj: Any, follow: bool) -> bytes | None:
-        """What wraps other code: by what it wraps; None for anything else."""
+        """The digest of a wrapper of other code, from what it wraps; None for anything else."""
         if isinstance(obj, functools.partial):
             return _digest(b"partial", *self._all((obj.func, obj.args, obj.keywords), follow))
         if isinstance(obj, types.MethodType):
@@ -551,7 +551,7 @@ class _Walk:
     # ---- data
 
     def _plain(self, obj: Any) -> bytes | None:
-        """Data by its content; None for anything else."""
+        """The digest of plain data, from its content; None for anything else."""
         kind = type(obj).__name__.encode()
         if isinstance(obj, enum.Enum):
             return _digest(b"enum", self._named(type(obj)), *self._all((obj.name, obj.value)))
@@ -581,7 +581,7 @@ class _Walk:
         return _digest(kind, repr(obj).encode()) if isinstance(obj, _NAMED_VALUES) else None
 
     def _with_attributes(self, obj: Any, data: bytes) -> bytes:
-        """Data with what a subclass adds to it: attributes, a call, names of columns, a mask."""
+        """The digest of data, with what a subclass adds: attributes, a call, columns, a mask."""
         kind = type(obj)
         if self.library or isinstance(obj, enum.Enum | np.generic) or kind is np.ndarray:
             return data

@@ -1,4 +1,4 @@
-"""How rows become one batch: leaves stack into arrays, and what does not stack is named."""
+"""Stacks rows into one batch, leaf by leaf; errors name the field and rows that do not stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.tree import DEEPEST, UNMASKED, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
 Array = NDArray[Any]
-Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # where a batch's arrays are to lie
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes a batch's arrays
 
 _DTYPES: dict[type, Any] = {
     bool: np.bool_,
@@ -37,8 +37,8 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
 
     Python bools, ints and floats become bool, int64 and float64; arrays stack; a list of numbers,
     nested or not, is one array; strings, bytes, None and other objects become object arrays `[n]`
-    (fixed-width ones would strip zero bytes). Nothing is promoted: the result would depend on which
-    rows happen to meet in a batch.
+    (fixed-width ones would strip zero bytes). No dtype is promoted, since the result would depend
+    on which rows happen to meet in a batch.
 
     Args:
         rows: at least one.
@@ -60,15 +60,15 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
 
 
 def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
-    """Refuse rows that are None, as functions give that forget to return.
+    """Refuse rows that are None, as they come from functions that forget to return.
 
     Args:
-        rows: of one batch.
+        rows: the rows of one batch.
         describe: names row i in messages.
-        made: what made them, if it is known.
+        made: the stage that made them, if known.
 
     Raises:
-        CollateError: there is one.
+        CollateError: a row is None.
     """
     if type(None) in set(map(type, rows)):
         i = next(i for i, row in enumerate(rows) if row is None)
@@ -82,8 +82,8 @@ def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
 def in_c_order(tree: Any) -> Any:
     """The same batch, its arrays and tensors laid out row by row and in native byte order.
 
-    Where rows come from, and who evaluated them, then has no say in how a batch lies in memory.
-    What lies so already stays the same object.
+    So the memory layout of a batch does not depend on where rows came from or who evaluated them.
+    What has this layout already is returned as it is.
 
     Raises:
         CollateError: an array is masked.
@@ -118,8 +118,8 @@ def collate_block(block: Block, describe: Describe | None = None) -> Any:
     """A block's rows as a pytree of arrays `[n, ...]`.
 
     Columns give the batch that their rows would give: objects, such as lists of numbers, are
-    stacked. Other columns are handed through as they are: copying them, so that a batch never
-    shares the memory of a block or source, is the caller's business.
+    stacked. Other columns are returned as they are: the caller copies them, so that a batch never
+    shares the memory of a block or source.
 
     Raises:
         CollateError: see `collate`.
@@ -220,7 +220,7 @@ def _stack_leaves(values: list[Any], name: str, describe: Describe, empty: Empty
 
 
 def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
-    # many equal arrays, or numbers of one type; None leaves the case to the careful way
+    # arrays of one shape and dtype, or numbers of one type; None where these need a closer look
     if kind is np.ndarray:
         shape, dtype = values[0].shape, values[0].dtype
         alike = shape and dtype.kind not in "SU"

@@ -1,4 +1,4 @@
-"""What a transform answers unless it says otherwise, and what those that call a function share."""
+"""The default answers of a transform, and the base of those that call a user's function."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TransformDefaults:
     A subclass has `kind`, `name` and `apply(block, site)`, and overrides what is different.
 
     Attributes:
-        rowwise: whether it takes rows one by one: `caller(origin, site)` then gives the function,
-            and a value for each row that stands before the row in its arguments, by column.
+        rowwise: whether it works row by row. `caller(origin, site)` then returns the function, and
+            columns of the values that come before the row in its arguments.
     """
 
     rowwise = False
@@ -43,7 +43,7 @@ class TransformDefaults:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Installed packages that its function uses: they count by name, not by version."""
+        """Installed packages that its function uses; the fingerprint has no version of theirs."""
         return ()
 
     def __post_init__(self) -> None:
@@ -59,14 +59,14 @@ class TransformDefaults:
         return label(self.kind, self.name, *self.depends())
 
     def written(self) -> str:
-        """As people write it on a dataset."""
+        """The call that adds it to a dataset, as a user writes it."""
         return f".{self.kind}({self.name!r})"
 
     def chosen(self, *but: str) -> list[str]:
-        """The options that are not at their default, as people write them.
+        """The options that differ from their defaults, as a user writes them.
 
         Args:
-            but: names of fields that are shown otherwise, or not at all.
+            but: names of fields to leave out.
         """
         found: Any = self
         options = {f.name: f.default for f in fields(found) if f.init and f.name not in but}
@@ -84,10 +84,10 @@ class FunctionTransform(TransformDefaults):
     Attributes:
         f: called for each row.
         name: what messages and the fingerprint call it.
-        given: what stands in the fingerprint for what f computes; None to look into f.
+        given: a text that stands in the fingerprint for what f computes; None to look into f.
 
     Raises:
-        ChainError: `given` is no text.
+        ChainError: `given` is not a text.
     """
 
     f: Callable[..., Any]
@@ -118,7 +118,7 @@ class FunctionTransform(TransformDefaults):
         return self.code.packages
 
     def code_now(self) -> Code:
-        """What f computes as it is now, which may be something else than when this was made."""
+        """The code of f as it is now, which may have changed since this was made."""
         return Code.of(self.f) if self.given is None else Code.said(self.given)
 
     def depends(self) -> tuple[Name, ...]:
@@ -138,15 +138,15 @@ class FunctionTransform(TransformDefaults):
         return f".{self.kind}({', '.join([repr(self.name), *options])})"
 
 
-_UNSEEN = " unseen: "  # in the fingerprint of a stage, before what it cannot answer for
+_UNSEEN = " unseen: "  # in a stage's fingerprint, before what it cannot see
 
 
 def refuse_unseen(fingerprint: Mapping[str, str], what: str) -> None:
     """Refuse to keep rows by a fingerprint that does not see all that they depend on.
 
     Args:
-        fingerprint: of a dataset, or of some of its stages, by name.
-        what: what would keep them, for the message.
+        fingerprint: the fingerprint of a dataset, or of some of its stages.
+        what: what would keep the rows, for the message.
 
     Raises:
         ChainError: a stage's function holds something whose content cannot be seen.

@@ -1,4 +1,4 @@
-"""What pack takes and gives: rows as token arrays, and planned pieces of them as arrays."""
+"""Turns rows into token arrays for pack, and their planned pieces into packed arrays."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def documents(
     describe: Describe,
     meta: tuple[str, ...] = (),
 ) -> tuple[dict[str, list[Tokens]], dict[str, Any]]:
-    """Each field's documents, one array of tokens for each row of the block; and what goes along.
+    """The documents of each field, as n arrays of tokens; and each meta field, stacked.
 
     Args:
-        block: n rows, columns or not.
-        fields: those to pack.
-        bare: rows are token arrays themselves, called by the only field's name.
+        block: n rows, as columns or a list.
+        fields: the fields to pack.
+        bare: whether rows are token arrays themselves, which the only field names.
         describe: names row i in messages.
-        meta: further fields, which are stacked; with `fields` they are all that rows have.
+        meta: further fields, which are stacked. Rows must have no others.
 
     Raises:
         ChainError: rows have other fields.
-        CollateError: a field is no array of numbers with one axis, its dtype varies, or the values
-            of a meta field do not stack.
+        CollateError: a field is not an array of numbers with one axis, its dtype varies, or the
+            values of a meta field do not stack.
     """
     values, names = block.values, (*fields, *meta)
     if isinstance(values, Columns):
@@ -104,7 +104,7 @@ def _are_tokens(dtype: np.dtype[Any], axes: int) -> bool:
 
 def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
     arrays = [a if type(a) is np.ndarray else np.asarray(a) for a in column]
-    # what differs is looked for only where something does
+    # the row that differs is looked for only if one does
     kinds = {(a.dtype, a.ndim) for a in arrays if a.size or a.ndim != 1}
     if not kinds or (len(kinds) == 1 and _are_tokens(*next(iter(kinds)))):
         return arrays
@@ -140,11 +140,11 @@ def filled(
     """One field's tokens, segment ids and positions, each `[rows, limit]`.
 
     Args:
-        docs: the field's documents.
-        layout: where they go, as if the marks were tokens of theirs.
-        field: which column of the layout's sizes this is.
-        limit: tokens a row.
-        marks: its first and last token, which the documents lack.
+        docs: the field's documents, without marks.
+        layout: where they go; it counts marks as tokens of the documents.
+        field: the field's column in the layout's sizes.
+        limit: tokens of a row.
+        marks: the tokens to put before and after each document.
     """
     bounds, n = layout.bounds, layout.rows
     sizes = layout.sizes[:, field]
@@ -162,7 +162,7 @@ def filled(
 
 
 def _laid(docs: list[Tokens], layout: Layout, field: int, pads: Int64s, marks: Marks) -> Tokens:
-    # all pieces, marks and paddings end to end: views, copied once
+    # all pieces, marks and paddings end to end: gathered as views, copied once
     dtype = next((d.dtype for d in docs if d.size), np.dtype(np.int64))
     before, after = (np.array([] if m is None else [m]).astype(dtype) for m in marks)
     size = np.fromiter(map(len, docs), np.int64, len(docs))[layout.document]
@@ -191,7 +191,7 @@ def check_marks(marks: Marks, field: str, docs: list[Tokens]) -> None:
     """Refuse marks that the documents' dtype cannot hold.
 
     Raises:
-        ChainError: it would change them.
+        ChainError: the dtype would change a mark.
     """
     dtype = next((d.dtype for d in docs if d.size), np.dtype(np.int64))
     for name, mark in zip(("bos", "eos"), marks, strict=True):
@@ -206,12 +206,12 @@ def check_marks(marks: Marks, field: str, docs: list[Tokens]) -> None:
 
 
 def values_of(a: NDArray[Any], layout: Layout, most: int | None) -> NDArray[Any]:
-    """One value a segment, from one a document.
+    """The value of each segment, given that of each document.
 
     Args:
         a: `[documents, ...]`.
         layout: which documents are in which row.
-        most: segments a row at most.
+        most: the most segments of a row; None if there is no limit.
 
     Returns:
         `[rows, most, ...]`, where no segment is 0 (None for objects); or, if `most` is None,

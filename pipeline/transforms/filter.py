@@ -1,4 +1,4 @@
-"""Which rows stay: those for which a predicate holds."""
+"""Keeps the rows for which a predicate holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which row each document chooses: the first, or the best, of those with room for it."""
+"""Chooses a row for each document: the first, or the best, of those with room for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.block import Int64s
 
 
 def weights(limits: Int64s) -> NDArray[Any]:
-    """What a token of each field weighs, so that full rows weigh the same: exact whole numbers.
+    """The weight of a token of each field, such that all fields' full rows weigh the same: exact.
 
     >>> weights(np.array([512, 128])).tolist()
     [1, 4]

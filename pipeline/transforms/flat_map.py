@@ -1,4 +1,4 @@
-"""How one row becomes many, or none."""
+"""Turns one row into many, or none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.types import Site
 @final
 @dataclass(frozen=True)
 class FlatMap(FunctionTransform):
-    """All rows of `f(row)`, in order; output j of a row has one more place in its provenance: j.
+    """All rows of `f(row)`, in order. Output j of a row has j as one more place in its provenance.
 
-    f returns an iterable of rows. A generator will do.
+    f returns an iterable of rows, such as a list or generator.
     """
 
     block: int = 64

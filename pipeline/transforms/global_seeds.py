@@ -1,4 +1,4 @@
-"""How functions that draw from global generators are made to depend on their row alone."""
+"""Makes functions that draw from global generators depend on their row alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def torch_generator() -> Any:
 
 
 def refuse_threads(stage: str) -> None:
-    """Refuse to seed what other threads draw from.
+    """Refuse to seed the global generators in a thread, as all threads share them.
 
     Raises:
         ChainError: this is not the process's main thread.

@@ -1,4 +1,4 @@
-"""How values change one row at a time, or many stacked rows at a time."""
+"""Changes values: one row at a time, or many stacked rows at a time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipeline.types import Site
 @final
 @dataclass(frozen=True)
 class Map(FunctionTransform):
-    """Each row through `f(row)`; batched, stacked rows through `f(rows)` to as many rows.
+    """Applies `f(row)` to each row; or, if batched, `f(rows)` to stacked rows, giving as many.
 
-    f is pure. Columns reach it read-only; other rows it must not change in place.
+    f is pure. It gets columns read-only, and must not change other rows in place.
 
     Attributes:
-        batched: f takes and returns a pytree of arrays `[n, ...]`. It treats rows one by one: n may
-            be any number from 1.
+        batched: whether f takes and returns a pytree of arrays `[n, ...]`. It must treat rows one
+            by one, as n may be any number from 1.
     """
 
     batched: bool = False
@@ -101,7 +101,7 @@ def _as_columns(tree: Any, n: int | None) -> Columns:
 @final
 @dataclass(frozen=True)
 class MapWithIndex(FunctionTransform):
-    """Each row through `f(position, row)`, its position in the dataset, from 0."""
+    """Applies `f(position, row)` to each row; positions in the dataset count from 0."""
 
     kind = "map_with_index"
     rowwise = True

@@ -1,4 +1,4 @@
-"""What a scan evaluates: a small number or flag for each row, as columns."""
+"""What a scan evaluates for each row: small numbers or flags, as columns."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BARE = "value"  # what the column is called if the function returns no dict
 @final
 @dataclass(frozen=True)
 class Measure(FunctionTransform):
-    """`f(row)` for each row: a bool, whole number or float, or a dict of them; columns of each."""
+    """Columns of `f(row)` for each row: of a bool, whole number or float, or of a dict of them."""
 
     kind = "scan"
 
     def apply(self, block: Block, site: Site) -> Block:
-        """The rows' values; `{"value": …}` stands for one without a name.
+        """The columns of values; one without a name is called "value".
 
         Raises:
             ScanError: f returned something else, or other fields than for another row.
@@ -71,7 +71,7 @@ _DTYPES = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.flo
 
 
 def joined(name: str, dtypes: set[np.dtype[Any]]) -> np.dtype[Any]:
-    """The dtype that holds them all.
+    """A dtype that holds the values of all of `dtypes`.
 
     Raises:
         ScanError: some are flags and some are numbers.

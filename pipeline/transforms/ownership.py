@@ -1,4 +1,4 @@
-"""Whose code a module is: the user's own, an installed package's, or Python's."""
+"""Tells whose code a module is: the user's own, an installed package's, or Python's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_INSTALLED = {"site-packages", "dist-packages"}  # a folder of this name on the way to a module
+_INSTALLED = {"site-packages", "dist-packages"}  # folders in the paths of installed modules
 
 
 def module_of(obj: Any) -> str:
@@ -95,7 +95,7 @@ def version_of(package: str) -> str:
 
 
 def source_of_module(module: str) -> str | None:
-    """The path of a user's module that need not be imported; None if it is no file of Python."""
+    """The file of a user's module, found without importing it; None if it is no Python source."""
     if not is_users(module):
         return None
     spec = _spec(module)
@@ -104,7 +104,7 @@ def source_of_module(module: str) -> str | None:
 
 
 def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
-    # find_spec("a.b") would import a: its folders are looked through instead
+    # find_spec("a.b") would import a, so a's folders are searched instead
     places: list[str] | None = None
     spec = None
     name = ""

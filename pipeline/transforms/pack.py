@@ -1,4 +1,4 @@
-"""How documents of any length become rows of one length, with segments and positions."""
+"""Packs documents of any length into rows of one length, with segment ids and positions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.transforms.packers import HOWS, LONGER, Layout, plan
 from pipeline.tree import map_leaves
 from pipeline.types import Site
 
-_BARE = "tokens"  # what rows that are token arrays are called
+_BARE = "tokens"  # the name of rows that are token arrays
 
 
 @final
@@ -36,21 +36,21 @@ class Pack(TransformDefaults):
     first field, in the document as it was, without BOS and EOS).
 
     Attributes:
-        lengths: tokens a row: an int where rows are token arrays (then called "tokens"), else
-            {field: length} for all fields to pack.
+        lengths: tokens of a packed row: an int where rows are token arrays (then called "tokens"),
+            else {field: length} for all fields to pack.
         how: "split" joins documents end to end and cuts at row borders; "first_fit" puts each into
             the first row with room in all fields, "best_fit" into the one that it fills best; both
             cut only what is longer than a row.
-        block: about how many documents are packed together.
+        block: approximate number of documents packed together.
         name: what messages and the fingerprint call it.
         cross, longest_first, max_segments, longer: see `packers.plan`. Documents longer than a row
             are cut ("split"), lose what exceeds it, EOS included ("truncate"), or are an error
             ("refuse").
         bos, eos: tokens put before and after each document that has any, counted in lengths; an int
             for all fields or {field: int}.
-        meta: fields that are not packed: each row has one value a segment. With max_segments
-            they are padded, `[n, max_segments, ...]` (0, or None for strings and other objects);
-            else objects `[n]`, each an array with as many values as its row has segments.
+        meta: fields that are not packed: a row has one value of them for each segment. With
+            max_segments they are padded, `[n, max_segments, ...]` (by 0, or None for strings and
+            other objects); else they are objects `[n]`, each an array with a value per segment.
 
     Raises:
         ChainError: an option is not one of these.
@@ -90,7 +90,7 @@ class Pack(TransformDefaults):
 
     @property
     def fields(self) -> dict[str, int]:
-        """Tokens a row of each field."""
+        """Tokens of a packed row, by field."""
         return dict(self.lengths) if isinstance(self.lengths, Mapping) else {_BARE: self.lengths}
 
     def apply(self, block: Block, site: Site) -> Block:
@@ -103,14 +103,14 @@ class Pack(TransformDefaults):
         Args:
             block: the documents.
             site: for messages.
-            plan: from their lengths int64[n, fields], marks included.
+            plan: makes the layout from lengths int64[n, fields], marks included.
 
         Raises:
-            ChainError: rows have other fields than `lengths` and `meta`, or tokens that cannot hold
-                `bos` or `eos`.
-            CollateError: a field is no array of numbers with one axis, its dtype varies, a document
-                must be cut but its fields differ in length, or one is longer than a row and that is
-                refused.
+            ChainError: rows have other fields than `lengths` and `meta`, or a dtype of tokens that
+                cannot hold `bos` or `eos`.
+            CollateError: a field is not an array of numbers with one axis, its dtype varies, a
+                document must be cut but its fields differ in length, or one is longer than a row
+                and that is refused.
         """
         names, limits = tuple(self.fields), np.array(list(self.fields.values()), np.int64)
 
@@ -140,14 +140,14 @@ class Pack(TransformDefaults):
         return Block(Columns({**columns, **kept}), origin)
 
     def plan(self, sizes: Int64s) -> Layout:
-        """Where documents of these lengths go: int64[n, fields], marks included."""
+        """The layout for documents of these lengths: int64[n, fields], marks included."""
         names = ("how", "cross", "longest_first", "max_segments", "longer")
         rule: dict[str, Any] = {name: getattr(self, name) for name in names}
         return plan(sizes, np.array(list(self.fields.values()), np.int64), **rule)
 
     @property
     def end_to_end(self) -> bool:
-        """Whether rows are cut out of documents laid end to end, whatever these are."""
+        """Whether all documents are laid end to end and cut into rows, however long they are."""
         plain = self.max_segments is None and self.longer == "split"
         return self.how == "split" and self.cross and plain
 
@@ -157,7 +157,7 @@ class Pack(TransformDefaults):
         return bos, eos
 
     def with_marks(self, own: Int64s) -> Int64s:
-        """Lengths int64[n, fields] with the marks that documents with tokens get."""
+        """Lengths int64[n, fields] plus the number of marks, for documents that have any tokens."""
         extra = [sum(m is not None for m in self.marks(name)) for name in self.fields]
         return own + np.array(extra) * own.any(1, keepdims=True)
 
@@ -171,7 +171,7 @@ class Pack(TransformDefaults):
             )
         if self.longer == "truncate":
             sizes, long = np.minimum(sizes, limits), np.zeros_like(long)
-        # split may cut any document, the fits the longer ones: all fields at the same token
+        # split may cut any document, other ways those longer than a row; fields are cut alike
         alike = (sizes == sizes[:, :1]).all(1) & bool((limits == limits[0]).all())
         apart = ~alike if self.how == "split" and self.cross else ~alike & long
         if apart.any():
@@ -190,7 +190,7 @@ class Pack(TransformDefaults):
         return self.written_with()
 
     def written_with(self, *more: str) -> str:
-        """As people write it on a dataset, with options that are not its own."""
+        """The call as a user writes it, with `more` options, which are not this transform's."""
         name = [] if self.name == self.how else [f"name={self.name!r}"]
         options = [shown(self.lengths, 60), *more, *self.chosen("lengths", "name"), *name]
         return f".pack({', '.join(options)})"
@@ -203,7 +203,8 @@ class Pack(TransformDefaults):
         return self.how, int(self.block), lengths, bare, *shown
 
     def _options(self) -> dict[str, Any]:
-        # what decides data and is not as it was before it could be chosen
+        # options that decide data, unless at the value that held before they existed: old
+        # fingerprints stay as they are
         split = self.how == "split"
         options: dict[str, tuple[Any, Any]] = {
             "cross": (self.cross or not split, True),
@@ -269,18 +270,18 @@ def _check_meta(meta: tuple[str, ...], lengths: object, fields: dict[str, int]) 
 
 
 def packed_origin(pack: Pack, below: Origin, layout: Layout, size: Int64s) -> Origin:
-    """Provenance of packed rows.
+    """The provenance of packed rows.
 
     Args:
-        pack: how they are packed.
-        below: of the documents.
-        layout: where these go.
-        size: int64[n], tokens of each in the first field, without marks.
+        pack: how documents are packed.
+        below: the provenance of the documents.
+        layout: where the documents go.
+        size: int64[n], tokens of each document in the first field, without marks.
     """
     marks = pack.marks(next(iter(pack.fields)))
     first = layout.bounds[:-1]
     key = below.take(layout.document[first]).deeper(layout.start[first])
-    # spans are of the document as it was
+    # spans are those of the document without marks
     before, most = int(marks[0] is not None), size[layout.document]
     start, stop = ((x - before).clip(0, most) for x in (layout.start, layout.stop[:, 0]))
     segments = Segments(layout.bounds, below.take(layout.document), start, stop)

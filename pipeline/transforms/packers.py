@@ -1,4 +1,4 @@
-"""Which piece of which document goes into which row: a plan, from lengths alone."""
+"""Plans which piece of which document goes into which row, from lengths alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LONGER = ("split", "truncate", "refuse")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Pieces of documents in rows: m of them, in order of row and of their place in the row.
+    """m pieces of documents, sorted by the row that they fill and by their place in it.
 
     Attributes:
         document: int64[m], which document a piece is cut from.
         start: int64[m], where in the document it starts.
         stop: int64[m, fields], where it stops in each field.
-        row: int64[m], rising from 0 without gaps.
+        row: int64[m], the row that it fills: from 0 on, rising without gaps.
     """
 
     document: Int64s
@@ -67,14 +67,14 @@ def plan(
     max_segments: int | None = None,
     longer: str = "split",
 ) -> Layout:
-    """Where documents of these lengths go when they are packed together: a pure function.
+    """The layout of documents of these lengths, packed together: a pure function.
 
     Documents without tokens go nowhere. Rows stand in the order in which the documents that opened
     them came, and documents within a row in the order in which they came.
 
     Args:
         lengths: int64[n], tokens of each document; or int64[n, fields].
-        limits: tokens a row; of several fields, of each.
+        limits: tokens of a row; with several fields, a number for each.
         how: "split" lays documents end to end and cuts them at row borders; "first_fit" puts each
             into the first row with room in all fields; "best_fit" into the one with least room to
             spare (over the fields, as shares of their limits; ties to the first).
@@ -82,7 +82,7 @@ def plan(
             row where the rest of the last one is too short for it (next-fit).
         longest_first: of the fits: whether long documents choose first (by the field that fills
             most of its limit), or each chooses as it comes.
-        max_segments: pieces a row at most.
+        max_segments: the most pieces of a row.
         longer: a document longer than a row is cut into whole rows and a rest ("split"), or its
             tokens past the limit are left out ("truncate"; the same for "refuse", which callers
             check beforehand). Where documents are cut, their fields must be equally long.
@@ -116,7 +116,7 @@ def plan(
 
 
 def _split(size: Int64s, limit: int, most: int | None, fields: int) -> Layout:
-    # a piece lies between neighbours among all ends, of documents and of rows
+    # each piece lies between two consecutive ends, of documents or of rows
     end = np.cumsum(size)
     total = int(end[-1]) if len(end) else 0
     cuts = np.arange(limit, total, limit) if most is None else _row_ends(end, limit, most)
@@ -143,7 +143,7 @@ def _row_ends(end: Int64s, limit: int, most: int) -> Int64s:
 
 
 def _pieces(sizes: Int64s, limits: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-    # documents, those longer than a row as whole rows and a rest: (document, start, stop)
+    # (document, start, stop) of each piece: a document, or whole rows and the rest of a long one
     counts = (-(-sizes // limits)).max(1, initial=0)
     document = np.repeat(np.arange(len(sizes)), counts)
     ends = np.cumsum(counts)
@@ -152,7 +152,7 @@ def _pieces(sizes: Int64s, limits: Int64s) -> tuple[Int64s, Int64s, Int64s]:
 
 
 def _next_rows(needs: Int64s, limits: Int64s, most: int | None) -> Int64s:
-    # one step a row: as many as fit after one another
+    # one step for each row: as many pieces as fit, in order
     n = len(needs)
     ends = np.cumsum(needs, 0)
     before = np.zeros(len(limits), np.int64)
@@ -179,7 +179,7 @@ def _fit_rows(
     most = n if most is None else most
     choose = CHOOSERS[how, len(limits) == 1]
     chosen = np.array(choose(needs[order], limits, most), np.int64)
-    # rows are numbered as they were opened: now by when the document that opened them came
+    # rows are numbered as they were opened: renumber them by the first document put into each
     opener = order[np.unique(chosen, return_index=True)[1]]
     number = np.empty(len(opener), np.int64)
     number[np.argsort(opener)] = np.arange(len(opener))

@@ -1,4 +1,4 @@
-"""How ragged rows become one batch: padded, with a mask; and how much of a batch is padding."""
+"""Pads ragged rows into one batch, with a mask; and tells how much of a batch is padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.transforms.collate import collate
 from pipeline.tree import children, leaves
 
 Widths = int | tuple[int, ...]
-_BARE = "tokens"  # what rows that are arrays are called, as in pack
+_BARE = "tokens"  # the name of rows that are arrays, as in pack
 
 
 def _holds_numbers(value: Any) -> bool:
@@ -123,16 +123,16 @@ def pad_to(
     host's rows, so several hosts or devices that share a global batch want one `length`.
 
     Args:
-        length: the width; or rising widths, of which each batch gets the smallest that fits, as
-            `bucket` leaves them; or {field: width or widths} for the fields to pad. Longer rows
-            are an error.
-        multiple: if no length is given, the longest row's rounded up to a multiple of this: few
-            widths mean few compilations.
-        fields: names of those to pad; by default all that are arrays or lists of numbers.
+        length: the width; or rising widths, such as the boundaries of `bucket`, of which each
+            batch gets the smallest that fits; or {field: width or widths} for the fields to pad.
+            Longer rows are an error.
+        multiple: if no length is given, the width is the length of the longest row, rounded up to
+            a multiple of this: few widths mean few compilations.
+        fields: names of the fields to pad; by default all that are arrays or lists of numbers.
         value: what to pad with, or {field: value}; 0 by default.
 
     Raises:
-        BatchError: length or multiple is no number from 1 on, or several lengths do not rise.
+        BatchError: length or multiple is not a whole number from 1 on, or lengths do not rise.
 
     >>> batch = pad_to(multiple=4)([{"x": np.arange(5), "y": 1}, {"x": np.arange(2), "y": 2}])
     >>> batch["x"].tolist(), batch["x_mask"].sum(1).tolist(), batch["y"].tolist()
@@ -160,7 +160,7 @@ def _widths(length: Any) -> Widths:
 
 
 def padding_share(batch: Any) -> float:
-    """The share of a batch's tokens that is padding, from its segment ids or masks; 0.0 of none.
+    """The share of a batch's tokens that is padding, by its segment ids or masks; 0.0 if empty.
 
     Args:
         batch: what a Loader gives of packed rows, or of rows collated by `pad_to`.
@@ -172,7 +172,7 @@ def padding_share(batch: Any) -> float:
     0.125
     """
     fields = dict(leaves(batch))
-    # a mask tells the padding of its field: others, as loss_mask, tell something else
+    # only a mask of a field tells padding; others, such as loss_mask, tell something else
     used = [
         np.asarray(leaf) > 0
         for name, leaf in fields.items()

@@ -1,4 +1,4 @@
-"""What pickle sees of an object, which its attributes may not show: content that lies in C."""
+"""What pickle sees of an object and its attributes may not show: content held in C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.transforms.ownership import module_of
 
-# modules of Python whose objects are machinery, and change as they are used: no data of a function
+# modules of Python whose objects are machinery that changes with use, and no data of a function
 _MACHINERY = {
     *("_abc", "_thread", "threading", "weakref", "_weakref", "_weakrefset", "queue", "_queue"),
     *("logging", "concurrent", "multiprocessing", "asyncio", "_asyncio", "contextvars"),
@@ -35,7 +35,7 @@ _MACHINERY_TYPES = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
-_FUNCTIONS_IN_C = ("PyCapsule", "pybind11_detail_function_record")  # what they are bound to
+_FUNCTIONS_IN_C = ("PyCapsule", "pybind11_detail_function_record")  # types that they are bound to
 _BOOKKEEPING = {"__dict__", "__weakref__"}
 
 
@@ -71,9 +71,9 @@ def sight_of(obj: Any) -> Sight:
 
 
 def pickled(obj: Any) -> tuple[Any, ...] | None:
-    """What pickle would write of an object, its parts not pickled; None if it cannot be.
+    """The parts that pickle would write of an object, not pickled themselves; None if it fails.
 
-    An object that is pickled by its name alone gives ().
+    For an object that is pickled by its name alone, ().
     """
     kind = type(obj)
     try:
@@ -90,7 +90,7 @@ def pickled(obj: Any) -> tuple[Any, ...] | None:
 def is_machinery(obj: Any) -> bool:
     """Whether an object holds nothing that a function could compute from: a lock, a logger, …
 
-    So is what is known by its name, as a function written in C.
+    An object that is pickled by its name alone, such as a function written in C, counts too.
     """
     kind = type(obj)
     if kind in _MACHINERY_TYPES or module_of(kind).partition(".")[0] in _MACHINERY:
@@ -102,7 +102,7 @@ def is_machinery(obj: Any) -> bool:
 
 
 def is_drawn_from(obj: Any) -> bool:
-    """Whether an object is a random generator: its state changes with use, it is no content."""
+    """Whether an object is a random generator, whose state changes with use and is no content."""
     kind = type(obj)
     made = ("bit_generator", "random_raw", "getrandbits", "initial_seed", "random_sample")
     return any(hasattr(kind, name) for name in made)
@@ -115,7 +115,7 @@ def is_used_up(obj: Any) -> bool:
 
 def is_tensor(obj: Any) -> bool:
     """Whether an object is one of torch's tensors, or like them."""
-    # of the class: files and sockets have a detach as well
+    # all of them, on the class: files and sockets have a detach as well
     return all(hasattr(type(obj), name) for name in ("detach", "cpu", "dtype", "shape"))
 
 
@@ -141,7 +141,7 @@ def _uint8(tensor: Any) -> Any:
 
 
 def serialization(obj: Any) -> bytes | None:
-    """A tokenizer's own JSON without truncation and padding, which calls set; None of others."""
+    """A tokenizer's own JSON, without truncation and padding, which calls set; None for others."""
     if isinstance(obj, type) or not all(
         callable(getattr(obj, name, None)) for name in ("to_str", "no_truncation", "no_padding")
     ):
@@ -155,7 +155,7 @@ def serialization(obj: Any) -> bytes | None:
 
 
 def state_of(obj: Any) -> dict[str, Any]:
-    """An object's own attributes, less what it merely caches."""
+    """An object's own attributes, without what it merely caches."""
     if is_dataclass(obj):
         return {f.name: getattr(obj, f.name) for f in fields(obj) if hasattr(obj, f.name)}
     parents = type(obj).__mro__
@@ -171,7 +171,7 @@ def state_of(obj: Any) -> dict[str, Any]:
 
 
 def without_caches(state: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of an installed package's object that do not change merely by use."""
+    """The attributes of an installed package's object that do not change by mere use."""
     return {
         name: value
         for name, value in state.items()

@@ -1,4 +1,4 @@
-"""How values change at random: each row with a generator of its own, whatever its neighbours."""
+"""Changes values at random: each row with a generator of its own, whatever its neighbours."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.types import Site
 @final
 @dataclass(frozen=True)
 class RandomMap(FunctionTransform):
-    """Each row through `f(row, rng)`; rng hashes seed, component path, name and provenance only.
+    """Applies `f(row, rng)` to each row; rng hashes seed, component path, name and provenance only.
 
-    f gets a `np.random.Generator` that is good during this call only. The name sets this stage's
-    randomness apart from others of the chain.
+    rng is a `np.random.Generator` that f may use during this call only. The name tells this
+    stage's randomness apart from that of others in the chain.
 
     Attributes:
-        seed_globals: before each row, seed `random`, `np.random` and torch's CPU generator from
-            rng; afterwards all three go on where they were.
+        seed_globals: whether to seed `random`, `np.random` and torch's CPU generator from rng
+            before each row; afterwards all three go on where they were.
     """
 
     seed_globals: bool = False
@@ -51,7 +51,7 @@ class RandomMap(FunctionTransform):
 
     @property
     def rowwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return not self.seed_globals  # what is kept of global generators is kept once a block
+        return not self.seed_globals  # global generators are saved and put back once a block
 
     def caller(self, origin: Origin, site: Site) -> Caller:
         component, epoch = origin.component.tolist(), origin.epoch.tolist()
@@ -73,7 +73,7 @@ class RandomMap(FunctionTransform):
         result = self.f(row, rng)
         if known or global_seeds.torch_generator() is None:
             return result
-        # f itself imported torch, unseeded: this row must not differ from a later reading of it
+        # this call imported torch, unseeded: call f again, seeded as for any later reading
         rng = generator(i)
         global_seeds.seed(rng)
         return self.f(row, rng)

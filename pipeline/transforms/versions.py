@@ -1,6 +1,6 @@
 """Versions of the installed packages that functions use: recorded beside a fingerprint.
 
-They are no part of what must be the same: another version may well compute the same.
+They need not be the same, since another version may well compute the same: a change is a warning.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def warn_of_versions(what: str, was: Any, now: Mapping[str, str]) -> None:
 
     Args:
         what: what was written, for the message.
-        was: the versions it says; whatever is no mapping, as in older files, says none.
-        now: those of the functions that it is used with.
+        was: the versions that it tells; older files have none, and no mapping here.
+        now: the versions here of the packages that its functions use.
     """
     if not isinstance(was, Mapping):
         return

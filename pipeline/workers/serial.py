@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,21 +56,38 @@ class Buffers:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, list[Array]()
+        self._most, self._idle = most, list[memoryview]()
+        self._alive = dict[int, weakref.ref[Array]]()
+        self._returned: deque[memoryview] = deque()
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An uninitialised array."""
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize < SMALL:
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size < SMALL:
             return np.empty(shape, dtype)
-        for array in self._held:
-            # referenced by the list, by `array` and by the argument; a view would be another one
-            if array.shape == shape and array.dtype == dtype and sys.getrefcount(array) == 3:
-                return array
-        made = np.empty(shape, dtype)
-        self._held.append(made)
-        while sum([held.nbytes for held in self._held]) > self._most:
-            del self._held[0]
-        return made
+        self._settle()
+        fits = [i for i, memory in enumerate(self._idle) if memory.nbytes == size]
+        memory = self._idle.pop(fits[-1]) if fits else np.empty(size, np.uint8).data
+        return self._over(memory, dtype).reshape(shape)
+
+    def _over(self, memory: memoryview, dtype: np.dtype[Any]) -> Array:
+        # every view holds a reference to the one array that lies directly on the memory
+        array, alive, returned = np.frombuffer(memory, dtype), self._alive, self._returned
+
+        # runs in any thread, at any point, when the last view dies: must not take locks
+        def free(_: object) -> None:
+            alive.pop(id(memory), None)
+            returned.append(memory)
+
+        alive[id(memory)] = weakref.ref(array, free)
+        return array
+
+    def _settle(self) -> None:
+        # move returned memory to the idle list, the latest last
+        while self._returned:
+            self._idle.append(self._returned.popleft())
+        while sum([memory.nbytes for memory in self._idle]) > self._most:
+            del self._idle[0]
 
 
 class SerialFuture:

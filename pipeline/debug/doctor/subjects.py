@@ -117,7 +117,6 @@ class Iterators(Looped):
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
-        self._restored = False
         self._iterator: Any = iter(loader)
         pairs = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
         self._names = next((p for p in pairs if has(self._iterator, p)), None)

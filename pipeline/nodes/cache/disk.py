@@ -2,8 +2,8 @@
 
 `index` holds an int64 for each position: where its row lies in one of the `rows.*` files, or 0. A
 process appends rows to a file of its own, then points the index there. Every row carries its
-position and a checksum, so what a kill, a crash or a bad disk leaves behind is made anew, never
-served. No file is mapped: one that somebody cuts gives fewer bytes, and its rows are made anew.
+position and a checksum, so a row that a kill, a crash or a bad disk has damaged is computed again,
+never served. No file is memory-mapped: reading a truncated one then gives fewer bytes, not a crash.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from pipeline.sources.storage.lru import OpenFiles
 _ENTRY = struct.Struct("<4sIqI4x")  # magic, bytes of the row, its position, CRC-32 of both
 _MAGIC = b"lsr1"
 _OFFSET_BITS = 44  # 16 TiB a file, 2**19 files
-_LONGEST = 1 << 20  # bytes that are read of the versions of packages
-_GUESS = 1 << 16  # bytes read at first of an entry of unknown size
+_LONGEST = 1 << 20  # bytes of packages.json that are read, at most
+_GUESS = 1 << 16  # bytes of an entry that are read while no entry's size is known
 
 
 class Disk:
-    """Up to n rows of one dataset, in `folder/key`. A folder that may only be read gains no rows.
+    """Up to n rows of one dataset, in `folder/key`. A read-only folder is read and gains no rows.
 
     Args:
-        folder: on a disk of this machine; made if missing.
-        key: names the dataset; another one has another folder.
+        folder: a folder on a disk of this machine, created if missing.
+        key: identifies the dataset; each dataset has a folder of its own.
         n: how many positions there are.
 
     Raises:
-        ChainError: the folder is a URL, or cannot be made or read.
+        ChainError: the folder cannot be created or read.
     """
 
     def __init__(self, folder: str, key: str, n: int) -> None:
@@ -81,9 +81,9 @@ class Disk:
         return self._folder
 
     def packages(self, now: dict[str, str]) -> Any:
-        """Versions of packages that the first process wrote down; `now`, if this one is it.
+        """The package versions noted when the cache was begun; `now` if this process begins it.
 
-        None where they cannot be known: rows may be served all the same.
+        None where they cannot be read: the rows may be served all the same.
         """
         path = self._folder / "packages.json"
         with suppress(OSError, ValueError, RecursionError):
@@ -157,7 +157,7 @@ class Disk:
         return self._folder / f"rows.{number}"
 
     def _row(self, at: int, position: int) -> bytes | None:
-        # None where what lies there is not this row, whole
+        # None unless the whole row of this position lies there
         number, offset = at - 1 >> _OFFSET_BITS, (at - 1) & ((1 << _OFFSET_BITS) - 1)
         try:
             file = self._rows.get(number, lambda n: LocalFile(self._path(n)))
@@ -168,7 +168,7 @@ class Disk:
                 data += file.read(offset + len(data), offset + end)
             row = data[_ENTRY.size : end]
             if (magic, kept, crc) == (_MAGIC, position, _crc(position, row)) and len(row) == size:
-                self._guess = max(64, end)  # of the next one, likely
+                self._guess = max(64, end)  # the next row is likely as large
                 return row
         except (OSError, struct.error, OverflowError) as e:
             self._say(f"cannot read the cache {self._folder}: {type(e).__name__}: {e}; made anew")
@@ -185,7 +185,7 @@ class Disk:
 
 
 class _Index(StoredArray):
-    """Where rows lie; what was cut off is 0."""
+    """The index file; what was cut off reads as 0."""
 
     def _read(self, start: int, stop: int) -> bytes:
         return self._file.read(start, stop).ljust(stop - start, b"\0")

@@ -23,7 +23,7 @@ class Memory:
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._number = np.full(n, -1, np.int8)  # of the layout that holds a position, or -1
+        self._number = np.full(n, -1, np.int8)  # the layout of each position's row, or -1
         self._layouts: list[Any] = []
         self._kept: list[Columns | NDArray[Any]] = []
         self._lock = threading.Lock()

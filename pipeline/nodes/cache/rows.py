@@ -1,4 +1,4 @@
-"""How rows are written to a file: a JSON skeleton and raw bytes, never a pickle."""
+"""How rows are written to a file: as a JSON skeleton and raw bytes, never as a pickle."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.checks import numeric
 from pipeline.errors import ChainError, need
 from pipeline.tree import DEEPEST, leaves, map_leaves, too_deep
 
-_HEAD = struct.Struct("<BxxxI")  # whether the row was one of columns; bytes of the skeleton
+_HEAD = struct.Struct("<BxxxI")  # whether the row came from columns; bytes of the skeleton
 _ATOMS = (type(None), bool, int, float, str)
 
 
 def encode(values: Values) -> list[bytes]:
-    """Rows as bytes, one each.
+    """Each row as bytes.
 
     Raises:
         ChainError: a row holds something else than dicts, tuples, lists, arrays, numbers, text and
@@ -35,14 +35,14 @@ def encode(values: Values) -> list[bytes]:
 
 
 class _Box:
-    """An element of a column of objects: it stays one, however it looks."""
+    """An element of a column of objects: inside, a dict or array is not taken for columns."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def _cell(a: NDArray[Any], i: int) -> Any:
-    # of numbers an array, which unlike a scalar keeps its byte order
+    # an array even of a single number: a scalar would lose its byte order
     return _Box(a[i]) if a.dtype.hasobject else a[i : i + 1].reshape(a.shape[1:])
 
 
@@ -103,7 +103,7 @@ def _skeleton(value: Any, buffers: list[bytes], depth: int = 0) -> Any:
 
 
 def _written(dtype: np.dtype[Any]) -> Any:
-    """A dtype as JSON: its text, ["n", name] of ml_dtypes', or the fields of a structured one."""
+    """A dtype as JSON: its text, ["n", name] if ml_dtypes', or the fields of a structured one."""
     if dtype.names is not None:
         if dtype.fields is None or len(dtype.fields) > len(dtype.names):  # fields with titles
             return None
@@ -138,7 +138,7 @@ def _dtype(written: Any) -> np.dtype[Any]:
 
 
 def decode(payloads: Sequence[bytes]) -> list[tuple[Int64s, Values]]:
-    """Rows again, as they were given: those of one layout together, with their places."""
+    """The rows that `encode` was given, as (places, rows) for each layout among them."""
     heads = [_HEAD.unpack_from(p) for p in payloads]
     ends = [_HEAD.size + size for _, size in heads]
     skeletons = [p[_HEAD.size : end] for p, end in zip(payloads, ends, strict=True)]
@@ -164,15 +164,15 @@ def decode(payloads: Sequence[bytes]) -> list[tuple[Int64s, Values]]:
 
 
 class _Bytes:
-    """What follows the skeleton, taken from its beginning."""
+    """Takes the bytes after the skeleton from front to back."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self._data, self._at = data, 0
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        # of one row [size], of many [m, size]
+        # uint8[size] for one row, uint8[m, size] for m rows
         self._at += size
-        return np.array(self._data[..., self._at - size : self._at])  # aligned, and one's own
+        return np.array(self._data[..., self._at - size : self._at])  # a copy: aligned and writable
 
     def array(self, dtype: Any, shape: list[int]) -> NDArray[Any]:
         kind = _dtype(dtype)

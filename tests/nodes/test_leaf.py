@@ -1,0 +1,71 @@
+"""A source as a dataset: its records, in its order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Columns, Dataset, MemorySource
+from pipeline.errors import SourceError
+from tests.nodes.checks import check_indexed
+
+SOURCES: dict[str, Any] = {
+    "values": ["a", "b", "c"],
+    "columns": {"x": np.arange(12).reshape(4, 3), "y": np.arange(4.0)},
+    "one": [{"x": 1}],
+    "range": range(31),
+    "bytes": [b"", b"\0", b"ab\0"],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=list(SOURCES))
+def test_a_leaf_is_a_node(source: Any) -> None:
+    check_indexed(Dataset(source))
+
+
+class Answers:
+    """Two records, read as a test says."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __len__(self) -> int:
+        return 2
+
+    def read(self, indices: Any) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [None, 3, {"x": [1, 2]}, "ab", b"ab", iter([1, 2])])
+def test_what_is_no_sequence_is_refused(answer: Any) -> None:
+    with pytest.raises(SourceError, match="must return a list of records"):
+        Dataset(Answers(answer)).read([0, 1])
+
+
+@pytest.mark.parametrize("answer", [[], [1], [1, 2, 3], Columns({"x": np.arange(3)})])
+def test_another_number_of_records_is_refused(answer: Any) -> None:
+    with pytest.raises(SourceError, match="one record an index"):
+        Dataset(Answers(answer)).read([0, 1])
+
+
+@pytest.mark.parametrize(
+    "bounds", [[1, 9], [0, 8], [0, 5, 4, 9], [0.0, 9.0], [], [[0, 9]], [0, 9, 9, 12]]
+)
+def test_chunk_bounds_rise_from_nothing_to_the_length(bounds: Any) -> None:
+    class Chunked(MemorySource):
+        chunk_bounds = np.array(bounds)
+
+    with pytest.raises(SourceError, match="must rise from 0 to 9"):
+        len(Dataset(Chunked(range(9))).shuffle(chunks=2))
+
+
+def test_an_error_of_a_source_tells_records_and_epochs() -> None:
+    class Broken(MemorySource):
+        def read(self, indices: Any) -> Any:
+            raise RuntimeError("worn out")
+
+    with pytest.raises(RuntimeError, match="worn out") as caught:
+        Dataset(Broken(range(9))).read([7, 3, 1, 0], epoch=2)
+    assert caught.value.__notes__ == ["in source Broken, records [7, 3, 1]…, epochs [2]"]
