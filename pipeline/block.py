@@ -212,11 +212,14 @@ class Origin:
 
     @staticmethod
     def concat(parts: Sequence[Origin]) -> Origin:
-        depth = max(p.place.shape[1] for p in parts)
-        place, start = np.full((sum(map(len, parts)), depth), -1, np.int64), 0
-        for p in parts:
-            place[start : start + len(p), : p.place.shape[1]] = p.place
-            start += len(p)
+        depths = {p.place.shape[1] for p in parts}
+        if len(depths) == 1:
+            place = np.concatenate([p.place for p in parts])
+        else:
+            place, start = np.full((sum(map(len, parts)), max(depths)), -1, np.int64), 0
+            for p in parts:
+                place[start : start + len(p), : p.place.shape[1]] = p.place
+                start += len(p)
         segments = beside = None
         if any(p.segments is not None for p in parts):
             segments = Segments.concat([p.segments or Segments.none(len(p)) for p in parts])
@@ -301,6 +304,8 @@ class Block:
 
 
 def _layout(tree: Any) -> tuple[Any, ...]:
+    if type(tree) is np.ndarray:
+        return tree.dtype, tree.shape[1:]
     found = sorted(leaves(tree), key=lambda item: item[0])
     # of a tree without leaves, its kind
     return tuple((name, a.dtype, a.shape[1:]) for name, a in found) or (type(tree),)
