@@ -171,7 +171,8 @@ class Origin:
     @staticmethod
     def of_records(component: int, epoch: Int64s, record: Int64s) -> Origin:
         n = len(record)
-        return Origin(np.full(n, component, np.int64), epoch, record, np.zeros((n, 0), np.int64))
+        which = np.full(n, component, np.int64) if component else np.zeros(n, np.int64)
+        return Origin(which, epoch, record, np.zeros((n, 0), np.int64))
 
     @staticmethod
     def none() -> Origin:
@@ -212,11 +213,14 @@ class Origin:
 
     @staticmethod
     def concat(parts: Sequence[Origin]) -> Origin:
-        depth = max(p.place.shape[1] for p in parts)
-        place, start = np.full((sum(map(len, parts)), depth), -1, np.int64), 0
-        for p in parts:
-            place[start : start + len(p), : p.place.shape[1]] = p.place
-            start += len(p)
+        depths = {p.place.shape[1] for p in parts}
+        if len(depths) == 1:
+            place = np.concatenate([p.place for p in parts])
+        else:
+            place, start = np.full((sum(map(len, parts)), max(depths)), -1, np.int64), 0
+            for p in parts:
+                place[start : start + len(p), : p.place.shape[1]] = p.place
+                start += len(p)
         segments = beside = None
         if any(p.segments is not None for p in parts):
             segments = Segments.concat([p.segments or Segments.none(len(p)) for p in parts])
@@ -292,12 +296,21 @@ class Block:
             return parts[0]
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
-        if len(trees) == len(parts) and len({_layout(t) for t in trees}) == 1:
+        if len(trees) == len(parts) and all(_alike(trees[0], tree) for tree in trees[1:]):
             # with dtype=, as concatenate alone would change byte order and close gaps in structs
             whole = map_leaves(lambda *a: np.concatenate(a, dtype=a[0].dtype), *trees)
             return Block(Columns(whole, len(origin)), origin)
         made = next((p.made for p in parts if p.made), "")
         return Block([row for p in parts for row in p.rows()], origin, made)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    # whether columns have the same fields, dtypes and shapes; arrays and dicts are the common cases
+    if type(one) is np.ndarray and type(other) is np.ndarray:
+        return one.dtype == other.dtype and one.shape[1:] == other.shape[1:]
+    if type(one) is dict and type(other) is dict and one.keys() == other.keys():
+        return all(_alike(part, other[key]) for key, part in one.items())
+    return _layout(one) == _layout(other)
 
 
 def _layout(tree: Any) -> tuple[Any, ...]:
@@ -309,6 +322,8 @@ def _layout(tree: Any) -> tuple[Any, ...]:
 def as_int64(values: Any) -> Int64s:
     """Indices as int64[n]; floats and booleans are refused rather than truncated."""
     a = np.asarray(values)
+    if a.dtype == np.int64 and a.ndim == 1:  # nearly always
+        return a.copy()
     if a.size == 0:
         return np.zeros(0, np.int64)
     if a.dtype.kind not in "iu" or a.ndim != 1:

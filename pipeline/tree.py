@@ -122,6 +122,11 @@ def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) ->
         raise too_deep()
     if not rest:
         return rebuild(tree, [_map(f, part, (), depth + 1) for _, part in parts])
+    if type(tree) is dict and all(type(t) is dict and t.keys() == tree.keys() for t in rest):
+        return {
+            key: _map(f, part, tuple([other[key] for other in rest]), depth + 1)
+            for key, part in tree.items()
+        }
     columns: list[list[Any]] = [[v for _, v in parts]]
     for other in rest:
         got = children(other)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
+
+from pipeline.sampling.schedule import read_entry
 
 Fingerprint = Mapping[str, str]
 Entry = tuple[int, Mapping[str, int]]  # (from_row, the weights that are not 0)
@@ -40,6 +41,5 @@ def _entries(fingerprint: Fingerprint, key: str) -> dict[int, Entry]:
     for name, text in fingerprint.items():
         head, _, last = name.rpartition(".")
         if head == key and last.isdigit():
-            start, _, weights = text.partition(" ")
-            found[int(last)] = int(start), json.loads(weights)
+            found[int(last)] = read_entry(text)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,10 +152,13 @@ class RowJoin(Joined):
         which, at = self.locate(at)
         names = list(self.parts)
         order = np.argsort(which, kind="stable")
-        asked, starts = np.unique(which[order], return_index=True)
-        found: list[Any] = []
-        for c, here in zip(asked.tolist(), np.split(order, starts[1:]), strict=False):
-            found.append(self._of_part(names[c], at.take(here), scope, ask))
+        which, at = which[order], at.take(order)
+        starts = [0, *(np.flatnonzero(which[1:] != which[:-1]) + 1).tolist(), len(which)]
+        found = [
+            self._of_part(names[which[start]], at.take(slice(start, stop)), scope, ask)
+            for start, stop in pairwise(starts)
+            if start < stop
+        ]
         if not found:
             return self._of_part(names[0], at, scope, ask)
         if len(found) == 1:

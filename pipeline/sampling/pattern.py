@@ -1,28 +1,25 @@
-"""Which component of a mix gives each row: Tijdeman's rule in exact integers, as a table.
+"""Which component of a mix gives each row, and where its rows stand: a table of a round.
 
-R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): in every prefix,
-each component has its share of the rows, to within one row. The next row goes to the component with
-the earliest deadline, among those that are owed at least 1 / (2 (m - 1)) rows, for m components. A
-deadline is the row at which a component would be owed 1 minus that.
+Weights that are too small for a round of 65,536 rows have no table: see splits.py.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
+from pipeline.sampling.dealing import ROUND, dealer
+from pipeline.sampling.splits import Splits, Weights
 from pipeline.types import ENDLESS
 
-ROUND = 65_536  # weights are integers that add up to it
 FIRST = 1024  # rows that are dealt at once; then as many again and again, to the end of a round
-Weights = tuple[int, ...]
 Entries = tuple[tuple[int, Weights], ...]
 
 
@@ -51,11 +48,13 @@ class Deal:
 
     Args:
         weights: integers that add up to 65,536.
-        debts: what each component is owed before the first row, in 65,536ths of a row.
+        debts: what each component is owed before the first row, in units of a row.
+        unit: of the debts, so many to a row: a multiple of 65,536.
     """
 
-    def __init__(self, weights: Weights, debts: Weights) -> None:
-        self._dealer, self._round = _Dealer(weights, debts), ROUND // int(np.gcd.reduce(weights))
+    def __init__(self, weights: Weights, debts: Weights, unit: int = ROUND) -> None:
+        self._dealer = dealer(weights, debts, unit)
+        self._round = ROUND // int(np.gcd.reduce(weights))
         self._seen, self._lock = {debts: 0}, threading.Lock()
         none = np.zeros(0, np.int32)
         self._table = _Table(none, none, 0, 0, np.zeros(len(weights), np.int64))
@@ -102,7 +101,7 @@ class Deal:
         # as many again, at most to the end of a round
         start = len(table.which)
         stop = min(max(FIRST, 2 * start), (start // self._round + 1) * self._round)
-        new = np.array([self._dealer.deal(row) for row in range(start, stop)], np.int32)
+        new = self._dealer.deal(start, stop)
         which, counts, first, cycle = np.concatenate([table.which, new]), table.counts, 0, 0
         if stop % self._round == 0:
             debts = self._dealer.debts(stop)
@@ -118,7 +117,7 @@ class _Segment:
     # rows [start, stop) of one entry of the schedule, `before` of each component dealt earlier
     start: int
     stop: int
-    dealt: Deal
+    dealt: Deal | Splits
     before: Int64s
 
     def counts(self, row: int) -> Int64s:
@@ -129,7 +128,9 @@ class Pattern:
     """The component of every row of a mix, computed from one table for each set of weights.
 
     Args:
-        entries: (first row, weights as integers that add up to 65,536), ascending from row 0.
+        entries: (first row, weights as integers) of each, rising from 0. If they add up to 65,536
+            every prefix is within a row of its shares, else, up to 2**30, within 1.7 rows. What is
+            owed as one entry ends is made up for under the next.
 
     >>> pattern = Pattern(((0, (49152, 16384)),))
     >>> which, rank = pattern.at(np.arange(8))
@@ -187,7 +188,7 @@ class Pattern:
     def share(self, row: int) -> list[float]:
         """Each component's share of the rows at a row."""
         current = [weights for start, weights in self.entries if start <= row][-1]
-        return [weight / ROUND for weight in current]
+        return [weight / sum(current) for weight in current]
 
     def _segment(self, row: int) -> _Segment:
         return [s for s in self._segments if s.start <= row][-1]
@@ -197,16 +198,17 @@ class Pattern:
         # what is owed to each component as one entry ends, it is still owed under the next
         before = np.zeros(len(self.entries[0][1]), np.int64)
         debts, segments = tuple(before.tolist()), list[_Segment]()
+        unit = math.lcm(ROUND, *(sum(weights) for _, weights in self.entries))
         stops = [start for start, _ in self.entries[1:]] + [ENDLESS]
         for (start, weights), stop in zip(self.entries, stops, strict=True):
-            segment = _Segment(start, stop, dealt(weights, debts), before)
+            segment = _Segment(start, stop, dealt(weights, debts, unit), before)
             segments.append(segment)
             if stop < ENDLESS:
                 before = segment.counts(stop)
                 got = (before - segment.before).tolist()
+                each = unit // sum(weights) * (stop - start)
                 debts = tuple(
-                    d + (stop - start) * w - ROUND * n
-                    for d, w, n in zip(debts, weights, got, strict=True)
+                    d + each * w - unit * n for d, w, n in zip(debts, weights, got, strict=True)
                 )
         return segments
 
@@ -218,9 +220,9 @@ def pattern(entries: Entries) -> Pattern:
 
 
 @lru_cache(64)
-def dealt(weights: Weights, debts: Weights) -> Deal:
+def dealt(weights: Weights, debts: Weights, unit: int) -> Deal | Splits:
     """How rows are dealt from debts on, one object a process."""
-    return Deal(weights, debts)
+    return (Deal if sum(weights) == ROUND else Splits)(weights, debts, unit)
 
 
 def _ranks(which: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -229,50 +231,3 @@ def _ranks(which: NDArray[np.int32]) -> NDArray[np.int32]:
     rank = np.empty(len(which), np.int32)
     rank[order] = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return rank
-
-
-class _Dealer:
-    # deals row after row; deadlines do not change while a component waits, so heaps hold them
-    def __init__(self, weights: Weights, debts: Weights) -> None:
-        self._weights, self._debts = weights, debts
-        self._given = [0] * len(weights)
-        self._least = 2 * max(sum(w > 0 for w in weights) - 1, 0) or 1  # 1 / (2 (m - 1))
-        self._ready: list[tuple[int, int]] = []
-        self._due: dict[int, list[tuple[int, int]]] = {}  # (component, its rank) by the row
-        for component, weight in enumerate(weights):
-            if weight:
-                self._wait(component, 0)
-
-    def debts(self, row: int) -> Weights:
-        """What each component is owed before a row, in 65,536ths."""
-        owed = zip(self._debts, self._weights, self._given, strict=True)
-        return tuple(debt + row * weight - ROUND * given for debt, weight, given in owed)
-
-    def deal(self, row: int) -> int:
-        for component, rank in self._due.pop(row, ()):
-            if rank == self._given[component]:
-                heappush(self._ready, (self._deadline(component), component))
-        chosen = heappop(self._ready)[1] if self._ready else self._most_owed(row)
-        self._given[chosen] += 1
-        self._wait(chosen, row + 1)
-        return chosen
-
-    def _wait(self, component: int, row: int) -> None:
-        # the row from which on it may be chosen: row r counts as r + 1 rows' worth of its weight
-        least, weight = self._least, self._weights[component]
-        needed = ROUND + least * (ROUND * self._given[component] - self._debts[component])
-        first = -(-needed // (weight * least)) - 1
-        self._due.setdefault(max(row, first), []).append((component, self._given[component]))
-
-    def _deadline(self, component: int) -> int:
-        # exact: two different deadlines are at least 2**-32 apart
-        least = self._least
-        owed = ROUND * self._given[component] - self._debts[component]
-        return ((ROUND * (least - 1) + least * owed) << 33) // self._weights[component]
-
-    def _most_owed(self, row: int) -> int:
-        # after weights were taken away, all that are left may have had more than their share
-        owed = self.debts(row + 1)
-        live = [c for c, weight in enumerate(self._weights) if weight]
-        most = max(owed[c] for c in live)
-        return min((self._deadline(c), c) for c in live if owed[c] == most)[1]

@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from pipeline.checks import shown, whole
 from pipeline.errors import ChainError
-from pipeline.sampling.pattern import ROUND, Entries, Pattern, Weights, pattern
+from pipeline.sampling.dealing import ROUND
+from pipeline.sampling.pattern import Entries, Pattern, pattern
+from pipeline.sampling.splits import MOST, Weights
 
 Given = Mapping[str, float] | Sequence[tuple[int, Mapping[str, float]]]
 
@@ -22,7 +25,8 @@ class Schedule:
 
     Attributes:
         names: the components, in order.
-        entries: (first row, integers that add up to 65,536), ascending from row 0.
+        entries: (first row, weights as integers), rising from row 0. They add up to 65,536 if each
+            component has a row of as many; else to 2**30, or less where that is exact.
     """
 
     names: tuple[str, ...]
@@ -73,22 +77,43 @@ class Schedule:
     def fingerprint(self) -> dict[str, str]:
         """The entries by name; each names just the components that have a weight in it."""
         return {
-            f"schedule.{i}": f"{start} {json.dumps(self._shown(weights))}"
+            f"schedule.{i}": f"{start} {self._text(weights)}"
             for i, (start, weights) in enumerate(self.entries)
         }
 
     def written(self) -> str:
-        """The weights as users write them, as shares that add up to 1."""
-        shown = [
-            (start, {n: round(w / ROUND, 3) for n, w in list(self._shown(weights).items())[:8]})
-            for start, weights in self.entries[:4]
-        ]
+        """The weights as people write them, as shares that add up to 1."""
+        shown = [(start, self._shares(weights)) for start, weights in self.entries[:4]]
         if len(self.entries) == 1:
             return str(shown[0][1])
         return f"{shown}{' …' if len(self.entries) > 4 else ''}"
 
+    def _shares(self, weights: Weights) -> dict[str, float]:
+        total, some = sum(weights), list(self._shown(weights).items())[:8]
+        return {n: round(w / total, 3) or float(f"{w / total:.1g}") for n, w in some}
+
     def _shown(self, weights: Weights) -> dict[str, int]:
         return {n: w for n, w in zip(self.names, weights, strict=True) if w}
+
+    def _text(self, weights: Weights) -> str:
+        # larger integers without quotes and spaces, so that the state of many datasets stays short
+        named = self._shown(weights)
+        if sum(weights) == ROUND:
+            return json.dumps(named)
+        return "/".join(f"{name}={weight}" for name, weight in named.items())
+
+
+def read_entry(text: str) -> tuple[int, dict[str, int]]:
+    """An entry as a fingerprint tells it: its first row, and the weights that are not 0.
+
+    >>> read_entry('0 {"en": 49152, "de": 16384}'), read_entry("8 en=9999999/de=1")
+    ((0, {'en': 49152, 'de': 16384}), (8, {'en': 9999999, 'de': 1}))
+    """
+    start, _, weights = text.partition(" ")
+    if weights.endswith("}"):
+        return int(start), json.loads(weights)
+    named = [part.rpartition("=") for part in weights.split("/")]
+    return int(start), {name: int(weight) for name, _, weight in named}
 
 
 def _given(weights: Any) -> list[tuple[int, Mapping[str, float]]]:
@@ -124,7 +149,6 @@ def _float(weight: Any) -> float:
 
 
 def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
-    # shares of 65,536, rounded down; the rest goes to the largest remainders
     for name, weight in weights.items():
         if not 0 <= _float(weight) < math.inf:
             raise ChainError(f"mix: weight {shown(weight)} of {name!r}: give a number from 0 on")
@@ -140,16 +164,37 @@ def _integers(names: Sequence[str], weights: Mapping[str, float]) -> Weights:
         )
     if not total > 0:
         raise ChainError(f"mix: the weights {shown(dict(weights))} are all 0: raise one")
-    exact = [weight / total * ROUND for weight in given]
+    shares = _rounded(given, total, ROUND)
+    if _lost(given, shares) is not None:
+        shares = _whole(given) or _rounded(given, total, MOST)
+    if (c := _lost(given, shares)) is not None:
+        raise ChainError(
+            f"mix: weight {given[c]:g} of {names[c]!r} is {given[c] / total:.2g} of the total "
+            f"{total:g}: less than half a row in {MOST}. Give it {total / MOST:.2g} or more, or 0."
+        )
+    return shares
+
+
+def _rounded(given: list[float], total: float, rows: int) -> Weights:
+    # shares of so many rows, rounded down; what is left over goes to the largest remainders
+    exact = [weight / total * rows for weight in given]
     shares = [int(share) for share in exact]
     order = sorted(range(len(exact)), key=lambda c: (shares[c] - exact[c], c))
-    for c in order[: ROUND - sum(shares)]:
+    for c in order[: rows - sum(shares)]:
         shares[c] += 1
-    for name, weight, share in zip(names, given, shares, strict=True):
-        if weight and not share:
-            raise ChainError(
-                f"mix: weight {weight:g} of {name!r} is {weight / total:.2g} of the total "
-                f"{total:g}: less than half a row in {ROUND}. Give it {total / ROUND:.2g} or more, "
-                "or 0."
-            )
     return tuple(shares)
+
+
+def _whole(given: list[float]) -> Weights | None:
+    # whole numbers in the ratios of the decimals that were given, if they are small enough
+    ratios = [Fraction(repr(weight)) for weight in given]
+    scale = math.lcm(*(ratio.denominator for ratio in ratios))
+    scaled = [int(ratio * scale) for ratio in ratios]
+    common = math.gcd(*scaled)
+    shares = tuple(number // common for number in scaled)
+    return shares if sum(shares) <= MOST else None
+
+
+def _lost(given: list[float], shares: Weights) -> int | None:
+    # the first component whose weight was rounded to nothing
+    return next((c for c, w in enumerate(given) if w and not shares[c]), None)

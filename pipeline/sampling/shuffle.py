@@ -128,9 +128,9 @@ class Shuffle(Order):
 
     def resolve(self, at: At, n: int, site: Site) -> At:
         order = at.order if self.reshuffle else np.zeros_like(at.order)
-        if len(order) and order[0] == order[-1] and (order == order[0]).all():
-            # nearly always: a batch lies within one epoch
-            names = self._names(int(order[0]), site)
+        if len(order) and np.count_nonzero(order == (first := order.item(0))) == len(order):
+            # nearly always: a batch lies in one epoch
+            names = self._names(first, site)
             return At(at.epoch, order, self.reach.place(at.index, n, names))
         index = np.empty_like(at.index)
         for epoch, here in grouped(order):

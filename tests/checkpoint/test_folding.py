@@ -37,6 +37,22 @@ def test_a_thousand_datasets_take_less_than_32_kb_and_a_mismatch_names_the_one()
     Loader(_mix(changed=7), 8).load_state_dict(state, allow={"c7.digest"})
 
 
+def test_rare_datasets_and_weights_of_many_digits_take_no_more() -> None:
+    shares = np.random.default_rng(0).dirichlet(np.ones(N)).tolist()
+    weights = dict(zip(EQUAL, shares, strict=True)) | {"c7": 1e-7}
+    loader = Loader(_mix(weights), 8)
+    next(loader)
+    text = json.dumps(loader.state_dict())
+    assert len(text) < 32_000
+    assert "/c7=107/" in text
+    later = [(0, weights), (loader.frontier, weights | {"c8": 1e-7})]
+    resumed, after = Loader(_mix(later), 8), loader.frontier
+    resumed.load_state_dict(json.loads(text))
+    assert resumed.frontier == after
+    with pytest.raises(MismatchError, match="schedule"):
+        Loader(_mix([(0, weights), (4, EQUAL)]), 8).load_state_dict(json.loads(text))
+
+
 def test_its_schedule_may_be_edited_where_nothing_is_drawn() -> None:
     loader = Loader(_mix(), 8)
     next(loader)
