@@ -288,8 +288,20 @@ class Block:
         )
 
     @staticmethod
-    def concat(parts: Sequence[Block]) -> Block:
-        """Blocks end to end; columns stay columns where fields, dtypes and shapes agree."""
+    def concat(parts: Sequence[Block], empty: Callable[..., NDArray[Any]] = np.empty) -> Block:
+        """Blocks end to end; columns stay columns where fields, dtypes and shapes agree.
+
+        Args:
+            parts: one at least.
+            empty: makes the columns from shape and dtype.
+        """
+
+        def joined(*columns: NDArray[Any]) -> NDArray[Any]:
+            # of one dtype, which concatenate alone would change: to native order, without gaps
+            first = columns[0]
+            out = empty((sum(map(len, columns)), *first.shape[1:]), first.dtype)
+            return np.concatenate(columns, out=out)
+
         # an empty block knows no fields: beside full ones it must not decide the layout
         parts = [p for p in parts if len(p)] or parts[:1]
         if len(parts) == 1:
@@ -297,9 +309,7 @@ class Block:
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
         if len(trees) == len(parts) and all(_alike(trees[0], tree) for tree in trees[1:]):
-            # of one dtype, which concatenate alone would change: to native order, without gaps
-            whole = map_leaves(lambda *a: np.concatenate(a, dtype=a[0].dtype), *trees)
-            return Block(Columns(whole, len(origin)), origin)
+            return Block(Columns(map_leaves(joined, *trees), len(origin)), origin)
         made = next((p.made for p in parts if p.made), "")
         return Block([row for p in parts for row in p.rows()], origin, made)
 
