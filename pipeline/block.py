@@ -117,6 +117,14 @@ class Segments:
         chosen = np.repeat(self.bounds[indices], counts) + inside
         return Segments(bounds, self.origin.take(chosen), self.start[chosen], self.stop[chosen])
 
+    def slice(self, start: int, stop: int) -> Segments:
+        """The segments of rows `[start, stop)`, as views."""
+        start, stop, _ = slice(start, stop).indices(len(self.bounds) - 1)
+        bounds = self.bounds[start : max(start, stop) + 1]
+        first, last = int(bounds[0]), int(bounds[-1])
+        origin, inside = self.origin.slice(first, last), slice(first, last)
+        return Segments(bounds - first, origin, self.start[inside], self.stop[inside])
+
     @staticmethod
     def concat(parts: Sequence[Segments]) -> Segments:
         counts = np.concatenate([np.diff(p.bounds) for p in parts])
@@ -193,12 +201,14 @@ class Origin:
         )
 
     def slice(self, start: int, stop: int) -> Origin:
-        """Rows `[start, stop)`, as views where there are no segments."""
-        if self.segments is not None or self.beside is not None:
-            return self.take(np.arange(start, stop))
+        """Rows `[start, stop)`, as views."""
         rows = slice(start, stop)
         parts = self.component[rows], self.epoch[rows], self.record[rows], self.place[rows]
-        return Origin(*parts)
+        if self.segments is None and self.beside is None:
+            return Origin(*parts)
+        segments = None if self.segments is None else self.segments.slice(start, stop)
+        beside = None if self.beside is None else self.beside.slice(start, stop)
+        return Origin(*parts, segments, beside)
 
     def deeper(self, place: Int64s) -> Origin:
         """The same rows with one more place column `place`: int64[n]."""
