@@ -117,6 +117,14 @@ class Segments:
         chosen = np.repeat(self.bounds[indices], counts) + inside
         return Segments(bounds, self.origin.take(chosen), self.start[chosen], self.stop[chosen])
 
+    def slice(self, start: int, stop: int) -> Segments:
+        """The segments of rows `[start, stop)`, as views."""
+        start, stop, _ = slice(start, stop).indices(len(self.bounds) - 1)
+        bounds = self.bounds[start : max(start, stop) + 1]
+        first, last = int(bounds[0]), int(bounds[-1])
+        origin, inside = self.origin.slice(first, last), slice(first, last)
+        return Segments(bounds - first, origin, self.start[inside], self.stop[inside])
+
     @staticmethod
     def concat(parts: Sequence[Segments]) -> Segments:
         counts = np.concatenate([np.diff(p.bounds) for p in parts])
@@ -193,12 +201,14 @@ class Origin:
         )
 
     def slice(self, start: int, stop: int) -> Origin:
-        """Rows `[start, stop)`, as views where there are no segments."""
-        if self.segments is not None or self.beside is not None:
-            return self.take(np.arange(start, stop))
+        """Rows `[start, stop)`, as views."""
         rows = slice(start, stop)
         parts = self.component[rows], self.epoch[rows], self.record[rows], self.place[rows]
-        return Origin(*parts)
+        if self.segments is None and self.beside is None:
+            return Origin(*parts)
+        segments = None if self.segments is None else self.segments.slice(start, stop)
+        beside = None if self.beside is None else self.beside.slice(start, stop)
+        return Origin(*parts, segments, beside)
 
     def deeper(self, place: Int64s) -> Origin:
         """The same rows with one more place column `place`: int64[n]."""
@@ -288,8 +298,20 @@ class Block:
         )
 
     @staticmethod
-    def concat(parts: Sequence[Block]) -> Block:
-        """Blocks end to end; columns stay columns where fields, dtypes and shapes agree."""
+    def concat(parts: Sequence[Block], empty: Callable[..., NDArray[Any]] = np.empty) -> Block:
+        """Blocks end to end; columns stay columns where fields, dtypes and shapes agree.
+
+        Args:
+            parts: one at least.
+            empty: makes the columns from shape and dtype.
+        """
+
+        def joined(*columns: NDArray[Any]) -> NDArray[Any]:
+            # with out=, as concatenate alone would change byte order and close gaps in structs
+            first = columns[0]
+            out = empty((sum(map(len, columns)), *first.shape[1:]), first.dtype)
+            return np.concatenate(columns, out=out)
+
         # an empty block has no fields: it must not decide the layout of others
         parts = [p for p in parts if len(p)] or parts[:1]
         if len(parts) == 1:
@@ -297,9 +319,7 @@ class Block:
         origin = Origin.concat([p.origin for p in parts])
         trees = [p.values.tree for p in parts if isinstance(p.values, Columns)]
         if len(trees) == len(parts) and all(_alike(trees[0], tree) for tree in trees[1:]):
-            # with dtype=, as concatenate alone would change byte order and close gaps in structs
-            whole = map_leaves(lambda *a: np.concatenate(a, dtype=a[0].dtype), *trees)
-            return Block(Columns(whole, len(origin)), origin)
+            return Block(Columns(map_leaves(joined, *trees), len(origin)), origin)
         made = next((p.made for p in parts if p.made), "")
         return Block([row for p in parts for row in p.rows()], origin, made)
 

@@ -24,6 +24,7 @@ from pipeline.provenance.exclusions import Exclusions
 from pipeline.sampling.cursor import Cursor, Lane, Place
 from pipeline.sampling.cuts import NO_CUTS
 from pipeline.sampling.sizes import Rule, agree, size_at
+from pipeline.workers.serial import KEPT, Buffers
 from pipeline.workers.work import Executor, LaneBlock
 
 BEGIN = 8  # blocks begun at a time, at most (two for each run of blocks, if these are more)
@@ -36,6 +37,7 @@ class LaneStream:
 
     def __init__(self, part: Part, executor: Executor, share: Share, rule: Rule) -> None:
         self._part, self._executor, self.rule = part, executor, rule
+        self._empty = Buffers(KEPT)  # batches that span blocks are laid into earlier ones' memory
         self._sizes, self._remainder, self._steps = rule
         self._size = self._sizes[0][1] if len(self._sizes) == 1 else None
         self._rows = {size: share.rows(size) for _, size in self._sizes}
@@ -231,7 +233,7 @@ class LaneStream:
         got = sum(counts)
         if not self._enough(counts, cursor):
             return None
-        block = Block.concat(parts) if parts else Block([], Origin.none())
+        block = Block.concat(parts, self._empty) if parts else Block([], Origin.none())
         pad = self._remainder == "pad"
         past = spans[-1][1] - first  # rows that each lane moves by, with those cut out
         after = Cursor(

@@ -172,19 +172,16 @@ def _laid(docs: list[Tokens], layout: Layout, field: int, pads: Int64s, marks: M
     closed = len(after) * (stop > size + len(before))
     pad = np.where(at == layout.bounds[layout.row + 1] - 1, pads[layout.row], 0)
     extra = len(docs) + np.arange(3)
-    table = np.array(
-        [
-            [zero + extra[0], zero, len(before) * (start == 0) * (stop > 0)],
-            [layout.document, own_start, own_stop],
-            [zero + extra[1], zero, closed],
-            [zero + extra[2], zero, pad],
-        ]
-    )
-    which, first, last = table.transpose(1, 2, 0).reshape(3, -1)
+    pieces = [[layout.document, own_start, own_stop], [zero + extra[2], zero, pad]]
+    if len(before):
+        pieces.insert(0, [zero + extra[0], zero, (start == 0) * (stop > 0)])
+    if len(after):
+        pieces.insert(-1, [zero + extra[1], zero, closed])
+    which, first, last = np.array(pieces).transpose(1, 2, 0).reshape(3, -1)
     some = last > first
-    pieces = which[some].tolist(), first[some].tolist(), last[some].tolist()
+    views = which[some].tolist(), first[some].tolist(), last[some].tolist()
     docs = [*docs, before, after, np.zeros(int(pads.max()), dtype)]
-    return np.concatenate([docs[d][a:b] for d, a, b in zip(*pieces, strict=True)])
+    return np.concatenate([docs[d][a:b] for d, a, b in zip(*views, strict=True)])
 
 
 def check_marks(marks: Marks, field: str, docs: list[Tokens]) -> None:
