@@ -28,10 +28,9 @@ def test_what_is_held_stays_as_it_was() -> None:
         batch["tokens"][:] = -1  # whoever writes into a batch changes no other
 
 
-def test_memory_that_nobody_holds_is_used_again() -> None:
-    loader, addresses = _loader(), list[int]()
-    for _ in range(40):
-        addresses.append(next(loader)["tokens"].ctypes.data)
-    assert len(set(addresses)) < 20
+def test_batches_that_are_kept_lie_apart() -> None:
+    loader = _loader()
+    for _ in range(10):
+        next(loader)
     kept = [next(loader)["tokens"] for _ in range(10)]
     assert len({a.ctypes.data for a in kept}) == 10
