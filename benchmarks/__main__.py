@@ -46,6 +46,8 @@ def main() -> int:
     options = parser.parse_args()
     results: dict[str, Any] = {"environment": report.environment(_command()), "workloads": {}}
     results["environment"]["rounds"] = options.rounds
+    if absent := results["environment"]["absent"]:
+        print(f"not installed, so left out: {', '.join(absent)}")
     with tempfile.TemporaryDirectory() as folder:
         for workload in found(Path(folder), options.names, options.size):
             entry = report.entry(workload, measured(workload, options.rounds))
