@@ -64,7 +64,9 @@ def main() -> int:
 
 
 def _command() -> str:
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+    # where it was written to is nobody's business
+    given = [a for i, a in enumerate(sys.argv) if i and "--out" not in (a, sys.argv[i - 1])]
+    return " ".join(["python -m benchmarks", *(a for a in given if not a.startswith("--out="))])
 
 
 if __name__ == "__main__":

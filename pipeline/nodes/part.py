@@ -27,7 +27,7 @@ from pipeline.types import ENDLESS, At, Component, Transform
 
 FEW = 16  # rows that fail up to which none is remembered
 MOST_AHEAD = 256  # rows that are read together in search of one that does not fail
-HINTS = 1024  # positions of those to come that a source is told
+HINTS = 4096  # positions of those to come that a source is told
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,6 +151,16 @@ def test_peers_that_are_not_installed_are_named(
     assert "nosuchpeer" in (tmp_path / "benchmarks.md").read_text()
 
 
+def test_the_command_is_told_without_the_place_it_wrote_to(
+    small: Callable[..., int], tmp_path: Path
+):
+    place = tmp_path / "elsewhere"
+    small(2.0, "--out", str(place))
+    found = json.loads((place / "benchmarks.json").read_text())
+    assert found["environment"]["command"] == "python -m benchmarks --rounds 2"
+    assert str(tmp_path) not in (place / "benchmarks.md").read_text()
+
+
 def test_every_workload_is_found_and_an_unknown_one_is_refused(tmp_path: Path):
     with pytest.raises(SystemExit, match=r"no workloads nosuch: there are .*tokens"):
         list(bench.found(tmp_path, ["nosuch"], 1.0))
