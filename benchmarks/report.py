@@ -70,6 +70,8 @@ def page(results: Mapping[str, Any], figure: str) -> str:
     lines = [
         "# Benchmarks",
         "",
+        "What each workload reaches beside its peers and its limit, in one run.",
+        "",
         f"Written by `{about['command']}`: {about['rounds']} rounds of every run, in turn, on "
         f"{about['machine']}, Python {about['python']}, {versions}. Figures are medians, with the "
         "least and the most of the rounds; ratios compare medians of one run and say how many "
