@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -140,7 +141,7 @@ class Chunks:
             self._ahead.close()
         self.forget()
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         """How many rows ahead are worth knowing: those of a quarter of the cache."""
         size = sum(self._files.sizes)

@@ -10,11 +10,13 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.errors import PipelineError
 from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.storage import is_url
 
@@ -22,6 +24,7 @@ RECORDS = 4096  # told of at once, at most
 BYTES = 64 << 20  # the same
 PROBES = 8  # places of the files that are looked at to tell whether they are in memory
 AGAIN = 0.1  # seconds until they are looked at again
+_DICE = random.Random(0)  # not the program's own, whose numbers others count on
 
 Locate = Callable[[Int64s], tuple[Int64s, Int64s, Int64s] | None]
 
@@ -47,22 +50,34 @@ class Advice:
         self._files, self._locate = files, locate
         self._told = np.zeros(0, np.int64)
         self._looked, self._cold = 0.0, False
-        able = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
-        local = [i for i, path in enumerate(files.paths) if not is_url(path)]
-        self._some = [i for i in local if files.sizes[i]] if able else []
 
     @property
     def horizon(self) -> int:
         """How many records to come are worth knowing now; 0 while their files are in memory."""
         if not self.alone or not self._are_cold():
             return 0
-        each = sum(self._files.sizes) / max(1, len(self._files))
-        return min(RECORDS, int(BYTES / max(1.0, each)))
+        return min(RECORDS, int(BYTES / self._each))
+
+    @cached_property
+    def _each(self) -> float:
+        # bytes of a record
+        return max(1.0, sum(self._files.sizes) / max(1, len(self._files)))
+
+    @cached_property
+    def _some(self) -> list[int]:
+        # the files that can be looked at
+        if not (hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")):
+            return []
+        local = [i for i, path in enumerate(self._files.paths) if not is_url(path)]
+        return [i for i in local if self._files.sizes[i]]
 
     def tell(self, indices: Int64s) -> None:
         """Tell the kernel of the records among these that it was not told of the last time."""
         new, self._told = indices[~np.isin(indices, self._told)], indices
-        found = self._locate(new) if len(new) else None
+        try:
+            found = self._locate(new) if len(new) else None
+        except (OSError, PipelineError):  # reading it says why, when that row's turn has come
+            return
         if found is None:
             return
         file, start, stop = found
@@ -75,7 +90,7 @@ class Advice:
         now = time.monotonic()
         if self._some and (not self._looked or now - self._looked > AGAIN):
             self._looked = now
-            self._cold = any(self._absent(random.choice(self._some)) for _ in range(PROBES))
+            self._cold = any(self._absent(_DICE.choice(self._some)) for _ in range(PROBES))
         return self._cold
 
     def _advise(self, path: str, start: Int64s, stop: Int64s) -> None:
@@ -96,7 +111,7 @@ class Advice:
         except OSError:
             return False
         try:
-            place = random.randrange(self._files.sizes[number])
+            place = _DICE.randrange(self._files.sizes[number])
             os.preadv(handle, [bytearray(1)], place, os.RWF_NOWAIT)
         except BlockingIOError:
             return True

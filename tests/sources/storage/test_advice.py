@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from pipeline import ArrayRecordSource, BagzSource, Dataset, Loader, TFRecordSource
+from pipeline.errors import SourceError
 from pipeline.sources.storage import advice
 from pipeline.sources.storage.advice import Advice
 from tests.writers import bags, payload, tfrecord
@@ -118,11 +120,20 @@ def test_a_loop_has_nearly_every_record_told_before_it_is_read(tmp_path: Path, t
 
 
 def test_a_file_that_is_gone_is_the_readers_business(tmp_path: Path, told: Told):
-    source = _bagz(tmp_path)
-    source.read(np.array([0]))
+    source, known = _bagz(tmp_path), _bagz(tmp_path)
+    known.read(np.array([0]))
     (tmp_path / "a.bag").unlink()
+    known.ahead(np.arange(5))  # its index is in memory
     source.ahead(np.arange(5))
     assert told == []
+    with pytest.raises(SourceError):
+        source.read(np.arange(5))
+
+
+def test_the_programs_own_random_numbers_are_left_alone(tmp_path: Path):
+    source, before = _bagz(tmp_path), random.getstate()
+    assert source.horizon >= 0
+    assert random.getstate() == before
 
 
 def test_a_file_without_a_kernel_that_knows_is_left_alone(
