@@ -156,7 +156,7 @@ class Node:
         """The order, if any, that stands between this node and one beneath it in its part."""
         return None
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         """How many rows to come its source wants to know of; 0 for none."""
         return 0
@@ -316,7 +316,7 @@ class Over(Node):
     def moved(self, over: Node) -> Order | None:
         return None if self is over else self.below.moved(over)
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         return self.below.horizon
 

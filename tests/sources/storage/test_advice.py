@@ -101,6 +101,11 @@ def test_whether_they_are_in_memory_is_asked_again_after_a_while(
     assert source.horizon == 0
     now[0] += 2 * advice.AGAIN
     assert source.horizon > 0
+    node = Dataset(source).shuffle().map(len).top.node
+    assert node.horizon == source.horizon
+    monkeypatch.setattr(Advice, "_absent", lambda *_: False)
+    now[0] += 2 * advice.AGAIN
+    assert node.horizon == 0
 
 
 def test_a_budget_of_bytes_bounds_how_many(
