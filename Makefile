@@ -5,6 +5,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 DOCS := .venv/ready-docs
+BENCH := .venv/ready-bench
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
@@ -26,6 +27,10 @@ $(TEST): pyproject.toml constraints.txt | .venv/made
 
 $(DOCS): pyproject.toml constraints.txt | .venv/made
 	$(INSTALL) -e '.[docs]'
+	touch $@
+
+$(BENCH): pyproject.toml constraints.txt | .venv/made
+	$(INSTALL) -e '.[dev,torch,peers]'
 	touch $@
 
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
@@ -52,10 +57,10 @@ check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(TEST)  ## every workload beside its peers and limit, in one run; writes docs/benchmarks.md
+bench: $(BENCH)  ## every workload beside its peers and limit, in one run; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
-bench-check: $(TEST)  ## the same, fails where a ratio fell by more than a fifth
+bench-check: $(BENCH)  ## the same, fails where a ratio fell by more than a fifth
 	$(BIN)/python -m benchmarks --check
 
 docs: $(DOCS)  ## the pages, into build/docs; a broken link is an error

@@ -46,6 +46,8 @@ def main() -> int:
     options = parser.parse_args()
     results: dict[str, Any] = {"environment": report.environment(_command()), "workloads": {}}
     results["environment"]["rounds"] = options.rounds
+    if absent := results["environment"]["absent"]:
+        print(f"not installed, so left out: {', '.join(absent)}")
     with tempfile.TemporaryDirectory() as folder:
         for workload in found(Path(folder), options.names, options.size):
             entry = report.entry(workload, measured(workload, options.rounds))
@@ -62,7 +64,9 @@ def main() -> int:
 
 
 def _command() -> str:
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+    # where it was written to is nobody's business
+    given = [a for i, a in enumerate(sys.argv) if i and "--out" not in (a, sys.argv[i - 1])]
+    return " ".join(["python -m benchmarks", *(a for a in given if not a.startswith("--out="))])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 Attempt = Callable[[], float]  # one measured run: its figure in the workload's unit
+LONGEST = 1.5  # seconds of one run, so that all of them together end soon
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,20 @@ def _better(workload: Workload, mine: Figure, other: Figure) -> float:
     return (two / one if one else 0.0) if workload.less else (one / two if two else 0.0)
 
 
-def rate(batches: Iterable[Any], rows: int, *, warm: int, most: int) -> float:
-    """Rows a second of an iterable of batches of `rows` rows, once `warm` of them have come."""
+def rate(
+    batches: Iterable[Any], rows: int, *, warm: int, most: int, longest: float | None = None
+) -> float:
+    """Rows a second of an iterable of batches of `rows` rows, once `warm` of them have come.
+
+    `most` batches are measured, or those of `longest` seconds, by default `LONGEST`.
+    """
     iterator = iter(batches)
     for _ in range(warm):
         next(iterator)
     started, n = time.perf_counter(), 0
     for n, _ in enumerate(_first(iterator, most), 1):  # noqa: B007
-        pass
+        if time.perf_counter() - started > (LONGEST if longest is None else longest):
+            break
     return n * rows / (time.perf_counter() - started)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Figure, Workload, ratios
 
-PACKAGES = ("numpy", "pyarrow", "torch", "torchdata", "grain", "datasets", "array_record")
+PEERS = ("torch", "torchdata", "grain", "datasets", "streaming", "litdata", "simplejpeg")
+PACKAGES = ("numpy", "pyarrow", "array_record", "pillow")
+_PROJECTS = {"streaming": "mosaicml-streaming"}  # whose package has another name
 LOSS = 0.2  # of a ratio, at which `--check` fails
 
 
@@ -37,12 +41,13 @@ def entry(workload: Workload, figures: Mapping[str, Figure]) -> dict[str, Any]:
 
 def environment(command: str) -> dict[str, Any]:
     """The machine, the versions and the command."""
-    versions = {name: _version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in (*PACKAGES, *PEERS)}
     return {
         "command": command,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "python": sys.version.split()[0],
         "versions": {name: version for name, version in versions.items() if version},
+        "absent": [name for name in PEERS if not versions[name]],
     }
 
 
@@ -65,10 +70,14 @@ def page(results: Mapping[str, Any], figure: str) -> str:
     lines = [
         "# Benchmarks",
         "",
+        "What each workload reaches beside its peers and its limit, in one run.",
+        "",
         f"Written by `{about['command']}`: {about['rounds']} rounds of every run, in turn, on "
         f"{about['machine']}, Python {about['python']}, {versions}. Figures are medians, with the "
-        "least and the most of the rounds; ratios compare medians of one run.",
+        "least and the most of the rounds; ratios compare medians of one run and say how many "
+        "times better ours is.",
         "",
+        *_left_out(about["absent"]),
         f"![Ratios to each peer and limit]({figure})",
         "",
     ]
@@ -90,30 +99,38 @@ def page(results: Mapping[str, Any], figure: str) -> str:
     return "\n".join(lines)
 
 
+def _left_out(absent: list[str]) -> list[str]:
+    return [f"Not installed, so left out: {', '.join(absent)}.", ""] if absent else []
+
+
 def figure(results: Mapping[str, Any]) -> str:
-    """A bar for each ratio, as SVG; the line is 1: as quick as the other."""
+    """A bar for each ratio, as SVG, from the line at 1, as quick as the other: to the right where
+    ours is better. The scale is logarithmic."""
     bars = [
         (f"{name}: {mine} to {other}", ratio)
         for name, found in results["workloads"].items()
         for mine, against in found["ratios"].items()
         for other, ratio in against.items()
+        if ratio > 0
     ]
-    width, left, step = 860, 380, 22
-    most = max([ratio for _, ratio in bars] or [1.0])
-    scale = (width - left - 70) / max(most, 1.0)
-    height = step * len(bars) + 20
+    far = max([abs(math.log10(ratio)) for _, ratio in bars] + [1.0])
+    width, left, step = 960, 440, 22
+    half = (width - left - 110) / 2
+    middle, height = left + 55 + half, step * len(bars) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
-        f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="0" y2="{height}" '
-        'stroke="#999"/>',
+        f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="0" y2="{height}" stroke="#999"/>',
     ]
     for i, (label, ratio) in enumerate(bars):
-        y = 10 + i * step
+        y, end = 10 + i * step, middle + half * math.log10(ratio) / far
+        better = ratio >= 1
         parts += [
-            f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{label}</text>',
-            f'<rect x="{left}" y="{y}" width="{ratio * scale:.1f}" height="15" fill="#4477aa"/>',
-            f'<text x="{left + ratio * scale + 4:.1f}" y="{y + 12}">{ratio:.2f}</text>',
+            f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(label)}</text>',
+            f'<rect x="{min(middle, end):.1f}" y="{y}" width="{abs(end - middle):.1f}" '
+            f'height="15" fill="{"#4477aa" if better else "#cc6677"}"/>',
+            f'<text x="{end + (4 if better else -4):.1f}" y="{y + 12}" '
+            f'text-anchor="{"start" if better else "end"}">{ratio:.2f}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -145,6 +162,6 @@ def write(results: Mapping[str, Any], docs: Path) -> None:
 
 def _version(package: str) -> str:
     try:
-        return metadata.version(package)
+        return metadata.version(_PROJECTS.get(package, package))
     except metadata.PackageNotFoundError:
         return ""

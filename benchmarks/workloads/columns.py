@@ -31,7 +31,7 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
 
     def limit() -> float:
         batches = pq.ParquetFile(path).iter_batches(BATCH)
-        return rate((b.to_pydict and b for b in batches), BATCH, warm=4, most=most)
+        return rate(batches, BATCH, warm=4, most=most)
 
     runs = {
         "lockstep chunks": lambda: ours(8),

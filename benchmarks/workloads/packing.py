@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, rate
+from benchmarks.measure import Workload, installed, rate
 from pipeline import Dataset, Loader
 
 LENGTH, BATCH = 2048, 8
+BINS: dict[str, Any] = {"num_packing_bins": 64, "shuffle_bins": False}
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "split": ("ConcatThenSplitIterDataset", {}),
+    "first_fit": ("FirstFitPackIterDataset", BINS),
+    "best_fit": ("BestFitPackIterDataset", BINS),
+}
 
 
 def workloads(folder: Path, size: float) -> Iterator[Workload]:
@@ -34,7 +40,19 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
             most=most,
         )
 
-    hows = cast("tuple[Literal['split'], ...]", ("split", "first_fit", "best_fit"))
-    runs = {f"lockstep {how}": lambda h=how: ours(h) for how in hows}
-    what = "documents of about 500 tokens → rows of 2,048 → batch 8"
-    yield Workload("packing", what, "rows/s", {**runs, "limit": limit})
+    for how, (peer, options) in PEERS.items():
+        runs: dict[str, Callable[[], float]] = {"lockstep": lambda h=how: ours(h)}
+        if installed("grain"):
+            runs["grain"] = lambda p=peer, o=options: _grain(documents, p, o, most // 4)
+        what = f"documents of about 500 tokens → rows of {LENGTH:,}, {how} → batch {BATCH}"
+        aims = {("lockstep", "grain"): 8.0}
+        yield Workload(f"packing, {how}", what, "rows/s", {**runs, "limit": limit}, aims)
+
+
+def _grain(documents: list[Any], peer: str, options: dict[str, Any], most: int) -> float:
+    import grain  # pyright: ignore[reportMissingImports]
+
+    source = grain.MapDataset.source([{"tokens": d} for d in documents]).shuffle(seed=1).repeat()
+    rows = source.to_iter_dataset(grain.ReadOptions(num_threads=0))
+    packed = getattr(grain.experimental, peer)(rows, length_struct={"tokens": LENGTH}, **options)
+    return rate(packed.batch(BATCH), BATCH, warm=4, most=most)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.measure import Workload, rate
-from pipeline import ArrayRecordSource, Dataset, Loader
+from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
+from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
 BYTES, BATCH = 1024, 128
+Runs = dict[str, Callable[[], float]]
 
 
 def _decoded(record: bytes) -> Any:
     return np.frombuffer(record, np.uint16)
 
 
-def _written(folder: Path, count: int) -> str:
+def written(folder: Path, count: int) -> str:
+    """The path of a file of `count` records of random bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     path, rng = str(folder / "tokens.array_record"), np.random.default_rng(0)
@@ -46,18 +50,16 @@ def _cold(path: str) -> None:
 def workloads(folder: Path, size: float) -> Iterator[Workload]:
     """Records a second; the limit is the native reader's `read` of 4,096 records."""
     count = max(20_000, int(200_000 * size))
-    path, most = _written(folder, count), max(20, int(1000 * size))
+    path, most = written(folder, count), max(20, int(1000 * size))
 
-    def ours(workers: Any, prepare: Any) -> float:
-        prepare(path)
+    def ours(workers: Any) -> float:
         ds = Dataset(ArrayRecordSource(path), seed=1).shuffle().map(_decoded)
         with Loader(ds.repeat(), BATCH, workers=workers) as loader:
             return rate(loader, BATCH, warm=20, most=most)
 
-    def limit(prepare: Any) -> float:
+    def limit() -> float:
         from array_record.python.array_record_module import ArrayRecordReader
 
-        prepare(path)
         reader = ArrayRecordReader(path, options="readahead_buffer_size:0,max_parallelism:0")
         rng = np.random.default_rng(0)
         asked = [rng.choice(count, 4096, replace=False).tolist() for _ in range(max(3, most // 32))]
@@ -65,20 +67,45 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
         reader.close()
         return found
 
-    for name, prepare in (("tokens", _warm), ("tokens, cold", _cold)):
-        runs = {"lockstep": lambda p=prepare: ours(0, p), "limit": lambda p=prepare: limit(p)}
-        what = f"{count:,} records of 1 KiB → shuffle → decode → batch 128"
-        yield Workload(name, what, "records/s", runs, {("lockstep", "limit"): 0.6})
-    runs = {
-        "lockstep 2 processes": lambda: ours(2, _warm),
-        "lockstep 2 threads": lambda: ours(_threads(), _warm),
-        "serial": lambda: ours(0, _warm),
-    }
+    what = f"{count:,} records of 1 KiB → shuffle → decode → batch {BATCH}"
+    serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most), "limit": limit}
+    two: Runs = {"lockstep": lambda: ours(2), **_peers(path, count, 2, most)}
+    for name, prepare in (("", _warm), (", cold", _cold)):
+        aims: dict[tuple[str, str], float] = {("lockstep", "limit"): 0.6}
+        if name:
+            aims = {("lockstep", "torch"): 2.0}
+        runs = {of: partial(_prepared, path, prepare, run) for of, run in serial.items()}
+        yield Workload(f"tokens{name}", f"{what}, serial", "records/s", runs, aims)
+        runs = {of: partial(_prepared, path, prepare, run) for of, run in two.items()}
+        aims = {("lockstep", "torch"): 2.0} if name else {}
+        yield Workload(
+            f"tokens, 2 processes{name}", f"{what}, 2 processes", "records/s", runs, aims
+        )
+    threads: Runs = {"lockstep 2 threads": lambda: ours(Threads(2)), "serial": lambda: ours(0)}
     aims = {("lockstep 2 threads", "serial"): 1.0}
-    yield Workload("tokens, workers", "the same through workers, warm", "records/s", runs, aims)
+    yield Workload("tokens, threads", f"{what}, warm", "records/s", threads, aims)
 
 
-def _threads() -> Any:
-    from pipeline import Threads
+def _prepared(path: str, prepare: Callable[[str], None], run: Callable[[], float]) -> float:
+    prepare(path)
+    return run()
 
-    return Threads(2)
+
+def _peers(path: str, count: int, workers: int, most: int) -> Runs:
+    def rows() -> Fetched:
+        return Fetched(count, lambda: _decoding(native(path)))
+
+    def dataset() -> Any:
+        import grain  # pyright: ignore[reportMissingImports]
+
+        source = grain.MapDataset.source(RandomAccess(path, count))
+        return source.shuffle(seed=1).map(_decoded)
+
+    return {
+        **torch_run(rows, BATCH, workers, most=most),
+        **grain_run(dataset, BATCH, workers, most=most),
+    }
+
+
+def _decoding(fetch: Fetch) -> Fetch:
+    return lambda indices: [_decoded(record).copy() for record in fetch(indices)]

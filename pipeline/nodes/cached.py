@@ -99,7 +99,7 @@ class Cached(Over):
         folder = "" if self.folder is None else repr(self.folder)
         return [*self.below.written(seed), f"  .cache({folder})"]
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         return 0  # rows that are kept need no reading ahead
 

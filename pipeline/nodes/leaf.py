@@ -64,7 +64,7 @@ class Leaf(Node):
     def origin(self, at: At, scope: Scope) -> Origin:
         return Origin.of_records(0, at.epoch, at.index)
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         return getattr(self.source, "horizon", 0)
 

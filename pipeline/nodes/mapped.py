@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.block import Block, Columns, Origin
-from pipeline.errors import CollateError
-from pipeline.meter import METER, marked
+from pipeline.block import Block, Origin
+from pipeline.meter import BEACON, METER, marked
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Over, numbered
 from pipeline.nodes.scope import Scope, Stage
-from pipeline.transforms.calling import called, maker, rows_of
-from pipeline.transforms.collate import Empty, collate
-from pipeline.tree import children, leaves, map_leaves
+from pipeline.transforms.calling import called, maker, rows_of, say_exit, stopped
+from pipeline.transforms.collate import Empty
+from pipeline.transforms.stacking import FIRST, Put, Stack
 from pipeline.types import At, Site, Transform
 
-FIRST = 16  # rows of the first piece, which tells how many bytes they have
-PIECE = 1 << 19  # bytes of rows that are kept before they are copied: they stay in the CPU's caches
+UNUSUAL = object()  # stands for a row that is None, or of a type not met before
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +50,10 @@ class Mapped(Over):
         return Site(known.seed, known.path, known.components, known.stage, at.index), name
 
     @cached_property
+    def _hint(self) -> _Hint:
+        return _Hint()
+
+    @cached_property
     def rowwise(self) -> tuple[Mapped, ...]:
         return (*self.below.rowwise, self) if self.transform.rowwise else ()
 
@@ -65,13 +63,20 @@ class Mapped(Over):
             return self.read(at, scope)
         block = run[0].below.read(at, scope)
         stages = [_Stage(stage, *stage._site(at, scope), block.origin) for stage in run]
-        rows, stack, made = rows_of(block), _Stack(n, empty), block.made
+        rows, stack, made = rows_of(block), Stack(n, empty, self._hint.first), block.made
         started, before = time.perf_counter(), METER.inside
         for start, stop in stack.spans():
+            if stack.put is not None:
+                done = _one_by_one(stages, rows, start, stack.put)
+                stack.moved(done)
+                if done:
+                    continue
             piece = rows[start:stop]
             for stage in stages:
                 piece, made = stage.apply(piece, made, start)
             stack.add(piece)
+            del piece  # its memory is the next rows'
+        self._hint.first = stack.first
         spent = time.perf_counter() - started - (METER.inside - before)
         for stage in stages:
             spent -= stage.tell()
@@ -84,121 +89,77 @@ class Mapped(Over):
         return self.below.varies(pinned, values)
 
 
+class _Hint:
+    # rows of the first piece, as the last work found best
+    first = FIRST
+
+
 class _Stage:
     # one stage of a run, on the rows of a block a piece at a time
     def __init__(self, node: Mapped, site: Site, name: str, origin: Origin) -> None:
-        self._site, self._name, self._origin = site, name, origin
+        self._site, self.name, self._origin = site, name, origin
         self._f, self._columns = cast(Any, node.transform).caller(origin, site)
         self._size, self._seconds = 0, 0.0
+        self._kinds = set[type]()
 
     def apply(self, rows: list[Any], made: str, first: int) -> tuple[list[Any], str]:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
         started = time.perf_counter()
-        with marked(self._name):
+        with marked(self.name):
             results = patiently(
                 called, self._f, self._columns, rows, self._origin, self._site, first
             )
         own = maker(self._site, results, self._origin, first)
         self._seconds += time.perf_counter() - started
+        self._kinds.update(map(type, results))
         if type(results[0]) is bytes:
             self._size += sum(len(row) for row in results if type(row) is bytes)
         if own and any(row is None for row in rows):
             own = made  # handed on
         return results, own or made
 
+    def one(self, i: int, row: Any) -> Any:
+        """Row i of the block, changed; `UNUSUAL` where `apply` has to look at it."""
+        started = time.perf_counter()
+        row = patiently(self._f, *[column[i] for column in self._columns], row)
+        self._seconds += time.perf_counter() - started
+        kind = type(row)
+        if kind is bytes:
+            self._size += len(row)
+        return row if row is not None and kind in self._kinds else UNUSUAL
+
+    def located(self, error: BaseException, i: int) -> BaseException:
+        """What to raise where the function raised an error for row i of the block."""
+        if isinstance(error, StopIteration):
+            error = stopped(self._site)
+        self._site.annotate(error, self._origin, i)
+        say_exit(error)
+        return error
+
     def tell(self) -> float:
         """Account for it; the seconds that it took."""
-        METER.add(self._name, len(self._origin), self._size, self._seconds)
+        METER.add(self.name, len(self._origin), self._size, self._seconds)
         return self._seconds
 
 
-class _Stack:
-    """Rows copied into columns a piece at a time, sized by the first one.
+def _one_by_one(stages: list[_Stage], rows: list[Any], first: int, put: Put) -> int:
+    """Have rows from `first` on changed and put, each before the next one: how many there were.
 
-    A row that is copied and dropped at once leaves its memory, which the CPU's caches hold, to the
-    next. Rows that do not fit into columns are kept as they are.
-
-    Args:
-        n: how many there will be.
-        empty: makes the columns.
+    It stops at a row that does not fit, and that is evaluated once more.
     """
-
-    def __init__(self, n: int, empty: Empty) -> None:
-        self._n, self._empty, self._done, self._size = n, empty, 0, FIRST
-        self._columns: Any = None
-        self._leaves: list[NDArray[Any]] = []
-        self._structure: Any = None
-        self._kept: list[Any] | None = None
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """Rows of the next piece: a few, then as many as take PIECE bytes."""
-        while self._done < self._n:
-            yield self._done, min(self._n, self._done + self._size)
-
-    def add(self, rows: list[Any]) -> None:
-        """The rows of the next piece."""
-        if self._kept is None and not self._copied(rows):
-            done = self._done
-            self._kept = Columns.of(self._columns, done).slice(0, done).rows() if done else []
-            self._size = self._n
-        if self._kept is not None:
-            self._kept += rows
-        self._done += len(rows)
-
-    def values(self) -> Columns | list[Any]:
-        """All rows."""
-        return Columns.of(self._columns, self._n) if self._kept is None else self._kept
-
-    def _copied(self, rows: list[Any]) -> bool:
-        # whether the rows lie in the columns now
-        start, stop = self._done, self._done + len(rows)
-        views = [column[start:stop] for column in self._leaves]
-        places = _Places([view for view in views if view.ndim > 1])
-        try:
-            tree = collate(rows, empty=places)
-        except CollateError:
-            return False
-        found = [a for _, a in leaves(tree)]
-        if self._columns is None:
-            if not found or any(a.dtype.hasobject for a in found):
-                return False
-            self._leaves = [self._empty((self._n, *a.shape[1:]), a.dtype) for a in found]
-            columns = iter(self._leaves)
-            self._columns = map_leaves(lambda _: next(columns), tree)
-            self._structure = _structure(tree)
-            self._size = max(1, PIECE * len(rows) // max(1, sum(a.nbytes for a in found)))
-            views = [column[start:stop] for column in self._leaves]
-        if self._structure != _structure(tree):
-            return False
-        # each fits, and none lies in the place of another one
-        fit = [
-            a is view or (a.shape == view.shape and a.dtype == view.dtype and not places.gave(a))
-            for view, a in zip(views, found, strict=True)
-        ]
-        if not all(fit):
-            return False
-        for view, a in zip(views, found, strict=True):
-            if a is not view:
-                view[...] = a
-        return True
-
-
-class _Places:
-    # where arrays of a piece are written to, in the order of leaves: their places in the columns
-    def __init__(self, views: list[NDArray[Any]]) -> None:
-        self._views, self._given = iter(views), set[int]()
-
-    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        view = next(self._views, None) if len(shape) > 1 else None
-        if view is None or view.shape != shape or view.dtype != dtype:
-            return np.empty(shape, dtype)
-        self._given.add(id(view))
-        return view
-
-    def gave(self, a: NDArray[Any]) -> bool:
-        return id(a) in self._given
-
-
-def _structure(tree: Any) -> Any:
-    parts = children(tree)
-    return None if parts is None else (type(tree), [(k, _structure(part)) for k, part in parts])
+    if BEACON.tell is not None:  # somebody wants to know of each row
+        return 0
+    i, stage = first, stages[0]
+    try:
+        with marked(", ".join(stage.name for stage in stages)):
+            for i in range(first, len(rows)):
+                row = rows[i]
+                for stage in stages:
+                    row = stage.one(i, row)
+                    if row is UNUSUAL:
+                        return i - first
+                if not put(i, row):
+                    return i - first
+    except BaseException as error:
+        raise stage.located(error, i)  # noqa: B904
+    return len(rows) - first

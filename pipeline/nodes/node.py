@@ -157,7 +157,7 @@ class Node:
         """The lowest order between this node and `over`, one beneath it in its part, if any."""
         return None
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         """How many upcoming rows the source wants to be told of, to read ahead; 0 for none."""
         return 0
@@ -325,7 +325,7 @@ class Over(Node):
     def moved(self, over: Node) -> Order | None:
         return None if self is over else self.below.moved(over)
 
-    @cached_property
+    @property
     def horizon(self) -> int:
         return self.below.horizon
 

@@ -27,7 +27,7 @@ from pipeline.types import ENDLESS, At, Component, Transform
 
 FEW = 16  # fewer newly found bad rows than this are not remembered
 MOST_AHEAD = 256  # rows read together, at most, in search of one that does not fail
-HINTS = 1024  # upcoming positions that a source is told at a time, at most
+HINTS = 4096  # upcoming positions that a source is told at a time, at most
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from pipeline.sources.indices import inside
 from pipeline.sources.riegeli.layout import layouts
 from pipeline.sources.riegeli.reading import Reading
 from pipeline.sources.riegeli.shards import Verify, opened
+from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.storage import Storage
 
@@ -64,6 +65,7 @@ class ArrayRecordSource(FileSource):
         self._limit = byte_count("record_limit", record_limit, 1, SourceError)
         self._files, shards = opened(paths, storage, self._verify, self._limit)
         self._reading = Reading(self._files, shards, self._verify, self._limit)
+        self._advice = Advice(self._files, self._reading.spans)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self._files, "verify": self._verify, "limit": self._limit}
@@ -71,6 +73,7 @@ class ArrayRecordSource(FileSource):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._files, self._verify, self._limit = (state[k] for k in ("files", "verify", "limit"))
         self._reading = Reading(self._files, None, self._verify, self._limit)
+        self._advice = Advice(self._files, self._reading.spans)
 
     def read(self, indices: Int64s) -> list[bytes]:
         """Records by index: a list of n bytes objects, in the order asked, repeats included.
@@ -84,8 +87,14 @@ class ArrayRecordSource(FileSource):
         wanted = inside(indices, len(self))
         if len(wanted) == 1:
             return self._reading.read(wanted).tolist()
-        unique, back = np.unique(wanted, return_inverse=True)
-        return self._reading.read(unique)[back].tolist()
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        if (ascending[1:] == ascending[:-1]).any():
+            unique, back = np.unique(wanted, return_inverse=True)
+            return self._reading.read(unique)[back].tolist()
+        found = np.empty(len(wanted), object)
+        found[order] = self._reading.read(ascending)
+        return found.tolist()
 
     def verifying(self) -> ArrayRecordSource:
         """The same records, their checksums checked: remote files as temporary local copies."""

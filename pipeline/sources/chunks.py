@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -140,7 +141,7 @@ class Chunks:
             self._ahead.close()
         self.forget()
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         """How many rows ahead to look: a quarter of the cache holds so many. 0 for local files."""
         size = sum(self._files.sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pipeline.block import Int64s
+from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.files import Files
 
 
@@ -19,6 +20,7 @@ class FileSource:
     _files: Files
     _identity: tuple[str, ...]
     _unit: ClassVar[str] = "records"
+    _advice: Advice | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -36,6 +38,17 @@ class FileSource:
     def files(self) -> Files:
         """The files, with their record counts."""
         return self._files
+
+    @property
+    def horizon(self) -> int:
+        """How many records to come it wants to know of: some thousands while its files are on
+        local disks and not in memory, else 0."""
+        return self._advice.horizon if self._advice is not None else 0
+
+    def ahead(self, indices: Int64s) -> None:
+        """Tell the kernel of records to come: the next `horizon`, in order."""
+        if self._advice is not None:
+            self._advice.tell(indices)
 
     @property
     def chunk_bounds(self) -> Int64s:

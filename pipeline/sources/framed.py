@@ -12,6 +12,7 @@ from pipeline.errors import RecordError
 from pipeline.sources.complaints import changed, parsing, unreadable
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
+from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.arrays import Arrays, memory_of
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
@@ -54,7 +55,7 @@ class FramedSource(FileSource):
 
     _codec: ClassVar[str] = "none"  # of the records, for `layout`
     _scanned: ClassVar[bool] = False  # whether a file must be read through to find its records
-    _not_pickled = frozenset({"_indexes"})
+    _not_pickled = frozenset({"_indexes", "_advice"})
 
     def __init__(
         self,
@@ -70,11 +71,19 @@ class FramedSource(FileSource):
             return len(_checked(load, stat, storage)["start"])
 
         self._files = Files.counted(paths, count, storage, kind=kind, empty=True)
-        self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
+        self._begin()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._begin()
+
+    def _begin(self) -> None:
         self._indexes = LRU[int, Arrays](_MOST, weigh=memory_of)
+        self._advice = Advice(self._files, self._where_to_come)
+
+    def _where_to_come(self, indices: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        at = self._locate(indices)
+        return at.file, at.start, at.stop
 
     def _open(self, file: int) -> Arrays:
         self._files.check_unchanged(file)

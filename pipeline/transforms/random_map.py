@@ -55,11 +55,11 @@ class RandomMap(FunctionTransform):
 
     def caller(self, origin: Origin, site: Site) -> Caller:
         component, epoch = origin.component.tolist(), origin.epoch.tolist()
-        record, place = origin.record.tolist(), origin.place
-        made = {c: self._generators(site, c) for c in set(component)}
+        record, place = origin.record.tolist(), origin.place.tolist()
+        made = {c: self._generators(site, c).at for c in set(component)}
 
         def generator(i: int) -> np.random.Generator:
-            return made[component[i]].at(epoch=epoch[i], record=record[i], place=place[i])
+            return made[component[i]](epoch[i], record[i], place[i])
 
         f, seeded = self.f, self._seeded
         if self.seed_globals:

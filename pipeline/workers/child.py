@@ -18,6 +18,7 @@ from pipeline.block import Block
 from pipeline.errors import ChainError
 from pipeline.meter import BEACON, METER, Tally
 from pipeline.nodes import Part
+from pipeline.sources.storage.advice import Advice
 from pipeline.transforms import collate_block
 from pipeline.types import describe
 from pipeline.workers import failure, packets
@@ -105,6 +106,7 @@ def serve(load: Callable[[], tuple[Part, bool]], queue: socket.socket, link: soc
     except BaseException as error:
         packets.send(link, Ready(failure.pack(error)))
         return
+    Advice.alone = False
     results = _Results(link, chain, stack)
     packets.send(link, Ready())
     tasks = packets.Inbox(queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import namedtuple
 from typing import Any
 
@@ -11,9 +12,8 @@ import pytest
 from pipeline import Dataset, Loader
 from pipeline.block import Block
 from pipeline.debug.digest import digest
-from pipeline.errors import CollateError
-from pipeline.nodes import mapped
-from pipeline.transforms import collate_block
+from pipeline.errors import ChainError, CollateError
+from pipeline.transforms import collate_block, stacking
 from pipeline.workers.work import Rows, evaluate, produce, stacked
 
 Point = namedtuple("Point", "x y")
@@ -39,10 +39,13 @@ ROWS: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", list(ROWS))
 @pytest.mark.parametrize("size", [1, 100, 1 << 18])
+@pytest.mark.parametrize("large", [0, 1 << 20], ids=["row by row", "by pieces"])
 def test_a_piece_at_a_time_gives_what_all_at_once_gives(
-    what: str, size: int, monkeypatch: pytest.MonkeyPatch
+    what: str, size: int, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "PIECE", size)
+    monkeypatch.setattr("pipeline.nodes.mapped._Hint.first", 3)
+    monkeypatch.setattr(stacking, "PIECE", size)
+    monkeypatch.setattr(stacking, "LARGE", large)
     ds = Dataset(range(16)).map(lambda x: x + 0, name="same").map(ROWS[what])
     work = Rows(np.arange(16))
     whole, found = stacked(evaluate(ds.top, work)), produce(ds.top, work, stack=True)
@@ -90,3 +93,62 @@ def test_a_batch_that_is_kept_is_never_written_to_again() -> None:
         list(range(4 * k, 4 * k + 4)) for k in range(6)
     ]
     assert [v.tolist() for v in views] == [list(range(4 * k + 1, 4 * k + 4)) for k in range(6, 12)]
+
+
+# ---- large rows, one by one
+
+
+def _large(x: int) -> Any:
+    return np.full((2, 1000), x)
+
+
+def _failing(kind: type[BaseException], at: int) -> Any:
+    def f(x: int) -> Any:
+        if x == at:
+            raise kind("bad")
+        return _large(x)
+
+    return f
+
+
+@pytest.mark.parametrize("at", [2, 17, 31])
+@pytest.mark.parametrize("error", [ValueError, StopIteration, KeyboardInterrupt])
+def test_an_error_names_its_stage_and_its_row(error: type[BaseException], at: int) -> None:
+    ds = Dataset(range(32)).map(lambda x: x, name="first").map(_failing(error, at), name="second")
+    kind = RuntimeError if error is StopIteration else error
+    with pytest.raises(kind) as caught:
+        produce(ds.top, Rows(np.arange(32)), stack=True)
+    assert caught.value.__notes__ == [
+        f"in stage 1: map 'second', on record {at} of MemorySource, epoch 0, position {at}"
+    ]
+
+
+def test_a_large_row_is_dropped_before_the_next_one_is_made() -> None:
+    made: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def f(x: int) -> Any:
+        alive.append(sum(ref() is not None for ref in made))
+        row = _large(x)
+        made.append(weakref.ref(row))
+        return row
+
+    produce(Dataset(range(64)).map(f).top, Rows(np.arange(64)), stack=True)
+    assert max(alive[stacking.FIRST + 1 :]) == 0
+
+
+def test_each_large_row_has_its_own_randomness_in_any_grouping() -> None:
+    def f(x: int, rng: np.random.Generator) -> Any:
+        return {"x": rng.random(1000), "few": rng.integers(0, 9, 3, np.uint32), "y": x}
+
+    ds = Dataset(range(64)).map(lambda x: x).random_map(f)
+    alone = [ds[i] for i in range(64)]
+    batch = next(Loader(ds, 64))
+    assert (batch["x"] == [row["x"] for row in alone]).all()
+    assert (batch["few"] == [row["few"] for row in alone]).all()
+
+
+def test_a_generator_among_large_rows_is_refused() -> None:
+    ds = Dataset(range(64)).map(lambda x: iter([x]) if x == 40 else x).map(lambda x: _large(7))
+    with pytest.raises(ChainError, match="only once"):
+        produce(ds.top, Rows(np.arange(64)), stack=True)

@@ -45,6 +45,19 @@ class Reading:
         self._shards.close()
         self._recent.clear()
 
+    def spans(self, indices: Int64s) -> tuple[Int64s, Int64s, Int64s] | None:
+        """File and bytes of the groups that hold records; of no files that lie far away."""
+        file = np.searchsorted(self._files.bounds, indices, side="right") - 1
+        start, stop = np.zeros((2, len(indices)), np.int64)
+        for number in np.unique(file).tolist():
+            index = self._shards.local_index(number)
+            if index is not None:
+                mine = file == number
+                chunk = (indices[mine] - self._files.bounds[number]) // index.group
+                start[mine], stop[mine] = index.offsets[chunk], index.offsets[chunk + 1]
+        some = stop > start
+        return (file[some], start[some], stop[some]) if some.any() else None
+
     def read(self, ascending: Int64s) -> Objects:
         """Records as bytes objects, for indices in ascending order without repeats."""
         while True:

@@ -55,6 +55,7 @@ class Shards:
         )
         self._known: dict[int, IndexAnswer] = known
         self._native: set[int] = set()
+        self._places = LRU[int, IndexAnswer](_KEPT, weigh=_weight)
 
     def get(self, numbers: Sequence[int]) -> list[Shard]:
         """Open files by number.
@@ -62,8 +63,9 @@ class Shards:
         Raises:
             SourceError: one was removed or replaced.
         """
-        fresh = [f for f in numbers if not self._is_native(f) and f not in self._handles]
-        self._learn([f for f in fresh if f not in self._known])
+        fresh = [f for f in numbers if f not in self._handles and not self._is_native(f)]
+        if fresh:
+            self._learn([f for f in fresh if f not in self._known])
         return [self._handles.get(f, self._open) for f in numbers]
 
     def use_native(self, number: int) -> None:
@@ -71,8 +73,16 @@ class Shards:
         self._native.add(number)
         self._handles.drop(number)
 
+    def local_index(self, number: int) -> Index | None:
+        """Where the groups of a local file lie; None where only the native reader knows."""
+        if is_url(self._files.paths[number]):
+            return None
+        found = self._places.get(number, lambda f: self._indexes([f])[0])
+        return found if isinstance(found, Index) else None
+
     def close(self) -> None:
         self._handles.clear()
+        self._places.clear()
 
     def place(self, number: int, record: int) -> str:
         """A description of which bytes hold a record; "" if only the native reader knows."""
@@ -116,6 +126,10 @@ class Shards:
     def _reader(self, stat: Stat, expected: int) -> Native:
         scratch = self._verify == "scratch"
         return Native(stat, self._files.storage, expected, scratch=scratch)
+
+
+def _weight(index: IndexAnswer) -> int:
+    return index.offsets.nbytes if isinstance(index, Index) else 1
 
 
 def check_sizes(path: str, index: Index, limit: int) -> None:

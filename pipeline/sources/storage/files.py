@@ -141,6 +141,10 @@ class Files:
 
     def split(self, ascending: Int64s) -> Iterator[tuple[int, Int64s]]:
         """(file, indices in that file) for each file that ascending indices touch, once each."""
+        if len(self.paths) == 1:
+            if len(ascending):
+                yield 0, ascending
+            return
         cuts = np.searchsorted(ascending, self.bounds)
         for file in np.flatnonzero(np.diff(cuts)).tolist():
             yield file, ascending[cuts[file] : cuts[file + 1]] - self.bounds[file]

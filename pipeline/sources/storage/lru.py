@@ -65,6 +65,11 @@ class LRU(Generic[Key, Value]):
 
     def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
         """The value of a key, made if it is missing. Raises what `get_many` raises."""
+        self._check_process()
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
         return self.get_many([key], lambda keys: [make(keys[0])])[0]
 
     def get_many(

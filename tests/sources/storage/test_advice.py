@@ -1,0 +1,155 @@
+"""Which bytes the kernel is told of: those of records to come, once, while files are not there."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from pipeline import ArrayRecordSource, BagzSource, Dataset, Loader, TFRecordSource
+from pipeline.errors import SourceError
+from pipeline.sources.storage import advice
+from pipeline.sources.storage.advice import Advice
+from tests.writers import bags, payload, tfrecord
+
+N = 500
+
+
+def _array_record(path: Path) -> ArrayRecordSource:
+    for part, ids in (("a", range(200)), ("b", range(200, N))):
+        writer = ArrayRecordWriter(str(path / part), "group_size:1,uncompressed")
+        for i in ids:
+            writer.write(payload(i))
+        writer.close()
+    return ArrayRecordSource([str(path / "a"), str(path / "b")])
+
+
+def _bagz(path: Path) -> BagzSource:
+    bags(path / "a.bag", range(N))
+    return BagzSource(str(path / "a.bag"))
+
+
+def _tfrecord(path: Path) -> TFRecordSource:
+    tfrecord(path / "a.tfrecord", range(N))
+    return TFRecordSource(str(path / "a.tfrecord"))
+
+
+SOURCES: dict[str, Callable[[Path], Any]] = {
+    "array_record": _array_record,
+    "bagz": _bagz,
+    "tfrecord": _tfrecord,
+}
+Told = list[tuple[str, int, int]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What the kernel is told of: path, start and size. No file is in memory."""
+    found: Told = []
+
+    def tell(handle: int, start: int, size: int, kind: int) -> None:
+        assert kind == os.POSIX_FADV_WILLNEED
+        found.append((os.readlink(f"/proc/self/fd/{handle}"), start, size))
+
+    monkeypatch.setattr(os, "posix_fadvise", tell)
+    monkeypatch.setattr(Advice, "_absent", lambda *_: True)
+    return found
+
+
+@pytest.mark.parametrize("kind", list(SOURCES))
+def test_the_bytes_told_are_those_of_the_records(kind: str, tmp_path: Path, told: Told):
+    source = SOURCES[kind](tmp_path)
+    asked = np.array([7, 450, 3, 199, 200])
+    assert source.horizon >= len(asked)
+    source.ahead(asked)
+    data = [Path(path).read_bytes()[start : start + size] for path, start, size in told]
+    assert len(data) == len(asked)
+    for i in asked.tolist():
+        assert any(payload(i) in part for part in data)
+    assert sum(map(len, data)) < 100 * len(asked)  # and not the whole file
+
+
+@pytest.mark.parametrize("kind", list(SOURCES))
+def test_what_was_told_the_last_time_is_not_told_again(kind: str, tmp_path: Path, told: Told):
+    source = SOURCES[kind](tmp_path)
+    source.ahead(np.arange(20, 30))
+    source.ahead(np.arange(25, 35))
+    assert len(told) == len(set(told)) == 15
+
+
+def test_files_in_memory_are_not_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = _array_record(tmp_path)
+    monkeypatch.setattr(Advice, "_absent", lambda *_: False)
+    assert source.horizon == 0
+    assert list(Loader(Dataset(source), 64))  # nor does reading ask for anything
+
+
+def test_whether_they_are_in_memory_is_asked_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, now = _array_record(tmp_path), [100.0]
+    monkeypatch.setattr(advice.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Advice, "_absent", lambda *_: False)
+    assert source.horizon == 0
+    monkeypatch.setattr(Advice, "_absent", lambda *_: True)
+    assert source.horizon == 0
+    now[0] += 2 * advice.AGAIN
+    assert source.horizon > 0
+    node = Dataset(source).shuffle().map(len).top.node
+    assert node.horizon == source.horizon
+    monkeypatch.setattr(Advice, "_absent", lambda *_: False)
+    now[0] += 2 * advice.AGAIN
+    assert node.horizon == 0
+
+
+def test_a_budget_of_bytes_bounds_how_many(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+):
+    source = _bagz(tmp_path)
+    each = (tmp_path / "a.bag").stat().st_size / N
+    monkeypatch.setattr(advice, "BYTES", int(10.5 * each))
+    assert source.horizon == 10
+
+
+def test_a_loop_has_nearly_every_record_told_before_it_is_read(tmp_path: Path, told: Told):
+    source = _array_record(tmp_path)
+    batches = list(Loader(Dataset(source, seed=1).shuffle(), 16))
+    assert N - 32 <= len(set(told)) <= N
+    assert sorted(r for b in batches for r in b.tolist()) == sorted(map(payload, range(N)))
+
+
+def test_a_file_that_is_gone_is_the_readers_business(tmp_path: Path, told: Told):
+    source, known = _bagz(tmp_path), _bagz(tmp_path)
+    known.read(np.array([0]))
+    (tmp_path / "a.bag").unlink()
+    known.ahead(np.arange(5))  # its index is in memory
+    source.ahead(np.arange(5))
+    assert told == []
+    with pytest.raises(SourceError):
+        source.read(np.arange(5))
+
+
+def test_the_programs_own_random_numbers_are_left_alone(tmp_path: Path):
+    source, before = _bagz(tmp_path), random.getstate()
+    assert source.horizon >= 0
+    assert random.getstate() == before
+
+
+def test_a_file_without_a_kernel_that_knows_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr(os, "RWF_NOWAIT")
+    assert _bagz(tmp_path).horizon == 0
+
+
+def test_a_worker_tells_of_nothing(tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch):
+    source = _bagz(tmp_path)
+    assert source.horizon > 0
+    monkeypatch.setattr(Advice, "alone", False)
+    assert source.horizon == 0
