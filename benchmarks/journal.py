@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline import Columns, Dataset, Loader
 from pipeline.debug.journal import Journal, Run
-from pipeline.debug.journal.ledger import Ledger, LedgerFile, Line
+from pipeline.debug.journal.ledger import Ledger, LedgerFile
+from pipeline.debug.journal.line import Line
 
 STEP, STEPS = 0.1, 200  # seconds of the step that the cost is measured against; steps of each loop
 BATCH = 8 << 20  # bytes

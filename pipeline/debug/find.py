@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run, data_steps
 from pipeline.errors import PositionError
 

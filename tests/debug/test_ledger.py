@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.debug.journal import ledger
-from pipeline.debug.journal.ledger import GROUP, Ledger, LedgerFile, Line, index_path, read
+from pipeline.debug.journal.index import GROUP, index_path
+from pipeline.debug.journal.ledger import Ledger, LedgerFile, read
+from pipeline.debug.journal.line import Line
 from pipeline.errors import JournalError
 
 
@@ -105,14 +107,14 @@ def test_opening_reads_the_end_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "ledger.jsonl"
     write(path, [line(s) for s in range(20 * GROUP + 7)])
     seen: list[int] = []
-    lines = LedgerFile._lines
+    lines = LedgerFile.lines
 
     def counted(self: LedgerFile, start: int, stop: int | None):  # type: ignore[no-untyped-def]
         for each in lines(self, start, stop):
             seen.append(each[2].step)
             yield each
 
-    monkeypatch.setattr(LedgerFile, "_lines", counted)
+    monkeypatch.setattr(LedgerFile, "lines", counted)
     assert LedgerFile(path).latest(1000) == line(1000)
     assert len(seen) < 3 * GROUP
 

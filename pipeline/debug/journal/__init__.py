@@ -10,7 +10,7 @@ and, of several processes, as many files of theirs: `ledger-00001.jsonl` …
 """
 
 from pipeline.debug.journal.journal import Journal, JournalWarning
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 
 __all__ = ["Journal", "JournalWarning", "Line", "Run"]
