@@ -166,6 +166,10 @@ class LedgerFile:
                 return lines[-1]
         return None
 
+    def leads_on(self, line: Line) -> bool:
+        """Whether a line led to where the run stands: it did not go back over the step later."""
+        return line in self.path(line.step, line.step + 1)
+
     def before(self, step: int) -> Line | None:
         """The line of the nearest step before a step; of several, that which was written last."""
         return self._best(step - 1, "low", 2)

@@ -20,7 +20,7 @@ from pipeline.debug.journal.hosts import Digests, Hosts
 from pipeline.debug.journal.ledger import LedgerFile
 from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.lines import read_lines
-from pipeline.debug.journal.states import Noted, nearest, read_states
+from pipeline.debug.journal.states import Noted, nearest, read_states, rising
 from pipeline.debug.journal.tap import Rows, rows_at
 from pipeline.errors import JournalError, MismatchError
 from pipeline.loader import Loader
@@ -183,7 +183,7 @@ class Run:
                 steps=launch["steps"],
             )
         if state is not None:
-            loader.load_state_dict({**state, "dataset": launch["dataset"]})
+            loader.load_state_dict(state)
         return loader
 
     def rows(self, dataset: Dataset, line: Line) -> list[Rows]:
@@ -202,33 +202,38 @@ class Run:
     def states(self, line: Line) -> list[tuple[int, dict[str, Any]]]:
         """The states noted by the start that did a step, (data step, state) each; they rise.
 
-        None of a run of several processes, whose lanes lie in several files: `loader` merges those.
+        Of several processes, those of the data steps at which all noted one.
         """
-        launch, found = self.launch(line), list[tuple[int, dict[str, Any]]]()
-        if launch.get("hosts", 1) > 1:
-            return found
-        for each in self._states[0]:
-            if each.launch == line.launch:
-                while found and found[-1][0] >= each.step:  # it went back
-                    found.pop()
-                found.append((each.step, {**each.state, "dataset": launch["dataset"]}))
-        return found
+        hosts = self.launch(line).get("hosts", 1)
+        found = rising(x for x in self._states[0] if x.launch == line.launch)
+        return [(x.step, self._whole(x, line)) for x in found if self._known(x, hosts)]
 
     def _state(self, line: Line) -> dict[str, Any] | None:
+        # the state that the step is soonest reached from
         hosts = self.launch(line).get("hosts", 1)
-        found = nearest(self._states[0], line.launch, line.data_step)
-        if hosts == 1 or found is None or "lanes" not in found:
-            return found
-        # each knows its own lanes: the newest step of which all noted a state
-        every = [self._states.get(h, []) for h in range(hosts)]
-        common = set.intersection(*({x.step for x in states} for states in every))
-        steps = [step for step in common if step <= line.data_step]
-        if not steps:
-            return None
-        at = [[x.state for x in states if x.step == max(steps)][-1] for states in every]
-        lanes = {repr(state["lanes"]): state for state in at}
-        dataset = {"dataset": self.launch(line)["dataset"]}
-        return merge([{**state, **dataset} for state in lanes.values()])
+        found = [x for x in self._states[0] if x.launch == line.launch and self._known(x, hosts)]
+        led = rising(found)
+        if len(led) < len(found) and not self.ledger.leads_on(line):
+            led = found  # the step is one that the run went back over
+        best = nearest(led, line.data_step)
+        return None if best is None else self._whole(best, line)
+
+    def _known(self, noted: Noted, hosts: int) -> bool:
+        # each process knows its own lanes, so that all must have noted a state there
+        every = range(1, hosts if "lanes" in noted.state else 1)
+        return all(noted.step in self._lanes.get(host, {}) for host in every)
+
+    def _whole(self, noted: Noted, line: Line) -> dict[str, Any]:
+        launch = self.launch(line)
+        hosts = launch.get("hosts", 1) if "lanes" in noted.state else 1
+        parts = [noted.state, *(self._lanes[host][noted.step] for host in range(1, hosts))]
+        lanes = {repr(part.get("lanes")): {**part, "dataset": launch["dataset"]} for part in parts}
+        return merge([*lanes.values()]) if len(lanes) > 1 else next(iter(lanes.values()))
+
+    @cached_property
+    def _lanes(self) -> dict[int, dict[int, dict[str, Any]]]:
+        # process -> data step -> the state that was noted there last
+        return {h: {x.step: x.state for x in found} for h, found in self._states.items()}
 
     @property
     def noted(self) -> list[Noted]:
