@@ -101,7 +101,12 @@ class Hosts:
         """
         mine = columns.digests(self._ledgers[0])
         for launch in np.unique(mine["launch"]).tolist():
-            if self._launches[0].get(launch, {}).get("digest") != KIND:
+            if launch not in self._launches[0]:
+                raise JournalError(
+                    f"{Files(self._folder, 0).launches} has no line of launch {launch}: nothing "
+                    "says of what its digests are. Take it back from a copy."
+                )
+            if self._launches[0][launch].get("digest") != KIND:
                 raise JournalError(
                     f"{self._folder} has digests of batches on devices, from before the journal: "
                     "they say nothing about another framework or mesh."

@@ -17,12 +17,12 @@ from pipeline.debug.journal.columns import numbers
 from pipeline.debug.journal.digests import KIND, chained, of_step, written
 from pipeline.debug.journal.files import Files, hosts_in
 from pipeline.debug.journal.hosts import Digests, Hosts
+from pipeline.debug.journal.launches import read_launches
 from pipeline.debug.journal.ledger import LedgerFile
 from pipeline.debug.journal.line import Line
-from pipeline.debug.journal.lines import read_lines
 from pipeline.debug.journal.states import Noted, nearest, read_states, rising
 from pipeline.debug.journal.tap import Rows, rows_at
-from pipeline.errors import JournalError, MismatchError
+from pipeline.errors import JournalError, MismatchError, StateError
 from pipeline.loader import Loader
 
 
@@ -49,10 +49,7 @@ class Run:
             )
         self._files = {h: Files(self.folder, h) for h in hosts}
         self._ledgers = {h: LedgerFile(f.ledger) for h, f in self._files.items()}
-        self._launches = {
-            h: {x.get("launch", i): x for i, x in enumerate(read_lines(f.launches))}
-            for h, f in self._files.items()
-        }
+        self._launches = {h: read_launches(f.launches) for h, f in self._files.items()}
         self.ledger = self._ledgers[0]
         self._hosts = Hosts(self.folder, self._ledgers, self._launches)
         self._loaders: dict[tuple[int, int], Loader] = {}
@@ -152,6 +149,11 @@ class Run:
             JournalError: the run did not note its dataset.
         """
         launch = self.launch(line)
+        if not launch:
+            raise JournalError(
+                f"{self._files[0].launches} has no line of launch {line.launch}, which did step "
+                f"{line.step:,}: nothing says which dataset it had. Take it back from a copy."
+            )
         if "dataset" not in launch or "batch_size" not in launch:
             raise JournalError(
                 f"the start of {self.folder} that did step {line.step:,} noted no dataset: its "
@@ -183,7 +185,13 @@ class Run:
                 steps=launch["steps"],
             )
         if state is not None:
-            loader.load_state_dict(state)
+            try:
+                loader.load_state_dict(state)
+            except StateError as e:
+                raise JournalError(
+                    f"{self._files[0].states}: the state of step {state['step']:,} is damaged. "
+                    f"Remove its line; steps behind it are reached from the state before. {e}"
+                ) from e
         return loader
 
     def rows(self, dataset: Dataset, line: Line) -> list[Rows]:
