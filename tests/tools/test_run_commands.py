@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import zlib
 from pathlib import Path
@@ -210,6 +211,58 @@ def test_a_text_is_shown_once(tmp_path: Path, ask: Any) -> None:
             assert told.count(start) == (1 if start != "the question" or chars == 20 else 100)
     assert "upper: TO BE OR NOT" in told  # another text than the record's
     assert "upper: END" in told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": "six"},
+        {"batch_size": []},
+        {"hosts": "two"},
+        {"hosts": 0},
+        {"dataset": 5},
+        {"share": [[1]]},
+        {"launch": "first"},
+        {"remainder": None},
+    ],
+)
+def test_a_damaged_launch_is_named(tmp_path: Path, ask: Any, change: dict[str, Any]) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    _edited(tmp_path / "a/launches.jsonl", 0, **change)
+    for words in (["where", tmp_path / "a", 1], ["same", tmp_path / "a", tmp_path / "a"]):
+        status, _, err = ask(*words)
+        assert (status, "line 1 of" in err, "launches.jsonl is damaged" in err) == (2, True, True)
+
+
+def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path, ask: Any) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    _edited(tmp_path / "a/states.jsonl", 0, state={"step": 0, "lanes": 5})
+    status, _, err = ask("where", tmp_path / "a", 1)
+    assert (status, "states.jsonl: the state of step 0 is damaged" in err) == (2, True)
+    (tmp_path / "a/states.jsonl").unlink()  # then from the beginning
+    assert ask("where", tmp_path / "a", 1)[0] == 0
+    (tmp_path / "a/launches.jsonl").unlink()
+    for words in (
+        ["where", tmp_path / "a", 1, "--data", f"{HERE}:packed"],
+        ["same", *2 * [tmp_path / "a"]],
+    ):
+        status, _, err = ask(*words)
+        assert (status, "launches.jsonl has no line of launch 0" in err) == (2, True)
+
+
+def test_steps_and_ports_that_there_are_not(
+    tmp_path: Path, ask: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    status, _, err = ask("find", tmp_path / "a", 7, "--steps", "5:9")
+    assert (status, "has no line for step 5: they are from 0 to 2" in err) == (2, True)
+    with pytest.raises(SystemExit):
+        ask("browse", tmp_path / "a", "--port", 99999)
+    assert "a port is a number from 0 to 65535" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        status, _, err = ask("browse", tmp_path / "a", "--port", taken.getsockname()[1])
+    assert (status, "Give another, or leave --port out" in err) == (2, True)
 
 
 def test_batch_sizes_that_differ_are_named(tmp_path: Path, ask: Any) -> None:
