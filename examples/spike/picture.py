@@ -108,7 +108,7 @@ def picture(walk: Path, torch: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The picture of both walks.")
     parser.add_argument("walk", type=Path, help="what examples/spike/walk.py left")
     parser.add_argument("torch", type=Path, help="what examples/torch_spike.py left")
     parser.add_argument("-o", "--out", type=Path, required=True)

@@ -183,10 +183,12 @@ class LedgerFile:
         values = [(span[column], i) for i, span in enumerate(self.tail_spans)]
         value, at = max((v for v in values if v[0] <= most), default=(-1, -1))
         best = self._at(self.tail_spans[at]) if at >= 0 else None
-        high = {"low": "high", "data_low": "data_high"}[low]
-        for i in np.flatnonzero(self.records[low] <= most)[::-1].tolist():
-            if value == most or self.records[high][i] <= value:
-                continue
+        lows, highs = self.records[low], self.records[low.replace("low", "high")]
+        # of groups that end below `most` the highest alone; of those around it, each
+        below = np.where(highs <= most, highs, -1)
+        last = np.flatnonzero(below == below.max())[-1:] if len(below) else []
+        around = np.flatnonzero((lows <= most) & (highs > most))
+        for i in sorted({*around.tolist(), *(int(i) for i in last if below[i] > value)})[::-1]:
             lines = [line for _, _, line in self.lines(*self._bytes(i))]
             ranked = [(x.step if column == 2 else x.data_end, k) for k, x in enumerate(lines)]
             found, k = max((r for r in ranked if r[0] <= most), default=(-1, -1))

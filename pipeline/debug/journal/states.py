@@ -64,10 +64,10 @@ def read_states(path: Path) -> list[Noted]:
 
 
 def _noted(path: Path, number: int, line: dict[str, Any]) -> Noted:
-    found = Noted(*(line.get(name) for name in ("launch", "step", "state")), line.get("stats", {}))
-    wanted = (int, int, dict, dict)
-    wrong = [n for n, v, t in zip(Noted._fields, found, wanted, strict=True) if type(v) is not t]
-    if not wrong and type(found.state.get("step")) is not int:
+    values: dict[str, Any] = {"stats": {}, **line}
+    wanted = {"launch": int, "step": int, "state": dict, "stats": dict}
+    wrong = [name for name, kind in wanted.items() if type(values.get(name)) is not kind]
+    if not wrong and type(values["state"].get("step")) is not int:
         wrong = ["state"]
     if wrong:
         raise JournalError(
@@ -75,7 +75,7 @@ def _noted(path: Path, number: int, line: dict[str, Any]) -> Noted:
             f"Journal writes. Remove it: sed -i {number}d {path}. Steps behind it are then "
             "reached from the state before."
         )
-    return found
+    return Noted(*(values[name] for name in wanted))
 
 
 def rising(states: Iterable[Noted]) -> list[Noted]:
