@@ -76,8 +76,10 @@ class Bench:
         # the copy's batches are the same up to here, though its files are not
         with Loader(training_data(prepare(data, QUIET), cfg), cfg.batch_size) as loader:
             dataset = loader.state_dict()["dataset"]
-        for file in (run.path / "checkpoints").glob("*/data/loader.json"):
-            file.write_text(json.dumps({**json.loads(file.read_text()), "dataset": dataset}))
+        notes = [run.path / "launches.jsonl", *run.path.glob("checkpoints/*/data/loader.json")]
+        for file in notes:
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            file.write_text("".join(json.dumps({**x, "dataset": dataset}) + "\n" for x in lines))
         return run, cfg
 
 
@@ -235,6 +237,8 @@ def main() -> int:
             for case in cases:
                 if case is None:
                     redrawn += 1
+                    print(f"      {part}: drawn again, it shows nothing", flush=True)
+                    started = time.perf_counter()
                     continue
                 kind, planted, found, is_first = case
                 seconds = time.perf_counter() - started
@@ -245,7 +249,8 @@ def main() -> int:
                 mark = "ok   " if ok and is_first else "WRONG"
                 print(f"{mark} {part}: {planted}\n      {found.kind}: {found.summary}")
                 print(f"      {found.evaluations} evaluations, {seconds:.0f} s with its training")
-                print(*(f"      {line}" for line in found.evidence), sep="\n", flush=True)
+                print(*(f"      {line}" for line in found.evidence), sep="\n")
+                print(f"      so far: class right in {right} of {total}", flush=True)
                 started = time.perf_counter()
                 if done == args.cases:
                     break

@@ -2,10 +2,15 @@
 
 A small model learns to predict the next byte of documents that are packed into rows. One document
 holds noise. Three lines are Lockstep's: the loader, the journal, and its `log`.
+
+    python examples/torch_spike.py [FOLDER]
+
+With FOLDER the run stays there, for `python -m pipeline spikes FOLDER` and the like.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import tempfile
@@ -88,7 +93,9 @@ def worst(folder: str) -> tuple[int, float]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        kept = sys.argv[1] if len(sys.argv) > 1 else None
+        folder = kept or stack.enter_context(tempfile.TemporaryDirectory())
         training = Training()
         training.run(folder)
         step, score = worst(folder)

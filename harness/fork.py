@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -240,7 +240,8 @@ def _begin(
     if path.exists() and any(path.iterdir()):
         raise ConfigError(f"{path} holds something: give --fork a directory that is not there.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()  # not tempfile's, which nobody else may read
     try:
         _write_history(past.run, temporary, lineage.checkpoint)
         settings = dataclasses.asdict(_settings(past.run, cfg))

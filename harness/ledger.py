@@ -6,8 +6,9 @@ from pathlib import Path
 
 from harness.errors import DamageError
 from pipeline.debug.journal import ledger
-from pipeline.debug.journal.ledger import Ledger, finite, float_bits
-from pipeline.debug.journal.ledger import Line as Entry
+from pipeline.debug.journal.ledger import Ledger
+from pipeline.debug.journal.line import Line as Entry
+from pipeline.debug.journal.line import finite, float_bits
 from pipeline.errors import JournalError
 
 __all__ = ["Entry", "Ledger", "finite", "float_bits", "read"]

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from pipeline import Dataset, Loader
+from pipeline.debug.journal import Journal
+
 ROOT = Path(__file__).parents[1]
+
+
+def _run(folder: Path, spikes: tuple[int, ...], start: int = 0) -> None:
+    loader = Loader(Dataset(range(240)).repeat(), 2)
+    loader.seek(start)
+    with Journal(folder, loader) as journal:
+        for step in range(start, 60):
+            next(loader)
+            size = 1.0 + 0.01 * (step % 5) + 5 * (step in spikes)
+            journal.log(loss=size, grad_norm=size)
+
+
+def test_the_picture_marks_the_spikes_of_both_walks(tmp_path: Path) -> None:
+    _run(tmp_path / "walk/spiked", (30, 45))
+    _run(tmp_path / "walk/mended", ())
+    _run(tmp_path / "torch", (50,))
+    _run(tmp_path / "torch", (), start=40)
+    script = runpy.run_path(str(ROOT / "examples/spike/picture.py"))
+    drawn = ElementTree.fromstring(script["picture"](tmp_path / "walk", tmp_path / "torch"))
+    texts = ["".join(each.itertext()) for each in drawn.findall(".//{*}text")]
+    assert len(drawn.findall(".//{*}circle")) == 3
+    assert len(drawn.findall(".//{*}polyline")) == 4
+    assert {"30", "45", "50", "spiked: 2 spikes", "mended: no spikes"} <= {*texts}
 
 
 @pytest.mark.long

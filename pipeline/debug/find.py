@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run, data_steps
 from pipeline.errors import PositionError
 
@@ -24,7 +24,8 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
 
     Raises:
         PositionError: there is no such record.
-        MismatchError, JournalError: the dataset is not the run's; see `Run.check`.
+        MismatchError, JournalError: the dataset is not the run's, see `Run.check`; or the run has
+            no such steps.
     """
     steps = within or run.ledger.steps
     found: list[int] = []
@@ -40,6 +41,8 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
 
 def stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
     """The first and last line of each launch, of the steps that led to the run's current state."""
+    for step in (steps.start, steps.stop - 1) if steps else ():
+        run.line(step)  # says which steps there are
     starts: list[tuple[int, int]] = []  # first step, launch
     for launch in run.launches:
         step = launch.get("step", 0)

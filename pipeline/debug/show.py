@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.provenance.where import Provenance, RowOrigin
 from pipeline.tree import children, leaves

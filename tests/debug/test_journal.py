@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from pipeline import Columns, Dataset, Loader, Threads
 from pipeline.debug.find import steps_of
@@ -18,6 +19,7 @@ from pipeline.debug.journal import Journal, JournalWarning, Line, Run
 from pipeline.debug.journal.digests import batch_digest, row_digests
 from pipeline.debug.journal.ledger import read
 from pipeline.debug.journal.naming import found_name
+from pipeline.debug.journal.xxh3 import summed
 from pipeline.debug.replay import replay
 from pipeline.errors import FeedError, JournalError, MismatchError
 
@@ -94,6 +96,16 @@ def test_what_differs_has_another_digest(one: Any, other: Any) -> None:
 def test_a_batch_s_digest_tells_the_order_of_rows() -> None:
     rows = row_digests([1, 2, 3])
     assert batch_digest(rows, [0, 1, 2]) != batch_digest(rows, [1, 0, 2])
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 3000])
+def test_a_batch_of_many_rows_has_the_same_digest(n: int) -> None:
+    rng = np.random.default_rng(n)
+    rows = [rng.bytes(16) for _ in range(n)]
+    positions = rng.integers(0, 1 << 48, n)
+    expected = sum(map(xxhash.xxh3_128_intdigest, rows, positions.tolist())) % (1 << 128)
+    assert batch_digest(rows, positions) == batch_digest(rows, positions.tolist()) == expected
+    assert summed(b"".join(rows), positions) == expected
 
 
 def test_rows_that_cannot_be_hashed_are_named(tmp_path: Path) -> None:
@@ -265,6 +277,36 @@ def test_records_left_out_on_the_way_are_left_out_again(tmp_path: Path) -> None:
             next(loader)
             journal.log(loss=0.0)
     assert replay(Run(tmp_path), counted(), range(30)).ok
+
+
+def test_a_start_that_goes_back_and_leaves_records_out(tmp_path: Path) -> None:
+    loader = Loader(counted(), 4)
+    with warnings.catch_warnings(), Journal(tmp_path, loader, states_every=5) as journal:
+        warnings.simplefilter("ignore", JournalWarning)
+        for step in range(45):
+            if step == 30:
+                loader.seek(12)  # between two states: those of before lie nearer to what follows
+                loader.skip(records=range(0, 200))
+            next(loader)
+            journal.log(loss=0.0)
+    run = Run(tmp_path)
+    steps = [line.step for line in run.path()]
+    assert steps == list(range(27))
+    assert [line.step for line in run.path() if run.remade(counted(), line) != line.digest] == []
+
+
+def test_a_damaged_state_is_named_with_its_line(tmp_path: Path) -> None:
+    journaled(tmp_path, Loader(counted(), 4), 12, states_every=5)
+    path = tmp_path / "states.jsonl"
+    whole = path.read_text().splitlines(keepends=True)
+    for bad in ('{"launch": 0}', '{"launch": 0, "step": 5, "state": {}}', "[]", "{", '{"step": 5}'):
+        path.write_text(whole[0] + bad + "\n" + "".join(whole[2:]))
+        run = Run(tmp_path)
+        with pytest.raises(JournalError, match=r"line 2 of .*states\.jsonl.*sed -i 2d"):
+            run.remade(counted(), run.line(7))
+    path.write_text(whole[0] + "".join(whole[2:]))  # as it says: from the state before
+    run = Run(tmp_path)
+    assert run.remade(counted(), run.line(7)) == run.line(7).digest
 
 
 def test_a_changed_digest_or_chain_is_named(tmp_path: Path) -> None:

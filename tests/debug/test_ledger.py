@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.debug.journal import ledger
-from pipeline.debug.journal.ledger import GROUP, Ledger, LedgerFile, Line, index_path, read
+from pipeline.debug.journal import columns, ledger
+from pipeline.debug.journal.index import GROUP, index_path
+from pipeline.debug.journal.ledger import Ledger, LedgerFile, read
+from pipeline.debug.journal.line import Line
 from pipeline.errors import JournalError
 
 
@@ -75,6 +79,11 @@ def test_every_question_is_answered_as_by_reading_all(
         kept = [k for k in kept if k.step < each.step] + [each]
     assert list(found.path()) == kept
     assert list(found.path(10, 60)) == [k for k in kept if 10 <= k.step < 60]
+    kept_numbers = columns.numbers(found)
+    assert kept_numbers["step"].tolist() == [x.step for x in kept]
+    assert kept_numbers["data_end"].tolist() == [x.data_end for x in kept]
+    assert columns.digests(found)["digest"].tolist() == [x.digest for x in kept]
+    assert columns.digests(found, path=False)["launch"].tolist() == [x.launch for x in lines]
     assert found.steps == range(min(x.step for x in lines), max(x.step for x in lines) + 1)
     for step in (0, 9, 16, 50, lines[-1].step, 159, 160):
         of_step = [x for x in lines if x.step == step]
@@ -88,6 +97,43 @@ def test_every_question_is_answered_as_by_reading_all(
         assert found.ending_at(2 * step) == (
             max(enumerate(ending), key=lambda x: (x[1].data_end, x[0]))[1] if ending else None
         )
+
+
+def test_numbers_are_those_of_the_lines(tmp_path: Path) -> None:
+    odd = [
+        replace(line(0), scalars={"lr": 0.1}, batches=3, loss=1e300),
+        replace(line(1), loss=None, loss_bits=None, norm_told=False, told="\u00e9 {}"),
+        replace(line(2), scalars={"odd": None, "lr": 0.25}, data_stop=9, grad_norm=2.5),
+    ]
+    write(tmp_path / "ledger.jsonl", odd)
+    found = columns.numbers(LedgerFile(tmp_path / "ledger.jsonl"))
+    assert found["loss"].tolist()[::2] == [1e300, 1.5]
+    assert np.isnan(found["loss"][1])
+    assert found["loss_told"].tolist() == [True, False, True]
+    assert found["grad_norm_told"].tolist() == [True, False, True]
+    assert found["data_end"].tolist() == [3, 2, 9]
+    assert found["rows"].tolist() == [8, 8, 8]
+    assert found["lr"].tolist()[::2] == [0.1, 0.25]
+    assert np.isnan([found["lr"][1], *found["odd"]]).all()
+    assert found["step_seconds"].tolist() == [0.2] * 3
+    write(tmp_path / "none.jsonl", [])
+    assert columns.numbers(LedgerFile(tmp_path / "none.jsonl"))["step"].tolist() == []
+
+
+def test_numbers_name_the_line_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    write(path, [line(s) for s in range(GROUP + 5)])
+    whole = path.read_bytes().splitlines(keepends=True)
+    found = LedgerFile(path)
+    for bad in (b'{"step": 1}', b"[]", b"{", b'{"step": "x", "rows": [1, 2]}', b" "):
+        damaged = bad.ljust(len(whole[7]) - 1) + b"\n"
+        path.write_bytes(b"".join([*whole[:7], damaged, *whole[8:]]))
+        with pytest.raises(JournalError, match=r"line 8 of .*sed -i 8d"):
+            columns.numbers(found)
+    typed = whole[7].replace(b'"loss": 1.5', b'"loss": "x"')
+    path.write_bytes(b"".join([*whole[:7], typed, *whole[8:]]))
+    with pytest.raises(JournalError, match="of a type that a Journal never writes"):
+        columns.numbers(found)
 
 
 def test_an_edited_ledger_is_read_anew(tmp_path: Path) -> None:
@@ -105,14 +151,14 @@ def test_opening_reads_the_end_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "ledger.jsonl"
     write(path, [line(s) for s in range(20 * GROUP + 7)])
     seen: list[int] = []
-    lines = LedgerFile._lines
+    lines = LedgerFile.lines
 
     def counted(self: LedgerFile, start: int, stop: int | None):  # type: ignore[no-untyped-def]
         for each in lines(self, start, stop):
             seen.append(each[2].step)
             yield each
 
-    monkeypatch.setattr(LedgerFile, "_lines", counted)
+    monkeypatch.setattr(LedgerFile, "lines", counted)
     assert LedgerFile(path).latest(1000) == line(1000)
     assert len(seen) < 3 * GROUP
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import zlib
 from pathlib import Path
@@ -34,7 +35,13 @@ def pictures() -> Dataset:
     return Dataset({"n": np.arange(50), "seen": kept}, seed=2).shuffle().repeat()
 
 
+def _with_upper(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "upper": row["text"].upper()}
+
+
 DATA = pictures()
+TEXTS = Dataset({"text": ["to be or not", "that is", "the question " * 100, "end"]})
+TEXTS = TEXTS.map(_with_upper)
 
 
 def train(folder: Path, dataset: Dataset, steps: int = 60, **options: Any) -> None:
@@ -138,6 +145,124 @@ def test_same_and_diff(tmp_path: Path, ask: Any) -> None:
     assert (status, found["data"]["same"], found["first_differing_loss"]) == (1, True, 30)
     assert ask("diff", tmp_path / "a", tmp_path / "a")[0] == 0
     assert ask("same", tmp_path / "a", tmp_path / "nowhere")[0] == 2
+
+
+def _edited(file: Path, line: int, **change: Any) -> None:
+    lines = [json.loads(text) for text in file.read_text().splitlines()]
+    lines[line] |= change
+    file.write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+
+@pytest.mark.parametrize("field", ["digest", "chain"])
+def test_a_line_that_was_edited_vouches_for_nothing(tmp_path: Path, ask: Any, field: str) -> None:
+    train(tmp_path / "a", packed())
+    train(tmp_path / "b", packed())
+    told = ask("same", tmp_path / "a", tmp_path / "b", plain=True)[1]
+    assert "the chains of 60 and 60 lines follow from their digests" in told
+    _edited(tmp_path / "b/ledger.jsonl", 41, **{field: "0" * 32})
+    status, _, err = ask("same", tmp_path / "a", tmp_path / "b")
+    assert (status, "the line of step 41 in" in err) == (2, True)
+    for text in ("no hex", ""):
+        _edited(tmp_path / "b/ledger.jsonl", 41, digest=text)
+        assert ask("same", tmp_path / "a", tmp_path / "b")[0] == 2
+
+
+def test_a_line_behind_the_first_difference_does_not_matter(tmp_path: Path, ask: Any) -> None:
+    train(tmp_path / "a", packed())
+    train(tmp_path / "b", DATA)
+    _edited(tmp_path / "b/ledger.jsonl", 41, digest="0" * 32)
+    status, found, _ = ask("same", tmp_path / "a", tmp_path / "b")
+    assert (status, found["first_differing_step"], found["lines_checked"]) == (1, 0, [1, 1])
+
+
+def test_runs_without_a_step_in_common_are_not_told_apart(tmp_path: Path, ask: Any) -> None:
+    train(tmp_path / "a", packed(), 3)
+    with Journal(tmp_path / "b", loader := Loader(packed(), 4)) as journal:
+        next(loader)
+        journal.log(loss=0.0, step=7)
+    for command in ("same", "diff"):
+        status, _, err = ask(command, tmp_path / "a", tmp_path / "b")
+        assert (status, "no step in common" in err) == (2, True)
+        assert "a has steps 0 to 2" in err
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_done(
+    tmp_path: Path, ask: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "a", packed(), 3)
+    for words in (
+        ["profile", "no_such_module:data", "--html"],
+        ["profile", "no_such_module:data", "--trace"],
+        ["report", tmp_path / "a", "-o"],
+        ["seen", tmp_path / "page.txt", "--run", tmp_path / "a", "--proof"],
+    ):
+        for file, says in ((tmp_path / "none/x", "there is no folder"), (tmp_path, "is a folder")):
+            with pytest.raises(SystemExit) as ended:
+                ask(*words, file)
+            assert ended.value.code == 2
+            assert says in capsys.readouterr().err
+
+
+def test_a_text_is_shown_once(tmp_path: Path, ask: Any) -> None:
+    train(tmp_path, TEXTS, 1)
+    for chars in (2000, 20):
+        told = ask("show", tmp_path, 0, "--chars", chars, plain=True)[1]
+        for start in ("to be or not", "that is", "the question", "end"):
+            assert told.count(start) == (1 if start != "the question" or chars == 20 else 100)
+    assert "upper: TO BE OR NOT" in told  # another text than the record's
+    assert "upper: END" in told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": "six"},
+        {"batch_size": []},
+        {"hosts": "two"},
+        {"hosts": 0},
+        {"dataset": 5},
+        {"share": [[1]]},
+        {"launch": "first"},
+        {"remainder": None},
+    ],
+)
+def test_a_damaged_launch_is_named(tmp_path: Path, ask: Any, change: dict[str, Any]) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    _edited(tmp_path / "a/launches.jsonl", 0, **change)
+    for words in (["where", tmp_path / "a", 1], ["same", tmp_path / "a", tmp_path / "a"]):
+        status, _, err = ask(*words)
+        assert (status, "line 1 of" in err, "launches.jsonl is damaged" in err) == (2, True, True)
+
+
+def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path, ask: Any) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    _edited(tmp_path / "a/states.jsonl", 0, state={"step": 0, "lanes": 5})
+    status, _, err = ask("where", tmp_path / "a", 1)
+    assert (status, "states.jsonl: the state of step 0 is damaged" in err) == (2, True)
+    (tmp_path / "a/states.jsonl").unlink()  # then from the beginning
+    assert ask("where", tmp_path / "a", 1)[0] == 0
+    (tmp_path / "a/launches.jsonl").unlink()
+    for words in (
+        ["where", tmp_path / "a", 1, "--data", f"{HERE}:packed"],
+        ["same", *2 * [tmp_path / "a"]],
+    ):
+        status, _, err = ask(*words)
+        assert (status, "launches.jsonl has no line of launch 0" in err) == (2, True)
+
+
+def test_steps_and_ports_that_there_are_not(
+    tmp_path: Path, ask: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
+    status, _, err = ask("find", tmp_path / "a", 7, "--steps", "5:9")
+    assert (status, "has no line for step 5: they are from 0 to 2" in err) == (2, True)
+    with pytest.raises(SystemExit):
+        ask("browse", tmp_path / "a", "--port", 99999)
+    assert "a port is a number from 0 to 65535" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        status, _, err = ask("browse", tmp_path / "a", "--port", taken.getsockname()[1])
+    assert (status, "Give another, or leave --port out" in err) == (2, True)
 
 
 def test_batch_sizes_that_differ_are_named(tmp_path: Path, ask: Any) -> None:

@@ -1,4 +1,4 @@
-"""Does a shuffle look random? Its figures beside those of true random permutations.
+"""Whether a shuffle looks random: its statistics beside those of truly random permutations.
 
 Begin with verdict.py, the report. statistics.py has the figures, dataset.py a dataset's order.
 """

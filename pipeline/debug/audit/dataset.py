@@ -1,4 +1,4 @@
-"""Does a dataset's own order look random: its epochs are audited as they will be served."""
+"""Whether the order of a dataset looks random: its epochs are audited as they are served."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from pipeline.debug.audit.verdict import Figure, Report, audit
 from pipeline.errors import ChainError
 from pipeline.types import ENDLESS, At
 
-_OF_ONE = 7  # further epochs beside the first, for what is compared within one seed
-_MOST_RANKED = 1 << 26  # rows of a part of a source whose records are listed
+_OF_ONE = 7  # epochs behind the first that stand for further orders of one seed
+_MOST_RANKED = 1 << 26  # most rows of a slice whose records are listed
 
 
 def audit_dataset(ds: Dataset, *, batch: int = 256, epochs: int = 40) -> Report:
-    """Compare the orders of a dataset's epochs with true random permutations; nothing is read.
+    """Compare the orders of a dataset's epochs with random permutations, without reading records.
 
-    Of a counted dataset the indexed part is audited. Orders that a window or chunks hold together
-    are no uniform permutations, and neither are parts in turn (interleave, mix): the figures say
-    how far from it they are.
+    Of a streamed dataset, the indexed part is audited. A shuffle by window or by chunks is not a
+    uniform permutation, nor is an interleave or a mix; the figures say how far from it they are.
 
     Args:
-        ds: its position decides the record by arithmetic.
-        batch: rows of a batch.
-        epochs: how many orders to look at, from epoch 0 on; at least 23.
+        ds: the dataset.
+        batch: rows in a batch.
+        epochs: number of orders to examine, from epoch 0 on; at least 23.
 
     Raises:
         BatchError: an epoch has fewer than two batches.
-        ChainError: it has no epochs, or is too large a part of its sources.
+        ChainError: the dataset has no epochs, or is a slice with too many rows to list.
 
     >>> ds = Dataset({"x": np.arange(2000)})
     >>> audit_dataset(ds.shuffle(), epochs=23).ok, audit_dataset(ds.shuffle(window=50)).ok
@@ -46,7 +45,7 @@ def audit_dataset(ds: Dataset, *, batch: int = 256, epochs: int = 40) -> Report:
     records = _Records(ds, n)
 
     def permute(seed: int, epoch: int) -> Any:
-        # every order is an epoch of this very dataset: its seed is not ours to change
+        # the seed of the dataset stays as it is, so every order is another epoch of it
         number = seeds - 1 + epoch if epoch else seed
         return lambda positions: records.at(number, positions)
 
@@ -57,7 +56,7 @@ def audit_dataset(ds: Dataset, *, batch: int = 256, epochs: int = 40) -> Report:
 
 
 def _of_epochs(figures: Sequence[Figure]) -> Iterator[Figure]:
-    # what an audit calls seeds are epochs here, and so its other pairs say nothing more
+    # what `audit` calls seeds are epochs here; its figures of other pairs would say the same again
     for figure in figures:
         family, _, statistic = figure.name.partition(": ")
         if family == "seeds":
@@ -67,7 +66,7 @@ def _of_epochs(figures: Sequence[Figure]) -> Iterator[Figure]:
 
 
 class _Records:
-    """Which of the epoch's records, counted over all sources, stands at a position."""
+    """Maps a position of an epoch to the number of its record, counted over all sources."""
 
     def __init__(self, ds: Dataset, n: int) -> None:
         self._top, self._n = ds.top, n

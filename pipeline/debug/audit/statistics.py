@@ -1,4 +1,4 @@
-"""Which figures tell a shuffle from a random order: bits, residues, strides, neighbours, mixing."""
+"""Statistics that tell a shuffle from a random order, from single bits to whole batches."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ BASE: Final = 256  # positions whose single bits are flipped
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which positions to look at; all else indexes into `positions`, rising int64[m].
+    """The positions that an audit examines.
 
-    windows: [w, batch], consecutive positions. low, high: [bits][k], positions that differ in
-    that bit alone. parts: the first record of each source.
+    Attributes:
+        n: number of positions in all.
+        positions: int64[m], those that are examined; they rise.
+        windows: int64[w, batch], consecutive positions, as indices into `positions`.
+        low, high: for each bit, pairs of positions that differ in that bit only, as indices.
+        parts: the first record of each source.
     """
 
     n: int
@@ -41,7 +45,7 @@ class Plan:
 
 
 def plan_of(n: int, batch: int, windows: int, parts: tuple[int, ...]) -> Plan:
-    """What an audit looks at; its size does not grow with n."""
+    """Choose the positions to examine; their number does not grow with n."""
     rng = np.random.default_rng(n)
     count = min(windows, n // batch)
     starts = np.sort(rng.choice(n // batch, count, replace=False)) * batch
@@ -60,23 +64,23 @@ def plan_of(n: int, batch: int, windows: int, parts: tuple[int, ...]) -> Plan:
 
 
 def statistics(plan: Plan, orders: NDArray[np.int64], seeds: int) -> Samples:
-    """Every statistic of some orders: a sample for each order, or for each pair of them.
+    """Compute every statistic of some orders: one sample for each order, or for each pair.
 
     Args:
-        plan: which positions the orders were asked for.
-        orders: [seeds + epochs - 1, m], the records there; first of `seeds` seeds in epoch 0, then
-            of further epochs of the first seed.
+        plan: the positions at which the orders were evaluated.
+        orders: int64[seeds + epochs - 1, m], the records there. The first `seeds` rows are epoch 0
+            of as many seeds; the others are further epochs of the first seed.
     """
     samples: Samples = {}
     matrices: list[Floats] = []
     x = _standard_bits(plan.positions[plan.windows.ravel()], plan.n)
     for order in orders:
         y = _standard_bits(order, plan.n)
-        # correlation of every bit of the position with every bit of the record, times root m
+        # correlation of each bit of the position with each bit of the record, times sqrt(m)
         matrices.append(x.T @ y[plan.windows.ravel()] / np.sqrt(len(x)))
         for name, value in _of_one(plan, order, matrices[-1], _avalanche(plan, y)):
             samples.setdefault(name, []).append(value)
-    # a leaning that many orders share, be it too small to see in one
+    # a bias that many orders share may be too small to see in one of them
     samples["bits: shared by orders"] = [float((a * b).mean()) for a, b in pairwise(matrices)]
     shown = orders[:, plan.windows.ravel()]
     first, others = shown[:seeds], shown[seeds:]
@@ -105,7 +109,7 @@ def _of_one(
 
 
 def _unevenness(classes: Int64s, m: int) -> float:
-    # chi-square over its degrees of freedom, a row of `classes` a batch: about 1 if random
+    # chi-square over its degrees of freedom; each row of `classes` is a batch; about 1 if random
     rows, size = classes.shape
     cells = (classes + m * np.arange(rows)[:, None]).ravel()
     counts = np.bincount(cells, minlength=rows * m)
@@ -113,7 +117,7 @@ def _unevenness(classes: Int64s, m: int) -> float:
 
 
 def _standard_bits(values: Int64s, n: int) -> Floats:
-    # as [m, bits], of mean 0 and variance 1 over [0, n); bits that are hardly ever set are left out
+    # [m, bits], with mean 0 and variance 1 over [0, n); bits that are rarely set are left out
     columns: list[Floats] = []
     for bit in range((n - 1).bit_length()):
         half = 1 << bit
@@ -125,7 +129,7 @@ def _standard_bits(values: Int64s, n: int) -> Floats:
 
 
 def _avalanche(plan: Plan, bits: Floats) -> Floats:
-    # does a record's bit depend on whether one bit of its position is flipped?
+    # correlation of each bit of the record with itself after one bit of the position is flipped
     rows = [
         np.einsum("ij,ij->j", bits[low], bits[high]) / np.sqrt(max(1, len(low)))
         for low, high in zip(plan.low, plan.high, strict=True)
@@ -138,7 +142,7 @@ def _strides(plan: Plan, order: Int64s, shown: Int64s) -> Iterator[tuple[str, fl
         near = 1 << bit < shown.shape[1]
         a = shown[:, : -(1 << bit)] if near else order[plan.low[bit]][None]
         b = shown[:, 1 << bit :] if near else order[plan.high[bit]][None]
-        if a.shape[1] < 32:  # too few positions have this bit
+        if a.shape[1] < 32:  # too few positions differ in this bit
             continue
         step = (b - a) % plan.n
         yield f"strides: 2^{bit}, parts", _unevenness(step // -(-plan.n // 16), 16)
@@ -170,7 +174,7 @@ def _mixing(plan: Plan, shown: Int64s) -> Iterator[tuple[str, float]]:
 
 
 def _imbalance(plan: Plan, shown: Int64s) -> float:
-    # chi-square of the batches' shares of each source, over its degrees of freedom
+    # chi-square of the number of records of each source in a batch, over its degrees of freedom
     sizes = np.diff([*plan.parts, plan.n])
     source = np.searchsorted(plan.parts, shown, side="right") - 1
     rows, m = len(shown), len(sizes)
@@ -186,7 +190,7 @@ def _standard(values: Int64s, n: int) -> Floats:
 
 
 def _signed(name: str, value: float) -> Iterator[tuple[str, float]]:
-    # a leaning to one side, and one whose side changes from order to order
+    # the value shows a constant bias; its square shows one whose sign differs between orders
     yield name, value
     yield f"{name}, squared", value**2
 
@@ -211,7 +215,7 @@ def _repeats(step: Int64s) -> float:
 
 
 def _overlap(plan: Plan, a: Int64s, b: Int64s) -> float:
-    # records that the same batch holds in both orders
+    # number of records that are in the same batch in both orders
     batches = np.repeat(np.arange(len(plan.windows)), plan.windows.shape[1])
     cells = [value * len(plan.windows) + batches for value in (a, b)]
     return float(len(np.intersect1d(*cells, assume_unique=True)))

@@ -1,7 +1,7 @@
-"""Does a shuffle look random? Its figures beside those of true random permutations.
+"""Whether a shuffle looks random: its statistics beside those of truly random permutations.
 
-Each statistic is taken on many orders and on many drawn by NumPy's Generator, which are the
-yardstick: the verdict needs no theory of how a statistic is distributed.
+The same statistics are computed on permutations drawn by NumPy's Generator. They are the reference,
+so that the verdict needs no theory of how a statistic is distributed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pipeline.errors import BatchError, ChainError
 
 Permute = Callable[[int, int], Callable[[Int64s], Int64s]]
 
-Z_LIMIT: Final = 5.0  # 100 Gaussian figures pass it by chance once in 17,000 audits
-WORST_LIMIT: Final = 12.0  # squared ones have long tails
+Z_LIMIT: Final = 5.0  # 100 Gaussian figures exceed it by chance once in 17,000 audits
+WORST_LIMIT: Final = 12.0  # squared statistics have long tails
 
-_MAIN = (  # of a hundred, one or two of each family
+_MAIN = (  # what a short report shows: one or two of each family
     "bits: linear",
     "bits: avalanche",
     "bits: shared by orders",
@@ -44,14 +44,15 @@ _MAIN = (  # of a hundred, one or two of each family
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One statistic of the audited orders beside that of true random ones.
+    """One statistic of the audited orders, beside the same statistic of random ones.
 
     Attributes:
         name: family and statistic, as in "residues: mod 16".
-        value, expected: its mean over our orders, and over true random ones.
-        z: their difference in standard errors.
-        worst, usual: the farthest single order or pair of ours, and of true random ones, from
-            `expected`, in standard deviations of the true random ones.
+        value, expected: its mean over the audited orders, and over the random ones.
+        z: the difference of the two means in standard errors.
+        worst, usual: the largest deviation of a single order, or pair of orders, from `expected`,
+            among the audited orders and among the random ones. The unit is the standard deviation
+            of the random orders.
     """
 
     name: str
@@ -74,12 +75,12 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `audit` found; prints as a table.
+    """What `audit` found; it prints as a table.
 
     Attributes:
-        n, batch, orders: what was audited, and how many orders were looked at.
-        bijective: all that was seen lay in [0, n), no value twice in an order.
-        figures: one for each statistic; none of what is no bijection.
+        n, batch, orders: number of positions, batch size, and number of orders examined.
+        bijective: all values were in [0, n), and no order had a value twice.
+        figures: one for each statistic; empty if the orders are not bijective.
     """
 
     n: int
@@ -90,7 +91,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing tells the orders from true random ones."""
+        """Whether the orders are bijective and no figure tells them from random ones."""
         return self.bijective and not self.failed
 
     @property
@@ -99,12 +100,12 @@ class Report:
 
     @property
     def weakest(self) -> tuple[Figure, ...]:
-        """The failed figures, those farthest from random first."""
+        """The failed figures, the most extreme first."""
         return tuple(sorted(self.failed, key=lambda f: -max(abs(f.z), f.worst)))
 
     @property
     def verdict(self) -> str:
-        """The answer in a line, the weakest figure first."""
+        """The result in one line; the most extreme figure comes first."""
         if not self.bijective:
             return "FAILED: not a bijection on [0, n)"
         if self.ok:
@@ -120,7 +121,7 @@ class Report:
         return {**asdict(self), "figures": figures, "ok": self.ok, "verdict": self.verdict}
 
     def lines(self, *, every: bool = False) -> Iterator[str]:
-        """For people: the main figures and the weakest, or every one."""
+        """For people: the main figures and the most extreme ones, or all of them."""
         yield f"{self.orders} orders of {self.n:,} rows, batches of {self.batch}: {self.verdict}"
         weakest = {figure.name for figure in self.weakest[:3]}
         shown = [f for f in self.figures if every or f.name in _MAIN or f.name in weakest]
@@ -147,20 +148,21 @@ def audit(
     windows: int = 16,
     parts: Sequence[int] = (0,),
 ) -> Report:
-    """Compare a shuffle with true random permutations: bits, residues, strides, neighbours, mixing,
-    other orders.
+    """Compare a shuffle with truly random permutations.
 
-    Looks at `windows` batches and at positions that differ in one bit, so its cost does not grow
-    with n. Deterministic: the same orders always get the same figures.
+    The statistics cover bits, residues, strides, neighbours, mixing, and how orders relate to each
+    other. They are computed on `windows` batches and on positions that differ in one bit, so the
+    cost does not grow with n. The same orders always give the same figures.
 
     Args:
-        permute: (seed, epoch) to a function from positions int64[m] to records int64[m].
-        n: how many positions there are; at least two batches.
-        batch: consecutive positions that a batch holds.
-        seeds: orders of epoch 0 to compare with each other; at least 16.
-        epochs: orders of the first seed to compare; at least 6.
-        windows: batches looked at, spread over [0, n).
-        parts: the first record of each source, rising from 0: are batches balanced among them?
+        permute: maps (seed, epoch) to a function from positions int64[m] to records int64[m].
+        n: number of positions; at least two batches.
+        batch: number of consecutive positions in a batch.
+        seeds: whose orders of epoch 0 are compared with each other; at least 16.
+        epochs: number of orders of the first seed that are compared; at least 6.
+        windows: number of batches examined, spread over [0, n).
+        parts: first record of each source, rising from 0. With several sources, their balance
+            within a batch is a statistic too.
 
     Raises:
         BatchError: n holds fewer than two batches.
@@ -215,7 +217,7 @@ def _figure(name: str, ours: list[float], random: list[float]) -> Figure:
     shrink = np.sqrt(1 / len(a) + 1 / len(b))
     error = spread * shrink
     if name.endswith("(count)"):
-        # rare events: neither a few nor their absence from the yardstick is an alarm
+        # rare events: a few of them are no alarm, nor is their absence from the reference
         error = max(spread, np.sqrt(np.concatenate([a, b]).mean()), len(a) ** -0.5)
         error, spread = error * shrink, max(spread, 1.0)
     worst, usual = (float(np.abs(v - center).max() / spread) for v in (a, b))

@@ -1,6 +1,6 @@
-"""What sources, transforms and datasets promise, as checks that anyone's can be put through.
+"""Checks of what sources, transforms and datasets promise: for those of the library and for yours.
 
-Begin with source.py, transform.py or dataset.py: one file for each kind of thing that is checked.
+Begin with source.py, transform.py or dataset.py: one file for each kind of object.
 """
 
 from pipeline.debug.conformance.dataset import Fault, Report, check_dataset, examine

@@ -1,4 +1,4 @@
-"""Is a dataset pure, and fit for workers? Some rows are evaluated again, alone and elsewhere."""
+"""Whether a dataset is pure and can run in workers: some rows are evaluated again, and compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.types import Transform
 from pipeline.workers.forkserver import IMPORT_OURS
 
 _SLOW = 0.01  # seconds a row
-_ALONE = 8  # rows evaluated by themselves
+_ALONE = 8  # rows that are also evaluated one by one
 _CHILD = IMPORT_OURS + "from pipeline.debug.conformance.dataset import child; child(*sys.argv[1:])"
 
 
@@ -33,7 +33,7 @@ class Fault(NamedTuple):
     """What is wrong with a stage.
 
     Attributes:
-        kind: "impure", "unpicklable" or "unequal"; of what is merely told, "ragged" or "slow".
+        kind: "impure", "unpicklable" or "unequal"; of notes, "ragged" or "slow".
         stage: "source", or as errors call it: "stage 3: map 'tokenize'".
         text: what was seen, and the remedy.
     """
@@ -51,9 +51,9 @@ class Report:
     """What `examine` found.
 
     Attributes:
-        rows: how many were evaluated.
-        faults: why the dataset breaks a promise.
-        notes: what is allowed, and may be meant otherwise.
+        rows: number of rows evaluated.
+        faults: promises that the dataset breaks.
+        notes: what is allowed but may not be intended.
     """
 
     rows: int
@@ -66,7 +66,7 @@ class Report:
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """All as plain data."""
+        """The report as plain data."""
         faults, notes = ([f._asdict() for f in some] for some in (self.faults, self.notes))
         return {**asdict(self), "faults": faults, "notes": notes, "ok": self.ok}
 
@@ -77,13 +77,14 @@ class Report:
 
 
 def check_dataset(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
-    """Check what a dataset promises, on rows chosen by `seed`: `python -m pipeline check`.
+    """Check what a dataset promises, on rows chosen by `seed`, as `python -m pipeline check` does.
 
-    The rows are evaluated twice, some by themselves, and once in a fresh interpreter, where sets
-    have another order. They must be equal each time, and have fields of the same types.
+    The rows are evaluated twice, some of them one by one, and once in a fresh interpreter with
+    another hash seed. The results must be equal each time, and all rows must have fields of the
+    same types.
 
     Returns:
-        Rows of unequal shapes, and stages that take over 10 ms a row, are notes in it.
+        The report. Rows of unequal shapes and stages that take over 10 ms a row are notes in it.
 
     Raises:
         AssertionError: a stage is impure or does not pickle, or rows have unequal fields.
@@ -104,12 +105,12 @@ def check_dataset(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
 
 
 def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
-    """What `check_dataset` looks for, as a report.
+    """Do the checks of `check_dataset`, and return faults in a report instead of raising them.
 
     Args:
         ds: any dataset.
-        samples: how many rows to evaluate; of a counted dataset, its first.
-        seed: chooses them.
+        samples: number of rows to evaluate; of a streamed dataset, the first ones.
+        seed: chooses the rows.
 
     Raises:
         Exception: what a stage raises.
@@ -126,14 +127,14 @@ def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
 
 
 class _Stage(NamedTuple):
-    """A dataset of the first stages, and the last of them in words."""
+    """The dataset up to and including a stage, and the name of that stage."""
 
     name: str
     dataset: Dataset
 
 
 def _stages(part: Part, path: tuple[str, ...] = ()) -> Iterator[_Stage]:
-    # from the sources up: a fault is the first one's that shows it
+    # from the sources up, so that a fault is attributed to the first stage that shows it
     for name, below in part.parts.items():
         yield from _stages(below, (*path, name))
     before = f"{'/'.join(path)}: " if path else ""
@@ -142,7 +143,7 @@ def _stages(part: Part, path: tuple[str, ...] = ()) -> Iterator[_Stage]:
         first = len(beneath.node.stages) if beneath else 0
         titles = [titled(i, stage) for i, stage in enumerate(node.stages[first:], first)]
         whole = replace(part, node=node, lanes=part.lanes if node.streamed else 1)
-        if beneath and len(titles) > 1:  # a block goes through several transforms
+        if beneath and len(titles) > 1:  # a node that applies several transforms to a block
             for title, transform in zip(titles[:-1], node.stages[first:], strict=False):
                 beneath = replace(beneath.transformed(cast(Transform, transform)), lanes=part.lanes)
                 yield _Stage(before + title, of_part(beneath))
@@ -153,7 +154,7 @@ def _stages(part: Part, path: tuple[str, ...] = ()) -> Iterator[_Stage]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Which rows are evaluated: `number` of them, chosen by `seed`."""
+    """The rows to evaluate: `number` of them, chosen by `seed`."""
 
     number: int
     seed: int
@@ -164,7 +165,7 @@ class _Sample:
         return np.unique(some).tolist() if n > self.number else list(range(n))
 
     def rows(self, ds: Dataset) -> list[Any]:
-        """The rows, evaluated together."""
+        """The rows, evaluated in one call."""
         if ds.counted:
             return ds.head(self.number)
         return ds.read(self.positions(ds)).rows()
@@ -185,7 +186,7 @@ def _pickled(stage: _Stage, sample: _Sample) -> Fault | None:
 
 
 def _repeated(stage: _Stage, sample: _Sample) -> Fault | None:
-    # kept as bytes: a stage may write into rows that it gave before
+    # stored as bytes, since a stage may write into rows that it returned before
     first = cloudpickle.dumps(sample.rows(stage.dataset))
     again = sample.rows(stage.dataset)
     return _compared(stage, cloudpickle.loads(first), again, "when it was evaluated again")
@@ -230,7 +231,7 @@ def _in_child(stages: Sequence[_Stage], sample: _Sample) -> list[list[Any]]:
 
 
 def child(given: str, found: str) -> None:
-    """What the other process does: evaluate the datasets of one file into another."""
+    """Evaluate the datasets in file `given`, and write their rows to file `found`."""
     with open(given, "rb") as f:
         datasets, sample = cloudpickle.loads(f.read())
     rows = [sample.rows(ds) for ds in datasets]
@@ -250,7 +251,7 @@ def _compared(stage: _Stage, rows: list[Any], others: list[Any], when: str) -> F
 
 
 def _unequal(stages: Sequence[_Stage], sample: _Sample) -> tuple[Fault | None, Fault | None]:
-    # unequal fields of the dataset's rows, and unequal shapes, by the first stage that gave them
+    # rows with unequal fields, at the first stage that gives them; and rows with unequal shapes
     unequal, ragged = (_differing(stages[-1], sample, shapes) for shapes in (False, True))
     ragged = None if unequal else ragged
     for stage in reversed(stages[:-1]):

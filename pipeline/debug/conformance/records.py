@@ -1,4 +1,4 @@
-"""Whether two records are equal, and how to spoil one: to see that nobody else holds it."""
+"""Whether two records are equal; and how to overwrite one, to see whether others share it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.tree import children
 
 
 def same(a: Any, b: Any) -> bool:
-    """Are two records equal: structure, types, dtypes, shapes and values, NaN being itself?
+    """Whether two records are equal: structure, types, dtypes, shapes and values; NaN equals NaN.
 
     >>> same({"x": np.array([1.0, np.nan])}, {"x": np.array([1.0, np.nan])}), same(1, 1.0)
     (True, False)
@@ -29,7 +29,7 @@ def same(a: Any, b: Any) -> bool:
         )
     if hasattr(a, "__array__"):
         return _same_arrays(np.asarray(a), np.asarray(b))
-    if type(a).__eq__ is object.__eq__:  # equal only to itself, so what it holds decides
+    if type(a).__eq__ is object.__eq__:  # it compares by identity, so its attributes are compared
         return a is b or same(getattr(a, "__dict__", {}), getattr(b, "__dict__", {}))
     return bool(a == b) or (a != a and b != b)
 
@@ -43,7 +43,7 @@ def _same_arrays(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def scribble(value: Any) -> None:
-    """Write into everything that can be written into."""
+    """Overwrite everything in a value that can be written to."""
     if isinstance(value, np.ndarray):
         _scribble_array(value)
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Does a source keep what a Source promises? For ours and for yours."""
+"""Whether a source keeps the promises of `Source`: for those of the library and for yours."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def check_source(
     """Check everything that a Source promises, on records chosen by `seed`.
 
     Args:
-        source: it is read, pickled, and, if it can, closed and read again.
-        samples: how many records to look at.
+        source: it is read, pickled, and, if it has `close`, closed and read again.
+        samples: number of records to examine.
         seed: chooses them.
-        most_pickled: bytes that its pickle may take; None where the data itself is pickled.
+        most_pickled: largest size of its pickle in bytes; None if the pickle holds the data.
 
     Raises:
         AssertionError: what was promised, and the values that break it.
@@ -52,7 +52,7 @@ def check_source(
 
 
 class _Case:
-    """A source, the records to look at, and what they were when read one by one."""
+    """A source, the records to examine, and what each was when it was read alone."""
 
     def __init__(self, source: Source, samples: int, seed: int) -> None:
         self.source = source
@@ -67,7 +67,7 @@ class _Case:
         self.known: dict[int, Any] = {}
 
     def read(self, indices: Any, source: Source | None = None) -> list[Any]:
-        """Rows as Python objects, their number checked."""
+        """Read rows as Python objects, and check their number."""
         wanted = np.asarray(indices, np.int64)
         kept = wanted.copy()
         got = (source or self.source).read(wanted)
@@ -84,7 +84,7 @@ class _Case:
         return _rows(got)
 
     def compare(self, indices: Any, what: str, source: Source | None = None) -> None:
-        """Read, and compare with what the records are."""
+        """Read records, and compare each with what it was when it was read alone."""
         for i, record in zip(indices, self.read(indices, source), strict=True):
             known = self.known[int(i)]
             _need(

@@ -1,4 +1,4 @@
-"""Does a transform keep its contract: pure, picklable, and right about whose rows it returns."""
+"""Whether a transform keeps its contract: it is pure, picklable, and right about provenance."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pipeline.types import Component, Site, Transform
 
 
 def check_transform(transform: Transform, block: Block, site: Site | None = None) -> None:
-    """Try a transform on a block and on parts of it, and check all that the library relies on.
+    """Apply a transform to a block and to parts of it, and check what the library relies on.
 
-    It must give the same rows each time, leave its input alone, survive cloudpickle, and keep its
-    fingerprint. One that is not counted keeps number and provenance of rows, and treats them one by
-    one. A counted one gives each row a provenance of its own, taken from its input.
+    It must return the same rows each time, leave its input unchanged, survive cloudpickle, and keep
+    its fingerprint. A transform that is not counted must keep the number and provenance of rows,
+    and treat each row alone. A counted one must give each row a provenance of its own, which
+    extends that of an input row.
 
     Args:
         transform: the one to check.
-        block: rows for it, each with another provenance, of values that `digest` takes.
-        site: where it stands; by default at positions 0 to n - 1 of plain components.
+        block: input rows with distinct provenances, whose values `digest` accepts.
+        site: where the transform stands; by default at positions 0 to n - 1 of plain components.
 
     Raises:
         AssertionError: it breaks a rule; the message says which.

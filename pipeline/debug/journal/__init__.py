@@ -3,14 +3,14 @@
 Begin with `journal.py`. A run's folder then holds
 
     ledger.jsonl      a line a step (`ledger.py`), with an index beside it
-    launches.jsonl    a line each time training started: dataset, batches, hosts
+    launches.jsonl    a line each time training started (`launches.py`): dataset, batches, hosts
     states.jsonl      the loader's state every so many steps
 
 and, of several processes, as many files of theirs: `ledger-00001.jsonl` …
 """
 
 from pipeline.debug.journal.journal import Journal, JournalWarning
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 
 __all__ = ["Journal", "JournalWarning", "Line", "Run"]

@@ -18,7 +18,8 @@ from pipeline.checkpoint.state import differences
 from pipeline.checks import whole
 from pipeline.debug.journal.digests import KIND, chained, of_step, written
 from pipeline.debug.journal.files import Files
-from pipeline.debug.journal.ledger import Ledger, LedgerFile, Line, finite, float_bits
+from pipeline.debug.journal.ledger import Ledger, LedgerFile
+from pipeline.debug.journal.line import Line, finite, float_bits
 from pipeline.debug.journal.lines import LineLog, read_lines
 from pipeline.debug.journal.naming import checked, found_name
 from pipeline.debug.journal.states import StateLog

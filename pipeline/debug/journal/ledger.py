@@ -1,125 +1,20 @@
-"""What each step did: one line a step, enough to prove a recomputed step equal to it.
-
-Beside the lines lies an index: a record for each 256 of them, so that the line of any step is found
-by reading a few hundred bytes of a file of gigabytes.
-"""
+"""What each step did, in a file: one line a step, enough to prove a recomputed step equal to it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.debug.journal.index import GROUP, Span, index_path, load, none, record_of
+from pipeline.debug.journal.line import Line, line_of
 from pipeline.debug.journal.lines import LineLog, parsed
 from pipeline.errors import JournalError
 
-GROUP = 256  # lines that one record of the index covers
-_RECORD = np.dtype([(n, "<i8") for n in ("start", "stop", "low", "high", "data_low", "data_high")])
 _CHUNK = 1 << 24  # bytes that are read at once where all lines are
-
-
-def float_bits(value: Any) -> str:
-    """The eight hex digits of a float32.
-
-    >>> float_bits(1.0), float_bits(np.float32("nan"))
-    ('3f800000', '7fc00000')
-    """
-    return f"{int(np.float32(value).view(np.uint32)):08x}"
-
-
-def finite(value: Any) -> float | None:
-    """A float that JSON can hold, or None.
-
-    >>> finite(np.float32(0.5)), finite(float("inf"))
-    (0.5, None)
-    """
-    return float(value) if math.isfinite(value) else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the ledger.
-
-    Attributes:
-        step: training step, from 0: with checkpoints, it turned `step` into `step + 1`.
-        launch: number of the process start that did it; a step done twice stands there twice.
-        loss, grad_norm: None where not finite, as JSON has no name for such, or not told.
-        loss_bits: the loss as a float32, eight hex digits; None where not told.
-        digest: of this host's rows of the step's batches: 32 hex digits, which hosts add up; 16 in
-            runs of before there was a journal, of the whole batch.
-        data_step: the loader's step; it leaves `step` behind once batches were skipped.
-        rows: [start, stop) of the batch in the dataset's stream.
-        seconds: waiting for data ("data"), standing still for a checkpoint just before this step
-            ("save"), and all else since the last line ("step").
-        chain: vouches for the digests of this and all steps before; "" in older runs.
-        batches: how many batches the step took: more than 1 with gradient accumulation.
-        scalars: what else was told; None where not finite.
-        told: what was odd about the step, as a gap before it; "" if nothing.
-        norm_told: whether there was a gradient norm, finite or not.
-    """
-
-    step: int
-    launch: int
-    loss: float | None
-    loss_bits: str | None
-    grad_norm: float | None
-    digest: str
-    data_step: int
-    rows: tuple[int, int]
-    seconds: dict[str, float]
-    chain: str = ""
-    batches: int = 1
-    data_stop: int = -1
-    scalars: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
-    told: str = ""
-    norm_told: bool = True
-
-    @property
-    def data_end(self) -> int:
-        """The loader's step behind the last batch of this training step."""
-        return self.data_stop if self.data_stop >= 0 else self.data_step + self.batches
-
-    @property
-    def loss_value(self) -> float:
-        """The loss that its bits say, finite or not; NaN where none was told."""
-        bits = self.loss_bits
-        return float(np.uint32(int(bits, 16)).view(np.float32)) if bits else math.nan
-
-    def as_json(self) -> dict[str, Any]:
-        """The line, without what says nothing."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        usual = {"chain": "", "batches": 1, "data_stop": -1, "scalars": {}, "told": ""}
-        usual |= {"norm_told": True}
-        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
-
-
-_FIELDS = frozenset(f.name for f in dataclasses.fields(Line))
-
-
-def line_of(path: Path, found: dict[str, Any], number: Any) -> Line:
-    """A parsed line as a `Line`; fields that this version does not know are left out.
-
-    Raises:
-        JournalError: it is no ledger line; `number()` is its number.
-    """
-    try:
-        known: dict[str, Any] = {k: v for k, v in found.items() if k in _FIELDS}
-        start, stop = found["rows"]
-        if type(found["step"]) is not int or type(found["data_step"]) is not int:
-            raise TypeError("steps are whole numbers")
-        known["rows"] = (start, stop)
-        return Line(**known)
-    except (TypeError, KeyError, ValueError) as e:
-        raise JournalError(
-            f"line {number()} of {path} is not a ledger entry: it has the fields {sorted(found)}. "
-            f"Repair it; or remove it, and that step is lost: sed -i {number()}d {path}"
-        ) from e
 
 
 class Ledger:
@@ -138,11 +33,11 @@ class Ledger:
         self._tail.append((start, self._log.end, line.step, line.data_end))
         if len(self._tail) == GROUP:
             with open(self._index, "ab") as f:
-                f.write(_record(self._tail).tobytes())
+                f.write(record_of(self._tail).tobytes())
             self._tail = []
 
     def _write_index(self, records: NDArray[Any]) -> None:
-        found = _load(self._index)
+        found = load(self._index)
         if len(found) != len(records) or not np.array_equal(found, records):
             self._index.write_bytes(records.tobytes())
 
@@ -155,18 +50,6 @@ class Ledger:
 
     def close(self) -> None:
         self._log.close()
-
-
-def index_path(path: Path) -> Path:
-    """Where the index of a ledger lies.
-
-    >>> index_path(Path("runs/a/ledger.jsonl")).as_posix()
-    'runs/a/ledger.index'
-    """
-    return path.with_suffix(".index")
-
-
-Span = tuple[int, int, int, int]  # of a line: first byte, end, step, end of its data steps
 
 
 class LedgerFile:
@@ -185,9 +68,9 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         self.file = path
         size = path.stat().st_size if path.exists() else 0
-        records = _load(index_path(path))
+        records = load(index_path(path))
         if not self._fits(records, size):
-            records = np.zeros(0, _RECORD)
+            records = none()
         self.records, self.tail_spans = self._scan(records)
 
     def _fits(self, records: NDArray[Any], size: int) -> bool:
@@ -198,25 +81,25 @@ class LedgerFile:
         if last["stop"] > size or records[0]["start"] != 0:
             return False
         try:
-            lines = list(self._lines(int(last["start"]), int(last["stop"])))
+            lines = list(self.lines(int(last["start"]), int(last["stop"])))
         except JournalError:
             return False
         spans = [(start, stop, line.step, line.data_end) for start, stop, line in lines]
-        return len(spans) == GROUP and bool(_record(spans) == last)
+        return len(spans) == GROUP and bool(record_of(spans) == last)
 
     def _scan(self, records: NDArray[Any]) -> tuple[NDArray[Any], list[Span]]:
         start = int(records[-1]["stop"]) if len(records) else 0
         more: list[NDArray[Any]] = [records]
         spans: list[Span] = []
-        for begin, end, line in self._lines(start, None):
+        for begin, end, line in self.lines(start, None):
             spans.append((begin, end, line.step, line.data_end))
             if len(spans) == GROUP:
-                more.append(_record(spans))
+                more.append(record_of(spans))
                 spans = []
         return np.concatenate(more), spans
 
-    def _lines(self, start: int, stop: int | None) -> Iterator[tuple[int, int, Line]]:
-        # whole lines of a range of bytes, each with its place; a torn last line is left out
+    def lines(self, start: int, stop: int | None) -> Iterator[tuple[int, int, Line]]:
+        """The whole lines of a range of bytes, each with its place; a torn last one is left out."""
         if not self.file.exists():
             return
         with open(self.file, "rb") as f:
@@ -244,7 +127,7 @@ class LedgerFile:
 
     def __iter__(self) -> Iterator[Line]:
         """All lines in the order written."""
-        return (line for _, _, line in self._lines(0, None))
+        return (line for _, _, line in self.lines(0, None))
 
     @property
     def last(self) -> Line | None:
@@ -253,7 +136,7 @@ class LedgerFile:
             return self._at(self.tail_spans[-1])
         if not len(self.records):
             return None
-        *_, (_, _, line) = self._lines(*self._bytes(len(self.records) - 1))
+        *_, (_, _, line) = self.lines(*self._bytes(len(self.records) - 1))
         return line
 
     @property
@@ -268,7 +151,7 @@ class LedgerFile:
         inside = (self.records["low"] <= step) & (step <= self.records["high"])
         found: list[Line] = []
         for i in np.flatnonzero(inside).tolist():
-            found += [line for _, _, line in self._lines(*self._bytes(i)) if line.step == step]
+            found += [line for _, _, line in self.lines(*self._bytes(i)) if line.step == step]
         return found + [self._at(span) for span in self.tail_spans if span[2] == step]
 
     def latest(self, step: int) -> Line | None:
@@ -278,10 +161,14 @@ class LedgerFile:
                 return self._at(span)
         inside = (self.records["low"] <= step) & (step <= self.records["high"])
         for i in np.flatnonzero(inside)[::-1].tolist():
-            lines = [line for _, _, line in self._lines(*self._bytes(i)) if line.step == step]
+            lines = [line for _, _, line in self.lines(*self._bytes(i)) if line.step == step]
             if lines:
                 return lines[-1]
         return None
+
+    def leads_on(self, line: Line) -> bool:
+        """Whether a line led to where the run stands: it did not go back over the step later."""
+        return line in self.path(line.step, line.step + 1)
 
     def before(self, step: int) -> Line | None:
         """The line of the nearest step before a step; of several, that which was written last."""
@@ -296,39 +183,64 @@ class LedgerFile:
         values = [(span[column], i) for i, span in enumerate(self.tail_spans)]
         value, at = max((v for v in values if v[0] <= most), default=(-1, -1))
         best = self._at(self.tail_spans[at]) if at >= 0 else None
-        high = {"low": "high", "data_low": "data_high"}[low]
-        for i in np.flatnonzero(self.records[low] <= most)[::-1].tolist():
-            if value == most or self.records[high][i] <= value:
-                continue
-            lines = [line for _, _, line in self._lines(*self._bytes(i))]
+        lows, highs = self.records[low], self.records[low.replace("low", "high")]
+        # of groups that end below `most` the highest alone; of those around it, each
+        below = np.where(highs <= most, highs, -1)
+        last = np.flatnonzero(below == below.max())[-1:] if len(below) else []
+        around = np.flatnonzero((lows <= most) & (highs > most))
+        for i in sorted({*around.tolist(), *(int(i) for i in last if below[i] > value)})[::-1]:
+            lines = [line for _, _, line in self.lines(*self._bytes(i))]
             ranked = [(x.step if column == 2 else x.data_end, k) for k, x in enumerate(lines)]
             found, k = max((r for r in ranked if r[0] <= most), default=(-1, -1))
             if found > value:
                 value, best = found, lines[k]
         return best
 
-    def path(self, start: int = 0, stop: int = 1 << 62, *, every: int = 1) -> Iterator[Line]:
+    def path(self, start: int = 0, stop: int = 1 << 62) -> Iterator[Line]:
         """The lines of steps [start, stop) that led to where the run stands, in rising order.
 
         Where the run went back, as after a crash or to pass over records, what it had done from
-        there on is left out. With `every`, only one of so many stretches of 256 lines is read.
+        there on is left out.
         """
-        ahead = min((span[2] for span in self.tail_spans), default=1 << 62)
-        lows = np.append(self.records["low"], ahead)
-        later = np.minimum.accumulate(lows[::-1])[::-1][1:]
+        later = self._later()
         wanted = (self.records["low"] < np.minimum(stop, later)) & (start <= self.records["high"])
-        for i in np.flatnonzero(wanted)[::every].tolist():
-            lines = [line for _, _, line in self._lines(*self._bytes(i))]
+        for i in np.flatnonzero(wanted).tolist():
+            lines = [line for _, _, line in self.lines(*self._bytes(i))]
             yield from _kept(lines, start, min(stop, int(later[i])))
         if self.tail_spans:
-            lines = [line for _, _, line in self._lines(self.tail_spans[0][0], None)]
+            lines = [line for _, _, line in self.lines(self.tail_spans[0][0], None)]
             yield from _kept(lines[: len(self.tail_spans)], start, stop)
+
+    def stretches(self, every: int = 1) -> Iterator[tuple[int, int, int]]:
+        """Ranges of bytes that hold all lines, each with the lowest step of all lines behind it.
+
+        With `every`, only one of so many stretches of 256 lines.
+        """
+        later = self._later()
+        if every > 1:
+            for i in range(0, len(self.records), every):
+                yield *self._bytes(i), int(later[i])
+        else:
+            ends = self.records["stop"]
+            i = 0
+            while i < len(ends):
+                start = int(self.records["start"][i])
+                i = max(i + 1, int(np.searchsorted(ends, start + _CHUNK)))
+                yield start, int(ends[i - 1]), int(later[i - 1])
+        if self.tail_spans:
+            yield self.tail_spans[0][0], self.tail_spans[-1][1], 1 << 62
+
+    def _later(self) -> NDArray[np.int64]:
+        # of each record, the lowest step of all lines behind it
+        ahead = min((span[2] for span in self.tail_spans), default=1 << 62)
+        lows = np.append(self.records["low"], ahead)
+        return np.minimum.accumulate(lows[::-1])[::-1][1:]
 
     def _bytes(self, i: int) -> tuple[int, int]:
         return int(self.records["start"][i]), int(self.records["stop"][i])
 
     def _at(self, span: Span) -> Line:
-        return next(line for _, _, line in self._lines(span[0], span[1]))
+        return next(line for _, _, line in self.lines(span[0], span[1]))
 
 
 def _kept(lines: list[Line], start: int, stop: int) -> list[Line]:
@@ -339,20 +251,6 @@ def _kept(lines: list[Line], start: int, stop: int) -> list[Line]:
             stop = line.step
             kept.append(line)
     return [line for line in reversed(kept) if line.step >= start]
-
-
-def _record(spans: list[Span]) -> NDArray[Any]:
-    steps, ends = [s[2] for s in spans], [s[3] for s in spans]
-    edges = spans[0][0], spans[-1][1], min(steps), max(steps), min(ends), max(ends)
-    return np.array([edges], _RECORD)
-
-
-def _load(path: Path) -> NDArray[Any]:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return np.zeros(0, _RECORD)
-    return np.frombuffer(data[: len(data) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
 
 def read(path: Path) -> list[Line]:

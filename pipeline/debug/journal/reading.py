@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,16 @@ import numpy as np
 from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.state import differences
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.digests import KIND, add_up, chained, of_step, written
+from pipeline.debug.journal.columns import numbers
+from pipeline.debug.journal.digests import KIND, chained, of_step, written
 from pipeline.debug.journal.files import Files, hosts_in
-from pipeline.debug.journal.ledger import LedgerFile, Line
-from pipeline.debug.journal.lines import read_lines
-from pipeline.debug.journal.states import Noted, nearest, read_states
+from pipeline.debug.journal.hosts import Digests, Hosts
+from pipeline.debug.journal.launches import read_launches
+from pipeline.debug.journal.ledger import LedgerFile
+from pipeline.debug.journal.line import Line
+from pipeline.debug.journal.states import Noted, nearest, read_states, rising
 from pipeline.debug.journal.tap import Rows, rows_at
-from pipeline.errors import JournalError, MismatchError
+from pipeline.errors import JournalError, MismatchError, StateError
 from pipeline.loader import Loader
 
 
@@ -47,11 +49,9 @@ class Run:
             )
         self._files = {h: Files(self.folder, h) for h in hosts}
         self._ledgers = {h: LedgerFile(f.ledger) for h, f in self._files.items()}
-        self._launches = {
-            h: {x.get("launch", i): x for i, x in enumerate(read_lines(f.launches))}
-            for h, f in self._files.items()
-        }
+        self._launches = {h: read_launches(f.launches) for h, f in self._files.items()}
         self.ledger = self._ledgers[0]
+        self._hosts = Hosts(self.folder, self._ledgers, self._launches)
         self._loaders: dict[tuple[int, int], Loader] = {}
 
     @property
@@ -94,44 +94,23 @@ class Run:
         Raises:
             JournalError: the file of a host is not here, or lacks the step.
         """
-        hosts = self.launch(line).get("hosts", 1)
-        if hosts == 1 or not self.proves(line):
-            return line.digest
-        parts = {self._share(h, line, hosts): self._part(h, line, hosts) for h in range(hosts)}
-        rows = sorted(span for share in parts for span in share)
-        apart = all(one[1] <= other[0] for one, other in pairwise(rows))
-        if not apart:
-            raise JournalError(
-                f"the processes of {self.folder} had parts of batches that overlap: {rows}. Their "
-                "digests cannot be added up."
-            )
-        return written(add_up(int(part, 16) for part in parts.values()))
+        return self._hosts.digest(line)
 
-    def _line_of(self, host: int, line: Line, hosts: int) -> Line:
-        if host not in self._ledgers:
-            name = Files(self.folder, host).ledger.name
-            raise JournalError(
-                f"{self.folder} is a run of {hosts} processes, and the file of process {host} is "
-                f"not there: {name}. Copy it here."
-            )
-        launches = self._launches[host]
-        lines = self._ledgers[host].of_step(line.step)
-        same = [x for x in lines if launches.get(x.launch, {}).get("hosts", 1) == hosts]
-        if not same:
-            raise JournalError(
-                f"process {host} of {hosts} has no line for step {line.step:,} in {self.folder}: "
-                "it ended before. Only the steps before it can be compared."
-            )
-        return same[-1]
+    def digests(self) -> Digests:
+        """The digests of all steps that led to where the run stands, as `digest` gives them.
 
-    def _part(self, host: int, line: Line, hosts: int) -> str:
-        return (line if host == 0 else self._line_of(host, line, hosts)).digest
+        Raises:
+            JournalError: a process's file is not here, or digests are of an older kind.
+        """
+        return self._hosts.digests()
 
-    def _share(self, host: int, line: Line, hosts: int) -> tuple[tuple[int, int], ...]:
-        # processes that have the same rows, as on a mesh that splits tensors, count once
-        mine = line if host == 0 else self._line_of(host, line, hosts)
-        share = self._launches[host].get(mine.launch, {}).get("share", [])
-        return tuple((a, b) for a, b in share)
+    def verify(self, until: int = 1 << 62) -> int:
+        """Hold the chain of each line, up to a step, against the digests; how many were checked.
+
+        Raises:
+            JournalError: a line was changed after it was written.
+        """
+        return self._hosts.verify(until)
 
     def chain(self, step: int) -> str:
         """chain(N): one number that vouches for the digests of a step and of all before it.
@@ -144,9 +123,10 @@ class Run:
         line = self.line(step)
         if self.alone:
             return line.chain
+        steps, digests, _ = self.digests()
         chain = ""
-        for each in self.path(0, step + 1):
-            chain = chained(chain, self.digest(each))
+        for digest in digests[steps <= step].tolist():
+            chain = chained(chain, digest)
         return chain
 
     @property
@@ -169,6 +149,11 @@ class Run:
             JournalError: the run did not note its dataset.
         """
         launch = self.launch(line)
+        if not launch:
+            raise JournalError(
+                f"{self._files[0].launches} has no line of launch {line.launch}, which did step "
+                f"{line.step:,}: nothing says which dataset it had. Take it back from a copy."
+            )
         if "dataset" not in launch or "batch_size" not in launch:
             raise JournalError(
                 f"the start of {self.folder} that did step {line.step:,} noted no dataset: its "
@@ -200,7 +185,13 @@ class Run:
                 steps=launch["steps"],
             )
         if state is not None:
-            loader.load_state_dict({**state, "dataset": launch["dataset"]})
+            try:
+                loader.load_state_dict(state)
+            except StateError as e:
+                raise JournalError(
+                    f"{self._files[0].states}: the state of step {state['step']:,} is damaged. "
+                    f"Remove its line; steps behind it are reached from the state before. {e}"
+                ) from e
         return loader
 
     def rows(self, dataset: Dataset, line: Line) -> list[Rows]:
@@ -219,33 +210,38 @@ class Run:
     def states(self, line: Line) -> list[tuple[int, dict[str, Any]]]:
         """The states noted by the start that did a step, (data step, state) each; they rise.
 
-        None of a run of several processes, whose lanes lie in several files: `loader` merges those.
+        Of several processes, those of the data steps at which all noted one.
         """
-        launch, found = self.launch(line), list[tuple[int, dict[str, Any]]]()
-        if launch.get("hosts", 1) > 1:
-            return found
-        for each in self._states[0]:
-            if each.launch == line.launch:
-                while found and found[-1][0] >= each.step:  # it went back
-                    found.pop()
-                found.append((each.step, {**each.state, "dataset": launch["dataset"]}))
-        return found
+        hosts = self.launch(line).get("hosts", 1)
+        found = rising(x for x in self._states[0] if x.launch == line.launch)
+        return [(x.step, self._whole(x, line)) for x in found if self._known(x, hosts)]
 
     def _state(self, line: Line) -> dict[str, Any] | None:
+        # the state that the step is soonest reached from
         hosts = self.launch(line).get("hosts", 1)
-        found = nearest(self._states[0], line.launch, line.data_step)
-        if hosts == 1 or found is None or "lanes" not in found:
-            return found
-        # each knows its own lanes: the newest step of which all noted a state
-        every = [self._states.get(h, []) for h in range(hosts)]
-        common = set.intersection(*({x.step for x in states} for states in every))
-        steps = [step for step in common if step <= line.data_step]
-        if not steps:
-            return None
-        at = [[x.state for x in states if x.step == max(steps)][-1] for states in every]
-        lanes = {repr(state["lanes"]): state for state in at}
-        dataset = {"dataset": self.launch(line)["dataset"]}
-        return merge([{**state, **dataset} for state in lanes.values()])
+        found = [x for x in self._states[0] if x.launch == line.launch and self._known(x, hosts)]
+        led = rising(found)
+        if len(led) < len(found) and not self.ledger.leads_on(line):
+            led = found  # the step is one that the run went back over
+        best = nearest(led, line.data_step)
+        return None if best is None else self._whole(best, line)
+
+    def _known(self, noted: Noted, hosts: int) -> bool:
+        # each process knows its own lanes, so that all must have noted a state there
+        every = range(1, hosts if "lanes" in noted.state else 1)
+        return all(noted.step in self._lanes.get(host, {}) for host in every)
+
+    def _whole(self, noted: Noted, line: Line) -> dict[str, Any]:
+        launch = self.launch(line)
+        hosts = launch.get("hosts", 1) if "lanes" in noted.state else 1
+        parts = [noted.state, *(self._lanes[host][noted.step] for host in range(1, hosts))]
+        lanes = {repr(part.get("lanes")): {**part, "dataset": launch["dataset"]} for part in parts}
+        return merge([*lanes.values()]) if len(lanes) > 1 else next(iter(lanes.values()))
+
+    @cached_property
+    def _lanes(self) -> dict[int, dict[int, dict[str, Any]]]:
+        # process -> data step -> the state that was noted there last
+        return {h: {x.step: x.state for x in found} for h, found in self._states.items()}
 
     @property
     def noted(self) -> list[Noted]:
@@ -273,20 +269,8 @@ class Run:
             "step_seconds", "save" and each told scalar float64[n], NaN where not told or not
             finite; "loss_told", "grad_norm_told" bool[n].
         """
-        lines = list(self.ledger.path(every=every))
-        ints = ("step", "launch", "data_step", "data_end")
-        found: dict[str, np.ndarray[Any, Any]] = {}
-        found |= {k: np.array([getattr(x, k) for x in lines], np.int64) for k in ints}
-        found["rows"] = np.array([x.rows[1] - x.rows[0] for x in lines], np.int64)
-        for name in ("loss", "grad_norm"):
-            found[name] = np.array([getattr(x, name) for x in lines], np.float64)
-        found["loss_told"] = np.array([x.loss_bits is not None for x in lines], bool)
-        found["grad_norm_told"] = np.array([x.norm_told for x in lines], bool)
-        for name, key in (("data", "data"), ("step_seconds", "step"), ("save", "save")):
-            found[name] = np.array([x.seconds.get(key, np.nan) for x in lines], np.float64)
-        for name in sorted({k for x in lines for k in x.scalars} - found.keys()):
-            found[name] = np.array([x.scalars.get(name) for x in lines], np.float64)
-        return found
+        found = numbers(self.ledger, every=every)
+        return {name: column for name, column in found.items() if name != "later"}
 
 
 def data_steps(loader: Loader, line: Line) -> list[int]:

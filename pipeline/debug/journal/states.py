@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,20 +60,35 @@ def read_states(path: Path) -> list[Noted]:
     Raises:
         JournalError: a line is damaged.
     """
-    try:
-        lines = read_lines(path)
-        return [Noted(x["launch"], x["step"], x["state"], x.get("stats", {})) for x in lines]
-    except (KeyError, TypeError) as e:
-        raise JournalError(f"{path} has a line that is no state: {e!r}. Remove that line.") from e
+    return [_noted(path, number, line) for number, line in enumerate(read_lines(path), 1)]
 
 
-def nearest(states: list[Noted], launch: int, step: int) -> dict[str, Any] | None:
-    """The state at or before a data step that a launch noted: of several, the last written.
+def _noted(path: Path, number: int, line: dict[str, Any]) -> Noted:
+    values: dict[str, Any] = {"stats": {}, **line}
+    wanted = {"launch": int, "step": int, "state": dict, "stats": dict}
+    wrong = [name for name, kind in wanted.items() if type(values.get(name)) is not kind]
+    if not wrong and type(values["state"].get("step")) is not int:
+        wrong = ["state"]
+    if wrong:
+        raise JournalError(
+            f"line {number} of {path} is no state: its {wrong[0]} is missing, or not what a "
+            f"Journal writes. Remove it: sed -i {number}d {path}. Steps behind it are then "
+            "reached from the state before."
+        )
+    return Noted(*(values[name] for name in wanted))
 
-    A launch may go back, or leave records out: what it noted later at the same step holds.
-    """
-    best: Noted | None = None
+
+def rising(states: Iterable[Noted]) -> list[Noted]:
+    """Of states in the order written, those that led to the last: what it went back over is out."""
+    found: list[Noted] = []
     for each in states:
-        if each.launch == launch and each.step <= step and (best is None or each.step >= best.step):
-            best = each
-    return None if best is None else best.state
+        while found and found[-1].step >= each.step:
+            found.pop()
+        found.append(each)
+    return found
+
+
+def nearest(states: Iterable[Noted], step: int) -> Noted | None:
+    """The state at or before a data step, nearest to it; of several, the last written."""
+    before = [each for each in states if each.step <= step]
+    return max(enumerate(before), key=lambda x: (x[1].step, x[0]))[1] if before else None

@@ -51,7 +51,7 @@ class Rows:
     @property
     def digest(self) -> int:
         """Of the batch, this host's part."""
-        return batch_digest(self.digests, self.positions.tolist())
+        return batch_digest(self.digests, self.positions)
 
 
 class Tap:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.debug.journal.ledger import GROUP
+from pipeline.debug.journal.index import GROUP
 from pipeline.debug.journal.reading import Run
 from pipeline.debug.spikes import Spike, find_spikes
 

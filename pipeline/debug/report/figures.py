@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from pipeline.debug.report.curves import CURVES, Curves
+from pipeline.debug.spikes import Spike
 from pipeline.errors import need
 
 INK, LINES, MARK, CALM = "#010101", "#020202", "#030303", "#040404"
@@ -99,8 +102,7 @@ def _figure(name: str, runs: Sequence[Curves], shared: Any) -> Any:
         at = [s for s in run.spikes if name in s.fields]
         known = [s for s in at if s.values[name] is not None]
         plot.scatter(
-            [s.step for s in known],
-            [s.values[name] for s in known],
+            *_tops(run, name, known),
             marker="inverted_triangle",
             size=11,
             color=MARK,
@@ -153,16 +155,26 @@ def _workers(runs: Sequence[Curves], shared: Any) -> Any:
     return plot
 
 
+def _tops(run: Curves, name: str, spikes: Sequence[Spike]) -> tuple[list[int], list[float]]:
+    # of each spike the curve's highest point
+    tops: list[int] = []
+    for spike in spikes:
+        first, end = np.searchsorted(run.step, [spike.step, spike.step + spike.lasted])
+        tops.append(int(first + np.nanargmax(run.values[name][first:end])))
+    return run.step[tops].tolist(), run.values[name][tops].tolist()
+
+
 def _brush(runs: Sequence[Curves], shared: Any, name: str) -> Any:
     from bokeh.models import RangeTool
 
-    plot = _plain("all steps: drag the window to choose some", height=110, tools="")
+    plot = _plain("all steps: drag to choose some", height=110, tools="")
     for i, run in enumerate(runs):
         if name in run.values:
             plot.line(*run.thinned(name), color=RUNS[i % len(RUNS)])
     tool = RangeTool(x_range=shared)
     tool.overlay.fill_color, tool.overlay.fill_alpha = CALM, 0.25
     plot.add_tools(tool)
+    plot.toolbar_location = None
     plot.yaxis.visible = False
     plot.xaxis.axis_label = "step"
     return plot

@@ -112,9 +112,12 @@ def _shown(embedded: dict[int, Any], live: bool, steps: list[int]) -> int | None
 def _summary(i: int, run: Curves) -> str:
     n = len(run.step)
     span = f"steps {run.step[0]:,} to {run.step[-1]:,}" if n else "no step yet"
-    spikes = f"{len(run.spikes)} spike{'' if len(run.spikes) == 1 else 's'}"
+    spikes, restarts = (
+        f"{n} {what}{'' if n == 1 else 's'}"
+        for n, what in ((len(run.spikes), "spike"), (len(run.restarts), "restart"))
+    )
     sampled = f"; one of {run.left_out} stretches of 256 steps was read" if run.left_out > 1 else ""
-    told = f"{html.escape(run.name)}: {span}, {spikes}, {len(run.restarts)} restarts{sampled}"
+    told = f"{html.escape(run.name)}: {span}, {spikes}, {restarts}{sampled}"
     return f'<p><span class="key key{i % 4}"></span>{told}</p>'
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.ledger import Line
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.debug.report.curves import curves_of
 from pipeline.debug.report.page import page

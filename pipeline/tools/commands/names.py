@@ -160,6 +160,27 @@ def needed_dataset(run: Run, given: str | None) -> Dataset:
     return found
 
 
+def output_file(text: str) -> Path:
+    """What `-o`, `--html` and the like take: a file that can be written, or argparse tells at once.
+
+    >>> output_file("no such folder/page.html")
+    Traceback (most recent call last):
+        ...
+    argparse.ArgumentTypeError: no such folder/page.html: there is no folder 'no such folder'...
+    """
+    path = Path(text)
+    problem = ""
+    if path.is_dir():
+        problem = "is a folder: give the name of a file"
+    elif not path.parent.is_dir():
+        problem = f"there is no folder {str(path.parent)!r}: make it, or give another path"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "may not be written: give another path"
+    if problem:
+        raise argparse.ArgumentTypeError(f"{text}: {problem}")
+    return path
+
+
 def step_range(text: str) -> range:
     """The value of `--steps a:b`.
 

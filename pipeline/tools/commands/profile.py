@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import Dataset
@@ -14,7 +13,7 @@ from pipeline.debug.trace import Trace
 from pipeline.errors import ChainError
 from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
-from pipeline.tools.commands.names import imported, loadable, workers
+from pipeline.tools.commands.names import imported, loadable, output_file, workers
 
 NAME, HELP = "profile", "run a dataset for some seconds: which stage is slow, what would be gained?"
 
@@ -27,8 +26,15 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--step", help="what the loop does: module:f, called with each batch; or seconds a batch"
     )
-    p.add_argument("--html", metavar="FILE", help="write a page with the figures as bars")
-    p.add_argument("--trace", metavar="FILE", help="write a trace, a lane a worker, for Perfetto")
+    p.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write a page with the figures as bars"
+    )
+    p.add_argument(
+        "--trace",
+        type=output_file,
+        metavar="FILE",
+        help="write a trace, a lane a worker, for Perfetto",
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
     )
     lines = [*found.lines()]
     if args.html is not None:
-        Path(args.html).write_text(found.html(), encoding="utf-8")
+        args.html.write_text(found.html(), encoding="utf-8")
         lines.append(f"page written to {args.html}")
     if args.trace is not None:
         lines.append(_traced(args, data))

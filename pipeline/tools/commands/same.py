@@ -27,9 +27,5 @@ def compared(one: Run, other: Run, names: list[str]) -> Comparison:
     """The comparison of two runs. Datasets are opened only if batches differ."""
     if len(names) > 2:
         raise JournalError(f"--data was given {len(names)} times: give it once for each run.")
-    found = compare(one, other)
-    if found.step is None:
-        return found
     given = [*names, *names] if len(names) == 1 else [*names, None, None]
-    datasets = run_dataset(one, given[0]), run_dataset(other, given[1])
-    return compare(one, other, datasets)
+    return compare(one, other, lambda: (run_dataset(one, given[0]), run_dataset(other, given[1])))

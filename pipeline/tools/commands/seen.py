@@ -29,6 +29,7 @@ from pipeline.tools.commands.names import (
     imported,
     loadable,
     needed_dataset,
+    output_file,
     workers,
 )
 
@@ -47,7 +48,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--document", metavar="MODULE:F", help="gives the document of a record")
     p.add_argument("--index", metavar="FOLDER", help="where the index is kept (RUN/seen)")
     p.add_argument("--workers", type=workers, default="auto", help="who reads records for it")
-    p.add_argument("--proof", metavar="P", help="write the proof to this file")
+    p.add_argument("--proof", type=output_file, metavar="P", help="write the proof to this file")
     p.add_argument("--check", metavar="P", help="check this proof instead")
     p.add_argument("--root", metavar="R", help="with --check: the root of the index, 64 hex digits")
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> Answer:
         found = seen(text, loader, index(loader.dataset), until=args.until)
     lines = list(found.lines())
     if args.proof is not None:
-        Path(args.proof).write_bytes(found.proof)
+        args.proof.write_bytes(found.proof)
         lines.append(f"proof written to {args.proof}: {len(found.proof)} bytes")
     return Answer(found.as_json(), lines, bool(found))
 

@@ -56,5 +56,13 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"row {row['row']}  {place}{span}"
             if record["text"] is not None:
                 yield from (f"    {line}" for line in record["text"].splitlines())
+        texts = [record["text"] for record in row["records"] if record["text"] is not None]
         for name, value in row["fields"].items():
-            yield f"    {name}: {value}"
+            if not any(_same(value, text) for text in texts):  # it stands above
+                yield f"    {name}: {value}"
+
+
+def _same(value: Any, text: str) -> bool:
+    # the text may be cut
+    cut = text.endswith("…")
+    return isinstance(value, str) and (value == text or (cut and value.startswith(text[:-1])))

@@ -199,6 +199,34 @@ def test_a_run_is_read_by_its_journal(chain: str, tmp_path: Path) -> None:
         assert found.steps == tuple(sorted({step for step, _ in expected}))
 
 
+def test_of_several_hosts_too_only_steps_around_a_block_are_read(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    def counted(text: str) -> dict[str, Any]:
+        reads.append(text)
+        return tokens(text)
+
+    chain = Dataset(TEXTS, seed=1).shuffle().map(counted).pack({"tokens": 64}, block=8)
+    ds = chain.repeat().lanes(2)
+    for hosts, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        for host in range(hosts):
+            loader = Loader(ds, 4, host=host, hosts=hosts)
+            with loader, Journal(folder, loader, states_every=2) as journal:
+                for _ in range(STEPS):
+                    next(loader)
+                    journal.log(loss=1.0)
+    index = index_of(ds.components, Documents(), tmp_path / "i", workers=0, progress=False)
+    one = seen_in_run(TEXTS[5], Run(tmp_path / "one"), ds, index)
+    reads.clear()
+    two = seen_in_run(TEXTS[5], Run(tmp_path / "two"), ds, index)
+    assert one.places == two.places != ()
+    few = len(reads)
+    for path in (tmp_path / "two").glob("states*.jsonl"):
+        path.unlink()
+    assert seen_in_run(TEXTS[5], Run(tmp_path / "two"), ds, index).places == one.places
+    assert few < len(reads) / 3
+
+
 # ---- the command
 
 loader = Loader(Dataset(TEXTS, seed=1).shuffle().repeat(), 4)
