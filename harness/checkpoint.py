@@ -61,7 +61,7 @@ class Checkpoints:
             str(self._path),
             context=context,
             cleanup_tmp_directories=clean,
-            lightweight_initialize=True,  # reads no metadata: those of one may be damaged
+            lightweight_initialize=True,  # reads no metadata, which may be damaged
         )
 
     @property
@@ -90,6 +90,7 @@ class Checkpoints:
             step,
             {_STATE: state, "data": loader, _DIGESTS: digests},
             force=True,
+            overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
             custom_metadata=told,
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +31,20 @@ def test_sizes_are_as_told(path: Path) -> None:
         assert found["parameters"] == count_parameters(cfg)
     if cfg.task == "language" and path.stem != "finetune":
         assert found["floating"] == flops_per_token(cfg)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["125m", "350m", "1b", "7b"])
+def test_presets_are_lowered_whole(name: str) -> None:
+    cfg = make(parse([], [p for p in CONFIGS if p.stem == name]))
+    functions = make_steps(cfg, make_mesh(cfg))
+    rows = jax.ShapeDtypeStruct((cfg.batch_size, cfg.length), np.int32)
+    batch = dict.fromkeys(("tokens", "segment_ids", "positions"), rows)
+    lowered = jax.jit(functions.train).lower(functions.abstract, batch)
+    state = [(x.shape, x.dtype) for x in jax.tree.leaves(functions.abstract)]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(lowered.out_info[0])] == state
+    held = sum(math.prod(shape) for shape, _ in state)  # parameters and two moments; counters
+    assert 0 <= held - 3 * count_parameters(cfg) < 10
 
 
 def test_operations_of_a_token_by_hand() -> None:

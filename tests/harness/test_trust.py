@@ -123,6 +123,19 @@ def test_a_lost_or_new_file_is_refused_and_a_checkpoint_without_a_seal_is_not(sa
     assert saved.refusal() is None
 
 
+def test_one_that_is_damaged_does_not_stand_in_the_way_of_others(saved: Saved) -> None:
+    metadata = saved.path / "checkpoints/5/_CHECKPOINT_METADATA"
+    metadata.write_bytes(metadata.read_bytes().replace(b"init_time", b"jnit_time"))
+    (saved.path / "checkpoints/9").mkdir()
+    with opened(saved.path) as checkpoints:
+        state = checkpoints.restore(0, saved.functions, saved.loader)
+        for step in (7, 9):
+            checkpoints.save(step, state, saved.functions, saved.loader, {})
+        checkpoints.wait()
+        assert checkpoints.steps == [0, 5, 7, 9]
+        assert checkpoints.set_aside(0) == [5, 7, 9]
+
+
 def bits_of(state: TrainState) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
 
