@@ -55,7 +55,8 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     except OSError as e:  # a full disk, a folder that cannot be written, a file where one should be
         place = e.filename or args.run
-        print(f"{e.strerror or e}: {place}. The run is whole up to its last save.", file=sys.stderr)
+        remedy = "give --run a folder that can be written and has room; what is saved is whole"
+        print(f"{e.strerror or e}: {place}: {remedy}.", file=sys.stderr)
         return 2
     except ModuleNotFoundError as e:
         print(need("harness", str(e.name)), file=sys.stderr)
@@ -169,7 +170,10 @@ def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 def _directory(text: str) -> Path:
     if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text}: a run lies in a local directory; copy it after")
+        raise argparse.ArgumentTypeError(
+            f"{text}: a run lies in a local directory, which its lock and ledger need. Train in "
+            f"one, and copy it to {text} when training stands still."
+        )
     return Path(text)
 
 
