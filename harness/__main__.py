@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,13 +157,13 @@ def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
-    with closing(Checkpoints(run.checkpoints, keep=1, keep_every=1, clean=False)) as checkpoints:
-        steps = checkpoints.steps
-        stored = checkpoints.config(steps[-1]) if steps else None
+    with Checkpoints(run.checkpoints) as checkpoints:
+        step = checkpoints.find(None)
+        stored = checkpoints.config(step)
     if stored is None:
-        raise ConfigError(f"no checkpoint in {run.checkpoints} holds settings.")
+        raise ConfigError(f"checkpoint {step} in {run.checkpoints} holds no settings.")
     run.begin(settle(stored, {}))
-    screen.say(f"{run.path / 'config.json'}: as of checkpoint {steps[-1]:,}")
+    screen.say(f"{run.path / 'config.json'}: as of checkpoint {step:,}")
     return 0
 
 

@@ -38,7 +38,7 @@ _LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')  # of tensorstore's me
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, to be closed, as `with` does.
 
     Args:
         path: their directory.
@@ -47,7 +47,9 @@ class Checkpoints:
         clean: remove old ones and what killed saves left behind; only for the job that trains.
     """
 
-    def __init__(self, path: Path, *, keep: int, keep_every: int, clean: bool) -> None:
+    def __init__(
+        self, path: Path, *, keep: int = 1, keep_every: int = 1, clean: bool = False
+    ) -> None:
         self._path, self._keep, self._keep_every = path.resolve(), keep, keep_every
         self.best: int | None = None  # the step of one that is kept whatever its age
         self._prunes = clean and jax.process_index() == 0
@@ -68,6 +70,20 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, rising; a folder that holds none is passed over."""
         return [step for step in self._numbered() if (self._path / str(step) / _STATE).is_dir()]
+
+    def find(self, step: int | None) -> int:
+        """A checkpoint's step: the one asked for, or that of the newest.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        known = self.steps
+        found = max(known, default=None) if step is None else step
+        if found is None or found not in known:
+            raise CheckpointError(
+                f"there is no checkpoint {'at all' if step is None else step}; there are {known}."
+            )
+        return found
 
     def save(
         self, step: int, state: TrainState, functions: StepFunctions, loader: Any, config: Any
@@ -240,6 +256,12 @@ class Checkpoints:
         """Wait, and end Orbax's threads."""
         self.wait()
         self._orbax.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 _STATE, _DIGESTS = "state", "digests"

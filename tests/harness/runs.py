@@ -102,7 +102,7 @@ def wait_until(holds: Callable[[], bool], running: Sequence[subprocess.Popen[str
         if ended or time.monotonic() > deadline:
             out = end_all(running)
             raise AssertionError(("ended too early" if ended else "too late") + f":\n{out}")
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def end_all(running: Sequence[subprocess.Popen[str]]) -> str:

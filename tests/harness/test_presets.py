@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +54,6 @@ def test_operations_of_a_token_by_hand() -> None:
 
 def test_tiny_is_the_default() -> None:
     assert make(parse([], [p for p in CONFIGS if p.stem == "tiny"])) == Config()
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Path:
-    """Files like MNIST's, of classes that a glance tells apart."""
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 64), ("t10k", 16)):
-        labels = np.arange(n, dtype=np.uint8) % 10
-        images = rng.integers(0, 40, (n, 28, 28), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[2 * label : 2 * label + 4] = 250
-        for what, values, kind in (("images", images, 3), ("labels", labels, 1)):
-            head = struct.pack(f">4B{kind}i", 0, 0, 8, kind, *values.shape)
-            (tmp_path / f"{part}-{what}-idx{kind}-ubyte").write_bytes(head + values.tobytes())
-    return tmp_path
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ pytestmark = [
 
 @contextmanager
 def opened(run: Path) -> Iterator[Checkpoints]:
-    with closing(Checkpoints(run / "checkpoints", keep=9, keep_every=1, clean=False)) as found:
+    with Checkpoints(run / "checkpoints", keep=9) as found:
         yield found
 
 
