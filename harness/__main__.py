@@ -50,7 +50,10 @@ def _run(args: argparse.Namespace) -> int:
         screen = Screen(quiet=not distributed.first())  # the first process speaks for all
         return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        # notes say which record and which stage
+        print(
+            "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", ())]), file=sys.stderr
+        )
         return 2
     except OSError as e:  # a full disk, a folder that cannot be written, a file where one should be
         place = e.filename or args.run
