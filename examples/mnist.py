@@ -117,8 +117,6 @@ def train(path: str, epochs: int = 10, batch_size: int = 128, rate: float = 0.1)
 
 def accuracy_of_run(path: str, run: str) -> float:
     """The share of the test digits that a run of the harness tells right."""
-    from contextlib import closing
-
     from flax import nnx
 
     from harness.checkpoint import Checkpoints
@@ -129,8 +127,8 @@ def accuracy_of_run(path: str, run: str) -> float:
 
     cfg, test = RunDir(Path(run)).config(), digits(path)["test"]
     functions = make_steps(cfg, make_mesh(cfg))
-    with closing(Checkpoints(Path(run) / "checkpoints", keep=1, keep_every=1, clean=False)) as kept:
-        params = evaluated(kept.restore(kept.steps[-1], functions))
+    with Checkpoints(Path(run) / "checkpoints") as kept:
+        params = evaluated(kept.restore(kept.find(None), functions))
     model = Classifier(cfg).model(nnx.Rngs(0))
     nnx.update(model, params)
     parts = np.split(test["image"], 20)

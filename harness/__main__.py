@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +50,15 @@ def _run(args: argparse.Namespace) -> int:
         screen = Screen(quiet=not distributed.first())  # the first process writes for all
         return args.run_command(args, RunDir(args.run), screen)
     except (HarnessError, PipelineError) as e:
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        # notes say which record and which stage
+        print(
+            "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", ())]), file=sys.stderr
+        )
         return 2
     except OSError as e:  # a full disk, no write permission, a file instead of a folder
         place = e.filename or args.run
-        print(f"{e.strerror or e}: {place}. The run is whole up to its last save.", file=sys.stderr)
+        remedy = "give --run a folder that can be written and has room; what is saved is whole"
+        print(f"{e.strerror or e}: {place}: {remedy}.", file=sys.stderr)
         return 2
     except ModuleNotFoundError as e:
         print(need("harness", str(e.name)), file=sys.stderr)
@@ -157,19 +160,22 @@ def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     from harness.checkpoint import Checkpoints
 
-    with closing(Checkpoints(run.checkpoints, keep=1, keep_every=1, clean=False)) as checkpoints:
-        steps = checkpoints.steps
-        stored = checkpoints.config(steps[-1]) if steps else None
+    with Checkpoints(run.checkpoints) as checkpoints:
+        step = checkpoints.find(None)
+        stored = checkpoints.config(step)
     if stored is None:
-        raise ConfigError(f"no checkpoint in {run.checkpoints} holds settings.")
+        raise ConfigError(f"checkpoint {step} in {run.checkpoints} holds no settings.")
     run.begin(settle(stored, {}))
-    screen.say(f"{run.path / 'config.json'}: as of checkpoint {steps[-1]:,}")
+    screen.say(f"{run.path / 'config.json'}: as of checkpoint {step:,}")
     return 0
 
 
 def _directory(text: str) -> Path:
     if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text}: a run lies in a local directory; copy it after")
+        raise argparse.ArgumentTypeError(
+            f"{text}: a run lies in a local directory, which its lock and ledger need. Train in "
+            f"one, and copy it to {text} when training stands still."
+        )
     return Path(text)
 
 

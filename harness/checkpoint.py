@@ -2,6 +2,11 @@
 
 All use of Orbax's checkpoints is here. Checkpoint K holds the state after K steps; it gets its name
 only once it is complete.
+
+A few lines of our own decide when to save and what to keep. Orbax's continuous policy would let the
+clock choose the steps. Its preemption policy needs a service of several processes that takes
+SIGTERM from `stop.Stop`. Its preservation policies delete a checkpoint file by file, so a kill
+would leave half of one under its name; we rename it first.
 """
 
 from __future__ import annotations
@@ -16,20 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
+from harness.leaves import FILE as DIGESTS
 from harness.leaves import DigestFile, differing_leaves, leaf_names
+from harness.seal import METADATA, changed_files, seal, sealed_files
 from harness.step import StepFunctions, TrainState
+from harness.stop import greatest
 from pipeline.errors import MismatchError
 
 _LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')  # of tensorstore's messages
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, to be closed, as `with` does.
 
     Args:
         path: their directory.
@@ -38,20 +47,43 @@ class Checkpoints:
         clean: remove old ones, and the remains of killed saves; only for the process that trains.
     """
 
-    def __init__(self, path: Path, *, keep: int, keep_every: int, clean: bool) -> None:
+    def __init__(
+        self, path: Path, *, keep: int = 1, keep_every: int = 1, clean: bool = False
+    ) -> None:
         self._path, self._keep, self._keep_every = path.resolve(), keep, keep_every
         self.best: int | None = None  # the step of one that is kept whatever its age
         self._prunes = clean and jax.process_index() == 0
         if self._prunes:
             _remove_trash(self._path)
-        self._orbax = ocp.training.Checkpointer(str(self._path), cleanup_tmp_directories=clean)
+        self._saving: int | None = None
+        context = ocp.Context()
+        # a lambda: Orbax copies its options deeply
+        context.asynchronous.post_finalization_callback = lambda: self._seal()
+        self._orbax = ocp.training.Checkpointer(
+            str(self._path),
+            context=context,
+            cleanup_tmp_directories=clean,
+            lightweight_initialize=True,  # reads no metadata, which may be damaged
+        )
 
     @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, rising; a folder that holds none is passed over."""
-        return [
-            c.step for c in self._orbax.checkpoints if (self._path / str(c.step) / _STATE).is_dir()
-        ]
+        return [step for step in self._numbered() if (self._path / str(step) / _STATE).is_dir()]
+
+    def find(self, step: int | None) -> int:
+        """A checkpoint's step: the one asked for, or that of the newest.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        known = self.steps
+        found = max(known, default=None) if step is None else step
+        if found is None or found not in known:
+            raise CheckpointError(
+                f"there is no checkpoint {'at all' if step is None else step}; there are {known}."
+            )
+        return found
 
     def save(
         self, step: int, state: TrainState, functions: StepFunctions, loader: Any, config: Any
@@ -69,10 +101,12 @@ class Checkpoints:
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
+        self._saving = step
         self._orbax.save_checkpointables_async(
             step,
             {_STATE: state, "data": loader, _DIGESTS: digests},
             force=True,
+            overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
             custom_metadata=told,
         )
 
@@ -86,18 +120,39 @@ class Checkpoints:
             MismatchError: it was saved over another dataset.
             CheckpointError: it is of a fork, and the run's `fork.json` says something else.
         """
+        changed = self._changed(step)
+        if changed and "/d/" not in changed:  # no file of arrays, which the leaf tells more of
+            raise self._damaged(step, f"file {changed}: other bits than were saved")
         self._check_lineage(step)
-        with self._reading(step):
+        with self._reading(step, changed):
             if loader is not None:
-                self._orbax.load_checkpointables(step, {"data": loader})
-            state = self._orbax.load_checkpointables(step, {_STATE: functions.abstract})[_STATE]
+                self._load(step, "data", loader)
+            state = self._load(step, _STATE, functions.abstract)
             saved = self._digests(step)
         if saved is not None:  # None: from before there were digests
             wrong = differing_leaves(saved, leaf_names(state), functions.digest(state))
             if wrong:
                 more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
                 raise self._damaged(step, f"leaf {wrong[0]}{more}: other bits than were saved")
+        if changed:  # bits that no decoder looks at
+            raise self._damaged(step, f"file {changed}: other bits than were saved")
         return state
+
+    def _seal(self) -> None:
+        # of Orbax's background thread, when all is written and has not got its name yet
+        if jax.process_index() == 0:
+            [folder] = self._path.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            seal(folder)
+
+    def _changed(self, step: int) -> str | None:
+        """A file of a checkpoint that is not as it was written; all processes get one answer."""
+        folder, n = self._path / str(step), jax.process_count()
+        names = sealed_files(folder)
+        mine = changed_files(folder, names[jax.process_index() :: n])
+        number = names.index(mine[0]) + 1 if mine else 0
+        if n > 1:
+            number = int(np.asarray(greatest(number)))
+        return names[number - 1] if number else None
 
     def config(self, step: int) -> dict[str, Any] | None:
         """The settings that a checkpoint was saved under; None where it does not tell."""
@@ -105,14 +160,20 @@ class Checkpoints:
 
     def digests(self, step: int) -> dict[str, list[int]] | None:
         """The digest of each leaf that was saved, by its name; None in a checkpoint without."""
+        self._look(step, f"{_DIGESTS}/{DIGESTS}")
         with self._reading(step):
             return self._digests(step)
 
     def _told(self, step: int) -> dict[str, Any]:
         # Orbax's own reading of it warns of each part that has no metadata
+        self._look(step, METADATA)
         with self._reading(step):
-            told = json.loads((self._path / str(step) / "_CHECKPOINT_METADATA").read_bytes())
+            told = json.loads((self._path / str(step) / METADATA).read_bytes())
         return told.get("custom_metadata") or {}
+
+    def _look(self, step: int, name: str) -> None:
+        if changed_files(self._path / str(step), [name]):
+            raise self._damaged(step, f"file {name}: other bits than were saved")
 
     def _check_lineage(self, step: int) -> None:
         saved = self._told(step).get("lineage") or {}
@@ -139,16 +200,23 @@ class Checkpoints:
         if not (self._path / str(step) / _DIGESTS).is_dir():
             return None
         file = DigestFile(())
-        self._orbax.load_checkpointables(step, {_DIGESTS: file})
+        self._load(step, _DIGESTS, file)
         return file.saved
 
+    def _load(self, step: int, name: str, as_what: Any) -> Any:
+        return ocp.load_checkpointables(str(self._path / str(step)), {name: as_what})[name]
+
     @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
+    def _reading(self, step: int, changed: str | None = None) -> Iterator[None]:
         # Orbax and tensorstore raise what they like of damaged files, and asyncio logs it too
         log = logging.getLogger("asyncio")
-        level, _ = log.level, log.setLevel(logging.CRITICAL + 1)
+        level, _ = (
+            log.level,
+            log.setLevel(logging.CRITICAL + 1),
+        )  # asyncio logs late: after errors too
         try:
             yield
+            log.setLevel(level)
         except MismatchError:
             raise
         except Exception as e:
@@ -156,10 +224,9 @@ class Checkpoints:
             why = str(e.__cause__ or e)
             leaf = _LEAF.search(why)
             first = why.splitlines()[0][:300] if why else type(e).__name__
-            named = f"leaf {leaf[1].replace('.', '/')}: " if leaf else ""
+            known = f"file {changed}: " if changed else ""
+            named = f"leaf {leaf[1].replace('.', '/')}: " if leaf else known
             raise self._damaged(step, f"{named}{first}") from e
-        finally:
-            log.setLevel(level)
 
     def _damaged(self, step: int, why: str) -> DamagedCheckpointError:
         before = [s for s in self.steps if s < step]
@@ -189,6 +256,12 @@ class Checkpoints:
         """Wait, and end Orbax's threads."""
         self.wait()
         self._orbax.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 _STATE, _DIGESTS = "state", "digests"

@@ -95,6 +95,9 @@ class ModelConfig:
     )
     scan: bool = setting(False, "one compiled layer, scanned over stacked parameters")
     remat: str = setting("none", "none, dots (keep products of matrices), full")
+    quantize: str = setting(
+        "none", "none; int8, int4, float8: products in blocks see rounded numbers (extra: qwix)"
+    )
     z_loss: float = setting(0.0, "weight of log(sum(exp(logits)))^2 in training")
     loss_chunk: int = setting(0, "tokens of a row whose logits exist at once; 0: all")
 
@@ -102,6 +105,7 @@ class ModelConfig:
         _choose("model.rope_scaling", self.rope_scaling, "none", "linear", "llama3")
         _choose("model.remat", self.remat, "none", "dots", "full")
         _choose("model.attention", self.attention, "fused", "xla", "cudnn", "tokamax", "plain")
+        _choose("model.quantize", self.quantize, "none", "int8", "int4", "float8")
         _within("model.dropout", self.dropout, 0, 1)
         _within("model.z_loss", self.z_loss, 0)
         for name in ("vocab", "kv_heads", "head_width", "loss_chunk"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from flax import nnx
 
 from harness.checkpoint import Checkpoints
 from harness.config import Config
-from harness.errors import CheckpointError, ConfigError
+from harness.errors import ConfigError
 from harness.llama import save_llama
 from harness.rundir import RunDir
 from harness.sharding import make_mesh
@@ -43,10 +42,8 @@ def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: st
     if not isinstance(task, Language):
         raise ConfigError(f"task={cfg.task!r}: only language models are exported.")
     functions = make_steps(cfg, make_mesh(cfg), task)
-    with closing(Checkpoints(run.checkpoints, keep=1, keep_every=1, clean=False)) as checkpoints:
-        step = (checkpoints.steps or [None])[-1] if step is None else step
-        if step is None or step not in checkpoints.steps:
-            raise CheckpointError(f"there is no checkpoint {step}; there are {checkpoints.steps}.")
+    with Checkpoints(run.checkpoints) as checkpoints:
+        step = checkpoints.find(step)
         state = checkpoints.restore(step, functions)
     params = nnx.state(functions.model(evaluated(state)), nnx.Param)
     if form == "safetensors":

@@ -15,6 +15,7 @@ from flax import nnx
 
 from harness.attention import attend, document_mask, rope
 from harness.config import Config
+from harness.quantized import with_rounding
 from harness.sharding import constrain
 from harness.tokens import VOCAB
 
@@ -46,7 +47,8 @@ def _norm(width: int, cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
 
 
 def adapted(name: str, layer: nnx.Linear, cfg: Config, rngs: nnx.Rngs) -> Any:
-    """The matrix, with a LoRA beside it if the settings name it."""
+    """The matrix, rounded for quantization and with a LoRA beside it, if the settings say so."""
+    layer = with_rounding(layer, cfg)
     if not cfg.lora.rank or name not in cfg.lora.targets.split():
         return layer
     return nnx.LoRA(

@@ -184,4 +184,10 @@ def _tokenizer(name: str) -> Tokenizer:
 def _tokens(value: Any, encode: Callable[..., Any], *, begins: bool) -> Any:
     if isinstance(value, str | bytes):
         return encode(value.encode() if isinstance(value, str) else value, begins=begins)
-    return np.asarray(value, np.int32)  # they are tokens already
+    tokens = np.asarray(value)
+    if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+        raise ConfigError(
+            f"{value!r:.60} is neither text nor a list of tokens. Set data.text (and data.prompt) "
+            "to fields that are, and leave out records that have none."
+        )
+    return tokens.astype(np.int32)

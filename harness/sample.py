@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import jax
@@ -56,11 +55,9 @@ def sample(
         raise ConfigError(f"task={cfg.task!r}: only language models write text.")
     with (
         assemble(run, cfg, Screen(quiet=True)) as parts,
-        closing(
-            Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
-        ) as checkpoints,
+        Checkpoints(run.checkpoints) as checkpoints,
     ):
-        step = _step(run, checkpoints.steps, at)
+        step = _step(run, checkpoints, at)
         params = evaluated(checkpoints.restore(step, parts.functions))
         window = list(task.tokenizer.encode(prompt.encode()))
         key = jax.random.key(seed)
@@ -73,15 +70,14 @@ def sample(
         return task.tokenizer.decode(np.array(window))
 
 
-def _step(run: RunDir, steps: list[int], at: str) -> int:
-    if at == "best":
-        made = [e for e in run.evaluations() if e["loss"] is not None and e["step"] in steps]
-        step = min(made, key=lambda e: e["loss"], default={"step": None})["step"]
-    else:
-        step = max(steps, default=None) if at == "newest" else int(at) if at.isdigit() else None
-    if step is None or step not in steps:
+def _step(run: RunDir, checkpoints: Checkpoints, at: str) -> int:
+    if at == "newest" or at.isdigit():
+        return checkpoints.find(None if at == "newest" else int(at))
+    steps = checkpoints.steps
+    made = [e for e in run.evaluations() if e["loss"] is not None and e["step"] in steps]
+    if at != "best" or not made:
         raise CheckpointError(f"no checkpoint {at}: there are {steps}.")
-    return step
+    return min(made, key=lambda e: e["loss"])["step"]
 
 
 def _following(parts: Assembly, params: Any) -> Any:

@@ -100,7 +100,8 @@ def read_file(path: Path) -> dict[str, Any]:
         hint = f" To set one value: --set {path}" if "=" in str(path) else ""
         raise ConfigError(f"--config {path}: {e.strerror}; give a TOML file.{hint}") from e
     except ValueError as e:  # tomllib's and json's errors are ValueErrors
-        raise ConfigError(f"{path} cannot be read: {e}.") from e
+        hint = "" if path.suffix == ".json" else ' In TOML, text stands in quotes: data.text = "a".'
+        raise ConfigError(f"{path} cannot be read: {e}.{hint}") from e
 
 
 def typed(name: str, value: Any, known: Mapping[str, Setting]) -> Any:

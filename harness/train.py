@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, versions
 from harness.config import Config
 from harness.doctor import check, manifest, pin
-from harness.errors import CheckpointError, NotFiniteError
+from harness.errors import NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
 from harness.goodput import Clock, clock_of
@@ -163,9 +163,8 @@ def _due(step: int, every: int) -> bool:
 
 @contextmanager
 def _checkpoints(run: RunDir, cfg: Config) -> Iterator[Checkpoints]:
-    with closing(
-        Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=True)
-    ) as checkpoints:
+    kept = {"keep": cfg.keep, "keep_every": cfg.keep_every}
+    with Checkpoints(run.checkpoints, **kept, clean=True) as checkpoints:
         if cfg.evaluate.every:
             checkpoints.best = min(
                 (e for e in run.evaluations() if e["loss"] is not None),
@@ -207,9 +206,7 @@ def _save(
 
 
 def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
-    if step not in checkpoints.steps:
-        raise CheckpointError(f"there is no checkpoint {step}; there are {checkpoints.steps}.")
-    aside = checkpoints.set_aside(after=step)
+    aside = checkpoints.set_aside(after=checkpoints.find(step))
     if aside:
         screen.say(f"set aside: checkpoints {', '.join(map(str, aside))}")
 

@@ -56,6 +56,15 @@ def test_each_document_is_trained_on_or_held_out(files: Path) -> None:
     assert documents(rows)[:50] != TEXTS[:50]
 
 
+@pytest.mark.parametrize(("field", "told"), [("text", "None is neither"), ("other", "is neither")])
+def test_what_is_no_text_is_named_with_its_record(files: Path, field: str, told: str) -> None:
+    pq.write_table(pa.table({"text": [None, *TEXTS], "other": list(range(201))}), "nulls.parquet")
+    train, _ = streams(data__train="nulls.parquet", data__text=field)
+    with Loader(train, 200) as loader, pytest.raises(ConfigError, match=told) as raised:
+        next(loader)
+    assert "nulls.parquet" in "".join(raised.value.__notes__)
+
+
 def test_a_mix_has_its_shares(files: Path) -> None:
     train, _ = streams(
         data__train={"a": "a.parquet", "b": "b.jsonl"}, data__weights={"a": 3, "b": 1}

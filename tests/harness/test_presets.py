@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,6 +32,20 @@ def test_sizes_are_as_told(path: Path) -> None:
         assert found["floating"] == flops_per_token(cfg)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["125m", "350m", "1b", "7b"])
+def test_presets_are_lowered_whole(name: str) -> None:
+    cfg = make(parse([], [p for p in CONFIGS if p.stem == name]))
+    functions = make_steps(cfg, make_mesh(cfg))
+    rows = jax.ShapeDtypeStruct((cfg.batch_size, cfg.length), np.int32)
+    batch = dict.fromkeys(("tokens", "segment_ids", "positions"), rows)
+    lowered = jax.jit(functions.train).lower(functions.abstract, batch)
+    state = [(x.shape, x.dtype) for x in jax.tree.leaves(functions.abstract)]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(lowered.out_info[0])] == state
+    held = sum(math.prod(shape) for shape, _ in state)  # parameters and two moments; counters
+    assert 0 <= held - 3 * count_parameters(cfg) < 10
+
+
 def test_operations_of_a_token_by_hand() -> None:
     cfg = Config(width=8, layers=1, heads=2, hidden=12, length=4)
     products = 8 * 24 + 8 * 8 + 3 * 8 * 12 + 8 * 264
@@ -39,21 +54,6 @@ def test_operations_of_a_token_by_hand() -> None:
 
 def test_tiny_is_the_default() -> None:
     assert make(parse([], [p for p in CONFIGS if p.stem == "tiny"])) == Config()
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Path:
-    """Files like MNIST's, of classes that a glance tells apart."""
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 64), ("t10k", 16)):
-        labels = np.arange(n, dtype=np.uint8) % 10
-        images = rng.integers(0, 40, (n, 28, 28), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[2 * label : 2 * label + 4] = 250
-        for what, values, kind in (("images", images, 3), ("labels", labels, 1)):
-            head = struct.pack(f">4B{kind}i", 0, 0, 8, kind, *values.shape)
-            (tmp_path / f"{part}-{what}-idx{kind}-ubyte").write_bytes(head + values.tobytes())
-    return tmp_path
 
 
 @pytest.mark.long

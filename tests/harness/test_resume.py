@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -17,7 +16,16 @@ from harness.ledger import read
 from harness.rundir import RunDir
 from harness.sharding import make_mesh
 from harness.step import TrainState, make_steps
-from tests.harness.runs import Workplace, at_step, bits, finished, mid_save, unfinished
+from tests.harness.runs import (
+    Workplace,
+    at_step,
+    bits,
+    finished,
+    mid_save,
+    outcomes,
+    unfinished,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +33,7 @@ pytestmark = pytest.mark.slow
 def final_state(run: Path) -> TrainState:
     cfg = RunDir(run).config()
     functions = make_steps(cfg, make_mesh(cfg))
-    with closing(
-        Checkpoints(run / "checkpoints", keep=1, keep_every=1, clean=False)
-    ) as checkpoints:
+    with Checkpoints(run / "checkpoints") as checkpoints:
         return checkpoints.restore(cfg.steps, functions)
 
 
@@ -111,3 +117,57 @@ def test_torn_ledger_line(workplace: Workplace, uninterrupted: Callable[[int], P
     assert len(read(ledger)) == len(whole)
     workplace.train(name)
     assert_same_run(run, uninterrupted(1))
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    """Five lines of TOML over a Parquet file of one's own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"document {i}: {'so it goes, ' * (i % 7)}and on." for i in range(300)]
+    pq.write_table(pa.table({"words": texts, "id": range(300)}), tmp_path / "mine.parquet")
+    lines = [
+        f'data.train = "{tmp_path}/mine.parquet"',
+        'data.text = "words"',
+        "data.held_out = 0.1",
+    ]
+    (tmp_path / "mine.toml").write_text("\n".join([*lines, "batch_size = 4", "seed = 3"]))
+    return tmp_path / "mine.toml"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("kind", "processes", "devices"),
+    [("corpus", 1, 8), ("corpus", 2, 2), ("images", 1, 1), ("parquet", 1, 1)],
+)
+def test_each_kind_of_run_is_killed_and_resumed_to_the_same_bits(
+    workplace: Workplace, digits: Path, parquet: Path, kind: str, processes: int, devices: int
+) -> None:
+    more = {
+        "corpus": ("fsdp=2", "mesh.tensor=2") if devices == 8 else (),
+        "images": (
+            f"data.train={digits}",
+            "data=examples.mnist:datasets",
+            "task=harness.images:Classifier",
+            "image.patch=7",
+        ),
+        "parquet": ("--config", str(parquet)),
+    }[kind]
+    name = f"{kind}-{processes}x{devices}"
+    settings = ("steps=12", "save_every=4", *more)
+    whole, run = workplace.path / f"{name}-whole", workplace.path / name
+    found = outcomes(workplace.start_several(whole.name, processes, *settings, devices=devices))
+    assert {status for status, _ in found} == {0}, found
+    begun = workplace.start_several(name, processes, *settings, devices=devices)
+    wait_until(lambda: at_step(6)(run), begun)
+    begun[-1].kill()
+    assert 0 not in [status for status, _ in outcomes(begun)]
+    found = outcomes(workplace.start_several(name, processes, *settings, devices=devices))
+    assert {status for status, _ in found} == {0}, found
+    expected = {entry.step: bits(entry) for entry in read(whole / "ledger.jsonl")}
+    assert set(expected) == {entry.step for entry in read(run / "ledger.jsonl")} == set(range(12))
+    assert [e for e in read(run / "ledger.jsonl") if bits(e) != expected[e.step]] == []
+    digests = [(r / "checkpoints/12/digests/digests.json").read_text() for r in (whole, run)]
+    assert digests[0] == digests[1]
+    assert RunDir(run).evaluation() == RunDir(whole).evaluation()

@@ -33,13 +33,14 @@ WHOLE: dict[str, Any] = {
 
 
 def on_meshes(settings: dict[str, Any], *meshes: str) -> list[list[float]]:
+    """The losses of ten steps on each mesh, by a process with eight devices."""
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-m", "tests.harness.on_meshes", json.dumps(settings), *meshes],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=3 * LIMIT,  # it compiles for eleven meshes
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -48,8 +49,8 @@ def on_meshes(settings: dict[str, Any], *meshes: str) -> list[list[float]]:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "meshes"),
-    [({}, ALL), (WHOLE, ["2,2,2"]), ({"optim.name": "muon", "optim.every": 2}, ["2,2,2"])],
-    ids=["plain", "whole", "muon"],
+    [({"layers": 1}, ALL), ({"optim.name": "muon", "optim.every": 2, "layers": 1}, ["2,2,2"])],
+    ids=["plain", "muon"],
 )
 def test_losses_are_those_of_one_device(settings: dict[str, Any], meshes: list[str]) -> None:
     one, *others = on_meshes(settings, "1,1,1", *meshes)
@@ -58,8 +59,10 @@ def test_losses_are_those_of_one_device(settings: dict[str, Any], meshes: list[s
 
 
 @pytest.mark.long
-def test_the_same_bits_run_to_run() -> None:
-    assert on_meshes(WHOLE, "2,2,2") == on_meshes(WHOLE, "2,2,2")
+def test_whatever_is_set_the_losses_are_those_of_one_device_and_the_same_run_to_run() -> None:
+    one, many = on_meshes(WHOLE, "1,1,1", "2,2,2")
+    np.testing.assert_allclose(many, one, rtol=1e-5)
+    assert on_meshes(WHOLE, "2,2,2") == [many]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ import pytest
 
 from harness.__main__ import main
 from harness.checkpoint import Checkpoints
-from harness.config import Config
+from harness.config import Config, make
 from harness.errors import ConfigError, DamagedCheckpointError, NotFiniteError
 from harness.leaves import differing_leaves, leaf_digests, leaf_names
 from harness.ledger import read
 from harness.metrics import Screen
 from harness.rundir import RunDir
+from harness.seal import FILE, sealed_files
 from harness.sharding import make_mesh
 from harness.step import StepFunctions, TrainState, make_steps
 from harness.task import Batch, Language
@@ -43,7 +44,7 @@ pytestmark = [
 
 @contextmanager
 def opened(run: Path) -> Iterator[Checkpoints]:
-    with closing(Checkpoints(run / "checkpoints", keep=9, keep_every=1, clean=False)) as found:
+    with Checkpoints(run / "checkpoints", keep=9) as found:
         yield found
 
 
@@ -59,28 +60,80 @@ def run(uninterrupted: Callable[[int], Path], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.long
-def test_each_flipped_bit_of_an_array_file_is_refused_by_leaf(run: Path) -> None:
-    functions, rng = functions_of(run), random.Random(0)
-    state = run / "checkpoints/40/state"
-    files = sorted(p for p in state.rglob("*") if p.is_file() and p.parent.name == "d")
-    with opened(run) as checkpoints:
-        saved = bits_of(checkpoints.restore(40, functions))
-    told: list[str] = []
-    for _ in range(40):
-        file = rng.choice(files)
-        whole = file.read_bytes()
-        flipped, bit = bytearray(whole), rng.randrange(8 * len(whole))
-        flipped[bit // 8] ^= 1 << bit % 8
-        file.write_bytes(flipped)
-        with opened(run) as checkpoints:
+class Saved(NamedTuple):
+    """Checkpoints 0 and 5 of a model of no size."""
+
+    path: Path
+    functions: StepFunctions
+    loader: Loader[Any]
+
+    def refusal(self) -> str | None:
+        """What a restore of checkpoint 5 says."""
+        with opened(self.path) as checkpoints:
             try:
-                assert bits_of(checkpoints.restore(40, functions)) == saved
+                checkpoints.restore(5, self.functions, self.loader)
             except DamagedCheckpointError as e:
-                told.append(str(e))
-        file.write_bytes(whole)
-    assert len(told) >= 38  # a file has a few bits that no decoder looks at
-    assert all("leaf " in text and "--from 35" in text for text in told)
+                return str(e)
+        return None
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[Saved]:
+    cfg = make({"width": 8, "layers": 1, "heads": 2, "hidden": 8, "length": 8})
+    functions = make_steps(cfg, make_mesh(cfg))
+    state = functions.init()
+    with Loader(Dataset({"x": np.arange(64)}), 8) as loader:
+        with opened(tmp_path) as checkpoints:
+            for step in (0, 5):
+                checkpoints.save(step, state, functions, loader, {"steps": 9})
+        yield Saved(tmp_path, functions, loader)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arrays", [True, False], ids=["arrays", "others"])
+def test_each_flipped_bit_is_refused(saved: Saved, arrays: bool) -> None:
+    rng, folder = random.Random(0), saved.path / "checkpoints/5"
+    found = [name for name in sealed_files(folder) if ("/d/" in name) == arrays] + [FILE][arrays:]
+    assert len(found) == (2 if arrays else 12)
+    assert saved.refusal() is None
+    for i in range(40):
+        name = found[i % len(found)]
+        whole = (folder / name).read_bytes()
+        late = whole.find(b'"commit_timestamp_nsecs": ')  # a time, which nobody reads
+        bit = rng.randrange(8 * (late if late >= 0 else len(whole)))
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (folder / name).write_bytes(flipped)
+        told = saved.refusal()
+        (folder / name).write_bytes(whole)
+        assert told is not None, (name, bit)
+        assert f"file {name}: " in told or (arrays and "leaf " in told), told
+        assert told.endswith(f"python -m harness train --run {saved.path} --from 0")
+
+
+def test_a_lost_or_new_file_is_refused_and_a_checkpoint_without_a_seal_is_not(saved: Saved) -> None:
+    folder = saved.path / "checkpoints/5"
+    (folder / "data/more").write_text("")
+    assert "file data/more: " in str(saved.refusal())
+    (folder / "data/more").unlink()
+    (folder / "data/loader.json").rename(saved.path / "loader.json")
+    assert "file data/loader.json: " in str(saved.refusal())
+    (saved.path / "loader.json").rename(folder / "data/loader.json")
+    (folder / FILE).unlink()
+    assert saved.refusal() is None
+
+
+def test_one_that_is_damaged_does_not_stand_in_the_way_of_others(saved: Saved) -> None:
+    metadata = saved.path / "checkpoints/5/_CHECKPOINT_METADATA"
+    metadata.write_bytes(metadata.read_bytes().replace(b"init_time", b"jnit_time"))
+    (saved.path / "checkpoints/9").mkdir()
+    with opened(saved.path) as checkpoints:
+        state = checkpoints.restore(0, saved.functions, saved.loader)
+        for step in (7, 9):
+            checkpoints.save(step, state, saved.functions, saved.loader, {})
+        checkpoints.wait()
+        assert checkpoints.steps == [0, 5, 7, 9]
+        assert checkpoints.set_aside(0) == [5, 7, 9]
 
 
 def bits_of(state: TrainState) -> list[bytes]:

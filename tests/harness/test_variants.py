@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -14,8 +15,10 @@ from harness.attention import attend, document_mask, plain_attention
 from harness.config import Config, make
 from harness.model import Transformer
 from harness.optimizer import make_schedule
+from harness.quantized import rounding
 from harness.sharding import make_mesh
 from harness.step import StepFunctions, TrainState, evaluated, make_steps
+from pipeline.errors import MissingExtraError
 from tests.harness.on_meshes import SIZES, batch_of
 
 TINY = {**SIZES, "layers": 1, "length": 16, "batch_size": 4, "width": 16, "hidden": 24}
@@ -93,6 +96,51 @@ def test_dropout_is_the_step_s_alone() -> None:
     state, one = still.train(still.init(), batch)
     _, other = still.train(state, batch)
     assert float(one["loss"]) != float(other["loss"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "error"), [("int8", 0.02), ("float8", 0.1), ("int4", 0.3)])
+def test_quantization_rounds_what_blocks_multiply(kind: str, error: float) -> None:
+    pytest.importorskip("qwix")
+
+    rng = np.random.default_rng(0)
+    x, w = (jnp.array(rng.normal(size=shape), jnp.float32) for shape in ((2, 3, 16), (16, 8)))
+    dimensions = (((2,), (0,)), ((), ()))
+
+    def total(multiply: Any, w: jax.Array) -> jax.Array:
+        return (multiply(x, w, dimensions) ** 2).sum()
+
+    exact, seen = jax.lax.dot_general(x, w, dimensions), rounding(kind)(x, w, dimensions)
+    assert 0 < float(abs(seen - exact).max()) < error * float(abs(exact).max())
+    grad = jax.grad(lambda w: total(rounding(kind), w))(w)
+    np.testing.assert_allclose(
+        grad, jax.grad(lambda w: total(jax.lax.dot_general, w))(w), atol=2 * error * 60
+    )
+    assert float(abs(grad).min()) > 0  # rounding itself would have no gradient
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [{}, {"model__scan": True, "model__remat": "dots"}], ids=str)
+def test_quantized_training_learns_and_repeats(options: dict[str, Any], plain: list[float]) -> None:
+    pytest.importorskip("qwix")
+    cfg, functions = compiled(model__quantize="int8", **options)
+    assert steps(cfg, functions)[1] == steps(cfg, functions)[1]
+    if not options:
+        losses = steps(cfg, functions)[1]
+        assert losses != plain
+        np.testing.assert_allclose(losses, plain, rtol=0.05)
+    state, losses = functions.init(), list[float]()
+    for _ in range(8):
+        state, told = functions.train(state, batch_of(cfg, 0))
+        losses.append(float(told["loss"]))
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_quantization_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qwix", None)
+    rounding.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"lockstep-data\[qwix\]"):
+        compiled(model__quantize="int8")
 
 
 @pytest.mark.long
