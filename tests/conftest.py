@@ -26,6 +26,7 @@ settings.load_profile("lockstep")
 # files that are about torch alone; others skip their tests with it
 _OF_TORCH = ["transforms/test_layout.py", "transforms/test_pickled.py"]
 collect_ignore = [] if find_spec("torch") else _OF_TORCH
+collect_ignore += [] if find_spec("torchtitan") else ["compat/torchtitan_state.py"]
 
 
 def _children() -> set[str]:

@@ -187,7 +187,8 @@ def test_row_split_hosts_give_the_same_global_batches(
             assert digest(joined(parts)) == digest(next(reference))
         states = [through_json(loader.state_dict()) for loader in loaders]
         assert all(s == states[0] for s in states)
-        state = states[-1]
+        state = merge(states)
+        assert state == states[-1]
 
 
 @given(counted(), st.sampled_from([2, 4, 8]), st.data())
@@ -210,6 +211,7 @@ def test_lane_split_hosts_give_the_same_global_batches(
             parts = [next(loader) for loader in loaders]
             assert digest(joined(parts)) == digest(next(reference))
         state = through_json(merge([loader.state_dict() for loader in loaders]))
+        assert merge([state] * hosts) == state  # as a feed gives it to each host
 
 
 @given(counted(), st.sampled_from([2, 4]))

@@ -65,6 +65,10 @@ def datasets_formatted() -> Any:
     return datasets_stream().with_format("numpy")
 
 
+def datasets_filtered() -> Any:
+    return datasets_stream().filter(lambda row: row["id"] % 3 > 0)
+
+
 def datasets_mapped() -> Any:
     return datasets_stream().map(lambda row: {"twice": 2 * row["id"]})
 

@@ -7,17 +7,19 @@ from typing import Any
 
 from pipeline.checkpoint.state import FULL, decode, frontiers_of, lane_of, short, thaw
 from pipeline.errors import StateError
+from pipeline.sampling.cursor import Lane
 
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge the states of all hosts, taken after the same step, into one.
 
-    Hosts that split a batch by rows have equal states; hosts that split it by lanes know only
-    their own lanes.
+    Hosts that split a batch by rows have equal states. Hosts that split it by lanes know their own
+    lanes, or all of them if a feed gathered them. Equal states may be given as often as there are
+    hosts.
 
     Raises:
-        StateError: no state is given, that of a host is missing or given twice, or they are of
-            different steps or datasets.
+        StateError: none given, lanes are missing or stand at two places, or the states were taken
+            at different steps or of different datasets.
 
     >>> from pipeline import Dataset, Loader
     >>> ds = Dataset(range(100)).filter(lambda x: x % 3 > 0).lanes(2).repeat()
@@ -28,11 +30,13 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not states:
         raise StateError("merge needs the state of each host, got none")
-    for state in states:
-        decode(state)
     apart = ("lanes", "frontiers", "packages")
-    common = [{k: v for k, v in s.items() if k not in apart} for s in states]
-    for i, other in enumerate(common):
+    first = {repr(state): i for i, state in reversed([*enumerate(states)])}  # equal ones once
+    given = {i: states[i] for i in sorted(first.values())}
+    for state in given.values():
+        decode(state)
+    common = {i: {k: v for k, v in s.items() if k not in apart} for i, s in given.items()}
+    for i, other in common.items():
         differing = [k for k in {*common[0], *other} if common[0].get(k) != other.get(k)]
         if differing:
             shown = {k: (common[0].get(k), other.get(k)) for k in sorted(differing)}
@@ -41,27 +45,32 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "Merge states of one step."
             )
     merged = _copy(states[0])
-    if any("frontiers" in s for s in states):
-        known = [frontiers_of(s) for s in states]
+    if any("frontiers" in s for s in given.values()):
+        known = [frontiers_of(s) for s in given.values()]
         merged["frontiers"] = [
             [k[0][0], max(row for _, row in k)] for k in zip(*known, strict=True)
         ]
-    if any("lanes" in s for s in states):
-        lanes = [lane_of(lane) for s in states for lane in s.get("lanes", ())]
-        _check_lanes([lane for lane, _ in lanes], merged["dataset"])
+    if any("lanes" in s for s in given.values()):
+        lanes = [lane_of(lane) for s in given.values() for lane in s.get("lanes", ())]
+        _check_lanes(lanes, merged["dataset"])
         full = merged["version"] == FULL
-        merged["lanes"] = [[lane, thaw(place, lists=full)] for lane, place in sorted(lanes)]
+        merged["lanes"] = [
+            [lane, thaw(place, lists=full)] for lane, place in dict(sorted(lanes)).items()
+        ]
     return merged
 
 
-def _check_lanes(found: list[int], dataset: Any) -> None:
+def _check_lanes(found: list[Lane], dataset: Any) -> None:
     every = range(int(dataset["lanes"])) if isinstance(dataset, Mapping) else range(0)
-    missing = sorted({*every} - {*found})
-    twice = sorted({lane for lane in found if found.count(lane) > 1})
-    if missing or twice:
-        shown = f"{short(missing)} are missing" if missing else f"{short(twice)} stand twice"
+    known = dict(found)
+    missing = sorted({*every} - {*known})
+    apart = sorted({lane for lane, place in found if known[lane] != place})
+    if missing or apart:
+        shown = (
+            f"{short(missing)} are missing" if missing else f"{short(apart)} stand at two places"
+        )
         raise StateError(
-            f"these are not the states of all hosts, each once: of {len(every)} lanes, {shown}. "
+            f"these are not the states of all hosts at one step: of {len(every)} lanes, {shown}. "
             "Give merge the state_dict() of each host."
         )
 

@@ -155,7 +155,7 @@ def host_states(hosts: int) -> list[Any]:
     return [loader.state_dict() for loader in made if next(loader) is not None]
 
 
-def test_merge_wants_each_host_once() -> None:
+def test_merge_wants_every_host() -> None:
     for hosts in (1, 2, 4):
         states = host_states(hosts)
         assert [lane for lane, _ in merge(states)["lanes"]] == [0, 1, 2, 3]
@@ -165,5 +165,23 @@ def test_merge_wants_each_host_once() -> None:
                 merge(states[1:])
             with pytest.raises(StateError, match=r"of 4 lanes, .* are missing"):
                 merge([states[0]] * hosts)
-        with pytest.raises(StateError, match=r"of 4 lanes, .* stand twice"):
-            merge([*states, states[0]])
+        assert merge([*states, states[0]]) == merge(states)  # ranks that share rows
+
+
+def test_equal_states_merge_to_one() -> None:
+    # row-split hosts', and those of a feed that gathered all lanes
+    indexed = Loader(Dataset(range(99)).shuffle(), 8, host=1, hosts=2)
+    next(indexed)
+    for whole in (indexed.state_dict(), merge(host_states(4))):
+        for hosts in (1, 2, 5):
+            assert merge([json.loads(json.dumps(whole)) for _ in range(hosts)]) == whole
+    assert merge([merge(host_states(2)), *host_states(4)]) == merge(host_states(1))
+
+
+def test_merge_refuses_a_lane_at_two_places() -> None:
+    states = host_states(2)
+    strayed = json.loads(json.dumps(states[0]))
+    strayed["lanes"][1][1][1] += 1
+    for given in ([*states, strayed], [merge(states), merge([strayed, states[1]])]):
+        with pytest.raises(StateError, match=r"of 4 lanes, \[1\] stand at two places"):
+            merge(given)

@@ -87,6 +87,7 @@ def test_the_logits_of_transformers(settings: dict[str, Any], tmp_path: Path) ->
     assert np.abs(logits(model, tokens) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
     cfg, model = made({})
     save_llama(tmp_path, cfg, nnx.state(model, nnx.Param), 40)

@@ -72,7 +72,7 @@ def test_padding_and_masked_rows_do_not_count() -> None:
     np.testing.assert_allclose(float(total), 2 * float(half), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_steps_learn_and_keep_parameters_in_float32(dtype: str) -> None:
     cfg = Config(**{**vars(CFG), "dtype": dtype})
     mesh = make_mesh(cfg)
@@ -118,6 +118,7 @@ def test_weights_count_in_sum_and_in_number(functions: StepFunctions) -> None:
     assert [float(x) for x in ones] == [float(x) for x in none]
 
 
+@pytest.mark.long
 def test_a_masked_batch_decays_moments_and_nothing_else(functions: StepFunctions) -> None:
     row = packed([7, 8, 9, 10, 7, 8, 9, 10])
     state, _ = functions.train(functions.init(), weighed(row, slice(0, 0)))

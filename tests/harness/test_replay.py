@@ -80,6 +80,7 @@ def test_damaged_checkpoint(copy: Callable[..., Path], capsys: pytest.CaptureFix
     assert "checkpoints/20 is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplace) -> None:
     run = copy(lambda lines: None)
     shutil.rmtree(run / "checkpoints/20/state/d")
@@ -92,6 +93,7 @@ def test_checkpoint_s_arrays_gone(copy: Callable[..., Path], workplace: Workplac
     assert "NOT_FOUND" in done.stderr
 
 
+@pytest.mark.long
 def test_show(uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = uninterrupted(1)
     assert main(["replay", "--run", str(run), "--steps", "1:2", "--show"]) == 0

@@ -3,7 +3,8 @@
     python tests/tools/installed.py --pythons "python3.11 python3.12" [-- arguments of pytest]
 
 The tests run in a copy of the repository's tests and pages without `pipeline` and `harness`, so
-that only the installed packages can be imported. An interpreter that is not found is named.
+that only the installed packages can be imported. Interpreters are given by name or by path; one
+that is not found is named.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def main() -> int:
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         wheel, sdist = sorted((folder / "dist").iterdir(), key=lambda path: path.suffix != ".whl")
         copy = beside(folder / "repository")
-        for name in args.pythons.split():
-            if shutil.which(name) is None:
+        for i, name in enumerate(args.pythons.split()):
+            if not runs(name):
                 print(f"{name}: not found, left out")
                 continue
-            python = folder / name / "bin" / "python"
-            subprocess.run([name, "-m", "venv", str(folder / name)], check=True)
+            python = folder / f"environment{i}" / "bin" / "python"
+            subprocess.run([name, "-m", "venv", str(python.parents[1])], check=True)
             for built, how in ((wheel, ()), (sdist, ("--force-reinstall", "--no-deps"))):
                 print(f"== {name}, {built.name}", flush=True)
                 install(python, f"{built}[{args.extras}]" if args.extras else str(built), *how)
@@ -72,6 +73,13 @@ def main() -> int:
                     failed.append(f"{name} with {built.name}")
     print("\n".join(f"failed: {what}" for what in failed) or "all passed")
     return 1 if failed else 0
+
+
+def runs(name: str) -> bool:
+    """Whether there is such an interpreter: version managers leave commands that only fail."""
+    if shutil.which(name) is None:
+        return False
+    return subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 def install(python: Path, what: str, *how: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,17 +98,23 @@ def chromium() -> Iterator[Page]:
     driver = shutil.which("chromedriver")
     if driver is None:
         pytest.skip("no browser: apt-get install chromium chromium-driver")
-    command = [driver, "--port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        started = next(line for line in process.stdout if "started successfully on port" in line)
-        port = started.split("port ")[1].split(".")[0]
-        page = Page(f"http://127.0.0.1:{port}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [driver, "--port=0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"TMPDIR": folder},  # Chromium leaves its profile there
+        )
         try:
-            yield page
+            assert process.stdout is not None
+            started = next(line for line in process.stdout if "started successfully on" in line)
+            port = started.split("port ")[1].split(".")[0]
+            page = Page(f"http://127.0.0.1:{port}")
+            try:
+                yield page
+            finally:
+                page.close()
         finally:
-            page.close()
-    finally:
-        process.terminate()
-        process.communicate()
+            process.terminate()
+            process.communicate()

@@ -100,14 +100,12 @@ class Looped(Subject):
 
 
 class Ours(Looped):
-    """Lockstep's Loader: states of hosts that split lanes are merged."""
+    """Lockstep's Loader: the states of its hosts are merged."""
 
     def restore(self, states: list[Any], rank: int) -> None:
         from pipeline.checkpoint import merge
 
-        # a torch feed gathered the lanes of all hosts: each has the whole state
-        whole = self.torch or len(states) == 1
-        self.loader.load_state_dict(states[rank % len(states)] if whole else merge(states))
+        self.loader.load_state_dict(merge(states))
 
 
 class Iterators(Looped):
