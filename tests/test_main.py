@@ -30,6 +30,7 @@ def test_an_error_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert "nowhere.parquet" in err
 
 
+@pytest.mark.long
 def test_every_command_takes_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

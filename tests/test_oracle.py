@@ -226,7 +226,7 @@ def _key(row: RowOrigin) -> tuple[Any, ...]:
 
 
 @given(_chains(), st.sampled_from([1, 2, 4]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_indexed_rows_agree(pair: tuple[Any, Dataset], hosts: int) -> None:
     theirs, ours = pair
     batch = next((size for size in (4, 2, 1) if size % hosts == 0 and size <= theirs.n), None)
@@ -287,7 +287,7 @@ def test_rows_packed_by_a_scan_agree(pair: tuple[Any, Dataset], length: int) -> 
 
 
 @given(_counted_chains(), st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (8, 8), (8, 4)]))
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_counted_rows_agree(pair: tuple[Any, Dataset], layout: tuple[int, int]) -> None:
     theirs, ours = pair
     lanes, hosts = layout
@@ -339,7 +339,7 @@ def _even(row: Any) -> bool:
 
 
 @given(st.data(), st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (8, 8)]), st.booleans())
-@settings(max_examples=160)
+@settings(max_examples=60)
 def test_counted_mixes_agree(data: st.DataObject, layout: tuple[int, int], small: bool) -> None:
     lanes, hosts = layout
     batch, most = (lanes, 40) if small else (8, 10)  # one row of each lane shows where a pass ends

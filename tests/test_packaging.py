@@ -51,6 +51,7 @@ def test_the_command_works_whether_or_not_a_folder_hides_the_package(
     assert told == hidden
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_worker_processes_find_the_package_that_is_hidden(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)

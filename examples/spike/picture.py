@@ -20,6 +20,7 @@ from pipeline.debug.spikes import find_spikes
 
 WIDTH, HEIGHT, GAP = 400, 170, 40  # of a panel's plot, and between two
 BAD, GOOD = "#c62828", "#2e7d32"
+TITLE = "Loss spikes, and the same runs without the records that made them"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def picture(walk: Path, torch: Path) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="system-ui, sans-serif" font-size="14" fill="#212121" role="img" '
-        'aria-label="Loss spikes, and the same runs without the records that made them">\n'
+        f'aria-label="{TITLE}">\n<title>{TITLE}</title>\n'
         f'<rect width="{width}" height="{height}" fill="#fff" rx="6"/>\n'
         + "\n".join(panels)
         + "\n</svg>\n"

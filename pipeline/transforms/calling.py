@@ -67,7 +67,8 @@ def called(
         if len(results) < len(rows):
             raise stopped(site)
     except BaseException as error:
-        site.annotate(error, origin, first + len(results))
+        if rows:  # an interrupt may come after the last row
+            site.annotate(error, origin, first + min(len(results), len(rows) - 1))
         say_exit(error)
         raise
     return results
@@ -84,7 +85,7 @@ def stopped(site: Site) -> RuntimeError:
 def say_exit(error: BaseException) -> None:
     """Log where SystemExit was raised: it ends a program without showing its notes."""
     if isinstance(error, SystemExit):
-        LOGGER.error("SystemExit(%r) %s", error.code, error.__notes__[-1])
+        LOGGER.error("SystemExit(%r) %s", error.code, getattr(error, "__notes__", [""])[-1])
 
 
 def _told(f: Callable[..., Any], origin: Origin, site: Site, first: int) -> Callable[..., Any]:

@@ -17,8 +17,8 @@ from pipeline.sampling.sizes import sizes_of
 from pipeline.workers.serial import Serial
 from tests.nodes.checks import same
 
-PASSES = 3
-STEPS = 12  # of a pass that does not end before
+PASSES = 2
+STEPS = 7  # of a pass that does not end before
 
 
 def opened(ds: Dataset, size: Any, remainder: str = "keep", **options: Any) -> Stream:

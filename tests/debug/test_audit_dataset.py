@@ -45,6 +45,7 @@ feeble = weakly(table(5000))
 counted = shuffled.filter(lambda row: True)
 
 
+@pytest.mark.long
 def test_shuffled_datasets_pass_whatever_stands_above():
     for ds in (shuffled, shuffled.repeat(), shuffled.repeat(3), counted):
         assert audit_dataset(ds, epochs=30).ok
@@ -142,6 +143,7 @@ def test_the_command_exits_1_on_a_weak_order_and_names_it(capsys):
     assert {"name", "value", "expected", "z", "ok"} <= set(found["figures"][0])
 
 
+@pytest.mark.long
 def test_the_command_takes_files_and_how_to_shuffle_them(tmp_path: Path, capsys):
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": np.arange(5000)}), path, row_group_size=100)

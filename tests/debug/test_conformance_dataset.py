@@ -101,6 +101,7 @@ def test_what_cannot_be_sent_is_named() -> None:
         check_dataset(held)
 
 
+@pytest.mark.long
 def test_slow_stages_and_ragged_rows_are_notes() -> None:
     report = check_dataset(base.map(slow), samples=4)
     assert [(note.kind, note.stage) for note in report.notes] == [("slow", "stage 0: map 'slow'")]

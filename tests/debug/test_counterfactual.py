@@ -191,6 +191,7 @@ def test_a_stage_taken_away_is_not_called(workers: Any) -> None:
         assert calls[other] == before[other] + 99
 
 
+@pytest.mark.long
 def test_a_page_of_a_profile_is_whole_and_escaped() -> None:
     ds = Dataset(range(64)).map(lambda x: sum(range(20_000)) + x, name="<script>").repeat()
     page = explain(ds, seconds=0.2, batch=8).html()

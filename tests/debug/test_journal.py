@@ -268,6 +268,7 @@ def test_any_past_step_is_reached_from_the_state_before_it(tmp_path: Path) -> No
     assert run.remade(dataset, line) == line.digest
 
 
+@pytest.mark.long
 def test_records_left_out_on_the_way_are_left_out_again(tmp_path: Path) -> None:
     loader = Loader(counted(), 4)
     with Journal(tmp_path, loader) as journal:

@@ -123,6 +123,7 @@ def _shown(page: Page) -> int:
     return int(page.script("return document.body.dataset.step"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_report_in_a_browser(opened: Page) -> None:
     page = opened
@@ -227,6 +228,7 @@ def test_only_who_has_the_token_sees_a_run(browser: Browser) -> None:
     assert browser.ssh.startswith(f"ssh -L {browser.port}:127.0.0.1:{browser.port} ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_any_step_is_shown_live(browser: Browser, page: Page) -> None:
     page.screen(1100, 1000)

@@ -67,6 +67,7 @@ def inside(slice: dict[str, Any], ts: float) -> bool:
 loader = Loader(dataset(), 10, workers=Threads(1))
 
 
+@pytest.mark.long
 def test_the_command_writes_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "trace.json"
     words = ["profile", f"{__name__}:loader", "--seconds", "0.1", "--trace", str(out)]

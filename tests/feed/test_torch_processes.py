@@ -103,6 +103,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 DATASETS = {"indexed": plain, "counted": packed}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_rows_are_split_and_together_the_serial_batch(name: str, ranks: Any) -> None:

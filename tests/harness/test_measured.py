@@ -268,6 +268,7 @@ def test_what_has_changed_since_the_last_launch_is_told_or_refused() -> None:
         check([{"launch": 0, "manifest": older}], mesh, strict=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_doctor_s_status(
     uninterrupted: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -59,6 +59,7 @@ def test_positions_matter(model: Transformer) -> None:
     assert not np.allclose(one[2], other[2])
 
 
+@pytest.mark.long
 def test_padding_and_masked_rows_do_not_count() -> None:
     mesh = make_mesh(CFG)
     with jax.set_mesh(mesh):
@@ -107,6 +108,7 @@ def weighed(row: dict[str, np.ndarray], zeros: slice) -> dict[str, np.ndarray]:
     return {**{k: np.concatenate([v, v]) for k, v in row.items()}, "weights": weights}
 
 
+@pytest.mark.long
 def test_weights_count_in_sum_and_in_number(functions: StepFunctions) -> None:
     params, row = functions.init().params, packed([7, 8, 9], [5, 6, 4, 2])
     alone = functions.evaluate(params, weighed(packed([7, 8, 9]), slice(0, 0)))

@@ -36,6 +36,7 @@ def copy(
     return make
 
 
+@pytest.mark.long
 def test_true_ledger(
     uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,6 +111,7 @@ def test_each_flipped_bit_is_refused(saved: Saved, arrays: bool) -> None:
         assert told.endswith(f"python -m harness train --run {saved.path} --from 0")
 
 
+@pytest.mark.long
 def test_a_lost_or_new_file_is_refused_and_a_checkpoint_without_a_seal_is_not(saved: Saved) -> None:
     folder = saved.path / "checkpoints/5"
     (folder / "data/more").write_text("")
@@ -123,6 +124,7 @@ def test_a_lost_or_new_file_is_refused_and_a_checkpoint_without_a_seal_is_not(sa
     assert saved.refusal() is None
 
 
+@pytest.mark.long
 def test_one_that_is_damaged_does_not_stand_in_the_way_of_others(saved: Saved) -> None:
     metadata = saved.path / "checkpoints/5/_CHECKPOINT_METADATA"
     metadata.write_bytes(metadata.read_bytes().replace(b"init_time", b"jnit_time"))
@@ -204,6 +206,7 @@ def test_a_lost_config_is_told_and_written_again(
     assert json.loads((run / "config.json").read_text()) == whole
 
 
+@pytest.mark.long
 def test_an_empty_checkpoint_folder_is_passed_over(run: Path) -> None:
     (run / "checkpoints/99").mkdir()
     with opened(run) as checkpoints:
@@ -323,6 +326,7 @@ def test_a_full_disk_is_one_line(
     assert "Traceback" not in told
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_other_data_is_no_damage(run: Path) -> None:
     from pipeline.errors import MismatchError
 

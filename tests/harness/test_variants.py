@@ -57,6 +57,7 @@ def test_the_same_losses_another_way(plain: list[float], settings: dict[str, Any
     np.testing.assert_allclose(steps(*compiled(**settings))[1], plain, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_fused_attention_is_plain_attention(kv_heads: int) -> None:
     rng = np.random.default_rng(kv_heads)

@@ -306,6 +306,7 @@ print(*[digest(row) for row in numbers(500, int(sys.argv[2])).cache(sys.argv[1])
 """
 
 
+@pytest.mark.long
 def test_many_processes_fill_one_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITER, str(tmp_path), "0"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -39,6 +39,7 @@ def shown(loader: Loader, steps: range) -> set[tuple[str, int]]:
     return {r for k in steps for row in loader.where(k) for r in records(row)}
 
 
+@pytest.mark.long
 @settings(max_examples=15)
 @given(anything(), st.integers(0, 6), st.lists(st.integers(0, 59), min_size=1, max_size=4))
 def test_excluded_records_never_come_and_what_was_stays(
@@ -73,6 +74,7 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(without, "PATIENCE", 500)
 
 
+@pytest.mark.long
 @settings(max_examples=20)
 @given(anything(), st.integers(0, 4), st.integers(1, 4), st.integers(0, 59))
 def test_exclusions_survive_resumes(
@@ -119,6 +121,7 @@ def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: i
     assert loaders[1].state_dict() == loaders[0].state_dict()
 
 
+@pytest.mark.long
 @settings(max_examples=10)
 @given(counted(), st.integers(0, 59))
 def test_lane_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:

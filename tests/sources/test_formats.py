@@ -56,6 +56,7 @@ def test_keeps_what_a_source_promises(tmp_path, name, counts):
     assert [fact["records"] for fact in source.layout()] == counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_many_records(tmp_path, name):
     form, n = FORMATS[name], 100_000

@@ -211,6 +211,7 @@ def test_sizes_in_pax_headers(tmp_path, size):
         records(tmp_path / "a.tar")
 
 
+@pytest.mark.long
 def test_pax_headers_take_time_in_proportion(tmp_path):
     times = []
     for n in (20_000, 160_000):

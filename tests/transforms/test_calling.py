@@ -54,6 +54,7 @@ def test_an_exit_names_stage_and_record():
     assert "map 'mine', on record 0" in info.value.__notes__[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ENGINES, ids=repr)
 def test_rows_that_can_be_read_once_are_refused(workers):
     for made in (generator, lambda row: iter([row]), lambda row: zip([row], [row], strict=True)):
@@ -65,6 +66,7 @@ def test_rows_that_can_be_read_once_are_refused(workers):
     assert len(all_of(Dataset(range(8)).flat_map(generator), workers)) == 14
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ENGINES, ids=repr)
 @pytest.mark.parametrize("collate", [None, list])
 def test_a_none_row_is_refused_by_the_map_that_made_it(workers, collate):
@@ -88,6 +90,7 @@ def test_a_none_record_is_refused_too(source):
     assert all_of(Dataset([{"x": row} for row in source]), 0)[0]["x"].dtype == object
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ENGINES, ids=repr)
 def test_rows_without_leaves_are_rows(workers):
     for row in ({}, (), {"a": {}}):

@@ -119,6 +119,7 @@ print(json.dumps([first, again, after == torch.rand(1).item(), went_on]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torch_is_seeded_even_if_the_function_imports_it() -> None:
     torch = pytest.importorskip(

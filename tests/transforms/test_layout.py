@@ -53,6 +53,7 @@ def layout(batch: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_batch_lies_alike_in_every_engine(name):
     found = []

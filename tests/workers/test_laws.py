@@ -75,6 +75,7 @@ def test_processes_change_no_data_and_no_state(
     _same(files, recipe, workers, ahead, remainder)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @given(
     anything(),

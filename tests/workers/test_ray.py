@@ -26,7 +26,7 @@ from tests.datasets import Files, anything, build, run
 from .conftest import children
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'lockstep-data[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ def make():
 """
 
 
+@pytest.mark.long
 def test_profile_names_the_limiting_stage(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(_MODULE)
     command = [sys.executable, "-m", "pipeline", "profile", "mine:make", "--batch", "10"]

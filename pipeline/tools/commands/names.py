@@ -163,10 +163,9 @@ def needed_dataset(run: Run, given: str | None) -> Dataset:
 def output_file(text: str) -> Path:
     """What `-o`, `--html` and the like take: a file that can be written, or argparse tells at once.
 
-    >>> output_file("no such folder/page.html")
+    >>> output_file("a/b.html")
     Traceback (most recent call last):
-        ...
-    argparse.ArgumentTypeError: no such folder/page.html: there is no folder 'no such folder'...
+    argparse.ArgumentTypeError: a/b.html: there is no folder 'a': make it, or give another path
     """
     path = Path(text)
     problem = ""

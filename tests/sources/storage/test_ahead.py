@@ -76,6 +76,7 @@ def test_a_failure_ends_nothing_and_what_is_not_wanted_any_more_is_not_had():
     assert sorted(held.asked) == [[21, 22], [31, 32], [41, 42]]
 
 
+@pytest.mark.long
 def test_work_for_an_object_that_is_gone_is_dropped():
     maker = Maker()
     ahead, asked = Ahead(maker.have, maker.most), maker.asked

@@ -46,6 +46,7 @@ def shards(gcs: Gcs, n: int) -> Iterator[str]:
         yield gcs.put(f"{i:04}.bytes", bytes([i % 251]) * (i % 7 + 1))
 
 
+@pytest.mark.long
 def test_a_thousand_shards_start_from_one_listing(gcs: Gcs, tmp_path: Path) -> None:
     n = len(list(shards(gcs, 1000)))
     storage = gcs.storage(cache=tmp_path)

@@ -177,6 +177,7 @@ def test_a_column_that_the_format_cannot_hold_is_named(tmp_path: Path) -> None:
         convert(path, tmp_path / "out.parquet")
 
 
+@pytest.mark.long
 def test_bad_groups_are_left_out_one_record_at_a_time(tmp_path: Path) -> None:
     table = pa.table({"id": range(3000)})
     path = tmp_path / "in.parquet"

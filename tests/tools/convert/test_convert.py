@@ -229,6 +229,7 @@ print(convert(ds, f"{folder}/x.jsonl", shards=40).records, sorted(os.listdir(fol
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fifty_kills_leave_no_wrong_byte_and_nothing_that_grows(tmp_path: Path) -> None:
     out, temp = tmp_path / "out", tmp_path / "temp"
