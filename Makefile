@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 DOCS := .venv/ready-docs
-BENCH := .venv/ready-bench
+BENCH := .venv-bench/ready
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
@@ -29,8 +29,11 @@ $(DOCS): pyproject.toml constraints.txt | .venv/made
 	$(INSTALL) -e '.[docs]'
 	touch $@
 
-$(BENCH): pyproject.toml constraints.txt | .venv/made
-	$(INSTALL) -e '.[dev,torch,peers]'
+# peers have an environment of their own: some bring packages that other tests cannot stand
+$(BENCH): pyproject.toml constraints.txt
+	rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,peers]'
 	touch $@
 
 train: $(TRAIN)  ## train the reference model on the embedded corpus; run again to resume
@@ -58,10 +61,10 @@ check: $(TEST)  ## lint, format, types
 	$(BIN)/pyright
 
 bench: $(BENCH)  ## every workload beside its peers and limit, in one run; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+	.venv-bench/bin/python -m benchmarks
 
 bench-check: $(BENCH)  ## the same, fails where a ratio fell by more than a fifth
-	$(BIN)/python -m benchmarks --check
+	.venv-bench/bin/python -m benchmarks --check
 
 docs: $(DOCS)  ## the pages, into build/docs; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
@@ -74,4 +77,4 @@ test-wheel: $(TEST)  ## the wheel, installed into empty environments of these in
 	$(BIN)/python tests/tools/installed.py --pythons "$(PYTHONS)" $(ARGS)
 
 clean:  ## remove the environment and what runs made
-	rm -rf .venv runs build dist *.egg-info
+	rm -rf .venv .venv-bench runs build dist *.egg-info
