@@ -66,11 +66,13 @@ class Mapped(Over):
         rows, stack, made = rows_of(block), Stack(n, empty, self._hint.first), block.made
         started, before = time.perf_counter(), METER.inside
         for start, stop in stack.spans():
-            if stack.put is not None:
-                done = _one_by_one(stages, rows, start, stack.put)
-                stack.moved(done)
-                if done:
-                    continue
+            if self._hint.alike and stack.put is not None and BEACON.tell is None:
+                if not _one_by_one(stages, rows, start, stack.put):
+                    # functions may have changed rows in place: all begin anew with fresh ones
+                    self._hint.alike = False
+                    return self.stacked(at, scope, empty)
+                stack.finish()
+                continue
             piece = rows[start:stop]
             for stage in stages:
                 piece, made = stage.apply(piece, made, start)
@@ -90,8 +92,8 @@ class Mapped(Over):
 
 
 class _Hint:
-    # rows of the first piece, as the last work found best
-    first = FIRST
+    # what earlier works showed: rows of the first piece, and that large rows fit like the first
+    first, alike = FIRST, True
 
 
 class _Stage:
@@ -142,13 +144,11 @@ class _Stage:
         return self._seconds
 
 
-def _one_by_one(stages: list[_Stage], rows: list[Any], first: int, put: Put) -> int:
-    """Have rows from `first` on changed and put, each before the next one: how many there were.
+def _one_by_one(stages: list[_Stage], rows: list[Any], first: int, put: Put) -> bool:
+    """Have rows from `first` on changed and put, each before the next one; False if one is unlike.
 
-    It stops at a row that does not fit, and that is evaluated once more.
+    Rows up to that one have then been through the functions, and must not go through them again.
     """
-    if BEACON.tell is not None:  # somebody wants to know of each row
-        return 0
     i, stage = first, stages[0]
     try:
         with marked(", ".join(stage.name for stage in stages)):
@@ -157,9 +157,9 @@ def _one_by_one(stages: list[_Stage], rows: list[Any], first: int, put: Put) -> 
                 for stage in stages:
                     row = stage.one(i, row)
                     if row is UNUSUAL:
-                        return i - first
+                        return False
                 if not put(i, row):
-                    return i - first
+                    return False
     except BaseException as error:
         raise stage.located(error, i)  # noqa: B904
-    return len(rows) - first
+    return True

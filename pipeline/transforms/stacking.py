@@ -59,7 +59,7 @@ class Stack:
     def put(self) -> Put | None:
         """Copies row i, once the first piece has shown that rows are large; None otherwise.
 
-        Rows are put in order, from the first of the next piece on; `moved` is told how many were.
+        All rows from the next piece on are put, in order; then comes `finish`.
         """
         return self._put if self._kept is None else None
 
@@ -68,11 +68,9 @@ class Stack:
         """How many rows of the first piece would have been enough."""
         return FIRST if self._put is None else 1
 
-    def moved(self, rows: int) -> None:
-        """The next so many rows were `put`; without any, none is tried again."""
-        self._done += rows
-        if not rows:
-            self._put = None
+    def finish(self) -> None:
+        """All rows that were left have been `put`."""
+        self._done = self._n
 
     def values(self) -> Columns | list[Any]:
         """All rows."""

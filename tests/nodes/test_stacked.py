@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,32 @@ def test_a_generator_among_large_rows_is_refused() -> None:
     ds = Dataset(range(64)).map(lambda x: iter([x]) if x == 40 else x).map(lambda x: _large(7))
     with pytest.raises(ChainError, match="only once"):
         produce(ds.top, Rows(np.arange(64)), stack=True)
+
+
+ODD: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another type of number": lambda row: row | {"n": np.int64(row["n"])},
+    "another order of keys": lambda row: dict(reversed(row.items())),
+    "another layout": lambda row: row | {"x": np.asfortranarray(row["x"])},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("at", [0, 1, 15, 16, 17, 40, 63])
+def test_a_function_that_changes_rows_in_place_sees_each_once(odd: str, at: int) -> None:
+    class Fresh:
+        def __len__(self) -> int:
+            return 64
+
+        def read(self, indices: Any) -> list[Any]:
+            return [{"x": np.full((64, 32), i), "n": int(i)} for i in indices]
+
+    def changed(row: dict[str, Any]) -> Any:
+        row["x"] += 1000
+        row["n"] += 1000
+        return ODD[odd](row) if row["n"] == 1000 + at else row
+
+    for ds in (Dataset(Fresh()).map(changed), Dataset(Fresh()).map(changed).map(dict)):
+        loader = Loader(ds, 64)
+        for batch in (next(loader), next(loader)):
+            assert (batch["n"] == np.arange(1000, 1064)).all()
+            assert (batch["x"][:, 5, 5] == np.arange(1000, 1064)).all()
