@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -101,6 +101,8 @@ class Site:
         components: the sources that `Origin.component` numbers, with full paths.
         stage: for messages: "stage 3: map 'tokenize'".
         index: int64[n], each row's position in the dataset at this stage; None if streamed.
+        skip: told of a row that failed and of its error, it says whether to go on without the
+            row; None where each error is raised.
     """
 
     seed: int
@@ -108,6 +110,7 @@ class Site:
     components: tuple[Component, ...]
     stage: str
     index: Int64s | None = field(default=None)
+    skip: Callable[[int, Exception], bool] | None = field(default=None)
 
     def describe(self, origin: Origin, i: int) -> str:
         """Row i's provenance in words, its file included where the source knows it."""

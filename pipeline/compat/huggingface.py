@@ -20,6 +20,7 @@ from transformers.trainer_utils import (  # pyright: ignore[reportMissingImports
     get_last_checkpoint,
 )
 
+from pipeline.dataset import Dataset
 from pipeline.errors import LengthError, StateError
 from pipeline.feed import TorchFeed
 from pipeline.loader import Loader
@@ -33,6 +34,7 @@ class LockstepTrainer(_Trainer):
     """`transformers.Trainer` whose `train_dataset` is a Dataset.
 
     Args:
+        train_dataset: the Dataset.
         steps: batches in a pass; needed if the dataset is streamed or endless.
         loader_options: of the Loader, such as workers=.
 
@@ -43,14 +45,15 @@ class LockstepTrainer(_Trainer):
     def __init__(
         self,
         *args: Any,
+        train_dataset: Dataset,
         steps: int | None = None,
         loader_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        ds = self.train_dataset
-        if steps is None and (ds.counted or ds.endless):
+        if steps is None and (train_dataset.counted or train_dataset.endless):
             raise LengthError("the Trainer wants to know how many batches a pass has: give steps=")
+        super().__init__(*args, **kwargs)
+        self.train_dataset = train_dataset  # only now: Trainer would want a length of any dataset
         self._options: dict[str, Any] = {"remainder": "drop", "steps": steps}
         self._options |= loader_options or {}
         self._loader: Loader | None = None

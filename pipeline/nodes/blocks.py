@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,12 +10,21 @@ import numpy as np
 
 from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
-from pipeline.nodes.faults import applied, good_rows, in_order
+from pipeline.nodes.faults import anew, applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
 from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.ordered import Ordered
 from pipeline.nodes.scope import Path, Scope, Stage
-from pipeline.nodes.streamed import Ask, Here, Pending, PieceReader, Spot, Streamed, check_numbers
+from pipeline.nodes.streamed import (
+    Ask,
+    Here,
+    Pending,
+    PieceReader,
+    Spot,
+    Streamed,
+    check_numbers,
+    unlifted,
+)
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.lanes import BlockGrid
 from pipeline.sampling.repeat import Repeat
@@ -82,15 +91,16 @@ class Blocks(Transforms):
 
     def rows(self, here: Here, lane: int, number: int) -> Block:
         """Block `number` of a lane, after the row-wise stages of the mixes above."""
-        return here.lift(self._rows(self._at(lane, number, here.lanes), here.scope))
+        return self._rows(self._at(lane, number, here.lanes), here.scope, here.lift)
 
-    def _rows(self, at: At, scope: Scope) -> Block:
-        if scope.skipping:
+    def _rows(self, at: At, scope: Scope, lift: Callable[[Block], Block] = unlifted) -> Block:
+        def read() -> Block:
+            if not scope.skipping:
+                return self.below.read(at, scope)
             good, bad = good_rows(self.below, at, scope)
-            block = in_order(good) if good or bad else self.below.read(at, scope)
-        else:
-            block = self.below.read(at, scope)
-        return self.through(block, scope)
+            return in_order(good) if good or bad else self.below.read(at, scope)
+
+        return anew(read, lambda block: lift(self.through(block, scope)))
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
         """An error of a block if each of its rows (or of the first 64) fails and is skipped."""

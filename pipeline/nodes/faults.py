@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +42,11 @@ def skippable(error: Exception) -> bool:
     return not isinstance(error, OSError | MemoryError | PipelineError)
 
 
+def transient(error: BaseException) -> bool:
+    """Whether an error may not come again: an OSError, but of no missing or forbidden file."""
+    return isinstance(error, OSError) and not isinstance(error, _FINAL)
+
+
 def patiently(call: Callable[..., T], *args: Any) -> T:
     """Return `call(*args)`, trying again after a pause (see PAUSES) if it raises OSError.
 
@@ -58,11 +64,46 @@ def patiently(call: Callable[..., T], *args: Any) -> T:
     for pause in PAUSES:
         try:
             return call(*args)
-        except _FINAL:
-            raise
-        except OSError:
-            time.sleep(pause)
+        except OSError as error:
+            if not transient(error):
+                raise
+        time.sleep(pause)
     return call(*args)
+
+
+def anew(read: Callable[[], Block], change: Callable[[Block], Block]) -> Block:
+    """Return `change(read())`, trying again after a pause if `change` raises OSError.
+
+    Rows are read again each time: `change` may have changed them in place before it failed.
+    """
+    for pause in PAUSES:
+        block = read()
+        try:
+            return change(block)
+        except OSError as error:
+            if not transient(error):
+                raise
+        time.sleep(pause)
+    return change(read())
+
+
+def halved(read: Callable[[At], Block], change: Callable[[Block, At], Block], at: At) -> Block:
+    """Return `change(read(at), at)` as `anew` does, for a change that works row by row.
+
+    After OSError each half of the rows is read and changed alone, so that one row that fails does
+    not have all others tried again and again.
+    """
+    n = len(at.index)
+    if n < 2:
+        return anew(lambda: read(at), lambda block: change(block, at))
+    block = read(at)
+    try:
+        return change(block, at)
+    except OSError as error:
+        if not transient(error):
+            raise
+    halves = [at.take(half) for half in np.array_split(np.arange(n), 2)]
+    return Block.concat([halved(read, change, half) for half in halves])
 
 
 def survivors(
@@ -229,14 +270,20 @@ def applied(transform: Transform, number: int, block: Block, scope: Scope) -> Bl
     Rows that fail are left out where the part says on_error("skip").
     """
     site, name = scope.sites.get(number) or scope.site(number, transform)
-
-    def apply(block: Block) -> Block:
-        return METER.timed(name, patiently, transform.apply, block, site)
-
     if not scope.skipping:
-        return apply(block)
-    every = np.arange(len(block))
-    good, bad = survivors(lambda i: apply(block if len(i) == len(block) else block.take(i)), every)
-    for row, error in bad.items():
+        return METER.timed(name, transform.apply, block, site)
+    bad = dict[int, Exception]()
+
+    def apply(rows: Int64s) -> Block:
+        def skip(i: int, error: Exception) -> bool:
+            bad[int(rows[i])] = error
+            return skippable(error)
+
+        some = block if len(rows) == len(block) else block.take(rows)
+        return METER.timed(name, transform.apply, some, replace(site, skip=skip))
+
+    # functions of rows say by themselves which rows fail; of other transforms it is found out
+    good, others = survivors(apply, np.arange(len(block)))
+    for row, error in (bad | others).items():
         scope.skips.say(site.components, block.origin, row, error)
-    return Block.concat([piece for _, piece in good]) if good else apply(block.slice(0, 0))
+    return Block.concat([piece for _, piece in good]) if good else apply(np.zeros(0, np.int64))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from pipeline.block import Block, Origin
 from pipeline.meter import BEACON, METER, marked
-from pipeline.nodes.faults import patiently
+from pipeline.nodes.faults import halved, transient
 from pipeline.nodes.node import Over, numbered
 from pipeline.nodes.scope import Scope, Stage
 from pipeline.transforms.calling import called, maker, rows_of, say_exit, stopped
@@ -38,11 +38,11 @@ class Mapped(Over):
         return {**self.below.fingerprint(), **numbered([self.transform], self._number)}
 
     def read(self, at: At, scope: Scope) -> Block:
-        return self._applied(self.below.read(at, scope), at, scope)
+        return halved(lambda at: self.below.read(at, scope), partial(self._changed, scope), at)
 
-    def _applied(self, block: Block, at: At, scope: Scope) -> Block:
+    def _changed(self, scope: Scope, block: Block, at: At) -> Block:
         site, name = self._site(at, scope)
-        return METER.timed(name, patiently, self.transform.apply, block, site)
+        return METER.timed(name, self.transform.apply, block, site)
 
     def _site(self, at: At, scope: Scope) -> tuple[Site, str]:
         found = scope.sites.get(self._number) or scope.site(self._number, self.transform)
@@ -58,19 +58,30 @@ class Mapped(Over):
         return (*self.below.rowwise, self) if self.transform.rowwise else ()
 
     def stacked(self, at: At, scope: Scope, empty: Empty) -> Block:
-        n, run = len(at.index), self.rowwise
-        if n < 2 or not run:
+        run = self.rowwise
+        if len(at.index) < 2 or not run:
             return self.read(at, scope)
         block = run[0].below.read(at, scope)
+        try:
+            found = self._stacked(block, at, scope, empty)
+        except OSError as error:
+            if not transient(error):
+                raise
+            found = None
+        # functions may have changed rows in place: all begin anew with fresh ones
+        return self.read(at, scope) if found is None else found
+
+    def _stacked(self, block: Block, at: At, scope: Scope, empty: Empty) -> Block | None:
+        # None where a row is unlike those before
+        n, run = len(at.index), self.rowwise
         stages = [_Stage(stage, *stage._site(at, scope), block.origin) for stage in run]
         rows, stack, made = rows_of(block), Stack(n, empty, self._hint.first), block.made
         started, before = time.perf_counter(), METER.inside
         for start, stop in stack.spans():
             if self._hint.alike and stack.put is not None and BEACON.tell is None:
                 if not _one_by_one(stages, rows, start, stack.put):
-                    # functions may have changed rows in place: all begin anew with fresh ones
                     self._hint.alike = False
-                    return self.stacked(at, scope, empty)
+                    return None
                 stack.finish()
                 continue
             piece = rows[start:stop]
@@ -108,9 +119,7 @@ class _Stage:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
         started = time.perf_counter()
         with marked(self.name):
-            results = patiently(
-                called, self._f, self._columns, rows, self._origin, self._site, first
-            )
+            results = called(self._f, self._columns, rows, self._origin, self._site, first)
         own = maker(self._site, results, self._origin, first)
         self._seconds += time.perf_counter() - started
         self._kinds.update(map(type, results))
@@ -123,7 +132,7 @@ class _Stage:
     def one(self, i: int, row: Any) -> Any:
         """Row i of the block, changed; `UNUSUAL` where `apply` has to look at it."""
         started = time.perf_counter()
-        row = patiently(self._f, *[column[i] for column in self._columns], row)
+        row = self._f(*[column[i] for column in self._columns], row)
         self._seconds += time.perf_counter() - started
         kind = type(row)
         if kind is bytes:

@@ -186,7 +186,8 @@ def check_numbers(*numbers: object, count: int) -> None:
         raise ValueError(f"{numbers} should be {count} whole numbers")
 
 
-def _same(block: Block) -> Block:
+def unlifted(block: Block) -> Block:
+    """The block itself: no mix stands above."""
     return block
 
 
@@ -205,7 +206,7 @@ class Here:
     scope: Scope
     lanes: int
     first: int = 0
-    lift: Callable[[Block], Block] = _same
+    lift: Callable[[Block], Block] = unlifted
 
 
 class Streamed(Node):

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
-from pipeline.block import Block
+from pipeline.block import Block, Columns
 from pipeline.errors import StreamEndError
 from pipeline.nodes.blocks import Blocks, Transforms
+from pipeline.nodes.faults import anew
 from pipeline.nodes.node import Frontiers
 from pipeline.nodes.scope import Path
 from pipeline.nodes.streamed import Ask, Here, PieceReader, Reader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.repeat import Repeat
+from pipeline.tree import fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,15 @@ class UnitReader(PieceReader):
 
     def _rows(self, dealt: Block) -> Block:
         # a unit after the stages here, and then those of the mixes above
-        return self._here.lift(self._node.through(dealt, self._here.scope))
+        here = self._here
+
+        def copied() -> Block:
+            # the mix's blocks hold the rows, and give them again after an error
+            if isinstance(dealt.values, Columns):
+                return dealt
+            return Block(list(map(fresh, dealt.values)), dealt.origin, dealt.made)
+
+        return anew(copied, lambda block: here.lift(self._node.through(block, here.scope)))
 
     def after(self, lane: int, at: Place) -> Place:
         return self._units[lane][at].after

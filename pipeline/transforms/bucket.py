@@ -66,7 +66,8 @@ class Bucket(FunctionTransform):
         Raises:
             ChainError: f gave no number, or rows lack the field that it names.
         """
-        lengths = np.array(self._lengths(block, site))
+        block, found = self._lengths(block, site)
+        lengths = np.array(found)
         _, bucket = np.unique(
             np.searchsorted(self.boundaries, lengths, side="left"), return_inverse=True
         )
@@ -74,12 +75,12 @@ class Bucket(FunctionTransform):
         np.minimum.at(first, bucket, np.arange(len(block)))
         return block.take(np.argsort(first[bucket], kind="stable"))
 
-    def _lengths(self, block: Block, site: Site) -> list[Any] | Int64s:
+    def _lengths(self, block: Block, site: Site) -> tuple[Block, list[Any] | Int64s]:
         values = block.values
         if isinstance(self.f, str) and isinstance(values, Columns):
             column = dict(children(values.tree) or ()).get(self.f)
             if isinstance(column, np.ndarray) and column.ndim > 1:
-                return np.full(len(block), column.shape[1])
+                return block, np.full(len(block), column.shape[1])
         return each(lambda row: self._length(row, site), block, site)
 
     def _length(self, row: Any, site: Site) -> Any:

@@ -39,14 +39,33 @@ def rows_of(block: Block) -> list[Any]:
     return values
 
 
-def each(f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any]) -> list[Any]:
+def each(
+    f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any]
+) -> tuple[Block, list[Any]]:
     """The results of `f(row)` for each row of a block; values of `columns` come before the row.
+
+    No row is given to f twice, since f may change it in place.
+
+    Returns:
+        The block, without the rows that failed and are skipped; and a result for each of its rows.
 
     Raises:
         Exception: whatever f raises, with a note on the stage and the row.
         RuntimeError: f raised StopIteration, which would end the loop over batches unseen.
     """
-    return called(f, columns, rows_of(block), block.origin, site)
+    rows, results, bad = rows_of(block), list[Any](), list[int]()
+    if site.skip is None:
+        return block, called(f, columns, rows, block.origin, site)
+    while len(results) + len(bad) < len(rows):
+        first = len(results) + len(bad)
+        try:
+            called(f, columns, rows[first:], block.origin, site, first, results)
+        except Exception as error:
+            failed = len(results) + len(bad)
+            if not site.skip(failed, error):
+                raise
+            bad.append(failed)
+    return (block.take(np.delete(np.arange(len(rows)), bad)) if bad else block), results
 
 
 def called(
@@ -56,19 +75,24 @@ def called(
     origin: Origin,
     site: Site,
     first: int = 0,
+    into: list[Any] | None = None,
 ) -> list[Any]:
-    """As `each`, on some rows of a block: those from its row `first` on."""
-    results: list[Any] = []
+    """As `each`, on some rows of a block: those from its row `first` on.
+
+    Results are added to `into` where it is given, also those of the rows before one that fails.
+    """
+    results: list[Any] = [] if into is None else into
+    before = len(results)
     if BEACON.tell is not None:
         f = _told(f, origin, site, first)
     try:
         # f is called once for each row. `extend` swallows StopIteration, so lengths are compared
         results.extend(map(f, *[column[first : first + len(rows)] for column in columns], rows))
-        if len(results) < len(rows):
+        if len(results) - before < len(rows):
             raise stopped(site)
     except BaseException as error:
         if rows:  # an interrupt may come after the last row
-            site.annotate(error, origin, first + min(len(results), len(rows) - 1))
+            site.annotate(error, origin, first + min(len(results) - before, len(rows) - 1))
         say_exit(error)
         raise
     return results

@@ -34,7 +34,7 @@ class FlatMap(FunctionTransform):
                 iterator itself.
         """
         # outputs are made within the call: an error of a generator then names its row
-        outputs = each(lambda row: _listed(self.f(row), site), block, site)
+        block, outputs = each(lambda row: _listed(self.f(row), site), block, site)
         counts = np.array([len(rows) for rows in outputs], np.int64)
         ends = np.cumsum(counts)
         inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)

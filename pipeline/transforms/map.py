@@ -50,7 +50,8 @@ class Map(FunctionTransform):
             return Block([], block.origin)
         if self.batched:
             return Block(self._many(block, site), block.origin)
-        return made_by(site, each(self.f, block, site), block.origin, block)
+        block, rows = each(self.f, block, site)
+        return made_by(site, rows, block.origin, block)
 
     def _many(self, block: Block, site: Site) -> Columns:
         stacked = collate_block(block, lambda i: site.describe(block.origin, i))
@@ -115,7 +116,8 @@ class MapWithIndex(FunctionTransform):
         if not len(block):
             return Block([], block.origin)
         f, columns = self.caller(block.origin, site)
-        return made_by(site, each(f, block, site, *columns), block.origin, block)
+        block, rows = each(f, block, site, *columns)
+        return made_by(site, rows, block.origin, block)
 
     def caller(self, origin: Origin, site: Site) -> Caller:
         if site.index is None:

@@ -31,7 +31,7 @@ class Measure(FunctionTransform):
         Raises:
             ScanError: f returned something else, or other fields than for another row.
         """
-        rows = each(lambda row: self._checked(row, site), block, site)
+        block, rows = each(lambda row: self._checked(row, site), block, site)
         if not rows:
             return Block([], block.origin)
         for i, row in enumerate(rows):

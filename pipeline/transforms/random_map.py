@@ -13,6 +13,7 @@ from pipeline.seeds import Name, RowGenerators, derive_seed
 from pipeline.transforms import global_seeds
 from pipeline.transforms.calling import Caller, each, made_by
 from pipeline.transforms.defaults import FunctionTransform
+from pipeline.tree import fresh
 from pipeline.types import Site
 
 
@@ -44,9 +45,9 @@ class RandomMap(FunctionTransform):
         if self.seed_globals:
             global_seeds.refuse_threads(site.stage)
             with global_seeds.kept():
-                rows = each(f, block, site, *columns)
+                block, rows = each(f, block, site, *columns)
         else:
-            rows = each(f, block, site, *columns)
+            block, rows = each(f, block, site, *columns)
         return made_by(site, rows, block.origin, block)
 
     @property
@@ -68,7 +69,7 @@ class RandomMap(FunctionTransform):
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None
-        rng = generator(i)
+        rng, again = generator(i), row if known else fresh(row)
         global_seeds.seed(rng)
         result = self.f(row, rng)
         if known or global_seeds.torch_generator() is None:
@@ -76,7 +77,7 @@ class RandomMap(FunctionTransform):
         # this call imported torch, unseeded: call f again, seeded as for any later reading
         rng = generator(i)
         global_seeds.seed(rng)
-        return self.f(row, rng)
+        return self.f(again, rng)
 
     def _generators(self, site: Site, component: int) -> RowGenerators:
         path = site.components[component].path
