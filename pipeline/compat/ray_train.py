@@ -6,7 +6,8 @@
             …
             report({"loss": loss}, loader, save=lambda folder: torch.save(…))
 
-The run may be restored with another `ScalingConfig(num_workers=…)`.
+A run that is started again, with the same `RunConfig(name=…, storage_path=…)`, goes on from its last
+checkpoint, also with another `ScalingConfig(num_workers=…)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ray Train: two workers, then four, then one, restored from Ray's checkpoints."""
+"""Ray Train: a run with two workers goes on with four, then with one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def test_ray_train_goes_on_with_another_number_of_workers(tmp_path: Path) -> Non
     import ray.train.torch
 
     joined: list[Any] = []
-    checkpoint = None
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         for stage, workers in enumerate(RANKS):
@@ -42,12 +41,9 @@ def test_ray_train_goes_on_with_another_number_of_workers(tmp_path: Path) -> Non
                 train,
                 train_loop_config={"folder": str(tmp_path), "stage": stage},
                 scaling_config=ray.train.ScalingConfig(num_workers=workers),
-                run_config=ray.train.RunConfig(
-                    storage_path=str(tmp_path / "ray"), name=f"stage{stage}"
-                ),
-                resume_from_checkpoint=checkpoint,
+                run_config=ray.train.RunConfig(storage_path=str(tmp_path / "ray"), name="run"),
             )
-            checkpoint = trainer.fit().checkpoint
+            trainer.fit()
             files = [tmp_path / f"{stage}.{rank}.json" for rank in range(workers)]
             parts = [json.loads(file.read_text()) for file in files]
             joined += [[row for part in step for row in part] for step in zip(*parts, strict=True)]
