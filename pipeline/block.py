@@ -31,7 +31,7 @@ class Columns:
     (3, [2, 0], np.int64(1))
     """
 
-    __slots__ = ("_n", "tree")
+    __slots__ = ("_n", "_plain", "tree")
 
     def __init__(self, tree: Any, length: int | None = None) -> None:
         self.tree = map_leaves(_as_column, tree)
@@ -44,12 +44,13 @@ class Columns:
                 f"columns need one common length, at least one column: got lengths {shown(sizes)}"
             )
         self._n: int = lengths.pop()
+        self._plain: bool | None = None
 
     @staticmethod
     def of(tree: Any, n: int) -> Columns:
         """Columns of a tree that is known to consist of arrays of n rows; nothing is checked."""
         columns = object.__new__(Columns)
-        columns.tree, columns._n = tree, n
+        columns.tree, columns._n, columns._plain = tree, n, None
         return columns
 
     def __len__(self) -> int:
@@ -70,6 +71,13 @@ class Columns:
         tree = map_leaves(lambda a: a[start:stop], self.tree)
         return Columns.of(tree, len(range(self._n)[start:stop]))
 
+    @property
+    def plain(self) -> bool:
+        """Whether these are arrays of NumPy's own numbers in nested dicts, as nearly always."""
+        if self._plain is None:
+            self._plain = _is_plain(self.tree)
+        return self._plain
+
     def each(self, f: Callable[[NDArray[Any]], Any], length: int | None = None) -> Columns:
         """The columns after `f` was applied to each; give the new length where that changes."""
         return Columns(map_leaves(f, self.tree), self._n if length is None else length)
@@ -81,6 +89,12 @@ class Columns:
     def rows(self) -> list[Any]:
         """All rows, one Python object each."""
         return [self.row(i) for i in range(self._n)]
+
+
+def _is_plain(tree: Any) -> bool:
+    if type(tree) is dict:
+        return all(map(_is_plain, tree.values()))
+    return type(tree) is np.ndarray and tree.dtype.isbuiltin == 1 and not tree.dtype.hasobject
 
 
 def _as_column(leaf: Any) -> NDArray[Any]:

@@ -188,11 +188,9 @@ class Loader(Generic[BatchT]):
 
     def __iter__(self) -> Iterator[BatchT]:
         epoch = self.epoch
-        while self.epoch == epoch:
-            if self._ask(self._left_skipped_pass):
-                return
+        while True:
             try:
-                batch = self._hand_out(across=False)
+                batch = self._hand_out(epoch)
             except StopIteration:
                 return
             except BaseException as error:
@@ -207,9 +205,10 @@ class Loader(Generic[BatchT]):
         Raises:
             StopIteration: the next pass holds no batch.
         """
-        return self._hand_out(across=True)
+        return self._hand_out(None)
 
-    def _hand_out(self, *, across: bool) -> Any:
+    def _hand_out(self, epoch: int | None) -> Any:
+        # the next batch of a pass; of any pass if `epoch` is None
         asked, me = time.perf_counter(), get_ident()
         if self._process != os.getpid():
             self._fork()
@@ -217,13 +216,15 @@ class Loader(Generic[BatchT]):
         try:
             self._take_turn(me)
             run = self._running()
-            if self._checked != run.position.cursor.epoch:
-                self._neighbours.check()
-                self._checked = run.position.cursor.epoch
             # fill before taking: an interrupt in here loses no batch
             try:
+                if epoch is not None and not run.within(epoch):
+                    raise StopIteration
+                if self._checked != run.position.cursor.epoch:
+                    self._neighbours.check()
+                    self._checked = run.position.cursor.epoch
                 with marked("next batch"):
-                    found = run.fill(across=across)
+                    found = run.fill(across=epoch is None)
             finally:
                 self._position = run.position
             if not found:
@@ -242,13 +243,6 @@ class Loader(Generic[BatchT]):
         finally:
             if not outer and self._owner == me:
                 self._owner = 0
-
-    def _left_skipped_pass(self, run: Run) -> bool:
-        if not run.at_skipped_pass():
-            return False
-        run.next_pass()
-        self._position = run.position
-        return True
 
     def _make(self, stream: Stream, cursor: Cursor) -> Made | None:
         before = METER.into(self._account.late)
@@ -271,7 +265,7 @@ class Loader(Generic[BatchT]):
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
-        return Made(batch, len(take.block), take.after, told)
+        return Made(batch, take.stop - take.start, take.after, told)
 
     def close(self) -> None:
         """End this loader's workers; its state can still be read."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,7 @@ BEGIN = 8  # works begun at a time, at most: each batch handed out begins some m
 GROUP = 64  # batches of one work, at most
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(NamedTuple):
     # of one batch: this process's stream rows, their places in the batch (those of padding too),
     # the batch's number of rows, and the cursor after it
     rows: Int64s
@@ -37,12 +37,11 @@ class _Rows:
     after: Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
+class _Begun(NamedTuple):
     # a batch begun ahead: its cursor, its rows, the work that reads them, where they start among
     # the work's rows, and whether the work is for this batch alone
     at: Cursor
-    rows: _Rows
+    part: _Rows
     pending: Pending
     start: int
     alone: bool
@@ -76,6 +75,7 @@ class IndexedStream:
         self._most = 1  # batches of the next work: few at first, so that the first comes soon
         self._ahead: dict[int, _Begun] = {}  # by step
         self._barren = self._passes.per_pass == 0
+        self._numbers = np.arange(0)
 
     def check(self) -> None:
         """Raise BatchError if a pass would have no batch, or fewer than steps= says."""
@@ -147,17 +147,30 @@ class IndexedStream:
 
     def take(self, cursor: Cursor) -> Take | None:
         begun = self._ahead.get(cursor.step)
-        if begun is not None and begun.at != cursor:
+        if begun is not None and begun.at is not cursor and begun.at != cursor:
             begun = None
-        part = begun.rows if begun else self._mine(cursor)
+        part = begun.part if begun else self._mine(cursor)
         if part is None:
             return None
-        rows = part.rows
-        block = self._ready(begun) if begun else self._read(rows)
+        n, start = len(part.rows), 0
+        whole = self._ready(begun) if begun else None
+        if whole is None or begun is None:
+            whole = self._read(part.rows)
+        else:
+            start = begun.start
         if self._substitutes is not None:
-            block = self._substitutes.block(rows, block, self._read, cursor.step)
-        slots, fresh = np.arange(len(rows)), self._executor.fresh
-        return Take(block, slots, part.mine, part.total, part.after, fresh)
+            block = whole.slice(start, start + n)
+            whole = self._substitutes.block(part.rows, block, self._read, cursor.step)
+            start = 0
+        slots, fresh = self._every(n), self._executor.fresh
+        return Take(whole, start, start + n, slots, part.mine, part.total, part.after, fresh)
+
+    def _every(self, n: int) -> Int64s:
+        # int64[n], from 0 on
+        if len(self._numbers) < n:
+            self._numbers = np.arange(2 * n)
+            self._numbers.flags.writeable = False
+        return self._numbers[:n]
 
     def _mine(self, cursor: Cursor) -> _Rows | None:
         # None if the cursor's pass has no further batch
@@ -166,7 +179,7 @@ class IndexedStream:
         if not count or (self._drop and count < size):
             return None
         total = size if self._pad else count
-        mine = np.arange(total) if self._sole else self._share.rows(total)
+        mine = self._places(total)
         own = mine if total == count else mine[mine < count]
         rows = spans[0][0] + own if len(spans) == 1 else _rows(spans)[own]
         rows = self._remaining(rows, cursor.step)
@@ -175,20 +188,24 @@ class IndexedStream:
     def _remaining(self, rows: Int64s, step: int) -> Int64s:
         return self._substitutes.rows(rows, step) if self._substitutes else rows
 
-    def _ready(self, begun: _Begun) -> Block:
-        pending, rows = begun.pending, begun.rows.rows
+    def _places(self, total: int) -> Int64s:
+        # where this process's rows stand in a batch of so many rows
+        return self._every(total) if self._sole else self._share.rows(total)
+
+    def _ready(self, begun: _Begun) -> Block | None:
+        # the rows of a work; None where the batch must be read by itself
         try:
-            block = pending.result()
+            block = begun.pending.result()
         except Exception:
             # a row of another batch of the group may have failed: read each batch by itself
             self._ahead = {
-                c: each for c, each in self._ahead.items() if each.pending is not pending
+                c: each for c, each in self._ahead.items() if each.pending is not begun.pending
             }
             if begun.alone:
                 raise
-            return self._read(rows)
+            return None
         del self._ahead[begun.at.step]  # only now: after an interrupt it is asked for again
-        return block if begun.alone else block.slice(begun.start, begun.start + len(rows))
+        return block
 
     def _read(self, rows: Int64s) -> Block:
         return self._executor.submit(Rows(rows), urgent=True).result()
@@ -206,26 +223,44 @@ class IndexedStream:
 
     def _submit(self, epoch: int, settle: Settle) -> bool:
         # the next batches of the pass as one work
-        found: dict[Cursor, _Rows] = {}
-        most, tail = 1, self._tail
-        while tail.epoch == epoch and len(found) < most:
+        tail = self._tail
+        part = self._mine(tail) if tail.epoch == epoch else None
+        if part is None:
+            return False
+        most = min(self._most, self._executor.group(len(part.rows)))
+        found, tail = [(tail, part)], settle(part.after)
+        every = [part.rows]
+        if most > 1 and not self.jumps and self._substitutes is None:
+            rows, full = self._full(tail, most - 1)
+            found += full
+            every += [rows] if full else []
+            tail = found[-1][1].after
+        while len(found) < most and tail.epoch == epoch:
             part = self._mine(tail)
             if part is None:
                 break
-            most = most if found else min(self._most, self._executor.group(len(part.rows)))
-            found[tail] = part
+            found.append((tail, part))
+            every.append(part.rows)
             tail = settle(part.after)
-        if not found:
-            return False
-        self._most = min(GROUP, 2 * len(found))
-        every = [part.rows for part in found.values()]
+        self._tail, self._most = tail, min(GROUP, 2 * len(found))
         pending = self._executor.submit(Rows(np.concatenate(every) if len(every) > 1 else every[0]))
-        start = 0
-        for cursor, part in found.items():
-            self._ahead[cursor.step] = _Begun(cursor, part, pending, start, len(found) == 1)
+        start, alone = 0, len(found) == 1
+        for at, part in found:
+            self._ahead[at.step] = _Begun(at, part, pending, start, alone)
             start += len(part.rows)
-        self._tail = tail
         return True
+
+    def _full(self, at: Cursor, most: int) -> tuple[Int64s, list[tuple[Cursor, _Rows]]]:
+        # the next full batches of a pass, of one size, all at once; and all their rows
+        afters = self._passes.full(at, most)
+        if not afters:
+            return np.zeros(0, np.int64), []
+        size, n = afters[0].rows - at.rows, len(afters)
+        mine, starts = self._places(size), at.rows + np.arange(n)[:, None] * size
+        rows = starts + mine
+        ats = [at, *afters[:-1]]
+        parts = [_Rows(own, mine, size, after) for own, after in zip(rows, afters, strict=True)]
+        return rows.reshape(-1), list(zip(ats, parts, strict=True))
 
     def cancel(self) -> None:
         for begun in self._ahead.values():

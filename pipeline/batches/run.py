@@ -79,9 +79,14 @@ class Run:
         """Whether it stands at the start of a pass whose steps are all skipped."""
         return bool(self.stream.jumps) and self.skipping.end(self.settle().step) is not None
 
-    def next_pass(self) -> None:
-        """Go to the start of the pass after one whose steps are all skipped."""
-        self._go(self.skipping.next_pass(self.position.cursor))
+    def within(self, epoch: int) -> bool:
+        """Whether it stands in a pass; if all steps of that are skipped, it leaves the pass."""
+        if self.settle().epoch != epoch:
+            return False
+        if self.at_skipped_pass():
+            self._go(self.skipping.next_pass(self.position.cursor))
+            return False
+        return True
 
     def fill(self, *, across: bool) -> bool:
         """Make the next batch, and those ahead of it.

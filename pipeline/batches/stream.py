@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.block import Block, Int64s, Origin
 from pipeline.checkpoint.position import Position
@@ -14,13 +13,13 @@ from pipeline.sampling.cuts import Ranges
 from pipeline.sampling.sizes import Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(NamedTuple):
     """This process's part of one batch.
 
     Attributes:
-        block: this process's real rows, without padding.
-        slots: int64[len(block)], where each of them goes among this process's rows.
+        whole: the block that holds this process's real rows, and maybe those of other batches.
+        start, stop: which rows of it are this batch's.
+        slots: int64[stop - start], where each of them goes among this process's rows.
         rows: int64[m], this process's rows of the global batch, padding included.
         total: rows of the global batch, padding included.
         after: the cursor that holds once the batch has been handed out.
@@ -28,13 +27,22 @@ class Take:
         kept: whether later batches are cut from the same block.
     """
 
-    block: Block
+    whole: Block
+    start: int
+    stop: int
     slots: Int64s
     rows: Int64s
     total: int
     after: Cursor
     own: bool = False
     kept: bool = False
+
+    @property
+    def block(self) -> Block:
+        """This process's real rows, without padding."""
+        whole = self.whole
+        everything = self.start == 0 and self.stop == len(whole)
+        return whole if everything else whole.slice(self.start, self.stop)
 
 
 class Share(Protocol):

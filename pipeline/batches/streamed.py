@@ -250,7 +250,7 @@ class LaneStream:
         rows = self._rows[batch] if pad or not self.alone else np.arange(got)
         places = np.concatenate(slots) if pad else np.arange(got)
         total = batch if pad or not self.alone else got
-        return Take(block, places, rows, total, after, kept=True)
+        return Take(block, 0, len(block), places, rows, total, after, kept=True)
 
     def _batch(self, step: int) -> int:
         # rows of the global batch at a step

@@ -6,7 +6,7 @@
             …
             report({"loss": loss}, loader, save=lambda folder: torch.save(…))
 
-A run that is started again, with the same `RunConfig(name=…, storage_path=…)`, goes on from its last
+A run that is started again with the same `RunConfig(name=…, storage_path=…)` goes on from its last
 checkpoint, also with another `ScalingConfig(num_workers=…)`.
 """
 

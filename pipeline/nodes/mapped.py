@@ -120,10 +120,11 @@ class _Stage:
         started = time.perf_counter()
         with marked(self.name):
             results = called(self._f, self._columns, rows, self._origin, self._site, first)
-        own = maker(self._site, results, self._origin, first)
+        kinds = set(map(type, results))
+        own = maker(self._site, results, self._origin, first, kinds)
         self._seconds += time.perf_counter() - started
-        self._kinds.update(map(type, results))
-        if type(results[0]) is bytes:
+        self._kinds |= kinds
+        if bytes in kinds:
             self._size += sum(len(row) for row in results if type(row) is bytes)
         if own and any(row is None for row in rows):
             own = made  # handed on

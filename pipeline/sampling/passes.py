@@ -193,6 +193,19 @@ class SizedPasses:
             return following.turn(after) if following.left(after) == 0 else after
         return after
 
+    def full(self, cursor: Cursor, most: int) -> list[Cursor]:
+        """The cursors after the next batches: full ones of one size, not the last of their pass.
+
+        There are at most `most`; none where sizes change or rows are cut out.
+        """
+        passes = self.parts[0][1]
+        if len(self.parts) > 1 or passes.cuts is not NO_CUTS:
+            return []
+        left, size = passes.left(cursor), passes.batch_size
+        many = range(1, 1 + (most if left is None else min(most, left - 1)))
+        rows, step, epoch, batch = cursor.rows, cursor.step, cursor.epoch, cursor.batch
+        return [Cursor(rows + i * size, step + i, epoch, batch + i) for i in many]
+
     def turn(self, cursor: Cursor) -> Cursor:
         """The start of the next pass; the step stays the same."""
         return self._at(cursor.step).turn(cursor)

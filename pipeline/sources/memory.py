@@ -74,6 +74,8 @@ class MemorySource:
             taken = self._values.read(wanted)
             return Columns.of(map_leaves(fresh_elements, taken.tree), len(wanted))
         values = self._values
+        if type(values) is range and _fits_int64(values):
+            return (values.start + values.step * wanted).tolist()
         rows = [values[i] for i in wanted.tolist()]
         return rows if ATOMS.issuperset(map(type, rows)) else list(map(fresh, rows))
 
@@ -100,8 +102,13 @@ def _opened(leaf: Any) -> Any:
 
 
 _SAMPLE = 64
+_INT64 = (1 << 63) - 1
 _PIECE = 16 << 20  # bytes hashed at once
 _LARGE = 64 << 20  # bytes; of larger mapped arrays only a sample is hashed
+
+
+def _fits_int64(r: range) -> bool:
+    return bool(r) and all(-_INT64 <= number <= _INT64 for number in (r[0], r[-1], r.step))
 
 
 def _is_columns(values: Any) -> bool:

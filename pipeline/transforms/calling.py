@@ -132,7 +132,13 @@ def made_by(site: Site, rows: list[Any], origin: Origin, beneath: Block) -> Bloc
     return Block(rows, origin, made)
 
 
-def maker(site: Site, rows: list[Any], origin: Origin, first: int = 0) -> str:
+def maker(
+    site: Site,
+    rows: list[Any],
+    origin: Origin,
+    first: int = 0,
+    kinds: set[type] | None = None,
+) -> str:
     """The stage in words, if it returned None as a row; else "".
 
     Callers look whether an earlier stage made the None, and this one handed it on.
@@ -142,11 +148,12 @@ def maker(site: Site, rows: list[Any], origin: Origin, first: int = 0) -> str:
         rows: the rows that it returned.
         origin: the provenance of the whole block.
         first: the number of the first of these rows in the block.
+        kinds: the types of these rows, where they are known.
 
     Raises:
         ChainError: a row can be read only once, such as a generator.
     """
-    kinds = set(map(type, rows))
+    kinds = set(map(type, rows)) if kinds is None else kinds
     once = {kind for kind in kinds if issubclass(kind, Iterator)}
     if once:
         i = next(i for i, row in enumerate(rows) if type(row) in once)

@@ -223,3 +223,21 @@ def test_a_private_map_goes_with_its_changes(tmp_path):
     values[:] = 7
     again: Any = pickle.loads(pickle.dumps(MemorySource({"x": values})))
     assert again.read(np.array([0, 99])).tree["x"].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(0),
+        range(5),
+        range(10, 0, -3),
+        range(0, 5, 2**70),
+        range(-(2**63), -(2**63) + 3),
+        range(2**63 - 2, 2**63 + 2),
+        range(2**70, 2**70 + 2),
+        range(-(2**62), 2**62, 2**61),
+    ],
+)
+def test_a_range_is_read_as_the_list_of_its_numbers(numbers: range) -> None:
+    indices = np.arange(len(numbers))[::-1]
+    assert MemorySource(numbers).read(indices) == MemorySource(list(numbers)).read(indices)
