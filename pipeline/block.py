@@ -31,7 +31,7 @@ class Columns:
     (3, [2, 0], np.int64(1))
     """
 
-    __slots__ = ("_n", "_plain", "tree")
+    __slots__ = ("_n", "_plain", "own", "tree")
 
     def __init__(self, tree: Any, length: int | None = None) -> None:
         self.tree = map_leaves(_as_column, tree)
@@ -45,12 +45,18 @@ class Columns:
             )
         self._n: int = lengths.pop()
         self._plain: bool | None = None
+        self.own = False
 
     @staticmethod
-    def of(tree: Any, n: int) -> Columns:
-        """Columns of a tree that is known to consist of arrays of n rows; nothing is checked."""
+    def of(tree: Any, n: int, own: bool = False) -> Columns:
+        """Columns of a tree that is known to consist of arrays of n rows; nothing is checked.
+
+        Args:
+            tree, n: the columns, and how many rows they have.
+            own: whether nobody else refers to the arrays, so that they may become a batch.
+        """
         columns = object.__new__(Columns)
-        columns.tree, columns._n, columns._plain = tree, n, None
+        columns.tree, columns._n, columns._plain, columns.own = tree, n, None, own
         return columns
 
     def __len__(self) -> int:

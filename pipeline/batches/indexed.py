@@ -12,7 +12,7 @@ from pipeline.batches.hosts import HostShare
 from pipeline.batches.skipping import jumps_of, old_skips, row_cuts
 from pipeline.batches.stream import Settle, Share, Take
 from pipeline.batches.substitutes import Substitutes
-from pipeline.block import Block, Int64s, Origin
+from pipeline.block import Block, Columns, Int64s, Origin
 from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import SavedState
 from pipeline.errors import PositionError
@@ -162,8 +162,8 @@ class IndexedStream:
             block = whole.slice(start, start + n)
             whole = self._substitutes.block(part.rows, block, self._read, cursor.step)
             start = 0
-        slots, fresh = self._every(n), self._executor.fresh
-        return Take(whole, start, start + n, slots, part.mine, part.total, part.after, fresh)
+        slots, own = self._every(n), self._executor.fresh or (n == len(whole) and _is_own(whole))
+        return Take(whole, start, start + n, slots, part.mine, part.total, part.after, own)
 
     def _every(self, n: int) -> Int64s:
         # int64[n], from 0 on
@@ -297,6 +297,12 @@ class IndexedStream:
             ]
             at = At.of_rows(np.concatenate(parts), max(1, self._part.length))
             yield np.repeat(np.array(steps), [len(p) for p in parts]), self._part.origin(at)
+
+
+def _is_own(block: Block) -> bool:
+    # whether nobody else refers to its memory, nor to objects in it
+    values = block.values
+    return isinstance(values, Columns) and values.own and values.plain
 
 
 def _count(spans: list[tuple[int, int]]) -> int:

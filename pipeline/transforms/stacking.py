@@ -74,7 +74,7 @@ class Stack:
 
     def values(self) -> Columns | list[Any]:
         """All rows."""
-        return Columns.of(self._columns, self._n) if self._kept is None else self._kept
+        return Columns.of(self._columns, self._n, own=True) if self._kept is None else self._kept
 
     def _copied(self, rows: list[Any]) -> bool:
         # whether the rows lie in the columns now

@@ -124,6 +124,7 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
         return block
     try:
         columns = Columns(collate(block.values, empty=empty), len(block))
+        columns.own = True
         return Block(columns, block.origin, block.made)
     except CollateError:
         return block
