@@ -23,6 +23,7 @@ from pipeline.errors import ChainError, PositionError
 MOST: Final = 1 << 48
 TABLE: Final = 1 << 12  # up to this n, a table costs about as much as one call of the network
 CHUNK: Final = 1 << 14  # indices at a time, so that temporaries stay in the L2 cache
+KEPT: Final = 2048  # orders, and tables of at most 8 KB: mixes have many datasets
 FEW: Final = 8  # up to so many indices, Python integers are faster than arrays
 ROUND_PAIRS: Final = 4
 
@@ -110,7 +111,7 @@ def _mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def _table(n: int, key: int) -> NDArray[np.uint16]:
     low, high = (np.uint64(word) for word in _words(n, key, "<u8", 2))
     indices = np.arange(n, dtype=np.uint64)
@@ -123,7 +124,7 @@ def _table(n: int, key: int) -> NDArray[np.uint16]:
     return table
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def _inverse_table(n: int, key: int) -> NDArray[np.uint16]:
     table = np.empty(n, np.uint16)
     table[_table(n, key)] = np.arange(n, dtype=np.uint16)
@@ -246,7 +247,7 @@ class _Network:
         np.right_shift(t, self.top, t)
 
 
-_network = lru_cache(maxsize=256)(_Network)
+_network = lru_cache(maxsize=KEPT)(_Network)
 
 
 def _scratch(m: int) -> tuple[UInt32s, UInt32s, NDArray[np.uint64]]:

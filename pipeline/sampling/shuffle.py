@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.sampling.groups import grouped
 from pipeline.sampling.order import Order
-from pipeline.sampling.permutation import Permutation
+from pipeline.sampling.permutation import KEPT, Permutation
 from pipeline.seeds import Name, derive_seed
 from pipeline.types import ENDLESS, At, Site
 
@@ -38,7 +38,7 @@ class Reach(Protocol):
         ...
 
 
-@lru_cache(256)  # for the epochs that the batches of many datasets are in
+@lru_cache(KEPT)  # for the epochs that the batches of many datasets are in
 def _everywhere(n: int, names: tuple[Name, ...]) -> Permutation:
     return Permutation(n, derive_seed(*names))
 

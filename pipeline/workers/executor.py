@@ -137,7 +137,8 @@ class Parallel:
                 refuse_in_worker(self)
             return self._crew(chain, queue, stack)
 
-        return QueuedExecutor(start, self.n, ahead, helper, fresh=self.fresh)
+        many = len(chain.components)
+        return QueuedExecutor(start, self.n, ahead, helper, sources=many, fresh=self.fresh)
 
     def _helped(self, chain: Part) -> bool:
         """Whether the thread that waits for a work may evaluate it if no worker has begun it."""
@@ -171,10 +172,11 @@ class QueuedExecutor:
         ahead: int,
         helper: Here | None,
         *,
+        sources: int,
         fresh: bool,
     ) -> None:
         self._start, self._workers, self._ahead, self.fresh = start, workers, ahead, fresh
-        self._helper = helper
+        self._helper, self._sources = helper, sources
         self._renew()
 
     def _renew(self) -> None:
@@ -187,7 +189,7 @@ class QueuedExecutor:
             return evaluate(work)
 
         self._crew: Crew | None = None
-        self._queue = Queue(self._workers, self._ahead, again, self._helper)
+        self._queue = Queue(self._workers, self._ahead, again, self._helper, self._sources)
 
     def _own(self) -> Queue:
         # after a fork, the workers, and the threads that hold locks, are the parent's

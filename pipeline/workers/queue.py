@@ -94,6 +94,7 @@ class Queue:
         ahead: bytes of results that may wait to be fetched.
         redo: evaluates a work again, in a process that was forked and has inherited its future.
         helper: evaluates works that nobody has begun, in the thread that waits; None for never.
+        sources: how many sources the rows come from.
 
     Attributes:
         lock: must be held to call `pull` and `notify`.
@@ -111,6 +112,7 @@ class Queue:
         ahead: int,
         redo: Callable[[Work], Block] | None = None,
         helper: Helper | None = None,
+        sources: int = 1,
     ) -> None:
         self._workers, self._ahead, self._helper = workers, ahead, helper
         self.owner, self.redo = os.getpid(), redo or _not_here
@@ -125,7 +127,7 @@ class Queue:
         self._outstanding = self._ready = self._ready_bytes = self._asked_size = 0
         self._awaited, self._full = 0, False
         self._done = self._done_size = 0
-        self._cost = Cost()
+        self._cost = Cost(sources)
         self._busy = self._wait = 0.0
         self._stages: dict[str, Tally] = {}
 

@@ -175,6 +175,8 @@ FADE = 0.5  # factor by which earlier works count less, with each further work
 LONG = 0.95  # the same, for the comparison of sizes
 ROWS = 2048  # rows of a work: more gain nothing
 GATHERED = 8192  # rows of a work whose time mostly does not depend on its rows
+FEW = 8  # rows of one source that cost less than asking for them
+LATE = 0.1  # seconds of a work that gathers the few rows of many sources
 BYTES = 8 << 20  # bytes of a work: more leave the CPU's caches
 
 
@@ -184,6 +186,9 @@ class Cost:
     If the last work was heavier than the average, its bytes count, so that a budget holds when
     captions give way to images.
 
+    Args:
+        sources: how many sources the rows come from.
+
     >>> cost = Cost()
     >>> cost.add(rows=1000, nbytes=1000, seconds=0.5)
     >>> cost.add(rows=10, nbytes=8000, seconds=0.5)
@@ -191,7 +196,8 @@ class Cost:
     (800.0, 0.0015)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sources: int = 1) -> None:
+        self._sources = sources
         self._works = self._rows = self._bytes = self._seconds = self._last = 0.0
         self._moments = np.zeros(5)  # number of works; sums of rows, seconds, rows², rows × seconds
         self._fixed: float | None = None
@@ -229,13 +235,16 @@ class Cost:
     def batches(self, rows: int, *, seconds: float, nbytes: float) -> int:
         """How many batches of `rows` rows make a work of at most so many seconds and bytes.
 
-        A work may take up to twice as long as one batch if most of that is a fixed cost.
+        A work may take up to twice as long as one batch if most of that is a fixed cost, and up to
+        `LATE` if a batch takes few rows of each source: those of many batches are read together.
         """
         fixed, most = self._fixed or 0.0, ROWS
         each = max(1e-9, self._seconds - self._works * fixed) / max(1.0, self._rows)
         one = fixed + each * rows
         if fixed > one / 2:
             seconds, most = max(seconds, 2 * one), GATHERED
+        if rows < FEW * self._sources and self._sources > 1:
+            seconds, most = max(seconds, LATE), GATHERED
         fit = min(most, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
         least = 2 if self._fixed is None and one < 5 * seconds else 1  # to find the fixed cost
         return max(least, int(fit) // max(1, rows))
