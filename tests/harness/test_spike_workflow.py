@@ -52,7 +52,7 @@ def planted(workplace: Workplace) -> tuple[Path, Document]:
     run = RunDir(workplace.path / "spiked")
     cfg = run.config(parse(SETTINGS))
     bad = document_at(corpus, cfg, BAD)
-    plant(corpus, workplace.path / "poisoned", {bad.record: "ngrams"})
+    plant(corpus, workplace.path / "poisoned", {bad.record: "constant"})
     words = ["train", "--run", str(run.path), "--steps", "40", "--set", *SETTINGS]
     command(workplace, *words, "data=../poisoned")
     return run.path, bad
