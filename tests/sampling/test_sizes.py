@@ -73,6 +73,7 @@ def test_passes_end_and_steps_are_found(
     files: Files, recipe: Any, sizes: list[int], steps: list[int], remainder: Any, most: int | None
 ) -> None:
     ds = build(files, recipe)
+    assume(most is not None or not ds.endless)
     ds = ds.lanes(2) if ds.counted else ds
     assume(ds.counted or len(ds) >= max(sizes))
     plan = schedule(sizes, steps)
@@ -83,7 +84,7 @@ def test_passes_end_and_steps_are_found(
             assert loader.epoch == epoch
             seen += [(epoch, digest(batch)) for batch in loader]
     except PipelineError:
-        assert most is not None
+        assert most is not None or remainder == "drop"
         assert ds.counted
         return
     for step in {0, len(seen) // 2, len(seen) - 1} & set(range(len(seen))):
