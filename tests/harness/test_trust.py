@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -336,3 +337,26 @@ def test_a_checkpoint_of_other_data_is_no_damage(run: Path) -> None:
         pytest.raises(MismatchError),
     ):
         checkpoints.restore(40, functions_of(run), loader)
+
+
+def test_a_seal_waits_for_metadata_that_orbax_writes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orbax.checkpoint._src.metadata import checkpoint as metadata
+
+    write = metadata._MetadataStoreImpl.write
+
+    def late(store: Any, file: Any, told: Any) -> None:
+        time.sleep(0.3)
+        Path(file).write_text('{"custom_')  # as found in the middle of a write
+        time.sleep(0.3)
+        write(store, file, told)
+
+    monkeypatch.setattr(metadata._MetadataStoreImpl, "write", late)
+    cfg = make({"width": 8, "layers": 1, "heads": 2, "hidden": 8, "length": 8})
+    functions = make_steps(cfg, make_mesh(cfg))
+    with Loader(Dataset({"x": np.arange(64)}), 8) as loader:
+        with opened(tmp_path) as checkpoints:
+            checkpoints.save(5, functions.init(), functions, loader, {"steps": 9})
+        with opened(tmp_path) as checkpoints:
+            checkpoints.restore(5, functions, loader)
