@@ -46,6 +46,7 @@ from harness.ledger import read
 from harness.metrics import Screen
 from harness.poison import KINDS, document_at, plant
 from harness.rundir import RunDir
+from harness.seal import seal
 from harness.spikes import excess, latest
 from harness.step import StepFunctions, TrainState, make_steps
 from harness.train import train
@@ -80,6 +81,8 @@ class Bench:
         for file in notes:
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             file.write_text("".join(json.dumps({**x, "dataset": dataset}) + "\n" for x in lines))
+        for checkpoint in run.checkpoints.glob("[0-9]*"):
+            seal(checkpoint)
         return run, cfg
 
 
