@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 import time
@@ -59,6 +60,14 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert not _threads() - threads
     mine = {name for name in set(os.listdir("/dev/shm")) - shared if "lockstep" in name}
     assert not mine
+
+
+@pytest.fixture(autouse=True)
+def _messages_are_heard() -> Iterator[None]:
+    yield
+    logger = logging.getLogger("pipeline")
+    heard = (logger.disabled, logger.propagate, logger.level, logging.root.manager.disable)
+    assert heard == (False, True, logging.NOTSET, logging.NOTSET), heard
 
 
 def pytest_collection_finish() -> None:
