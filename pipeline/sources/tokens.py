@@ -14,6 +14,7 @@ from pipeline.checks import whole
 from pipeline.errors import SourceError
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
+from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import OpenFiles
@@ -59,7 +60,7 @@ class TokenSource(FileSource):
     array([3, 4], dtype=uint16)
     """
 
-    _not_pickled = frozenset({"_maps", "_remote"})
+    _not_pickled = frozenset({"_maps", "_remote", "_advice"})
 
     def __init__(
         self,
@@ -100,6 +101,8 @@ class TokenSource(FileSource):
     def _open_nothing(self) -> None:
         self._remote = any(map(is_url, self._files.paths))
         self._maps = OpenFiles[int, NDArray[Any]]()
+        if self._length is not None:  # single tokens are less than what a disk brings
+            self._advice = Advice(self._files, self._where_to_come)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -125,10 +128,9 @@ class TokenSource(FileSource):
             SourceError: a file was removed, truncated or replaced.
         """
         wanted = inside(indices, len(self))
-        file = np.searchsorted(self._files.bounds, wanted, side="right") - 1
-        local = wanted - self._files.bounds[file]
+        file, local = self._split(wanted)
         if self._remote:
-            return Columns(self._fetch(wanted, file, local))
+            return Columns(self._fetch(wanted))
         numbers = np.unique(file).tolist()
         if len(numbers) == 1:
             return Columns(self._mapped(numbers[0])[local].astype(self.dtype, copy=False))
@@ -138,6 +140,17 @@ class TokenSource(FileSource):
             here = file == number
             found[here] = self._mapped(number)[local[here]]
         return Columns(found)
+
+    def _split(self, indices: Int64s) -> tuple[Int64s, Int64s]:
+        # the file that holds each record, and the record's index in it
+        file = np.searchsorted(self._files.bounds, indices, side="right") - 1
+        return file, indices - self._files.bounds[file]
+
+    def _where_to_come(self, indices: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        file, local = self._split(indices)
+        size = np.dtype(self._dtype).itemsize
+        start = self._offsets[file] + local * (self._stride * size)
+        return file, start, start + (self._length or 1) * size
 
     def _mapped(self, file: int) -> NDArray[Any]:
         # touching a mapping beyond its file's end kills the process, so check the size first
@@ -162,18 +175,16 @@ class TokenSource(FileSource):
         rows = np.lib.stride_tricks.sliding_window_view(tokens, self._length)
         return rows[:: self._stride]
 
-    def _fetch(self, wanted: Int64s, file: Int64s, local: Int64s) -> NDArray[Any]:
-        size = np.dtype(self._dtype).itemsize
-        start = self._offsets[file] + local * (self._stride * size)
+    def _fetch(self, wanted: Int64s) -> NDArray[Any]:
+        file, start, stop = self._where_to_come(wanted)
         if self._length is not None:
-            stop = start + self._length * size
             tokens = as_tokens(read_spans(self._files, file, start, stop), self._dtype)
             return tokens.reshape(len(wanted), self._length)
         # consecutive tokens are read as one span
         cut = np.flatnonzero((np.diff(wanted) != 1) | (np.diff(file) != 0)) + 1
         first = np.concatenate([[0], cut])[: len(wanted)]
         last = np.concatenate([cut, [len(wanted)]])[: len(wanted)] - 1
-        spans = read_spans(self._files, file[first], start[first], start[last] + size)
+        spans = read_spans(self._files, file[first], start[first], stop[last])
         return as_tokens(spans, self._dtype)
 
     def layout(self) -> list[dict[str, Any]]:

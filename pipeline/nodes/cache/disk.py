@@ -23,6 +23,7 @@ from pipeline.block import Int64s, Values
 from pipeline.errors import ChainError, SourceError
 from pipeline.nodes.cache.rows import decode, encode
 from pipeline.sources.complaints import parsing, warn_once
+from pipeline.sources.storage.advice import can_tell, is_absent, tell
 from pipeline.sources.storage.arrays import StoredArray
 from pipeline.sources.storage.atomic import written_whole
 from pipeline.sources.storage.local import LocalFile
@@ -99,6 +100,7 @@ class Disk:
             self._check_process()
             at = self._index[positions]
             found: dict[int, bytes] = {}
+            self._tell(np.sort(at[at != 0]))
             for i in np.flatnonzero(at)[np.argsort(at[at != 0], kind="stable")].tolist():
                 row = self._row(int(at[i]), int(positions[i]))
                 if row is not None:
@@ -156,11 +158,26 @@ class Disk:
     def _path(self, number: int) -> Path:
         return self._folder / f"rows.{number}"
 
+    def _tell(self, at: Int64s) -> None:
+        # a cold disk works on all rows at once if the kernel is told of them
+        if not can_tell() or len(at) < 2:
+            return
+        numbers, offsets = at - 1 >> _OFFSET_BITS, (at - 1) & ((1 << _OFFSET_BITS) - 1)
+        for number in np.unique(numbers).tolist():
+            mine = offsets[numbers == number]
+            with suppress(OSError):  # reading it says why
+                file = self._rows.get(number, self._opened)
+                if is_absent(file.fd, int(mine[-1])):
+                    tell(file.fd, mine, mine + self._guess)
+
+    def _opened(self, number: int) -> LocalFile:
+        return LocalFile(self._path(number))
+
     def _row(self, at: int, position: int) -> bytes | None:
         # None unless the whole row of this position lies there
         number, offset = at - 1 >> _OFFSET_BITS, (at - 1) & ((1 << _OFFSET_BITS) - 1)
         try:
-            file = self._rows.get(number, lambda n: LocalFile(self._path(n)))
+            file = self._rows.get(number, self._opened)
             data = file.read(offset, offset + self._guess)
             magic, size, kept, crc = _ENTRY.unpack_from(data)
             end = _ENTRY.size + size

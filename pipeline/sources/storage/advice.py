@@ -26,6 +26,29 @@ PROBES = 8  # places of the files that are looked at to tell whether they are in
 AGAIN = 0.1  # seconds until they are looked at again
 _DICE = random.Random(0)  # not the program's own, whose numbers others count on
 
+
+def can_tell() -> bool:
+    """Whether this system has the calls."""
+    return hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
+
+
+def is_absent(handle: int, place: int) -> bool:
+    """Whether a byte of an open file would have to come from the disk; False if unknown."""
+    try:
+        os.preadv(handle, [bytearray(1)], place, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:  # this file system cannot tell
+        return False
+    return False
+
+
+def tell(handle: int, start: Int64s, stop: Int64s) -> None:
+    """Tell the kernel that bytes `[start, stop)` of an open file will be read, int64[n] each."""
+    for a, size in zip(start.tolist(), (stop - start).tolist(), strict=True):
+        os.posix_fadvise(handle, a, size, os.POSIX_FADV_WILLNEED)
+
+
 Locate = Callable[[Int64s], tuple[Int64s, Int64s, Int64s] | None]
 
 
@@ -66,7 +89,7 @@ class Advice:
     @cached_property
     def _some(self) -> list[int]:
         # the files that can be looked at
-        if not (hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")):
+        if not can_tell():
             return []
         local = [i for i, path in enumerate(self._files.paths) if not is_url(path)]
         return [i for i in local if self._files.sizes[i]]
@@ -99,8 +122,7 @@ class Advice:
         except OSError:  # reading it says why
             return
         try:
-            for a, size in zip(start.tolist(), (stop - start).tolist(), strict=True):
-                os.posix_fadvise(handle, a, size, os.POSIX_FADV_WILLNEED)
+            tell(handle, start, stop)
         finally:
             os.close(handle)
 
@@ -111,12 +133,6 @@ class Advice:
         except OSError:
             return False
         try:
-            place = _DICE.randrange(self._files.sizes[number])
-            os.preadv(handle, [bytearray(1)], place, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:  # this file system cannot tell
-            return False
+            return is_absent(handle, _DICE.randrange(self._files.sizes[number]))
         finally:
             os.close(handle)
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pipeline import ArrayRecordSource, BagzSource, Dataset, Loader, TFRecordSource
+from pipeline import ArrayRecordSource, BagzSource, Dataset, Loader, TFRecordSource, TokenSource
 from pipeline.errors import SourceError
 from pipeline.sources.storage import advice
 from pipeline.sources.storage.advice import Advice
@@ -153,3 +154,33 @@ def test_a_worker_tells_of_nothing(tmp_path: Path, told: Told, monkeypatch: pyte
     assert source.horizon > 0
     monkeypatch.setattr(Advice, "alone", False)
     assert source.horizon == 0
+
+
+def test_rows_of_token_files_are_told_of(tmp_path: Path, told: Told):
+    for name, n in (("a.u16", 100), ("b.u16", 80)):
+        np.arange(n, dtype=np.uint16).tofile(tmp_path / name)
+    source = TokenSource([str(tmp_path / "a.u16"), str(tmp_path / "b.u16")], length=10, stride=5)
+    asked = np.array([2, 20, 0])
+    assert source.horizon >= 3
+    source.ahead(asked)
+    tokens = [
+        np.frombuffer(Path(path).read_bytes()[start : start + size], np.uint16).tolist()
+        for path, start, size in told
+    ]
+    assert sorted(tokens) == sorted(source.read(asked).tree.tolist())
+    pickle.loads(pickle.dumps(source)).ahead(asked)
+    assert len(told) == 6
+    assert TokenSource(str(tmp_path / "a.u16")).horizon == 0  # single tokens
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_rows_of_a_cache_on_a_disk_are_told_of(
+    cold: bool, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+):
+    ds = Dataset([{"text": f"row {i}"} for i in range(50)]).cache(str(tmp_path))
+    first = list(Loader(ds, 10))
+    monkeypatch.setattr("pipeline.nodes.cache.disk.is_absent", lambda *_: cold)
+    told.clear()
+    again = list(Loader(ds, 10))
+    assert [b["text"].tolist() for b in again] == [b["text"].tolist() for b in first]
+    assert len(set(told)) == (50 if cold else 0)
