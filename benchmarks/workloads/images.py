@@ -60,8 +60,22 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
 
         return rate(batches(), BATCH, warm=8, most=most)
 
+    def bare() -> float:
+        # the same with reading and fresh batches, which no loader can do without
+        rng, fetch = np.random.default_rng(0), native(path)
+
+        def batches() -> Iterator[Any]:
+            for _ in range(most + 8):
+                batch = np.empty((BATCH, CROP, CROP, 3), np.float32)
+                for i, record in enumerate(fetch(rng.integers(0, COUNT, BATCH).tolist())):
+                    batch[i] = augmented(record, rng)["image"]
+                yield batch
+
+        return rate(batches(), BATCH, warm=8, most=most)
+
     what = "64×64×3 bytes → random crop of 56 → flip → normalise → batch 64"
     serial = {"lockstep": lambda: ours(0, most), **_peers(path, 0, most), "limit": limit}
+    serial["read and function alone"] = bare
     aims = {("lockstep", "limit"): 0.95}
     yield Workload("images", f"{what}, serial", "images/s", serial, aims)
     two = {

@@ -67,8 +67,20 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
         reader.close()
         return found
 
+    def bare() -> float:
+        # the least that reads records of a shuffle one by one, each checked, and calls a function
+        rng, fetch = np.random.default_rng(0), native(path)
+
+        def batches() -> Iterator[Any]:
+            for _ in range(most + 20):
+                asked = rng.integers(0, count, BATCH).tolist()
+                yield np.stack(list(map(_decoded, fetch(asked))))
+
+        return rate(batches(), BATCH, warm=20, most=most)
+
     what = f"{count:,} records of 1 KiB → shuffle → decode → batch {BATCH}"
-    serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most), "limit": limit}
+    alone = {"limit": limit, "read, decode and stack alone": bare}
+    serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most), **alone}
     two: Runs = {"lockstep": lambda: ours(2), **_peers(path, count, 2, most)}
     for name, prepare in (("", _warm), (", cold", _cold)):
         aims: dict[tuple[str, str], float] = {("lockstep", "limit"): 0.6}
