@@ -24,6 +24,7 @@ PACKAGES = {
     "mosaicml-streaming": (
         *("mosaicml-streaming==0.13.0", "transformers", "python-snappy", "cramjam"),
         *("Brotli", "zstd", "pillow", "requests", "azure-storage-blob", "azure-core", "oci"),
+        *("catalogue", "torchvision==0.28.0"),
     ),
     "torchtitan": (
         *("torchtitan==0.3.0", "torchdata==0.11.0", "tyro", "docstring-parser"),
