@@ -54,7 +54,7 @@ def endless(ds: Dataset) -> Dataset:
 
 
 @given(anything(), BATCHES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_same_dataset_same_step_same_bytes(files: Files, recipe: Any, size: Any) -> None:
     def whole(batch: Any) -> Any:
         return digest(batch), layout(batch)
@@ -132,7 +132,7 @@ def test_a_restored_run_goes_on_as_if_uninterrupted(
 
 
 @given(anything(), st.sampled_from(["keep", "drop", "pad"]), st.integers(0, 12))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_epoch_loop_resumes_right_from_any_step(
     files: Files, recipe: Any, remainder: Any, stop: int
 ) -> None:
@@ -171,7 +171,7 @@ def test_the_epoch_loop_resumes_right_from_any_step(
     st.one_of(indexed(), scanned_packs()),
     st.lists(st.sampled_from([1, 2, 4]), min_size=2, max_size=4),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_row_split_hosts_give_the_same_global_batches(
     files: Files, recipe: Any, chain: list[int]
 ) -> None:
@@ -237,7 +237,7 @@ def test_a_padded_finite_stream_ends_together_on_all_hosts(
 
 
 @given(anything(), BATCHES, st.integers(0, 12), st.integers(0, 12))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_seek_equals_having_iterated_there(
     files: Files, recipe: Any, size: Any, to: int, back: int
 ) -> None:
