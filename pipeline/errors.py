@@ -175,7 +175,7 @@ def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
     kept: TracebackType | None = None
     for entry in reversed(_frames(traceback)):
         if not _is_ours(entry):
-            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno or 0)
     return kept
 
 

@@ -36,10 +36,13 @@ class Assembly:
     _spec: Any = field(default=None, init=False)
 
     def __call__(self, take: Take) -> Any:
-        values = take.whole.values
-        usual = self.collate is None and not self.pad and not take.own and take.start < take.stop
-        if usual and isinstance(values, Columns) and values.plain:
-            return _copied(values.tree, take.start, take.stop)  # the quickest way
+        values, n = take.whole.values, take.stop - take.start
+        usual = self.collate is None and not self.pad and n
+        if usual and isinstance(values, Columns) and values.plain:  # the quickest ways
+            if not take.own:
+                return _copied(values.tree, take.start, take.stop)
+            if n == len(values):
+                return in_c_order(values.tree)
         return in_c_order(self._assembled(take))
 
     def _assembled(self, take: Take) -> Any:

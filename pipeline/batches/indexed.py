@@ -230,7 +230,8 @@ class IndexedStream:
         most = min(self._most, self._executor.group(len(part.rows)))
         found, tail = [(tail, part)], settle(part.after)
         every = [part.rows]
-        if most > 1 and not self.jumps and self._substitutes is None:
+        usual = not self.jumps and self._substitutes is None
+        if most > 1 and usual and tail.epoch == epoch:
             rows, full = self._full(tail, most - 1)
             found += full
             every += [rows] if full else []

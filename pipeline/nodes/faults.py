@@ -71,12 +71,21 @@ def patiently(call: Callable[..., T], *args: Any) -> T:
     return call(*args)
 
 
-def anew(read: Callable[[], Block], change: Callable[[Block], Block]) -> Block:
+def anew(
+    read: Callable[[], Block],
+    change: Callable[[Block], Block],
+    pauses: Sequence[float] | None = None,
+) -> Block:
     """Return `change(read())`, trying again after a pause if `change` raises OSError.
 
     Rows are read again each time: `change` may have changed them in place before it failed.
+
+    Args:
+        read: gives the rows.
+        change: gives the result.
+        pauses: seconds between tries; None for PAUSES.
     """
-    for pause in PAUSES:
+    for pause in PAUSES if pauses is None else pauses:
         block = read()
         try:
             return change(block)
@@ -102,6 +111,7 @@ def halved(read: Callable[[At], Block], change: Callable[[Block, At], Block], at
     except OSError as error:
         if not transient(error):
             raise
+    del block  # its memory is the halves'
     halves = [at.take(half) for half in np.array_split(np.arange(n), 2)]
     return Block.concat([halved(read, change, half) for half in halves])
 

@@ -66,6 +66,10 @@ class Joined(Node):
             lines.append(f"  and {len(self.parts) - SHOWN} more")
         return lines
 
+    @property
+    def dealt(self) -> int:
+        return max(part.node.dealt for part in self.parts.values())
+
     def rule(self) -> str:
         """The options of the join, as a user writes them."""
         return ""

@@ -74,6 +74,10 @@ class Mixed(Mixture, RowJoin):
                 raise ChainError(f"mix: dataset {self.schedule.names[c]!r} is empty: leave it out")
 
     @cached_property
+    def dealt(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return sum(part.node.dealt for part in self.live.values())
+
+    @cached_property
     def length(self) -> int:
         deal = self.schedule.pattern
         if self.stop == "never":

@@ -158,6 +158,11 @@ class Node:
         return None
 
     @property
+    def dealt(self) -> int:
+        """How many sources a run of rows takes only a few rows of each: those of a mix."""
+        return 1
+
+    @property
     def horizon(self) -> int:
         """How many upcoming rows the source wants to be told of, to read ahead; 0 for none."""
         return 0
@@ -324,6 +329,10 @@ class Over(Node):
 
     def moved(self, over: Node) -> Order | None:
         return None if self is over else self.below.moved(over)
+
+    @property
+    def dealt(self) -> int:
+        return self.below.dealt
 
     @property
     def horizon(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
-from pipeline.block import Block, Columns
+from pipeline.block import Block
 from pipeline.errors import StreamEndError
 from pipeline.nodes.blocks import Blocks, Transforms
 from pipeline.nodes.faults import anew
@@ -15,7 +15,6 @@ from pipeline.nodes.scope import Path
 from pipeline.nodes.streamed import Ask, Here, PieceReader, Reader, Spot, Streamed, check_numbers
 from pipeline.sampling.cursor import Lane, Place
 from pipeline.sampling.repeat import Repeat
-from pipeline.tree import fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,22 +123,30 @@ class UnitReader(PieceReader):
         units = self._units.setdefault(lane, {})
         if at not in units:
             below = cast(_OfOnePass, self._below)
-            found, after = below.pull(lane, at, epoch, self._node.block, across=False)
-            block = self._rows(Block.concat(found)) if found else None
-            units[at] = _Unit(block, after)
+            units[at] = self._unit(
+                lambda: below.pull(lane, at, epoch, self._node.block, across=False)
+            )
         return units[at].block
 
-    def _rows(self, dealt: Block) -> Block:
+    def _unit(self, pull: Callable[[], tuple[list[Block], Place]]) -> _Unit:
         # a unit after the stages here, and then those of the mixes above
-        here = self._here
+        here, pulled, after = self._here, *pull()
+        if not pulled:
+            return _Unit(None, after)
 
-        def copied() -> Block:
-            # the mix's blocks hold the rows, and give them again after an error
-            if isinstance(dealt.values, Columns):
-                return dealt
-            return Block(list(map(fresh, dealt.values)), dealt.origin, dealt.made)
+        def dealt() -> Block:
+            return Block.concat(pulled or pull()[0])
 
-        return anew(copied, lambda block: here.lift(self._node.through(block, here.scope)))
+        def change(block: Block) -> Block:
+            try:
+                return here.lift(self._node.through(block, here.scope))
+            except BaseException:
+                # functions may have changed rows in place, which the mix would give again
+                self._below.cancel()
+                pulled.clear()
+                raise
+
+        return _Unit(anew(dealt, change, self._node.pauses), after)
 
     def after(self, lane: int, at: Place) -> Place:
         return self._units[lane][at].after

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,16 @@ def torch_generator() -> Any:
     """torch's default generator on CPU; None while nobody has imported torch."""
     # a half-imported torch has no generator yet
     return getattr(sys.modules.get("torch"), "default_generator", None)
+
+
+def torch_may_come() -> bool:
+    """Whether torch is installed, and nobody has imported it yet."""
+    return torch_generator() is None and _torch_is_installed()
+
+
+@cache
+def _torch_is_installed() -> bool:
+    return find_spec("torch") is not None
 
 
 def refuse_threads(stage: str) -> None:

@@ -69,7 +69,7 @@ class RandomMap(FunctionTransform):
 
     def _seeded(self, row: Any, i: int, generator: Callable[[int], np.random.Generator]) -> Any:
         known = global_seeds.torch_generator() is not None
-        rng, again = generator(i), row if known else fresh(row)
+        rng, again = generator(i), _copied(row) if global_seeds.torch_may_come() else row
         global_seeds.seed(rng)
         result = self.f(row, rng)
         if known or global_seeds.torch_generator() is None:
@@ -85,3 +85,10 @@ class RandomMap(FunctionTransform):
 
     def options(self) -> tuple[Name, ...]:
         return ("seed_globals",) if self.seed_globals else ()
+
+
+def _copied(row: Any) -> Any:
+    try:
+        return fresh(row)
+    except Exception:  # a later stage may make of it what can be copied
+        return row

@@ -137,8 +137,9 @@ class Parallel:
                 refuse_in_worker(self)
             return self._crew(chain, queue, stack)
 
-        many = len(chain.components)
-        return QueuedExecutor(start, self.n, ahead, helper, sources=many, fresh=self.fresh)
+        return QueuedExecutor(
+            start, self.n, ahead, helper, sources=chain.node.dealt, fresh=self.fresh
+        )
 
     def _helped(self, chain: Part) -> bool:
         """Whether the thread that waits for a work may evaluate it if no worker has begun it."""
@@ -204,8 +205,9 @@ class QueuedExecutor:
         queue = self._own()
         if self._crew is None:
             queue.watch = self.watch
-            self._crew = self._start(queue)
-            self._end = weakref.finalize(self, _close, self._crew, os.getpid())
+            crew = self._start(queue)
+            self._end = weakref.finalize(self, _close, crew, os.getpid())
+            self._crew = crew  # only now: after an interrupt `close` needs the line above
         return queue.submit(work, urgent)
 
     def has_capacity(self) -> bool:

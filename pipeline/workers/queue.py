@@ -94,7 +94,7 @@ class Queue:
         ahead: bytes of results that may wait to be fetched.
         redo: evaluates a work again, in a process that was forked and has inherited its future.
         helper: evaluates works that nobody has begun, in the thread that waits; None for never.
-        sources: how many sources the rows come from.
+        sources: how many sources a batch takes only a few rows of each.
 
     Attributes:
         lock: must be held to call `pull` and `notify`.

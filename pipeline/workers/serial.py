@@ -130,7 +130,7 @@ class SerialExecutor:
         self._most, self._empty = min(BYTES, ahead), Buffers(min(KEPT, ahead))
         self._sums = Sums()
         self._works, self._busy = 0, 0.0
-        self._cost = Cost(len(chain.components))
+        self._cost = Cost(chain.node.dealt)
         self.waiting = 0
 
     def submit(self, work: Work, *, urgent: bool = False) -> SerialFuture:

@@ -175,7 +175,7 @@ FADE = 0.5  # factor by which earlier works count less, with each further work
 LONG = 0.95  # the same, for the comparison of sizes
 ROWS = 2048  # rows of a work: more gain nothing
 GATHERED = 8192  # rows of a work whose time mostly does not depend on its rows
-FEW = 8  # rows of one source that cost less than asking for them
+ASKING = 4e-5  # seconds that it takes to ask one source for rows
 LATE = 0.1  # seconds of a work that gathers the few rows of many sources
 BYTES = 8 << 20  # bytes of a work: more leave the CPU's caches
 
@@ -187,7 +187,7 @@ class Cost:
     captions give way to images.
 
     Args:
-        sources: how many sources the rows come from.
+        sources: how many sources a batch takes only a few rows of each.
 
     >>> cost = Cost()
     >>> cost.add(rows=1000, nbytes=1000, seconds=0.5)
@@ -236,14 +236,14 @@ class Cost:
         """How many batches of `rows` rows make a work of at most so many seconds and bytes.
 
         A work may take up to twice as long as one batch if most of that is a fixed cost, and up to
-        `LATE` if a batch takes few rows of each source: those of many batches are read together.
+        `LATE` if much of it is asking many sources: rows of many batches are read together.
         """
         fixed, most = self._fixed or 0.0, ROWS
         each = max(1e-9, self._seconds - self._works * fixed) / max(1.0, self._rows)
         one = fixed + each * rows
         if fixed > one / 2:
             seconds, most = max(seconds, 2 * one), GATHERED
-        if rows < FEW * self._sources and self._sources > 1:
+        if self._sources > 1 and 4 * ASKING * min(rows, self._sources) > one:
             seconds, most = max(seconds, LATE), GATHERED
         fit = min(most, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
         least = 2 if self._fixed is None and one < 5 * seconds else 1  # to find the fixed cost

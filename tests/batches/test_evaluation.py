@@ -71,3 +71,11 @@ def test_every_token_comes_once_packed_or_padded(hosts, n):
     assert sum(int(b["t_mask"].sum()) for batches in parts for b in batches) == sum(
         i % 6 for i in range(n)
     )
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 5, 9, 17, 33, 65])
+def test_a_pass_evaluates_no_row_of_the_next(batches: int) -> None:
+    seen: list[int] = []
+    dataset = Dataset(range(4 * batches)).shuffle().map(lambda i: seen.append(i) or i)
+    assert len(list(Loader(dataset, 4))) == batches
+    assert sorted(seen) == list(range(4 * batches))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,6 +52,15 @@ def _marked(path: Path):
     return pytest.param(path, id=_name(path), marks=[pytest.mark.long] if slow else [])
 
 
+@pytest.fixture
+def _log_as_before() -> Iterator[None]:
+    logger = logging.getLogger("pipeline")
+    before = logger.level
+    yield
+    logger.setLevel(before)  # a page may silence it
+
+
+@pytest.mark.usefixtures("_log_as_before")
 @pytest.mark.parametrize("path", [_marked(p) for p in PAGES if set(names_of(p.read_text())) & RUN])
 @pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning")
 def test_a_page_s_blocks_run(path: Path, tmp_path: Path) -> None:

@@ -227,3 +227,44 @@ def test_large_rows_are_changed_in_place_once_though_a_function_fails() -> None:
     rows = Dataset([{"a": np.zeros(4096)} for _ in range(100)]).map(change)
     for batch in Loader(rows, 50):
         assert (batch["a"] == 1).all()
+
+
+class Record:
+    """A row that no function of ours knows how to copy."""
+
+    def __init__(self, i: int) -> None:
+        self.i, self.n = i, 0
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_rows_of_a_mix_that_cannot_be_copied_are_changed_once(error: type[Exception]) -> None:
+    shaking = Shaking(error, 37)
+
+    def keep(row: Record) -> bool:
+        row.n += 1
+        if shaking.fails({"i": row.i}):
+            raise error("now and then")
+        return True
+
+    part = Dataset(range(30)).map(Record)
+    rows = mix({"a": part.filter(lambda row: True, block=7), "b": part}, {"a": 1, "b": 1})
+    found = _passed(rows.filter(keep, block=9).map(lambda row: row.n), 8, ValueError)
+    assert set(found) == {1}
+
+
+def test_each_streamed_stage_is_tried_again_as_often_as_an_indexed_one() -> None:
+    failed: set[int] = set()
+
+    def once(stage: int) -> Callable[[int], int]:
+        def f(row: int) -> int:
+            if stage not in failed:
+                failed.add(stage)
+                raise TimeoutError("no answer")
+            return row
+
+        return f
+
+    rows = Dataset(range(8)).filter(lambda row: True)
+    for stage in range(4):
+        rows = rows.map(once(stage), name=f"stage {stage}")
+    assert next(Loader(rows, 8)).tolist() == list(range(8))
