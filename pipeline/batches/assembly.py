@@ -39,10 +39,10 @@ class Assembly:
         values, n = take.whole.values, take.stop - take.start
         usual = self.collate is None and not self.pad and n
         if usual and isinstance(values, Columns) and values.plain:  # the quickest ways
+            if n == len(values):
+                return in_c_order(values.tree if take.own else map_leaves(owned, values.tree))
             if not take.own:
                 return _copied(values.tree, take.start, take.stop)
-            if n == len(values):
-                return in_c_order(values.tree)
         return in_c_order(self._assembled(take))
 
     def _assembled(self, take: Take) -> Any:
