@@ -2,6 +2,7 @@
 
 python -m benchmarks                     all, five rounds; writes docs/benchmarks.md
 python -m benchmarks rows images         some, printed alone
+python -m benchmarks rows --out docs     some measured anew; the page's others stay as they are
 python -m benchmarks --size 0.1          quickly and roughly
 python -m benchmarks --check             fails where a ratio fell by more than a fifth
 """
@@ -59,8 +60,21 @@ def main() -> int:
         print("\n".join(worse) or "no ratio fell by more than a fifth")
         return int(bool(worse))
     if options.out or not options.names:
-        report.write(results, options.out or DOCS)
+        folder = options.out or DOCS
+        report.write(_beside_others(results, folder) if options.names else results, folder)
     return 0
+
+
+def _beside_others(results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    # with the workloads that the folder's page has, if they were measured under the same versions
+    file = folder / "benchmarks.json"
+    if not file.exists():
+        return results
+    before, now = json.loads(file.read_text()), results["environment"]
+    for key in ("machine", "python", "versions", "rounds"):
+        if before["environment"][key] != now[key]:
+            sys.exit(f"{file} has other {key}: {before['environment'][key]}. Measure all anew.")
+    return {**before, "workloads": {**before["workloads"], **results["workloads"]}}
 
 
 def _command() -> str:

@@ -196,6 +196,9 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 0.4, "warmup": 25, "seed": 1},
     {"learning_rate": 0.12, "warmup": 50, "seed": 2},
     {"learning_rate": 0.7, "warmup": 70, "seed": 3},
+    {"learning_rate": 1.5, "warmup": 65, "seed": 4},
+    {"learning_rate": 0.06, "weight_decay": 40.0, "seed": 5},
+    {"learning_rate": 1.0, "warmup": 55, "seed": 6},
 )
 
 
