@@ -16,7 +16,6 @@ import json
 import logging
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.leaves import FILE as DIGESTS
 from harness.leaves import DigestFile, differing_leaves, leaf_names
-from harness.seal import METADATA, changed_files, seal, sealed_files
+from harness.seal import METADATA, await_metadata, changed_files, seal, sealed_files
 from harness.step import StepFunctions, TrainState
 from harness.stop import greatest
 from pipeline.errors import MismatchError
@@ -143,7 +142,7 @@ class Checkpoints:
         # of Orbax's background thread, when all is written and has not got its name yet
         if jax.process_index() == 0:
             [folder] = self._path.glob(f"{self._saving}.orbax-checkpoint-tmp*")
-            _await_metadata(folder / METADATA, self._saving)
+            await_metadata(folder, self._saving)
             seal(folder)
 
     def _changed(self, step: int) -> str | None:
@@ -267,25 +266,12 @@ class Checkpoints:
 
 
 _STATE, _DIGESTS = "state", "digests"
-_PATIENCE = 60  # seconds
 _TRASH, _ASIDE = ".removed-", "set-aside-"
 
 
 def _remove_trash(path: Path) -> None:
     for old in path.glob(f"{_TRASH}*"):
         shutil.rmtree(old)
-
-
-def _await_metadata(file: Path, step: int | None) -> None:
-    # Orbax writes it in a thread that it waits for only after the seal
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # half of it is no JSON
-            told = json.loads(file.read_bytes()).get("custom_metadata") or {}
-            if told.get("step") == step:
-                return
-        time.sleep(0.005)
-    raise TimeoutError(f"{file} was not written whole within {_PATIENCE} seconds")
 
 
 def expendable(

@@ -7,8 +7,10 @@ time of the commit, and a file that says that there was one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,24 @@ FILE = "files.json"
 METADATA = "_CHECKPOINT_METADATA"
 _LATE = (FILE, "commit_success.txt")
 _TIME = re.compile(rb'(?<="commit_timestamp_nsecs": )(null|\d+)')
+_PATIENCE = 60  # seconds
 _PIECE = 1 << 20  # bytes read at a time
+
+
+def await_metadata(folder: Path, step: int | None) -> None:
+    """Wait until Orbax has written the metadata of a step, which a thread of its own does late.
+
+    Raises:
+        TimeoutError: it has not within a minute.
+    """
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # half of it is no JSON
+            told = json.loads((folder / METADATA).read_bytes()).get("custom_metadata") or {}
+            if told.get("step") == step:
+                return
+        time.sleep(0.005)
+    raise TimeoutError(f"{folder / METADATA} was not written whole within {_PATIENCE} seconds")
 
 
 def seal(folder: Path) -> None:

@@ -229,39 +229,35 @@ class IndexedStream:
             return False
         most = min(self._most, self._executor.group(len(part.rows)))
         found, tail = [(tail, part)], settle(part.after)
-        every = [part.rows]
         usual = not self.jumps and self._substitutes is None
         if most > 1 and usual and tail.epoch == epoch:
-            rows, full = self._full(tail, most - 1)
-            found += full
-            every += [rows] if full else []
-            tail = found[-1][1].after
+            found += self._full(tail, most - 1)
+            tail = found[-1][1].after  # nothing to settle: no step is skipped
         while len(found) < most and tail.epoch == epoch:
             part = self._mine(tail)
             if part is None:
                 break
             found.append((tail, part))
-            every.append(part.rows)
             tail = settle(part.after)
         self._tail, self._most = tail, min(GROUP, 2 * len(found))
-        pending = self._executor.submit(Rows(np.concatenate(every) if len(every) > 1 else every[0]))
         start, alone = 0, len(found) == 1
+        rows = np.concatenate([part.rows for _, part in found]) if not alone else found[0][1].rows
+        pending = self._executor.submit(Rows(rows))
         for at, part in found:
             self._ahead[at.step] = _Begun(at, part, pending, start, alone)
             start += len(part.rows)
         return True
 
-    def _full(self, at: Cursor, most: int) -> tuple[Int64s, list[tuple[Cursor, _Rows]]]:
-        # the next full batches of a pass, of one size, all at once; and all their rows
+    def _full(self, at: Cursor, most: int) -> list[tuple[Cursor, _Rows]]:
+        # the next full batches of a pass, of one size, all at once
         afters = self._passes.full(at, most)
         if not afters:
-            return np.zeros(0, np.int64), []
-        size, n = afters[0].rows - at.rows, len(afters)
-        mine, starts = self._places(size), at.rows + np.arange(n)[:, None] * size
-        rows = starts + mine
-        ats = [at, *afters[:-1]]
+            return []
+        size, starts = afters[0].rows - at.rows, [at, *afters[:-1]]
+        mine = self._places(size)
+        rows = at.rows + np.arange(len(afters))[:, None] * size + mine
         parts = [_Rows(own, mine, size, after) for own, after in zip(rows, afters, strict=True)]
-        return rows.reshape(-1), list(zip(ats, parts, strict=True))
+        return list(zip(starts, parts, strict=True))
 
     def cancel(self) -> None:
         for begun in self._ahead.values():

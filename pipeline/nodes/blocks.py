@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Block, Origin
 from pipeline.errors import StreamEndError
-from pipeline.nodes.faults import PAUSES, anew, applied, good_rows, in_order
+from pipeline.nodes.faults import anew, applied, good_rows, in_order
 from pipeline.nodes.joined import relabelled
 from pipeline.nodes.node import Frontiers, Node, Over, Span, numbered
 from pipeline.nodes.ordered import Ordered
@@ -59,11 +59,6 @@ class Transforms(Over, Streamed):
         """Approximate number of rows in a block: the most that any of the transforms asks for."""
         return max((t.block for t in self.transforms), default=0) or BLOCK
 
-    @cached_property
-    def pauses(self) -> tuple[float, ...]:
-        """Seconds between tries: as many for each transform as anywhere else."""
-        return PAUSES * max(1, len(self.transforms))
-
     def through(self, block: Block, scope: Scope) -> Block:
         """A block of rows after all transforms."""
         for i, transform in enumerate(self.transforms, len(self.below.stages)):
@@ -105,7 +100,7 @@ class Blocks(Transforms):
             good, bad = good_rows(self.below, at, scope)
             return in_order(good) if good or bad else self.below.read(at, scope)
 
-        return anew(read, lambda block: lift(self.through(block, scope)), self.pauses)
+        return anew(read, lambda block: lift(self.through(block, scope)), 1 + len(self.transforms))
 
     def failure(self, here: Here, lane: int, number: int) -> Exception | None:
         """An error of a block if each of its rows (or of the first 64) fails and is skipped."""

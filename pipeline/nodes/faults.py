@@ -71,11 +71,7 @@ def patiently(call: Callable[..., T], *args: Any) -> T:
     return call(*args)
 
 
-def anew(
-    read: Callable[[], Block],
-    change: Callable[[Block], Block],
-    pauses: Sequence[float] | None = None,
-) -> Block:
+def anew(read: Callable[[], Block], change: Callable[[Block], Block], stages: int = 1) -> Block:
     """Return `change(read())`, trying again after a pause if `change` raises OSError.
 
     Rows are read again each time: `change` may have changed them in place before it failed.
@@ -83,9 +79,10 @@ def anew(
     Args:
         read: gives the rows.
         change: gives the result.
-        pauses: seconds between tries; None for PAUSES.
+        stages: how many stages `change` consists of, each with tries of its own; those of the
+            mixes above count as one.
     """
-    for pause in PAUSES if pauses is None else pauses:
+    for pause in PAUSES * stages:
         block = read()
         try:
             return change(block)

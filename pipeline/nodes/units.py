@@ -146,7 +146,7 @@ class UnitReader(PieceReader):
                 pulled.clear()
                 raise
 
-        return _Unit(anew(dealt, change, self._node.pauses), after)
+        return _Unit(anew(dealt, change, 1 + len(self._node.transforms)), after)
 
     def after(self, lane: int, at: Place) -> Place:
         return self._units[lane][at].after
