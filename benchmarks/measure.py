@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -84,6 +86,24 @@ def rate(
         if time.perf_counter() - started > (LONGEST if longest is None else longest):
             break
     return n * rows / (time.perf_counter() - started)
+
+
+def both(run: Attempt) -> float:
+    """What two processes reach that share nothing: the sum of what each does meanwhile."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    beside = context.Process(target=lambda: theirs.send(run()))
+    beside.start()
+    found = run()
+    found += ours.recv()
+    beside.join()
+    return found
+
+
+def by_two_threads(run: Attempt) -> float:
+    """What two threads reach that share nothing but the interpreter."""
+    with ThreadPoolExecutor(2) as threads:
+        return sum(threads.map(lambda _: run(), range(2)))
 
 
 def installed(package: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -116,6 +117,7 @@ def join(mine: Place | None) -> None:
     if mine is None and not pod:
         return
     import jax
+    from absl import logging as absl
 
     # our own handlers of SIGTERM let the step finish and save; JAX's would take the signal first
     jax.config.update("jax_enable_preemption_service", False)
@@ -123,6 +125,7 @@ def join(mine: Place | None) -> None:
     # devices run their programs in order, so this changes nothing there
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
+    absl.get_absl_logger().addFilter(tells_no_loss)  # `farewell` says it, in one line
     address, processes, process = mine or (None, None, None)
     waits = threading.Timer(_SILENT, _say_waiting, [address])
     waits.daemon = True
@@ -196,6 +199,12 @@ def is_loss(error: BaseException) -> bool:
             return not alone()
         chain = chain.__cause__ or chain.__context__
     return False
+
+
+def tells_no_loss(record: logging.LogRecord) -> bool:
+    """Whether a log record is worth reading: Orbax logs a traceback for each thread's loss."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not is_loss(error)
 
 
 def leave(status: int) -> None:

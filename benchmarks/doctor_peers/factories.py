@@ -168,7 +168,22 @@ def _folder(name: str) -> str:
     return os.path.join(tempfile.gettempdir(), f"lockstep-doctor-{name}-{os.getuid()}")
 
 
+def _nms_declared() -> None:
+    # torchvision's published wheel does not load its operators beside a torch without CUDA, and
+    # then fails on these two names; `streaming` imports it, and its loader needs none of them
+    import torch
+
+    if not hasattr(torch.ops.torchvision, "nms"):
+        _DECLARED.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            _DECLARED[-1].define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+
+
+_DECLARED: list[Any] = []  # a declaration holds as long as its library lives
+
+
 def mosaic(workers: int = 0) -> Any:
+    _nms_declared()
     import streaming
 
     folder = _folder("mds")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, rate
+from benchmarks.measure import Workload, both, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader
 
@@ -83,21 +82,10 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
         "lockstep auto": lambda: ours("auto", 2 * most),
         **_peers(path, 2, 2 * most),
         "limit": lambda: both(limit),
+        "read and function alone": lambda: both(bare),
     }
     aims = {("lockstep", "torch"): 2.4, ("lockstep", "limit"): 0.9}
     yield Workload("images, 2 processes", f"{what}, 2 processes", "images/s", two, aims)
-
-
-def both(run: Callable[[], float]) -> float:
-    """What two processes reach that share nothing: the sum of what each does meanwhile."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    beside = context.Process(target=lambda: theirs.send(run()))
-    beside.start()
-    found = run()
-    found += ours.recv()
-    beside.join()
-    return found
 
 
 def fetching(path: str) -> Fetch:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, installed, rate
+from benchmarks.measure import Workload, both, installed, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
@@ -88,6 +88,19 @@ def _runs(
 
         return rate(batches(), BATCH, warm=2, most=most)
 
+    def bare() -> float:
+        # the same with reading and fresh batches, which no loader can do without
+        rng, fetch = np.random.default_rng(0), native(path)
+
+        def batches() -> Iterator[Any]:
+            for _ in range(most + WARM):
+                batch = np.empty((BATCH, SIDE, SIDE, 3), np.uint8)
+                for i, record in enumerate(fetch(rng.integers(0, count, BATCH).tolist())):
+                    batch[i] = decoded(record)
+                yield batch
+
+        return rate(batches(), BATCH, warm=WARM, most=most)
+
     def fetching() -> Fetch:
         fetch = native(path)
         return lambda indices: [decoded(record) for record in fetch([i % count for i in indices])]
@@ -109,4 +122,6 @@ def _runs(
         "lockstep 2 processes": lambda: ours(2, 2 * most),
         **{f"{peer}, 2 processes": run for peer, run in two.items()},
         "limit": limit,
+        "read and decode alone": bare,
+        "read and decode alone, 2 processes": lambda: both(bare),
     }

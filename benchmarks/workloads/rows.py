@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,14 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
 def _peers(most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if installed("torch"):
-        found["torch"] = lambda: _torch(most)
+        found["torch"] = lambda: _torch(most, lambda indices: [i + 1 for i in indices])
+        found["torch, calling it"] = lambda: _torch(most, lambda some: list(map(_plus, some)))
     if installed("grain"):
         found["grain"] = lambda: _grain(max(40, most // 10))
     return found
 
 
-def _torch(most: int) -> float:
+def _torch(most: int, rows: Callable[[list[int]], list[int]]) -> float:
     import torch
 
     class Rows(torch.utils.data.Dataset[Any]):
@@ -57,7 +58,7 @@ def _torch(most: int) -> float:
             return _plus(i)
 
         def __getitems__(self, indices: list[int]) -> list[int]:  # many at a time: its best
-            return [i + 1 for i in indices]
+            return rows(indices)
 
     loader = torch.utils.data.DataLoader(
         Rows(), BATCH, shuffle=True, collate_fn=lambda rows: torch.as_tensor(rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, rate
+from benchmarks.measure import Workload, both, by_two_threads, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
@@ -79,9 +79,11 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
         return rate(batches(), BATCH, warm=20, most=most)
 
     what = f"{count:,} records of 1 KiB → shuffle → decode → batch {BATCH}"
-    alone = {"limit": limit, "read, decode and stack alone": bare}
-    serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most), **alone}
+    alone = "read, decode and stack alone"
+    serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most)}
+    serial |= {"limit": limit, alone: bare}
     two: Runs = {"lockstep": lambda: ours(2), **_peers(path, count, 2, most)}
+    two[alone] = lambda: both(bare)
     for name, prepare in (("", _warm), (", cold", _cold)):
         aims: dict[tuple[str, str], float] = {("lockstep", "limit"): 0.6}
         if name:
@@ -94,6 +96,7 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
             f"tokens, 2 processes{name}", f"{what}, 2 processes", "records/s", runs, aims
         )
     threads: Runs = {"lockstep 2 threads": lambda: ours(Threads(2)), "serial": lambda: ours(0)}
+    threads |= {alone: bare, f"{alone}, 2 threads": lambda: by_two_threads(bare)}
     aims = {("lockstep 2 threads", "serial"): 1.0}
     yield Workload("tokens, threads", f"{what}, warm", "records/s", threads, aims)
 

@@ -87,7 +87,7 @@ class Mapped(Over):
             piece = rows[start:stop]
             for stage in stages:
                 piece, made = stage.apply(piece, made, start)
-            stack.add(piece)
+            stack.add(piece, stages[-1].kinds)
             del piece  # its memory is the next rows'
         self._hint.first = stack.first
         spent = time.perf_counter() - started - (METER.inside - before)
@@ -108,12 +108,13 @@ class _Hint:
 
 
 class _Stage:
-    # one stage of a run, on the rows of a block a piece at a time
+    # one stage of a run, on the rows of a block a piece at a time; `kinds` are the types of the
+    # rows that `apply` returned last
     def __init__(self, node: Mapped, site: Site, name: str, origin: Origin) -> None:
         self._site, self.name, self._origin = site, name, origin
         self._f, self._columns = cast(Any, node.transform).caller(origin, site)
         self._size, self._seconds = 0, 0.0
-        self._kinds = set[type]()
+        self.kinds = self._met = set[type]()
 
     def apply(self, rows: list[Any], made: str, first: int) -> tuple[list[Any], str]:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
@@ -123,7 +124,7 @@ class _Stage:
         kinds = set(map(type, results))
         own = maker(self._site, results, self._origin, first, kinds)
         self._seconds += time.perf_counter() - started
-        self._kinds |= kinds
+        self.kinds, self._met = kinds, self._met | kinds
         if bytes in kinds:
             self._size += sum(len(row) for row in results if type(row) is bytes)
         if own and any(row is None for row in rows):
@@ -138,7 +139,7 @@ class _Stage:
         kind = type(row)
         if kind is bytes:
             self._size += len(row)
-        return row if row is not None and kind in self._kinds else UNUSUAL
+        return row if row is not None and kind in self._met else UNUSUAL
 
     def located(self, error: BaseException, i: int) -> BaseException:
         """What to raise where the function raised an error for row i of the block."""

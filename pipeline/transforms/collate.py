@@ -32,7 +32,13 @@ _REMEDY = {
 }
 
 
-def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty = np.empty) -> Any:
+def collate(
+    rows: list[Any],
+    describe: Describe | None = None,
+    *,
+    empty: Empty = np.empty,
+    kinds: set[type] | None = None,
+) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
 
     Python bools, ints and floats become bool, int64 and float64; arrays stack; a list of numbers,
@@ -44,6 +50,7 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
         rows: at least one.
         describe: names row i in messages.
         empty: makes the arrays that rows are copied into.
+        kinds: the types of these rows, where they are known.
 
     Raises:
         CollateError: shapes, dtypes or fields differ, or there are no rows.
@@ -56,7 +63,10 @@ def collate(rows: list[Any], describe: Describe | None = None, *, empty: Empty =
         raise CollateError(
             "cannot stack 0 rows: their fields are unknown. Collate one row or more."
         )
-    return _stack(rows, "", describe or (lambda i: f"row {i}"), empty, 0)
+    describe = describe or (lambda i: f"row {i}")
+    if children(rows[0]) is None:
+        return _stack_leaves(rows, "", describe, empty, kinds)
+    return _stack(rows, "", describe, empty, 0)
 
 
 def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
@@ -198,10 +208,16 @@ def _fields_of(row: Any) -> str:
     return kind if parts is None else f"{shown([field for field, _ in parts])} ({kind})"
 
 
-def _stack_leaves(values: list[Any], name: str, describe: Describe, empty: Empty) -> Array:
-    types = set(map(type, values))
-    if len(types) == 1:
-        quick = _quickly(values, types.pop(), empty)
+def _stack_leaves(
+    values: list[Any],
+    name: str,
+    describe: Describe,
+    empty: Empty,
+    kinds: set[type] | None = None,
+) -> Array:
+    kinds = set(map(type, values)) if kinds is None else kinds
+    if len(kinds) == 1:
+        quick = _quickly(values, next(iter(kinds)), empty)
         if quick is not None:
             return quick
     arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]

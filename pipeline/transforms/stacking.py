@@ -45,9 +45,9 @@ class Stack:
         while self._done < self._n:
             yield self._done, min(self._n, self._done + self._size)
 
-    def add(self, rows: list[Any]) -> None:
-        """The rows of the next piece."""
-        if self._kept is None and not self._copied(rows):
+    def add(self, rows: list[Any], kinds: set[type]) -> None:
+        """The rows of the next piece, which have these types."""
+        if self._kept is None and not self._copied(rows, kinds):
             done = self._done
             self._kept = Columns.of(self._columns, done).slice(0, done).rows() if done else []
             self._size = self._n
@@ -65,8 +65,10 @@ class Stack:
 
     @property
     def first(self) -> int:
-        """How many rows of the first piece would have been enough."""
-        return FIRST if self._put is None else 1
+        """How many rows the next work's first piece shall have."""
+        if self._columns is None or self._kept is not None:
+            return FIRST
+        return self._size if self._put is None else 1
 
     def finish(self) -> None:
         """All rows that were left have been `put`."""
@@ -76,25 +78,30 @@ class Stack:
         """All rows."""
         return Columns.of(self._columns, self._n, own=True) if self._kept is None else self._kept
 
-    def _copied(self, rows: list[Any]) -> bool:
+    def _copied(self, rows: list[Any], kinds: set[type]) -> bool:
         # whether the rows lie in the columns now
         start, stop = self._done, self._done + len(rows)
+        whole = len(rows) == self._n  # and small: as the caller knows, or as they are few
         views = [column[start:stop] for column in self._leaves]
         places = _Places([view for view in views if view.ndim > 1])
         try:
-            tree = collate(rows, empty=places)
+            straight = whole and self._size > FIRST
+            tree = collate(rows, empty=self._empty if straight else places, kinds=kinds)
         except CollateError:
             return False
         found = [a for _, a in leaves(tree)]
         if self._columns is None:
             if not found or any(a.dtype.hasobject for a in found):
                 return False
+            nbytes = max(1, sum(a.nbytes for a in found)) / len(rows)
+            self._size = max(1, int(PIECE / nbytes))
+            if whole and nbytes < LARGE:
+                self._columns = tree
+                return True
             self._leaves = [self._empty((self._n, *a.shape[1:]), a.dtype) for a in found]
             columns = iter(self._leaves)
             self._columns = map_leaves(lambda _: next(columns), tree)
             self._structure = _structure(tree)
-            nbytes = max(1, sum(a.nbytes for a in found)) / len(rows)
-            self._size = max(1, int(PIECE / nbytes))
             self._put = _putting(rows[0], self._columns) if nbytes >= LARGE else None
             views = [column[start:stop] for column in self._leaves]
         if self._structure != _structure(tree):

@@ -14,4 +14,4 @@ def test_thirty_random_signals(tmp_path: Path) -> None:
     chaos = Chaos(tmp_path, seed=13)
     chaos.kills(30)
     assert chaos.done.total() == 30
-    assert not chaos.failures
+    assert not chaos.failures, "\n".join(chaos.failures)

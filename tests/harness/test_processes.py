@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import Config
-from harness.distributed import LOST, Place, place
+from harness.distributed import LOST, Place, place, tells_no_loss
 from harness.errors import ConfigError
 from harness.ledger import read
 from pipeline.debug.journal import Run
@@ -46,6 +47,26 @@ def test_a_process_finds_its_place(
     flags: tuple[str | None, ...], environment: dict[str, str], found: Place | None
 ) -> None:
     assert place(flags, environment) == found
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_loss_is_told_in_one_line_and_every_other_error_whole(
+    several: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("harness.distributed.alone", lambda: not several)
+    log = logging.getLogger("test_a_loss_is_told")
+    log.addFilter(tells_no_loss)
+    try:
+        raise TimeoutError("completed 4/5 futures") from ValueError("Timeout at barrier 'x'")
+    except TimeoutError:
+        log.exception("a thread failed: another process is gone")
+    try:
+        raise OSError("no space left")
+    except OSError:
+        log.exception("a thread failed: the disk is full")
+    log.error("a barrier, without an exception")
+    told = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    assert told == ([] if several else ["gone"]) + ["full", "exception"]
 
 
 @pytest.mark.parametrize(

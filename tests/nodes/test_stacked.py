@@ -41,19 +41,22 @@ ROWS: dict[str, Any] = {
 @pytest.mark.parametrize("what", list(ROWS))
 @pytest.mark.parametrize("size", [1, 100, 1 << 18])
 @pytest.mark.parametrize("large", [0, 1 << 20], ids=["row by row", "by pieces"])
+@pytest.mark.parametrize("first", [3, 100])
 def test_a_piece_at_a_time_gives_what_all_at_once_gives(
-    what: str, size: int, large: int, monkeypatch: pytest.MonkeyPatch
+    what: str, size: int, large: int, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.nodes.mapped._Hint.first", 3)
+    monkeypatch.setattr("pipeline.nodes.mapped._Hint.first", first)
     monkeypatch.setattr(stacking, "PIECE", size)
     monkeypatch.setattr(stacking, "LARGE", large)
     ds = Dataset(range(16)).map(lambda x: x + 0, name="same").map(ROWS[what])
     work = Rows(np.arange(16))
-    whole, found = stacked(evaluate(ds.top, work)), produce(ds.top, work, stack=True)
-    assert found.made == whole.made
-    assert type(found.values) is type(whole.values)
-    for start in range(0, 16, 4):  # and so does each batch of it
-        assert _told(found.slice(start, start + 4)) == _told(whole.slice(start, start + 4))
+    whole = stacked(evaluate(ds.top, work))
+    for _ in range(2):  # the second time with what the first has shown of the rows
+        found = produce(ds.top, work, stack=True)
+        assert found.made == whole.made
+        assert type(found.values) is type(whole.values)
+        for start in range(0, 16, 4):  # and so does each batch of it
+            assert _told(found.slice(start, start + 4)) == _told(whole.slice(start, start + 4))
 
 
 def _told(block: Block) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -155,3 +157,37 @@ def test_who_waits_hears_that_the_loader_was_closed(workers: Any) -> None:
     with pytest.raises(PipelineError, match="closed while it waited"):
         next(loader)
     closer.join()
+
+
+@pytest.mark.parametrize("workers", [Threads(1), Processes(1, parent=False)], ids=str)
+def test_an_interrupt_as_workers_start_leaves_none_and_the_loader_goes_on(
+    workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ends = weakref.finalize, list[Any]()
+
+    def interrupted(owner: Any, *call: Any) -> Any:
+        ends.append(real(owner, *call))
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    loader = Loader(Dataset(range(64)).map(lambda x: x + 1), 8, workers=workers)
+    monkeypatch.setattr(weakref, "finalize", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(loader)
+    loader.close()
+    assert next(loader).tolist() == list(range(1, 9))
+    loader.close()
+    del loader
+    gc.collect()  # the interrupt's traceback holds it
+    assert [end.alive for end in ends] == [False]  # the first workers ended with the loader
+
+
+def test_an_interrupt_where_code_has_no_line_keeps_its_type() -> None:
+    def stop(x: int) -> int:
+        raise KeyboardInterrupt
+
+    stop.__code__ = stop.__code__.replace(co_linetable=b"")  # as some instructions of 3.12
+    loader = Loader(Dataset(range(8)).map(stop), 4)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        next(loader)
+    assert any("record 0" in note for note in caught.value.__notes__)
