@@ -42,9 +42,10 @@ train: $(TRAIN)  ## train the reference model on the embedded corpus; run again 
 spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train without them
 	$(BIN)/python examples/spike/walk.py runs/spike
 
-# a folder of its own: sessions beside this one are left alone, and nothing stays
+# a folder of its own: sessions beside this one are left alone, and nothing stays; bytecode is kept
+# wherever that is forbidden, since tests start hundreds of interpreters
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
-	TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
+	PYTHONDONTWRITEBYTECODE= TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
 
 test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on two cores
 	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)

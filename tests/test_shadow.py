@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import lockstep_shadow
 import pipeline
 from lockstep_shadow import Shadow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(lockstep_shadow.__file__).parent  # the repository, or where it is installed
 
 
 def run(tmp_path: Path, script: str, text: str) -> subprocess.CompletedProcess[str]:

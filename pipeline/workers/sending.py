@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import importlib
 import io
+import marshal
 import pickle
 import sys
 import types
@@ -152,6 +153,8 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         self.stage = self._labels.get(id(obj), self.stage)
+        if isinstance(obj, types.CodeType):  # cloudpickle 3.1.3 forgets its file, for tracebacks
+            return marshal.loads, (marshal.dumps(obj),)
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self._import(obj.__name__)

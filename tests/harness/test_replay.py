@@ -74,6 +74,7 @@ def test_false_digest_in_one_of_two_launches(
     assert "step 11 differs" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_damaged_checkpoint(copy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = copy(lambda lines: None)
     (run / "checkpoints/20/data/loader.json").unlink()
@@ -104,6 +105,7 @@ def test_show(uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixtur
     assert ".arrayrecord  tokens [" in out
 
 
+@pytest.mark.long
 def test_steps_that_the_ledger_lacks(
     uninterrupted: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert RunDir(run).evaluation() == RunDir(whole).evaluation()
 
 
-@pytest.mark.long  # `test_torn_ledger_line` is the short one
+@pytest.mark.long  # `test_signals_save_and_exit` is the short one
 @pytest.mark.parametrize("devices", [1, 4])
 def test_sigkill_at_steps_and_mid_save(
     workplace: Workplace, uninterrupted: Callable[[int], Path], devices: int

@@ -1,10 +1,11 @@
-"""Builds wheel and sdist, and runs the tests on each, installed into empty environments.
+"""Builds the sdist and of it the wheel, and tests both, installed into empty environments.
 
     python tests/tools/installed.py --pythons "python3.11 python3.12" [-- arguments of pytest]
 
 The tests run in a copy of the repository's tests and pages without `pipeline` and `harness`, so
-that only the installed packages can be imported. Interpreters are given by name or by path; one
-that is not found is named.
+that only the installed packages can be imported. The wheel passes all of them; the sdist, which is
+the same files, the golden digests. Interpreters are given by name or by path; one that is not found
+is named.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ LEFT_OUT = (
     "tests/docs",
 )
 NEEDS = ("pytest", "pytest-xdist", "hypothesis")
+QUICK = ["-m", "not long", "-n", "2", "--dist", "loadfile"]
+GOLDEN = ["-k", "golden"]
 
 
 def main() -> int:
@@ -66,10 +69,11 @@ def main() -> int:
                 continue
             python = folder / f"environment{i}" / "bin" / "python"
             subprocess.run([name, "-m", "venv", str(python.parents[1])], check=True)
-            for built, how in ((wheel, ()), (sdist, ("--force-reinstall", "--no-deps"))):
+            again = ("--force-reinstall", "--no-deps")
+            for built, how, tests in ((wheel, (), QUICK), (sdist, again, GOLDEN)):
                 print(f"== {name}, {built.name}", flush=True)
                 install(python, f"{built}[{args.extras}]" if args.extras else str(built), *how)
-                if not passes(python, copy, args.pytest):
+                if not passes(python, copy, args.pytest or tests):
                     failed.append(f"{name} with {built.name}")
     print("\n".join(f"failed: {what}" for what in failed) or "all passed")
     return 1 if failed else 0
@@ -100,12 +104,11 @@ def beside(copy: Path) -> Path:
     return copy
 
 
-def passes(python: Path, copy: Path, more: list[str]) -> bool:
+def passes(python: Path, copy: Path, chosen: list[str]) -> bool:
     """Whether the tests pass with the package that is installed there, and with no other."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     shipped = "import pipeline, sys; assert sys.prefix in pipeline.__file__, pipeline.__file__"
     subprocess.run([str(python), "-c", shipped], cwd=copy, env=env, check=True)
-    chosen = more or ["-m", "not long", "-n", "2", "--dist", "loadfile"]
     left_out = [f"--ignore={name}" for name in LEFT_OUT]
     command = [str(python), "-m", "pytest", "-q", "tests", *left_out, *chosen]
     return subprocess.run(command, cwd=copy, env=env, check=False).returncode == 0

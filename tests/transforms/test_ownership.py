@@ -111,6 +111,7 @@ def test_a_module_of_the_function_itself_counts(tmp_path, monkeypatch):
 
 
 def test_installed_code_counts_by_name_and_version_apart(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
     library = tmp_path / "site-packages"
     library.mkdir()
     monkeypatch.syspath_prepend(str(library))
