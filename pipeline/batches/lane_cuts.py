@@ -61,6 +61,14 @@ class LaneCuts:
             self._passes = {epoch: self._cuts(len(self._skips) - 1, epoch)}
         return self._passes[epoch]
 
+    def cut(self, epoch: int) -> bool:
+        """Whether steps that the pass had were cut out of it; its rows must have been read."""
+        if self._endless:
+            return bool(self._of_all.ranges)
+        rows = max(self._lane_rows(lane, epoch) for lane in range(self._lanes))
+        ranges = self._cuts(len(self._skips) - 1, epoch, ended=True).ranges
+        return any(start < rows for start, _ in ranges)
+
     @cached_property
     def _of_all(self) -> Cuts:
         *skips, now = self._skips
@@ -68,7 +76,7 @@ class LaneCuts:
         rows = row_cuts(tuple(skips), now.rule, now.anchor, ENDLESS)
         return Cuts(tuple((start // self._lanes, stop // self._lanes) for start, stop in rows))
 
-    def _cuts(self, i: int, epoch: int) -> Cuts:
+    def _cuts(self, i: int, epoch: int, *, ended: bool = False) -> Cuts:
         # the rows of a pass that are gone when skip i counts its steps: those of earlier skips,
         # except for steps that these count as skip i does
         ours = self._skips[i]
@@ -78,14 +86,18 @@ class LaneCuts:
             steps = [s for s in skip.steps if not skip.counts_as(ours.rule, ours.anchor, s[1])]
             begin = self._begin(j, epoch, steps[-1][1]) if steps else None
             if begin is not None:
-                found += self._rows(j, begin, steps)
+                found += self._rows(j, begin, steps, ended)
         return Cuts(joined(found))
 
-    def _rows(self, j: int, begin: Cursor, steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        # the rows of skip j's steps in the pass that begins at `begin`; they may reach past its end
+    def _rows(
+        self, j: int, begin: Cursor, steps: list[tuple[int, int]], ended: bool
+    ) -> list[tuple[int, int]]:
+        # the rows of skip j's steps in the pass that begins at `begin`; they may reach past its
+        # end, unless it is known where it `ended`
         rule = self._skips[j].rule
         assert rule is not None
-        end = None if rule[2] is None else begin.step + rule[2] - begin.batch
+        counted = ended or rule[2] is not None
+        end = begin.step + self._steps(j, begin) if counted else None
         each = tuple((since, size // self._lanes) for since, size in rule[0])
         passes = SizedPasses.of(each, ENDLESS, cuts=self._cuts(j, begin.epoch))
         origin = Cursor(begin.taken, begin.step)

@@ -154,8 +154,15 @@ class LaneStream:
     def locate(self, step: int) -> Cursor:
         nearest = self._nearest(step)
         if nearest < 0:
+            taken, since = self._marks[0].step, self._anchor.step
+            if step >= since:
+                raise PositionError(
+                    f"step {step} lies before step {taken}, where this loader's state was saved, "
+                    f"and batches have their size and rule since step {since} only: it cannot "
+                    "count back. Use a state from that step or before."
+                )
             raise PositionError(
-                f"step {step} lies before step {self._marks[0].step}, where this loader took over "
+                f"step {step} lies before step {taken}, where this loader took over "
                 "a state of other batches. For earlier steps use a loader of the old batch size "
                 "and rule, or a state from before that step."
             )
@@ -166,7 +173,7 @@ class LaneStream:
             empty = 0 if take or self.is_cut(cursor) else empty + 1
             self._refuse_barren(empty, step)
             cursor = take.after if take else self.turn(cursor)
-        while self.is_cut(cursor) and self.take(cursor) is None:
+        while self._cuts is not None and self.take(cursor) is None and self.is_cut(cursor):
             cursor = self.turn(cursor)
         return cursor
 
@@ -190,7 +197,7 @@ class LaneStream:
         return cursor
 
     def is_cut(self, cursor: Cursor) -> bool:
-        return bool(self._cuts and self._cuts.of_pass(cursor.epoch).ranges)
+        return self._cuts is not None and self._cuts.cut(cursor.epoch)
 
     def _refuse_barren(self, empty: int, step: int) -> None:
         if empty > 1:

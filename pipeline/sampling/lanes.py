@@ -56,7 +56,13 @@ class BlockGrid:
         return lane, number
 
     def bounds(self, lane: int, number: int) -> tuple[int, int]:
-        """Rows `[start, stop)` of the indexed dataset's stream in a lane's block `number`."""
+        """Rows `[start, stop)` of the indexed dataset's stream in a lane's block `number`.
+
+        >>> BlockGrid(rows=0, period=0, block=4, lanes=1).bounds(0, 0)
+        (0, 0)
+        """
+        if not self.period:
+            return 0, 0
         if self.period == ENDLESS:
             first = (number * self.lanes + lane) * self.block
             return first, first + self.block

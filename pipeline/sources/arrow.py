@@ -269,6 +269,10 @@ class Objects:
                     self.put(out, at[some], rows[some])
                 return
             remedy = "Is it text in another encoding than UTF-8? Store it as binary"
+            if not isinstance(e, UnicodeDecodeError) and _has_times(self._array.type):
+                remedy = (
+                    "Python's times have microseconds and end with the day. Store it as a number"
+                )
             why = f"cannot be had from its {self._array.type} ({' '.join(str(e).split())})"
             raise Unusable(self._name, int(rows[0]), why, remedy) from None
 
@@ -291,7 +295,34 @@ def _python(array: Any, rows: Int64s) -> list[Any]:
 
     if types.is_union(array.type):  # `take` does not support every type that a union may hold
         return [array[i].as_py() for i in rows.tolist()]
-    return array.take(pa.array(rows)).to_pylist()
+    taken = array.take(pa.array(rows))
+    _check_times(taken)
+    return taken.to_pylist()
+
+
+def _check_times(array: Any) -> None:
+    # raise where `to_pylist` would leave out the nanoseconds of a time within lists and structs
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = array.type
+    if kind == pa.time64("ns"):
+        array.cast(pa.time64("us"))
+    elif types.is_struct(kind):
+        for part in array.flatten():
+            _check_times(part)
+    elif types.is_map(kind):
+        _check_times(array.keys)
+        _check_times(array.items)
+    elif types.is_fixed_size_list(kind) or is_ragged(kind):
+        _check_times(array.flatten())
+
+
+def _has_times(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    parts = [kind.field(i).type for i in range(kind.num_fields)]
+    return types.is_temporal(kind) or any(map(_has_times, parts))
 
 
 def _column(name: str, array: Any, kind: pa.DataType, nulls: str) -> Column:

@@ -13,6 +13,8 @@ from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError, SourceError
 from pipeline.sources import arrow
 from pipeline.sources.arrow import Fields
+from pipeline.sources.arrow_arrays import as_plain
+from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.projection import projected
@@ -31,10 +33,10 @@ class SequenceSource:
 
     A table (`pyarrow.Table`, or a frame of pandas or Polars) is read by its columns' names; a
     frame's index is not a column. A Hugging Face dataset of numbers, strings, lists and dicts, with
-    no format or "numpy", is also read through Arrow. Both give `Columns` with the types that
-    `ParquetSource` has. If a Hugging Face dataset has another format, a transform, or features that
-    decode (images, audio), these are applied, and rows come as a list. So do those of TFDS data
-    sources and map-style PyTorch datasets.
+    no format, "numpy" or "arrow", is also read through Arrow. Both give `Columns` with the types
+    that `ParquetSource` has. If a Hugging Face dataset has another format, a transform, or features
+    that decode (images, audio), these are applied, and rows come as a list. So do those of TFDS
+    data sources and map-style PyTorch datasets.
 
     Args:
         values: the table or object. It is pickled as it is. Reading it must not change it, and must
@@ -71,6 +73,10 @@ class SequenceSource:
 
     def _open(self) -> None:
         self._taken = _as_arrow(self._values)
+        said = getattr(self._values, "format", None)
+        if self._taken is None and isinstance(said, dict) and said.get("type") == "arrow":
+            # features that decode: that format cannot give them row by row
+            self._values = self._values.with_format(None, columns=said.get("columns"))
         self._fields: Fields | None = None
         self._digest: str | None = None
         if self._taken is not None:
@@ -198,7 +204,24 @@ def arrow_table(values: Any) -> pa.Table:
     # pandas adds its index as columns, and names them here
     said = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
     index = [name for name in said.get("index_columns", ()) if isinstance(name, str)]
-    return table.drop_columns([name for name in index if name in table.column_names])
+    table = table.drop_columns([name for name in index if name in table.column_names])
+    for i, column in enumerate(table.columns):
+        if (decoded := _takeable(column)) is not column:
+            table = table.set_column(i, table.column_names[i], decoded)
+    return table
+
+
+def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    # Arrow takes no rows of views and run ends, at whatever depth: these are decoded
+    import pyarrow as pa
+
+    try:
+        column.take(pa.array([], pa.int64()))
+    except pa.ArrowNotImplementedError:
+        kind = widened(plain(column.type))
+        chunks = [as_plain(chunk, kind) for chunk in column.chunks]
+        return pa.chunked_array(chunks, chunks[0].type if chunks else kind)
+    return column
 
 
 def batched(values: Any) -> bool:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from pipeline.block import Block, Columns, Origin
-from pipeline.errors import ChainError
+from pipeline.errors import ChainError, CollateError
 from pipeline.meter import BEACON
-from pipeline.tree import map_leaves
+from pipeline.tree import leaves, map_leaves
 from pipeline.types import Site
 
 # a function, and columns of the values that come before the row in its arguments
 Caller = tuple[Callable[..., Any], Sequence[Sequence[Any]]]
 
 LOGGER = logging.getLogger("pipeline")
+WATCHED = 1 << 13  # elements of an array that are looked at again, at most
 
 
 def guarded(tree: Any) -> Any:
@@ -87,15 +90,36 @@ def called(
         f = _told(f, origin, site, first)
     try:
         # f is called once for each row. `extend` swallows StopIteration, so lengths are compared
-        results.extend(map(f, *[column[first : first + len(rows)] for column in columns], rows))
+        found = map(f, *[column[first : first + len(rows)] for column in columns], rows)
+        results.extend(islice(found, 1))
+        watched = _watched(results[before]) if len(rows) > 1 and len(results) > before else ()
+        results.extend(found if len(results) > before else ())
         if len(results) - before < len(rows):
             raise stopped(site)
+        if any(some.tobytes() != held for some, held in watched):
+            del results[before:]
+            raise ChainError(
+                f"{site.stage} changed an array that it had returned for an earlier row. Rows are "
+                "kept until their batch is whole: return a new array each time, as buffer.copy()."
+            )
     except BaseException as error:
         if rows:  # an interrupt may come after the last row
             site.annotate(error, origin, first + min(len(results) - before, len(rows) - 1))
         say_exit(error)
         raise
     return results
+
+
+def _watched(row: Any) -> list[tuple[np.ndarray[Any, Any], bytes]]:
+    # some elements of each of a row's arrays, as views and as they are now
+    found = list[tuple[np.ndarray[Any, Any], bytes]]()
+    with suppress(CollateError):  # too deep: said where it is stacked
+        for _, a in leaves(row):
+            if type(a) is np.ndarray and a.flags.writeable and not a.dtype.hasobject:
+                flat = a.ravel(order="K") if a.flags.forc else a[:1]
+                some = flat[:: flat.size // WATCHED + 1]
+                found.append((some, some.tobytes()))
+    return found
 
 
 def stopped(site: Site) -> RuntimeError:

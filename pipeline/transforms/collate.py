@@ -264,7 +264,9 @@ def _objects(values: list[Any]) -> Array:
 
 
 def _dtype_of(array: Array | None, value: object) -> str:
-    return f"object ({type(value).__name__})" if array is None else str(array.dtype)
+    if array is None:
+        return f"object ({type(value).__name__})"
+    return str(np.result_type(array.dtype, array.dtype))  # in native order: it does not matter
 
 
 def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Columns
+from pipeline.checks import numeric
 from pipeline.errors import CollateError
 from pipeline.transforms.collate import Empty, collate
 from pipeline.tree import children, leaves, map_leaves
@@ -68,7 +69,7 @@ class Stack:
         """How many rows the next work's first piece shall have."""
         if self._columns is None or self._kept is not None:
             return FIRST
-        return self._size if self._put is None else 1
+        return self._size if self._put is None else 2  # `called` compares one row with the next
 
     def finish(self) -> None:
         """All rows that were left have been `put`."""
@@ -184,7 +185,8 @@ def _putting_leaf(leaf: Any, column: NDArray[Any]) -> Put | None:
 
     if kind is np.ndarray:
         return put_array if shape else None
-    plain = kind in (bool, int, float) or issubclass(kind, np.generic)
+    # datetime64 and void are of one type whatever their dtype
+    plain = kind in (bool, int, float) or (issubclass(kind, np.generic) and numeric(dtype))
     return put_number if plain and not shape else None
 
 

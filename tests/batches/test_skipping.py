@@ -12,7 +12,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, merge
-from pipeline.errors import PositionError, StateError
+from pipeline.errors import BatchError, PositionError, StateError
 
 N = 23
 
@@ -247,3 +247,39 @@ def test_a_dataset_without_rows_has_no_step_to_skip() -> None:
     assert list(loader) == []
     with pytest.raises(StopIteration):
         next(loader)
+
+
+EMPTY: dict[str, Any] = {
+    "drop": lambda ds: ds.filter(lambda x: x < 2),
+    "keep": lambda ds: ds.filter(lambda x: False),
+    "pad": lambda ds: ds.flat_map(lambda x: []),
+}
+
+
+@pytest.mark.parametrize("steps", [range(1, 2), range(2, 3), range(1, 5)])
+@pytest.mark.parametrize("remainder", list(EMPTY))
+def test_passes_without_a_batch_end_also_where_steps_were_skipped(
+    remainder: Any, steps: range
+) -> None:
+    ds = EMPTY[remainder](Dataset(range(4)))
+    ds = ds.map(lambda x: {"x": x}) if remainder == "pad" else ds
+    old, new = Loader(ds, 8, remainder=remainder), Loader(ds, 3, remainder=remainder)
+    old.skip(steps)
+    new.load_state_dict(old.state_dict())
+    with pytest.raises((BatchError, StopIteration)):
+        next(new)
+
+
+def test_a_step_before_a_state_of_one_s_own_batches_is_said_to_be_that() -> None:
+    ds = Dataset(range(400)).filter(lambda x: x % 2 == 0)
+    one, other, last = Loader(ds, 1), Loader(ds, 5), Loader(ds, 5)
+    for _ in range(4):
+        next(one)
+    other.load_state_dict(one.state_dict())
+    for _ in range(7):
+        next(other)
+    last.load_state_dict(other.state_dict())
+    with pytest.raises(PositionError, match=r"step 9 .*step 11, where .* since step 4 only"):
+        last.seek(9)
+    with pytest.raises(PositionError, match=r"step 3 .*took over a state of other batches"):
+        last.seek(3)

@@ -185,3 +185,70 @@ def test_a_function_that_changes_rows_in_place_sees_each_once(odd: str, at: int)
         for batch in (next(loader), next(loader)):
             assert (batch["n"] == np.arange(1000, 1064)).all()
             assert (batch["x"][:, 5, 5] == np.arange(1000, 1064)).all()
+
+
+def _void(k: int) -> Any:
+    return np.array((k, 2.5), [("a", "i8"), ("b", "f8")])[()]
+
+
+# what rows hold, and what one of them holds instead
+STRANGE: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
+    "units of dates": (lambda k: np.datetime64(k, "s"), lambda k: np.datetime64(1500, "ms")),
+    "units of spans": (lambda k: np.timedelta64(k, "s"), lambda k: np.timedelta64(k, "us")),
+    "raw records": (_void, lambda k: np.array((k, 2), [("a", "i8"), ("b", "i8")])[()]),
+    "byte order": (lambda k: np.full(2, k, "<i4"), lambda k: np.full(2, k, ">i4")),
+    "byte order, records": (_void, lambda k: np.array((k, 1), [("a", ">i8"), ("b", ">f8")])[()]),
+    "precision": (lambda k: np.float32(k), lambda k: np.float64(k)),
+    "truth": (lambda k: k, lambda k: True),
+    "shape": (lambda k: np.zeros(2), lambda k: np.zeros(3)),
+    "text": (lambda k: "a", lambda k: b"a"),
+}
+
+
+@pytest.mark.parametrize("wide", [0, 1024], ids=["small", "large"])
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("odd", [{13}, set(range(32, 48)), {0}])
+@pytest.mark.parametrize("what", list(STRANGE))
+def test_a_batch_does_not_depend_on_what_was_read_before(
+    what: str, odd: set[int], size: int, wide: int
+) -> None:
+    usual, other = STRANGE[what]
+
+    def f(k: int) -> Any:
+        return {"b": np.zeros(wide), "t": (other if k in odd else usual)(k)}
+
+    ds = Dataset(range(96)).map(f, name="f")
+    steps = range(96 // size)
+    asked = [_answer(Loader(Dataset(range(96)).map(f, name="f"), size), step) for step in steps]
+    loader = Loader(ds, size)  # what it has read decides how the next rows are read
+    assert [_answer(loader, step) for step in steps] == asked
+    assert [_answer(Loader(ds, size), step) for step in steps] == asked
+
+
+def _answer(loader: Loader, step: int) -> str:
+    loader.seek(step)
+    try:
+        return digest(next(loader))
+    except CollateError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("wide", [1, 1024])
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_an_array_that_a_function_fills_again_is_refused(wide: int, buffers: int) -> None:
+    kept, mask = [np.empty(wide) for _ in range(buffers)], np.ones(3)
+
+    def fills(k: int) -> Any:
+        kept[k % buffers][:] = k
+        return {"x": (kept[k % buffers], k), "mask": mask}
+
+    for ds in (Dataset(range(64)).map(fills), Dataset(range(64)).map(fills).filter(bool)):
+        with pytest.raises(
+            ChainError, match="changed an array that it had returned for an earlier"
+        ):
+            Loader(ds.on_error("skip"), 8)[1]
+    copies = Dataset(range(64)).map(lambda k: {"x": fills(k)["x"][0].copy(), "mask": mask})
+    assert [batch["x"][:, 0].tolist() for batch in Loader(copies, 32)] == [
+        list(range(32)),
+        list(range(32, 64)),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import Dataset, Loader, mix
@@ -75,3 +76,19 @@ def test_a_pass_that_a_filter_leaves_empty_has_no_batches() -> None:
         return _fails(x) > 0 if x == 3 else False
 
     assert list(Loader(Dataset(range(10)).filter(dropped).on_error("skip"), 4)) == []
+
+
+@pytest.mark.parametrize("stage", ["filter", "flat_map", "pack"])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_no_records_are_no_rows_also_where_bad_ones_are_skipped(stage: str, lanes: int) -> None:
+    empty = Dataset(np.zeros((3, 4), int))[3:]
+    made = {
+        "filter": lambda: empty.filter(lambda row: True),
+        "flat_map": lambda: empty.flat_map(lambda row: [row]),
+        "pack": lambda: empty.pack(4),
+    }
+    ds = made[stage]().lanes(lanes).on_error("skip")
+    assert list(Loader(ds, 2)) == []
+    assert list(ds) == ds.head(3) == []
+    with pytest.raises(StopIteration):
+        next(Loader(ds, 2))

@@ -323,3 +323,31 @@ def test_the_time_that_numpy_takes_for_none_is_refused(tmp_path):
     assert np.isnat(source.read(np.array([2])).tree["t"][0])
     with pytest.raises(RecordError, match=r"'t' of row 0 of .* is -2\*\*63"):
         source.read(np.array([0]))
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        lambda t: [t],
+        lambda t: [[t], []],
+        lambda t: {"t": t, "n": 1},
+        lambda t: [{"t": t}],
+        lambda t: {"k": [t, None]},
+    ],
+)
+def test_nanoseconds_of_a_time_are_refused_at_any_depth(tmp_path, nested):
+    def kind(value):
+        if isinstance(value, list):
+            return pa.list_(kind(value[0]))
+        if isinstance(value, dict):
+            return pa.struct([(k, kind(v)) for k, v in value.items()])
+        return pa.time64("ns") if value == 1001 else pa.int64()
+
+    good, bad = (nested(t) for t in (2000, 1001))
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"x": pa.array([good, bad, good], kind(bad))}), path)
+    ds = Dataset(path)
+    assert "datetime.time(0, 0, 0, 2)" in repr(ds[0])
+    with pytest.raises(RecordError, match=r"row 1 .*1001.* Python's times have microseconds"):
+        ds[1]
+    assert len(list(ds.on_error("skip"))) == 3

@@ -11,6 +11,7 @@ import pytest
 from pipeline import Dataset, Loader, MemorySource, SequenceSource
 from pipeline.debug.conformance import check_source
 from pipeline.errors import RecordError, SourceError
+from pipeline.sources.arrow_types import plain
 
 datasets = pytest.importorskip("datasets")
 
@@ -193,3 +194,45 @@ def test_a_dict_of_datasets_is_refused_naming_them():
         with pytest.raises(SourceError, match=r"\['train', 'test'\], not columns"):
             Dataset(several)
     assert Dataset({"id": made["id"]})[3] == {"id": 3}
+
+
+VIEWS: dict[str, Any] = {
+    "text": pa.array(["a", None, "c"] * 5, pa.string_view()),
+    "bytes": pa.array([b"a", b"b", None] * 5, pa.binary_view()),
+    "lists": pa.array([["a"], [], None] * 5, pa.list_(pa.string_view())),
+    "structs": pa.array([{"s": "a"}, {"s": None}, None] * 5, pa.struct([("s", pa.string_view())])),
+    "maps": pa.array([[("k", "v")]] * 15, pa.map_(pa.string_view(), pa.string_view())),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([4, 15], pa.int32()), pa.array(["a", "b"])),
+    "list views": pa.array([[1], [2, 3], None] * 5, pa.list_view(pa.int64())),
+}
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_views_and_run_ends_of_tables_are_decoded(name: str, chunks: int) -> None:
+    parts = [VIEWS[name][i * 15 // chunks : (i + 1) * 15 // chunks] for i in range(chunks)]
+    values = pa.table({"x": pa.chunked_array(parts), "n": range(15)})
+    ds = Dataset(values, seed=1).shuffle()
+    kind = plain(VIEWS[name].type)
+    same = pa.table({"x": pa.array(VIEWS[name].to_pylist(), kind), "n": range(15)})
+    for row, other in zip(ds, Dataset(same, seed=1).shuffle(), strict=True):
+        assert str(row) == str(other)
+    assert len(Dataset(values.slice(0, 0))) == 0
+
+
+def test_columns_of_one_name_are_refused_beside_views() -> None:
+    column = pa.array(["a"], pa.string_view())
+    with pytest.raises(SourceError, match="each its own"):
+        Dataset(pa.Table.from_arrays([column, column], names=["a", "a"]))
+
+
+def test_features_that_decode_are_read_in_arrow_s_format_too() -> None:
+    features = datasets.Features(
+        {"a": datasets.Array2D((2, 3), "float32"), "b": datasets.Value("int8")}
+    )
+    rows = {"a": [np.full((2, 3), i, np.float32) for i in range(4)], "b": range(4)}
+    theirs = datasets.Dataset.from_dict(rows, features=features)
+    batch = next(Loader(Dataset(theirs.with_format("arrow")), 2))
+    assert np.array_equal(batch["a"], next(Loader(Dataset(theirs), 2))["a"])
+    chosen = Dataset(theirs.with_format("arrow", columns=["a"]))
+    assert chosen[1].keys() == {"a"}
