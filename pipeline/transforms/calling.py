@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -32,6 +34,41 @@ def _read_only(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     view = leaf.view()
     view.flags.writeable = False
     return view
+
+
+def unshared(columns: Columns) -> Columns:
+    """The columns; those that somebody else holds and may write to again are copied."""
+    bare = type(columns.tree) is np.ndarray
+
+    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        shared = a.flags.writeable and _held(a) > _alone(bare, a.base is not None)
+        return a.copy() if shared else a
+
+    return columns.each(own)
+
+
+def _held(a: np.ndarray[Any, Any]) -> int:
+    # how often the array that owns the memory is referred to
+    owner = a
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sys.getrefcount(owner) if owner.base is None else sys.maxsize
+
+
+@cache
+def _alone(bare: bool, view: bool) -> int:
+    # the same, found likewise, of an array that nobody else holds: interpreters count differently
+    found = list[int]()
+
+    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found.append(_held(a))
+        return a
+
+    def fresh() -> np.ndarray[Any, Any]:
+        return np.zeros(2)[:1] if view else np.zeros(2)
+
+    Columns(fresh() if bare else {"x": fresh()}).each(own)
+    return found[0]
 
 
 def rows_of(block: Block) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import Caller, each, guarded, made_by, say_exit, stopped
+from pipeline.transforms.calling import Caller, each, guarded, made_by, say_exit, stopped, unshared
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -76,7 +76,7 @@ class Map(FunctionTransform):
         except StopIteration as error:
             raise stopped(site) from error
         # guarded again: f may return arrays of its own, which no batch may write into
-        return made.each(guarded)
+        return unshared(made).each(guarded)
 
     def options(self) -> tuple[Name, ...]:
         return (int(self.batched),)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cloudpickle
 import numpy as np
 import pytest
 
+from pipeline import Dataset, Loader, Threads
 from pipeline.block import Block, Columns
+from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms import Map, MapWithIndex
+from pipeline.transforms.calling import unshared
+from pipeline.tree import fresh, leaves
 
 from .making import SITE, block_of, keys, site_at
 
@@ -134,3 +141,45 @@ def test_fingerprints_tell_functions_names_and_options_apart():
     assert prints[0].startswith("map a ")
     assert Map(lambda y: y + 1, "a").fingerprint() == prints[0]
     assert cloudpickle.loads(cloudpickle.dumps(stages[0])).fingerprint() == prints[0]
+
+
+HELD = np.zeros((5000, 2))
+
+
+def _held(x: Any) -> Any:
+    HELD[: len(x)] = x[:, None]
+    return HELD[: len(x)]
+
+
+# batched functions that return memory which they fill again, and others
+BATCHED: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "a part of a buffer": (_held, True),
+    "in a dict": (lambda x: {"a": {"b": _held(x)}, "c": x + 1}, True),
+    "a part of a part": (lambda x: {"a": (_held(x)[:, :1], x)}, True),
+    "new": (lambda x: np.repeat(x[:, None], 2, 1), False),
+    "parts of new ones": (lambda x: {"a": np.repeat(x[:, None], 3, 1)[:, ::2], "b": x * 2}, False),
+    "what it was given": (lambda x: {"a": x}, False),
+}
+
+
+@pytest.mark.parametrize("name", list(BATCHED))
+@pytest.mark.parametrize("stage", ["", "filter", "shuffle"])
+def test_memory_that_a_batched_function_fills_again_is_copied(name: str, stage: str) -> None:
+    f, again = BATCHED[name]
+
+    def copied(x: Any) -> Any:
+        return fresh(f(x))
+
+    def batches(f: Callable[[Any], Any], workers: Any) -> list[str]:
+        ds = Dataset(np.arange(700), seed=1).map(f, batched=True, fingerprint="f")
+        ds = ds.filter(lambda row: True) if stage == "filter" else ds
+        ds = ds.shuffle() if stage == "shuffle" else ds
+        with Loader(ds, 7, workers=workers) as loader:
+            return [digest(batch) for batch in loader]
+
+    for workers in (0, Threads(1)):
+        assert batches(f, workers) == batches(copied, 0)
+    made = Columns(f(np.arange(9)))
+    before = [a.ctypes.data for _, a in leaves(made.tree) if a.flags.writeable]
+    after = [a.ctypes.data for _, a in leaves(unshared(made).tree)]
+    assert (not set(before) <= set(after)) == again  # what is new is not copied
