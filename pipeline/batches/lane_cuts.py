@@ -61,13 +61,27 @@ class LaneCuts:
             self._passes = {epoch: self._cuts(len(self._skips) - 1, epoch)}
         return self._passes[epoch]
 
+    def ended(self, epoch: int) -> bool:
+        """Whether other rows are to be cut out of a pass now that its end was met.
+
+        A skipped step that the pass turns out not to have had takes no rows away.
+        """
+        before = self.of_pass(epoch)
+        if self._endless or not before.ranges:
+            return False
+        self._passes = {epoch: self._cuts(len(self._skips) - 1, epoch, ended=True)}
+        return self._passes[epoch].ranges != before.ranges
+
     def cut(self, epoch: int) -> bool:
-        """Whether steps that the pass had were cut out of it; its rows must have been read."""
-        if self._endless:
-            return bool(self._of_all.ranges)
-        rows = max(self._lane_rows(lane, epoch) for lane in range(self._lanes))
-        ranges = self._cuts(len(self._skips) - 1, epoch, ended=True).ranges
-        return any(start < rows for start, _ in ranges)
+        """Whether rows were cut out of a pass whose end was met."""
+        if self._endless or not self.of_pass(epoch).ranges:
+            return bool(self.of_pass(epoch).ranges)
+        self.ended(epoch)
+        return any(start < self._rows_of(epoch) for start, _ in self.of_pass(epoch).ranges)
+
+    def _rows_of(self, epoch: int) -> int:
+        # of the longest lane
+        return max(self._lane_rows(lane, epoch) for lane in range(self._lanes))
 
     @cached_property
     def _of_all(self) -> Cuts:
@@ -93,7 +107,7 @@ class LaneCuts:
         self, j: int, begin: Cursor, steps: list[tuple[int, int]], ended: bool
     ) -> list[tuple[int, int]]:
         # the rows of skip j's steps in the pass that begins at `begin`; they may reach past its
-        # end, unless it is known where it `ended`
+        # end, unless it is known where it `ended`. Rows that no step takes go with the steps around
         rule = self._skips[j].rule
         assert rule is not None
         counted = ended or rule[2] is not None
@@ -103,10 +117,11 @@ class LaneCuts:
         origin = Cursor(begin.taken, begin.step)
         found: list[tuple[int, int]] = []
         for start, stop in steps:
-            start, stop = max(start, begin.step), stop if end is None else min(stop, end)
-            if start < stop:
-                first, end_row = (passes.locate(k, origin).rows for k in (start, stop))
-                found.append((first, end_row))
+            start, last = max(start, begin.step), stop if end is None else min(stop, end)
+            if start < last:
+                first, past = (passes.locate(k, origin).rows for k in (start, last))
+                on = ended and last < stop  # into the next pass
+                found.append((first, max(past, self._rows_of(begin.epoch)) if on else past))
         return found
 
     def _begin(self, j: int, epoch: int, last: int) -> Cursor | None:

@@ -237,6 +237,8 @@ class LaneStream:
             lanes.append((lane, place))
             slots.append(k * each + np.arange(sum(len(p) for p in found)))
         counts = [len(s) for s in slots]
+        if self._cuts and min(counts, default=each) < each and self._cuts.ended(cursor.epoch):
+            return self.take(cursor)
         got = sum(counts)
         if not self._enough(counts, cursor):
             return None
@@ -318,6 +320,12 @@ class LaneStream:
             return cursor.batch >= self._steps
         if self._reader.endless:
             return False
+        over = self._all_given(cursor)
+        met = over and self._cuts is not None and self._cuts.ended(cursor.epoch)
+        return self._all_given(cursor) if met else over
+
+    def _all_given(self, cursor: Cursor) -> bool:
+        # whether the lanes have too few further rows for a batch
         first = self._first(cursor)
         cuts = self._cuts.of_pass(cursor.epoch) if self._cuts else NO_CUTS
         if self._remainder == "pad" and not self.alone:

@@ -63,3 +63,27 @@ def test_in_the_batch_size_that_named_them_steps_are_skipped_as_steps() -> None:
     loader = Loader(ds, 4)
     loader.skip(range(1, 3))
     assert [[int(x) for x in next(loader)] for _ in range(3)] == [whole[0], whole[3], whole[4]]
+
+
+SKIPPED = (range(0, 1), range(1, 2), range(1, 3), range(2, 5), range(3, 9))
+
+
+@pytest.mark.parametrize("remainder", ["keep", "drop", "pad"])
+@pytest.mark.parametrize("old", [2, 4])
+@pytest.mark.parametrize("n", [5, 13])
+def test_counted_rows_are_cut_as_indexed_ones_are(n: int, old: int, remainder: Any) -> None:
+    for new, steps, taken in product((1, 3, 4), SKIPPED, (0, 1)):
+        found = [
+            _after_a_skip(ds, old, new, remainder, steps, taken)
+            for ds in (Dataset({"x": range(n)}), Dataset({"x": range(n)}).filter(lambda row: True))
+        ]
+        assert found[0] == found[1], (new, steps, taken)
+
+
+def _after_a_skip(ds: Dataset, old: int, new: int, rule: Any, steps: range, taken: int) -> Any:
+    before, after = Loader(ds, old, remainder=rule), Loader(ds, new, remainder=rule)
+    for _ in range(taken):
+        next(before)
+    before.skip(steps)
+    after.load_state_dict(before.state_dict())
+    return [{name: a.tolist() for name, a in next(after).items()} for _ in range(20)]
