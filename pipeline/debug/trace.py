@@ -109,10 +109,11 @@ class Trace:
         return {"ph": "X", "pid": 1, "tid": lane, "name": name, "ts": at, "dur": long, "args": args}
 
     def _arrow(self, number: int, work: Worked, asked: float, got: float) -> list[dict[str, Any]]:
-        # from inside the work's slice to inside the wait's
+        # from inside the work's slice to inside the wait's, and never back in time
+        done = work.started + 0.999 * work.seconds
         ends = (
-            ("s", work.worker + 1, work.started + 0.999 * work.seconds),
-            ("f", _LOOP, asked + 0.999 * (got - asked)),
+            ("s", work.worker + 1, done),
+            ("f", _LOOP, max(min(done, got), asked + 0.999 * (got - asked))),
         )
         plain = {"pid": 1, "cat": "batch", "name": "batch", "id": number, "bp": "e"}
         return [
