@@ -148,10 +148,11 @@ def called(
 
 
 def _watched(row: Any) -> list[tuple[np.ndarray[Any, Any], bytes]]:
-    # some elements of each of a row's arrays, as views and as they are now
+    # some elements of each of a row's arrays, as views and as they are now; of several rows, which
+    # flat_map returns, those of the first
     found = list[tuple[np.ndarray[Any, Any], bytes]]()
     with suppress(CollateError):  # too deep: said where it is stacked
-        for _, a in leaves(row):
+        for _, a in leaves(row[0] if type(row) is list and row else row):
             if type(a) is np.ndarray and a.flags.writeable and not a.dtype.hasobject:
                 flat = a.ravel(order="K") if a.flags.forc else a[:1]
                 some = flat[:: flat.size // WATCHED + 1]
