@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.config import Config, make
+from harness.data import open_data
 from harness.errors import ConfigError
+from harness.metrics import Screen
+from harness.named import check_folder
 from harness.own_data import own_data
 from harness.tokens import BOS, decode
 from pipeline import Dataset, Loader
@@ -125,7 +128,11 @@ def test_rows_of_a_function_or_a_dataset(files: Path) -> None:
     assert (row["segment_ids"] == 1).all()
     assert row["positions"].tolist() == list(range(64))
     assert streams(data__source="mine_rows:rows")[1] is None
-    for name, told in (("short", "length=64"), ("number", "int"), ("none", "has no none")):
+    for name, told in (
+        ("short", "length=64"),
+        ("number", "int"),
+        ("short_", "has no short_. Did you mean short"),
+    ):
         with pytest.raises(ConfigError, match=told):
             streams(data__source=f"mine_rows:{name}")
     with pytest.raises(ConfigError, match="no module nowhere"):
@@ -214,6 +221,35 @@ def test_functions_that_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fields_that_are_not_there(files: Path) -> None:
     with pytest.raises(ConfigError, match="no field 'body'"):
         streams(data__train="b.jsonl", data__text="body")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("b.jsonl", r"data\.train='b.jsonl'"),
+        ("gone.jsonl", r"data\.train="),
+        ("mine/*.parquet", r"data\.train="),
+        ("gs://bucket/x", r"data\.train="),
+        ("shards", r"data\.train='shards/\*\.txt'"),
+        ("some_rows", "data=some_rows:name.*data=./some_rows"),
+        ("my.rows", "data=my.rows:name"),
+        ("my-rows:rows", "data=my-rows:name"),
+    ],
+)
+def test_a_folder_of_the_corpus_that_is_none(files: Path, source: str, told: str) -> None:
+    Path("some_rows.py").write_text("")
+    Path("shards").mkdir()
+    Path("shards/0.txt").write_text("")
+    with pytest.raises(ConfigError, match=told):
+        open_data(make({"data.source": source}), files / "run" / source, Screen(quiet=True))
+
+
+def test_folders_of_the_corpus(files: Path) -> None:
+    Path("corpus").mkdir()  # importable, as any folder is
+    for source in ("../data", "data", "corpus", "./some.rows", "/abs/v1.2", "code"):
+        check_folder(source, files / "run" / source)
+    (files / "run/b.jsonl").mkdir(parents=True)
+    check_folder("b.jsonl", files / "run/b.jsonl")
 
 
 def test_the_default_is_the_embedded_corpus() -> None:
