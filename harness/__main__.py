@@ -92,8 +92,8 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
         run.begun()
     cfg = run.config(parse(args.set, args.config))
     until = args.steps or cfg.steps
-    done = run.evaluation()
-    if done is None or done["step"] < until or args.begin_at is not None:
+    done, asked = run.evaluation(), args.begin_at is not None or args.profile is not None
+    if done is None or done["step"] < until or asked:
         if args.on_spike and args.begin_at is None:
             run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
         else:
@@ -158,6 +158,11 @@ def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    if not run.checkpoints.is_dir():  # which opening them would make
+        raise ConfigError(
+            f"there is no run in {run.path}, or its folder checkpoints is gone, which holds the "
+            "settings: restore it."
+        )
     from harness.checkpoint import Checkpoints
 
     with Checkpoints(run.checkpoints) as checkpoints:
