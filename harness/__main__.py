@@ -90,11 +90,13 @@ def _before_jax(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if args.begin_at is not None:
         run.begun()
+    if args.on_spike and (args.begin_at is not None or args.profile or args.deterministic):
+        raise ConfigError("--on-spike goes without --from, --profile and --deterministic.")
     cfg = run.config(parse(args.set, args.config))
     until = args.steps or cfg.steps
     done, asked = run.evaluation(), args.begin_at is not None or args.profile is not None
     if done is None or done["step"] < until or asked:
-        if args.on_spike and args.begin_at is None:
+        if args.on_spike:
             run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
         else:
             from harness.train import train

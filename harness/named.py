@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
+from pipeline.errors import PipelineError
 from pipeline.sources.formats import SUFFIXES
 
 _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -32,7 +33,7 @@ def load_named(setting: str, text: str) -> Any:
     """The object named `module:name`; the working directory is searched for modules too.
 
     Raises:
-        ConfigError: there is no such module, or no such name in it.
+        ConfigError: there is no such module, it cannot be imported, or it has no such name.
 
     >>> load_named("task", "math:sqrt")(4)
     2.0
@@ -43,9 +44,13 @@ def load_named(setting: str, text: str) -> Any:
     _search_here()
     try:
         found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name is None or not module.startswith(e.name):
-            raise  # the module exists, but a package that it imports does not
+    except (HarnessError, PipelineError):
+        raise
+    except Exception as e:
+        if not isinstance(e, ModuleNotFoundError) or not f"{module}.".startswith(f"{e.name}."):
+            raise ConfigError(
+                f"{setting}={text!r}: the import of {module} raised {type(e).__name__}: {e}."
+            ) from e
         raise ConfigError(
             f"{setting}={text!r}: there is no module {e.name}. Start where it lies "
             f"({os.getcwd()} is searched), or install it."

@@ -223,6 +223,16 @@ def test_fields_that_are_not_there(files: Path) -> None:
         streams(data__train="b.jsonl", data__text="body")
 
 
+def test_modules_that_cannot_be_imported(files: Path) -> None:
+    for name, text, told in (
+        ("divides", "1 / 0", "import of divides raised ZeroDivisionError"),
+        ("imports", "import divided", "import of imports raised ModuleNotFoundError.*'divided'"),
+    ):
+        Path(f"{name}.py").write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            streams(data__source=f"{name}:rows")
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [

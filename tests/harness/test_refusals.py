@@ -65,6 +65,15 @@ def test_a_profile_of_no_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("words", [["--from", "0"], ["--profile", "1:2"], ["--deterministic"]])
+def test_options_that_a_policy_would_not_heed(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["train", "--run", str(tmp_path), "--on-spike", "z=8", *words]) == 2
+    assert "--on-spike goes without" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("checkpoint", "told"), [("0", "or remove"), ("5", "another folder.")])
 def test_other_data(tmp_path: Path, checkpoint: str, told: str) -> None:
     (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
