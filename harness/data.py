@@ -117,7 +117,7 @@ def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
     """The user's own data if the settings name any, else the embedded corpus.
 
     Raises:
-        ConfigError: the settings name files or a module otherwise than is due.
+        ConfigError: data is neither a module:name nor a folder, or the data cannot be trained on.
     """
     if not is_named(cfg.data.source):
         check_folder(cfg.data.source, directory)

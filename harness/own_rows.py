@@ -93,7 +93,7 @@ def _check_beside(name: str, values: NDArray[Any], n: int) -> None:
     if wrong.any():
         raise ConfigError(
             f"the {_said(name)} of a row hold {values[wrong][0]} at place {wrong.argmax()}: give "
-            "finite numbers from 0 on; a token of weight 0 is seen and not learned."
+            "finite numbers from 0 on."
         )
 
 

@@ -63,12 +63,11 @@ def check_known(steps: range, known: Collection[int]) -> None:
     """
     missing = [step for step in steps if step not in known]
     if missing:
-        there = (
-            f"it has {_spans(known)}: choose steps of these"
-            if known
-            else ("it has no line at all. If the file is gone, restore it; else train first")
+        there = f"it has {_spans(known)}: choose steps of these"
+        none = "it has no line at all. If the file is gone, restore it; else train first"
+        raise ConfigError(
+            f"the ledger has no line for step {missing[0]:,}; {there if known else none}."
         )
-        raise ConfigError(f"the ledger has no line for step {missing[0]:,}; {there}.")
 
 
 def _spans(steps: Collection[int]) -> str:

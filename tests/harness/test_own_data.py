@@ -254,6 +254,11 @@ def test_a_folder_of_the_corpus_that_is_none(files: Path, source: str, told: str
         open_data(make({"data.source": source}), files / "run" / source, Screen(quiet=True))
 
 
+def test_a_model_without_room_for_the_corpus(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.vocab=256: .* 0 to 256"):
+        open_data(make({"model.vocab": 256}), tmp_path, Screen(quiet=True))
+
+
 def test_folders_of_the_corpus(files: Path) -> None:
     Path("corpus").mkdir()  # importable, as any folder is
     for source in ("../data", "data", "corpus", "./some.rows", "/abs/v1.2", "code"):
