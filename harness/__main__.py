@@ -90,11 +90,13 @@ def _before_jax(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     if args.begin_at is not None:
         run.begun()
+    if args.on_spike and (args.begin_at is not None or args.profile or args.deterministic):
+        raise ConfigError("--on-spike goes without --from, --profile and --deterministic.")
     cfg = run.config(parse(args.set, args.config))
     until = args.steps or cfg.steps
-    done = run.evaluation()
-    if done is None or done["step"] < until or args.begin_at is not None:
-        if args.on_spike and args.begin_at is None:
+    done, asked = run.evaluation(), args.begin_at is not None or args.profile is not None
+    if done is None or done["step"] < until or asked:
+        if args.on_spike:
             run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
         else:
             from harness.train import train
@@ -158,6 +160,11 @@ def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 
 def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
+    if not run.checkpoints.is_dir():  # which opening them would make
+        raise ConfigError(
+            f"there is no run in {run.path}, or its folder checkpoints is gone, which holds the "
+            "settings: restore it."
+        )
     from harness.checkpoint import Checkpoints
 
     with Checkpoints(run.checkpoints) as checkpoints:

@@ -29,6 +29,7 @@ from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.leaves import FILE as DIGESTS
 from harness.leaves import DigestFile, differing_leaves, leaf_names
+from harness.rundir import RunDir
 from harness.seal import METADATA, await_metadata, changed_files, seal, sealed_files
 from harness.step import StepFunctions, TrainState
 from harness.stop import greatest
@@ -69,7 +70,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, rising; a folder that holds none is passed over."""
-        return [step for step in self._numbered() if (self._path / str(step) / _STATE).is_dir()]
+        return complete_steps(self._path)
 
     def find(self, step: int | None) -> int:
         """A checkpoint's step: the one asked for, or that of the newest.
@@ -80,9 +81,8 @@ class Checkpoints:
         known = self.steps
         found = max(known, default=None) if step is None else step
         if found is None or found not in known:
-            raise CheckpointError(
-                f"there is no checkpoint {'at all' if step is None else step}; there are {known}."
-            )
+            there = f"no checkpoint {step}; there are {known}" if known else "no checkpoint at all"
+            raise CheckpointError(f"there is {there} in {self._path}.")
         return found
 
     def save(
@@ -126,7 +126,8 @@ class Checkpoints:
         self._check_lineage(step)
         with self._reading(step, changed):
             if loader is not None:
-                self._load(step, "data", loader)
+                with RunDir(self._path.parent).same_data():
+                    self._load(step, "data", loader)
             state = self._load(step, _STATE, functions.abstract)
             saved = self._digests(step)
         if saved is not None:  # None: from before there were digests
@@ -186,16 +187,13 @@ class Checkpoints:
 
     def set_aside(self, after: int) -> list[int]:
         """Take the checkpoints after a step out of the way, as folders named `set-aside-K`."""
-        later = [step for step in self._numbered() if step > after]
+        later = [step for step in _numbered(self._path) if step > after]
         for step in later:
             target = self._path / f"{_ASIDE}{step}"
             shutil.rmtree(target, ignore_errors=True)
             (self._path / str(step)).rename(target)
         self._orbax.reload()
         return later
-
-    def _numbered(self) -> list[int]:
-        return sorted(int(p.name) for p in self._path.iterdir() if p.name.isdigit())
 
     def _digests(self, step: int) -> dict[str, list[int]] | None:
         if not (self._path / str(step) / _DIGESTS).is_dir():
@@ -211,10 +209,8 @@ class Checkpoints:
     def _reading(self, step: int, changed: str | None = None) -> Iterator[None]:
         # Orbax and tensorstore raise what they like of damaged files, and asyncio logs it too
         log = logging.getLogger("asyncio")
-        level, _ = (
-            log.level,
-            log.setLevel(logging.CRITICAL + 1),
-        )  # asyncio logs late: after errors too
+        level = log.level
+        log.setLevel(logging.CRITICAL + 1)  # asyncio logs late: after errors too
         try:
             yield
             log.setLevel(level)
@@ -233,7 +229,8 @@ class Checkpoints:
         before = [s for s in self.steps if s < step]
         run = self._path.parent
         remedy = (
-            f"To go on from the one before: python -m harness train --run {run} --from {before[-1]}"
+            f"sample --at {before[-1]} and export --step {before[-1]} read the one before. To go "
+            f"on from there: python -m harness train --run {run} --from {before[-1]}"
             if before
             else f"None stands before it: begin again in another directory than {run}."
         )
@@ -267,6 +264,15 @@ class Checkpoints:
 
 _STATE, _DIGESTS = "state", "digests"
 _TRASH, _ASIDE = ".removed-", "set-aside-"
+
+
+def complete_steps(path: Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder, rising; none if there is no folder."""
+    return [step for step in _numbered(path) if (path / str(step) / _STATE).is_dir()]
+
+
+def _numbered(path: Path) -> list[int]:
+    return sorted(int(p.name) for p in path.glob("[0-9]*") if p.name.isdigit())
 
 
 def _remove_trash(path: Path) -> None:

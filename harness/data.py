@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config import Config
+from harness.errors import ConfigError
 from harness.files import locked, read_json, write_json
 from harness.metrics import Meter, Screen
+from harness.named import check_folder, is_named
 from harness.own_data import own_data
 from harness.tokens import BOS, encode
 from pipeline import ArrayRecordSource, Dataset
@@ -112,8 +114,18 @@ def held_out_data(corpus: Corpus, cfg: Config) -> Dataset | None:
 
 
 def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
-    """The user's own data if the settings name any, else the embedded corpus."""
+    """The user's own data if the settings name any, else the embedded corpus.
+
+    Raises:
+        ConfigError: data is neither a module:name nor a folder, or the data cannot be trained on.
+    """
+    if not is_named(cfg.data.source):
+        check_folder(cfg.data.source, directory)
     own = own_data(cfg)
+    if own is None and cfg.task == "language" and 0 < cfg.model.vocab <= BOS:
+        raise ConfigError(
+            f"model.vocab={cfg.model.vocab}: the embedded corpus has tokens 0 to {BOS}."
+        )
     return (
         prepare(directory, screen)
         if own is None

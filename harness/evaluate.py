@@ -63,12 +63,13 @@ def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
         return Score(math.nan, 0, 0)
     about = math.ceil(parts.corpus.held_out_tokens / (cfg.length * cfg.batch_size))
     limit = cfg.evaluate.batches or None
+    known = [n for n in (about, limit) if n]  # of own data it is not known how many batches it has
     measure = _measure(parts)
     under_way: deque[Any] = deque()
     sums: list[list[float]] = []
     with (
         Loader(data, cfg.batch_size, feed=feed, remainder="pad") as loader,
-        screen.meter("evaluate", total=min(about, limit or about), unit="batches") as meter,
+        screen.meter("evaluate", total=min(known, default=None), unit="batches") as meter,
     ):
         for batch in islice(loader.once(), limit):
             under_way.append((*parts.functions.evaluate(params, batch), measure(batch)))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from harness.config import Config
 from harness.errors import ConfigError
-from harness.ledger import finite
+from harness.ledger import finite, read
 from harness.metrics import Screen
 from harness.past import opened
+from harness.plan import check_known
 from harness.rows import gradient_norms, token_losses
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
@@ -37,7 +38,7 @@ def inspect(
 
     Args:
         run, cfg: the run and its settings.
-        step: the step; it may be after the last one if the steps up to it can be computed.
+        step: the step.
         screen: shows the progress.
         rank: names from `RANKS`; a row is ordered by its best rank among them.
         top: rows at most.
@@ -49,11 +50,12 @@ def inspect(
 
     Raises:
         CheckpointError: there is no checkpoint at or before the step.
-        ConfigError: a rank is unknown.
+        ConfigError: a rank is unknown, or the ledger has no line for the step.
     """
     unknown = [r for r in rank if r not in RANKS]
     if unknown or not rank:
         raise ConfigError(f"--rank {','.join(rank)}: give one or more of {', '.join(RANKS)}.")
+    check_known(range(step, step + 1), {entry.step for entry in read(run.ledger)})
     with opened(run, cfg, screen) as past:
         stand, losses = past.stand(step), past.parts.functions.losses
         batch = prepared(past.parts, stand.batch, stand.data_step)

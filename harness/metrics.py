@@ -32,7 +32,7 @@ class Meter:
     """The progress of one job, with rate and time left, measured from its first advance on.
 
     The time before the first advance includes what happens once (compilation, opening files), so it
-    is not measured.
+    is not measured. A total that is not known is None.
 
     >>> meter = Meter("convert", total=4, unit="files", clock=iter([0.0, 1.0, 2.0]).__next__)
     >>> for _ in range(3):
@@ -42,7 +42,7 @@ class Meter:
     """
 
     what: str
-    total: int
+    total: int | None
     unit: str = "steps"
     done: int = 0
     note: str = ""
@@ -69,11 +69,17 @@ class Meter:
     def status(self) -> str:
         """Rate, note and time left."""
         rate = f"{self._rate:,.1f}/s" if self._rate else "starting"
-        left = f"{span((self.total - self.done) / self._rate)} left" if self._rate else ""
+        left = ""
+        if self._rate and self.total is not None:
+            left = f"{span((self.total - self.done) / self._rate)} left"
         return "  ".join(part for part in (rate, self.note, left) if part)
 
     def __str__(self) -> str:
-        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}  {self.status}"
+        return f"{self.what} {self.done:,}{_of(self.total)} {self.unit}  {self.status}"
+
+
+def _of(total: int | None) -> str:
+    return "" if total is None else f"/{total:,}"
 
 
 class Screen:
@@ -93,7 +99,7 @@ class Screen:
 
     @contextmanager
     def meter(
-        self, what: str, *, total: int, unit: str = "steps", done: int = 0
+        self, what: str, *, total: int | None, unit: str = "steps", done: int = 0
     ) -> Iterator[Meter]:
         """A meter that is shown as it advances."""
         if self._console.is_terminal:
@@ -116,12 +122,12 @@ class Screen:
 
     @contextmanager
     def _bar(
-        self, what: str, total: int, unit: str, done: int
+        self, what: str, total: int | None, unit: str, done: int
     ) -> Iterator[Callable[[Meter], None]]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,}/{task.total:,} " + unit),
+            TextColumn("{task.completed:,}" + f"{_of(total)} {unit}"),
             TextColumn("{task.fields[status]}"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:

@@ -1,16 +1,23 @@
-"""Importing the object that a setting such as "module:name" names."""
+"""Importing the object that a setting such as "module:name" names; what cannot be such a name."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import importlib.util
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
+from pipeline.errors import PipelineError
+from pipeline.sources.formats import SUFFIXES
 
 _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_FILES = (*SUFFIXES, ".csv", ".tsv", ".zip", ".tgz")
 
 
 def is_named(text: str) -> bool:
@@ -26,7 +33,7 @@ def load_named(setting: str, text: str) -> Any:
     """The object named `module:name`; the working directory is searched for modules too.
 
     Raises:
-        ConfigError: there is no such module, or no such name in it.
+        ConfigError: there is no such module, it cannot be imported, or it has no such name.
 
     >>> load_named("task", "math:sqrt")(4)
     2.0
@@ -34,19 +41,75 @@ def load_named(setting: str, text: str) -> Any:
     if not is_named(text):
         raise ConfigError(f"{setting}={text!r}: give module:name, such as my_project.data:rows.")
     module, _, name = text.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _search_here()
     try:
         found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name is None or not module.startswith(e.name):
-            raise  # the module exists, but a package that it imports does not
+    except (HarnessError, PipelineError):
+        raise
+    except Exception as e:
+        if not isinstance(e, ModuleNotFoundError) or not f"{module}.".startswith(f"{e.name}."):
+            raise ConfigError(
+                f"{setting}={text!r}: the import of {module} raised {type(e).__name__}: {e}."
+            ) from e
         raise ConfigError(
             f"{setting}={text!r}: there is no module {e.name}. Start where it lies "
             f"({os.getcwd()} is searched), or install it."
         ) from e
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"{setting}={text!r}: {found!r} has no {part}.")
+            near = difflib.get_close_matches(part, dir(found), n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"{setting}={text!r}: {found!r} has no {part}.{hint}")
         found = getattr(found, part)
     return found
+
+
+def check_folder(source: str, folder: Path) -> None:
+    """Check that the setting data can name a folder for the embedded corpus.
+
+    Args:
+        source: the setting, which is no `module:name`.
+        folder: the one that it stands for, which need not exist.
+
+    Raises:
+        ConfigError: it names files or a module, so that the corpus is not what is meant.
+    """
+    if folder.is_dir():
+        return
+    if files := _files(source):
+        raise ConfigError(
+            f"data={source!r} looks like files, but data is a module:name or the folder of the "
+            f"embedded corpus. To train on files: data.train={files!r}."
+        )
+    if _is_module(source):
+        raise ConfigError(
+            f"data={source!r} looks like a module, whose object is to be named too: "
+            f"data={source.partition(':')[0]}:name. For a folder of the embedded corpus: "
+            f"data=./{source}."
+        )
+
+
+def _files(source: str) -> str:
+    """What data.train would be if a source means files; "" if it does not."""
+    here = Path(source)
+    known = here.suffix.lower() in _FILES or here.is_file()
+    if known or "://" in source or set(source) & set("*?["):
+        return source
+    looks = here.is_dir() and not source.startswith(".")  # ../data is the default
+    suffixes = sorted({p.suffix for p in here.iterdir()} & {*_FILES}) if looks else []
+    return f"{here}/*{suffixes[0]}" if suffixes else ""
+
+
+def _is_module(source: str) -> bool:
+    if _DOTTED.fullmatch(source) or (":" in source and "/" not in source):
+        return True
+    if not source.isidentifier() or source in sys.stdlib_module_names:
+        return False
+    _search_here()
+    found = importlib.util.find_spec(source)
+    return found is not None and found.origin is not None  # None: any folder, by PEP 420
+
+
+def _search_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

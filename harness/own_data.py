@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from harness.config import Config
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.named import is_named, load_named
-from harness.tokens import Tokenizer, make_tokenizer
+from harness.own_rows import TokenRow, check_tokens
+from harness.tokens import VOCAB, Tokenizer, make_tokenizer
 from pipeline import Dataset, ParquetSource, concatenate, mix
+from pipeline.errors import PipelineError
 
 _CHUNKS = 16  # row groups whose rows are shuffled together
 
@@ -34,7 +37,7 @@ def own_data(cfg: Config) -> tuple[Dataset, Dataset | None] | None:
 def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
     found: Any = load_named("data", cfg.data.source)
     if callable(found) and not isinstance(found, Dataset):
-        found = found(cfg)
+        found = _called(found, cfg)
     train, held_out = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(train, Dataset) or not isinstance(held_out, Dataset | None):
         raise ConfigError(
@@ -44,6 +47,20 @@ def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
     parts = [part if part is None else _rows(part, cfg) for part in (train, held_out)]
     assert parts[0] is not None
     return parts[0] if parts[0].endless else parts[0].repeat(), parts[1]
+
+
+def _called(function: Any, cfg: Config) -> Any:
+    try:
+        return function(cfg)
+    except (HarnessError, PipelineError):
+        raise
+    except Exception as e:
+        inside = traceback.extract_tb(e.__traceback__)[1:]  # the first is the call above
+        where = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
+        raise ConfigError(
+            f"data={cfg.data.source!r} is called with the config, as f(cfg), and raised "
+            f"{type(e).__name__}: {e}{where}."
+        ) from e
 
 
 def _rows(part: Dataset, cfg: Config) -> Dataset:
@@ -56,28 +73,14 @@ def _with_lanes(rows: Dataset, cfg: Config) -> Dataset:
 
 
 def _token_rows(rows: Dataset, cfg: Config) -> Dataset:
-    first = rows.head(1)
-    row = first[0] if first else ()
-    tokens = np.asarray(row.get("tokens", ()) if isinstance(row, dict) else row)
-    if tokens.shape != (cfg.length,) or tokens.dtype.kind not in "iu":
-        raise ConfigError(
-            f"data={cfg.data.source!r}: the tokens of its first row are {tokens.dtype} of shape "
-            f"{tokens.shape}; whole numbers of shape (length={cfg.length},) are due. Pack "
-            f"documents: .pack({{'tokens': {cfg.length}}}); or set length."
-        )
-    return rows.map(token_row)
+    checked = rows.map(TokenRow(cfg.length, _vocab(cfg)))
+    if not checked.head(1):  # looks at the first row
+        raise ConfigError(f"data={cfg.data.source!r} gives a Dataset that has no rows.")
+    return checked
 
 
-def token_row(row: Any) -> dict[str, Any]:
-    """A row with the fields that a batch needs. Without segments it is one document.
-
-    >>> token_row(np.array([7, 8]))["segment_ids"].tolist()
-    [1, 1]
-    """
-    row = row if isinstance(row, dict) else {"tokens": row}
-    n = len(row["tokens"])
-    whole = {"segment_ids": np.ones(n, np.int32), "positions": np.arange(n, dtype=np.int32)}
-    return {**whole, **row, "tokens": np.asarray(row["tokens"], np.int32)}
+def _vocab(cfg: Config) -> int:
+    return cfg.model.vocab or _tokenizer(cfg.data.tokenizer).vocab
 
 
 def _of_files(cfg: Config) -> tuple[Dataset, Dataset | None]:
@@ -134,7 +137,7 @@ def _packed(records: Dataset, cfg: Config) -> Dataset:
     name, prompt = cfg.data.tokenizer, cfg.data.prompt
     _tokenizer(name)  # reports a missing file here
     content = "" if name == "bytes" else hashlib.sha256(Path(name).read_bytes()).hexdigest()
-    documents = records.map(Encode(cfg.data.text, prompt, name, content))
+    documents = records.map(Encode(cfg.data.text, prompt, name, content, _vocab(cfg)))
     if not prompt:
         return documents.pack({"tokens": cfg.length}, how="split")
     fields = {"tokens": cfg.length, "weights": cfg.length}
@@ -155,6 +158,10 @@ class Encode:
         text, prompt: names of fields; not used if the record is text or bytes itself.
         tokenizer: name of the tokenizer.
         content: digest of its file, so that a change is noticed.
+        vocab: tokens that the model knows.
+
+    Raises:
+        ConfigError: the record has no text, or tokens that the model does not know.
 
     >>> row = Encode("answer", "question")({"question": "Hi?", "answer": "Yes"})
     >>> row["tokens"].tolist(), row["weights"].tolist()
@@ -165,8 +172,14 @@ class Encode:
     prompt: str = ""
     tokenizer: str = "bytes"
     content: str = ""
+    vocab: int = VOCAB
 
     def __call__(self, record: Any) -> dict[str, Any]:
+        row = self._encoded(record)
+        check_tokens(row["tokens"], self.vocab)
+        return {**row, "tokens": row["tokens"].astype(np.int32)}
+
+    def _encoded(self, record: Any) -> dict[str, Any]:
         encode = _tokenizer(self.tokenizer).encode
         text = record[self.text] if isinstance(record, dict) else record
         if not self.prompt:
@@ -190,4 +203,4 @@ def _tokens(value: Any, encode: Callable[..., Any], *, begins: bool) -> Any:
             f"{value!r:.60} is neither text nor a list of tokens. Set data.text (and data.prompt) "
             "to fields that are, and leave out records that have none."
         )
-    return tokens.astype(np.int32)
+    return tokens.astype(np.int64)

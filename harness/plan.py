@@ -63,11 +63,23 @@ def check_known(steps: range, known: Collection[int]) -> None:
     """
     missing = [step for step in steps if step not in known]
     if missing:
-        last = max(known, default=-1)
+        there = f"it has {_spans(known)}: choose steps of these"
+        none = "it has no line at all. If the file is gone, restore it; else train first"
         raise ConfigError(
-            f"the ledger has no line for step {missing[0]:,}: it goes up to {last:,}. "
-            f"Choose --steps within 0:{last + 1}."
+            f"the ledger has no line for step {missing[0]:,}; {there if known else none}."
         )
+
+
+def _spans(steps: Collection[int]) -> str:
+    """Steps as windows.
+
+    >>> _spans({0, 1, 2, 7})
+    '0:3, 7:8'
+    """
+    rising = sorted(steps)
+    starts = [s for s in rising if s - 1 not in steps]
+    stops = [s + 1 for s in rising if s + 1 not in steps]
+    return ", ".join(f"{a}:{b}" for a, b in zip(starts, stops, strict=True))
 
 
 def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[Stage]:

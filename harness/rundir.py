@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from harness.config import Config, settle
 from harness.errors import ConfigError, DamageError
 from harness.files import LineLog, read_json, read_lines, write_json
+from pipeline.errors import MismatchError
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class RunDir:
 
     def _stored(self) -> Any | None:
         stored = read_json(self.path / "config.json")
-        if stored is None and self.ledger.exists() and self.ledger.stat().st_size:
+        if stored is None and self._has_steps():
             raise ConfigError(
                 f"{self.path} holds a run, but its config.json is gone. Each checkpoint holds the "
                 f"settings too: python -m harness settings --run {self.path} writes them again."
@@ -81,6 +83,10 @@ class RunDir:
         if stored is not None and not isinstance(stored, dict):
             raise DamageError(f"{self.path / 'config.json'} holds no settings: restore the file.")
         return stored
+
+    def _has_steps(self) -> bool:
+        ledger = self.ledger.exists() and self.ledger.stat().st_size > 0
+        return ledger or any(self.checkpoints.glob("[0-9]*"))
 
     def begin(self, cfg: Config) -> None:
         """Write the settings, unless the run has them already."""
@@ -91,14 +97,36 @@ class RunDir:
         """This run, if it exists.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or its settings are lost.
         """
-        if not (self.path / "config.json").exists():
+        if self._stored() is None:
             raise ConfigError(
                 f"there is no run in {self.path}. Train one: python -m harness train --run "
                 f"{self.path}"
             )
         return self
+
+    @contextmanager
+    def same_data(self) -> Iterator[None]:
+        """Wrap moving a loader to a saved place: that the data are others is said in words of runs.
+
+        Raises:
+            MismatchError: the data are not those that the run was begun with.
+        """
+        try:
+            yield
+        except MismatchError as e:
+            what = str(e).partition("Intended?")[0].removeprefix("the state is of another dataset.")
+            steps = any(self.checkpoints.glob("[1-9]*"))
+            raise MismatchError(
+                f"the data are not those that {self.path} was begun with.{what.rstrip()} Give it "
+                "those again; to train on these, give --run another folder"
+                + (
+                    "."
+                    if steps
+                    else f", or remove {self.path}: it holds no checkpoint after step 0."
+                )
+            ) from e
 
     def all_launches(self) -> list[dict[str, Any]]:
         """The record of each launch: the step it began at, its time, devices and versions."""

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from harness.config import Config
 from harness.data import open_data, training_data, unpack_record
+from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.rundir import RunDir
+from pipeline import Dataset
 from pipeline.debug.journal import Run
 from pipeline.debug.seen import Documents, index_of, seen_in_run
 
@@ -30,7 +32,7 @@ def seen(run: RunDir, cfg: Config, file: Path, proof: Path | None, screen: Scree
     """
     corpus = open_data(cfg, run.data(cfg), screen)
     data = training_data(corpus, cfg)
-    documents = Documents(function=text_of) if corpus.train is None else Documents()
+    documents = Documents(function=text_of) if corpus.train is None else _own(data, cfg)
     index = index_of(data.components, documents, run.path / "seen", workers=0)
     found = seen_in_run(file.read_bytes(), Run(run.path), data, index)
     for line in found.lines():
@@ -40,3 +42,15 @@ def seen(run: RunDir, cfg: Config, file: Path, proof: Path | None, screen: Scree
         check = f"python -m pipeline seen {file} --check {proof} --root {found.root}"
         screen.say(f"proof written to {proof}; to check it: {check}")
     return bool(found)
+
+
+def _own(data: Dataset, cfg: Config) -> Documents:
+    """What a document of the user's own data is: a record, or its field `data.text`."""
+    [record] = Dataset(data.components[0].source).head(1)
+    if isinstance(record, dict) and cfg.data.text not in record:
+        raise ConfigError(
+            f"seen: the run's records have the fields {list(record)} and no {cfg.data.text!r} "
+            "(data.text). To name another: python -m pipeline seen FILE --run DIR --data "
+            "harness.opened:dataset --field NAME."
+        )
+    return Documents(field=cfg.data.text if isinstance(record, dict) else None)

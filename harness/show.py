@@ -35,7 +35,8 @@ def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
     with closing(Loader(data, cfg.batch_size)) as loader:
         state = _state_before(run, data_steps[steps.start])
         if state is not None:
-            loader.load_state_dict(state)
+            with run.same_data():
+                loader.load_state_dict(state)
         for step in steps:
             show_rows(shown, loader, step, data_steps[step], loader[data_steps[step]], screen)
 

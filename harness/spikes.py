@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from harness.errors import ConfigError
 from harness.ledger import Entry
+from harness.plan import check_known
 from pipeline.debug.spikes import THRESHOLD, WINDOW, Spike, find_spikes, robust_scores
 
 FIELDS = ("loss", "grad_norm")
@@ -36,10 +36,7 @@ def excess(
     Raises:
         ConfigError: the ledger has no line for the step.
     """
-    if step not in lines:
-        raise ConfigError(
-            f"the ledger has no line for step {step:,}: it goes up to {max(lines, default=-1):,}."
-        )
+    check_known(range(step, step + 1), lines)
     at = list(lines).index(step)
     found: list[tuple[str, float, float, float]] = []
     for name, values in _values(lines).items():

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from harness.assembly import Assembly, assemble
-from harness.checkpoint import Checkpoints, versions
+from harness.checkpoint import Checkpoints, complete_steps, versions
 from harness.config import Config
 from harness.doctor import check, manifest, pin
-from harness.errors import NotFiniteError
+from harness.errors import CheckpointError, ConfigError, NotFiniteError
 from harness.evaluate import evaluate
 from harness.files import locked
 from harness.goodput import Clock, clock_of
+from harness.ledger import read
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.scribe import Alarm, Scribe
@@ -60,11 +61,15 @@ def train(
 
     Raises:
         BusyError: another process trains this run.
-        CheckpointError: there is no checkpoint of step `begin_at`, or the newest one is damaged.
-        ConfigError: the devices or processes do not fit the settings.
+        CheckpointError: there is no checkpoint of step `begin_at`, or the newest one is damaged, or
+            there is none, and the ledger has steps.
+        ConfigError: the devices or processes do not fit the settings, or `profile` has none of the
+            steps that are trained.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
+    begin = max(complete_steps(run.checkpoints), default=0) if begin_at is None else begin_at
+    _check_profile(profile, range(begin, until))
     if deterministic:
         pin(run.path / "compiled")
     with (
@@ -152,6 +157,15 @@ class _Loop:
         return bool(np.asarray(greatest(best)))  # the first process decides, from the files
 
 
+def _check_profile(profile: range | None, steps: range) -> None:
+    if profile is not None and (profile.start >= steps.stop or profile.stop <= steps.start):
+        first, last = profile.start, profile.stop
+        raise ConfigError(
+            f"--profile {first}:{last}: this launch trains steps {steps.start}:{steps.stop}, none "
+            "of these. Choose among them, or give --steps more."
+        )
+
+
 def _alone(run: RunDir) -> AbstractContextManager[None]:
     # the first process holds the lock for all
     return nullcontext() if jax.process_index() else locked(run.lock, wait=False)
@@ -183,6 +197,12 @@ def _stand(
         screen.say(f"resume {run.path} at step {step:,}")
         with clock("restore"):
             return step, checkpoints.restore(step, parts.functions, parts.loader)
+    if lines := read(run.ledger):
+        raise CheckpointError(
+            f"the ledger of {run.path} goes up to step {lines[-1].step:,}, but no checkpoint is in "
+            f"{run.checkpoints}: training would start over. Restore that folder, or give --run "
+            "another one."
+        )
     state = parts.functions.init()
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     screen.say(f"begin {run.path}: {n:,} parameters")

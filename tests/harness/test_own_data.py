@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.config import Config, make
+from harness.data import open_data
 from harness.errors import ConfigError
+from harness.metrics import Screen
+from harness.named import check_folder
 from harness.own_data import own_data
 from harness.tokens import BOS, decode
 from pipeline import Dataset, Loader
@@ -123,16 +128,143 @@ def test_rows_of_a_function_or_a_dataset(files: Path) -> None:
     assert (row["segment_ids"] == 1).all()
     assert row["positions"].tolist() == list(range(64))
     assert streams(data__source="mine_rows:rows")[1] is None
-    for name, told in (("short", "length=64"), ("number", "int"), ("none", "has no none")):
+    for name, told in (
+        ("short", "length=64"),
+        ("number", "int"),
+        ("short_", "has no short_. Did you mean short"),
+    ):
         with pytest.raises(ConfigError, match=told):
             streams(data__source=f"mine_rows:{name}")
     with pytest.raises(ConfigError, match="no module nowhere"):
         streams(data__source="nowhere:rows")
 
 
+def rows_of(monkeypatch: pytest.MonkeyPatch, found: Any, **settings: Any) -> Dataset:
+    """What the trainer makes of a module's data."""
+    monkeypatch.setitem(sys.modules, "given_rows", SimpleNamespace(found=found))
+    return streams(data__source="given_rows:found", **settings)[0]
+
+
+def chat(i: int) -> dict[str, Any]:
+    return {"tokens": np.full(5 + i, i + 1), "loss_mask": np.array([0] * 3 + [1] * (2 + i))}
+
+
+def test_a_loss_mask_is_the_weights_of_packed_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = Dataset([0, 1, 2] * 8).map(chat)
+    packed = chats.pack({"tokens": 64, "loss_mask": 64}, how="best_fit")
+    row = rows_of(monkeypatch, packed).head(1)[0]
+    assert sorted(row) == ["positions", "segment_ids", "tokens", "weights"]
+    assert row["segment_ids"].max() > 1
+    for k in range(1, row["segment_ids"].max() + 1):
+        weights = row["weights"][row["segment_ids"] == k]
+        assert weights.tolist() == [0.0] * 3 + [1.0] * (len(weights) - 3)
+
+
+TOKENS = np.arange(64)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"tokens": TOKENS, "lossmask": TOKENS}, r"\['lossmask'\] are not known.*loss_mask"),
+        ({"text": "hi"}, r"\['text'\] are not known.*tokens, weights"),
+        ({"weights": TOKENS}, "tokens are missing"),
+        ({"tokens": TOKENS, "loss_mask": np.ones(63)}, r"float64 of shape \(63,\)"),
+        ({"tokens": TOKENS, "weights": np.full(64, np.nan)}, "hold nan at place 0"),
+        ({"tokens": TOKENS, "weights": 9 - TOKENS}, "hold -1 at place 10"),
+        ({"tokens": TOKENS, "weights": TOKENS, "loss_mask": TOKENS}, "has weights twice"),
+        ({"tokens": TOKENS, "loss_mask": TOKENS, "loss_mask_positions": TOKENS}, "as long as"),
+        ({"tokens": TOKENS, "segment_ids": TOKENS - 1}, "segment_ids of a row hold -1"),
+        (TOKENS - 1, "token -1 at place 0 is not in the vocabulary, 0 to 263"),
+        (TOKENS + 201, r"token 264 at place 63 .*model\.vocab"),
+        (TOKENS[:5], r"\.pack\(64\)"),
+        ({"tokens": TOKENS[:5]}, r"\.pack\({'tokens': 64}\)"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(
+    row: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=told) as raised:
+        rows_of(monkeypatch, Dataset([row]))
+    assert "record 0" in "".join(raised.value.__notes__)
+
+
+def test_a_later_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = rows_of(monkeypatch, Dataset([TOKENS, TOKENS + 300]))
+    with Loader(train, 2) as loader, pytest.raises(ConfigError, match="token 300") as raised:
+        next(loader)
+    assert "record 1" in "".join(raised.value.__notes__)
+
+
+def test_tokens_of_files_are_in_the_vocabulary(files: Path) -> None:
+    lines = [json.dumps({"text": [1, 2, 3 + 400 * (i == 2)]}) for i in range(8)]
+    Path("tokens.jsonl").write_text("\n".join(lines))
+    train, _ = streams(data__train="tokens.jsonl", data__held_out=0)
+    with Loader(train, 1) as loader, pytest.raises(ConfigError, match="token 403") as raised:
+        next(loader)
+    assert "record 2" in "".join(raised.value.__notes__)
+    streams(data__train="tokens.jsonl", data__held_out=0, model__vocab=404)[0].head(1)
+
+
+def test_functions_that_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(cfg: Config) -> None:
+        raise FileNotFoundError(f"no file for length {cfg.length}")
+
+    with pytest.raises(ConfigError, match=r"FileNotFoundError: no file for length 64 \(.*\.py:"):
+        rows_of(monkeypatch, fails)
+    with pytest.raises(ConfigError, match=r"as f\(cfg\), and raised TypeError"):
+        rows_of(monkeypatch, lambda: None)
+    with pytest.raises(ConfigError, match="has no rows"):
+        rows_of(monkeypatch, Dataset([]))
+
+
 def test_fields_that_are_not_there(files: Path) -> None:
     with pytest.raises(ConfigError, match="no field 'body'"):
         streams(data__train="b.jsonl", data__text="body")
+
+
+def test_modules_that_cannot_be_imported(files: Path) -> None:
+    for name, text, told in (
+        ("divides", "1 / 0", "import of divides raised ZeroDivisionError"),
+        ("imports", "import divided", "import of imports raised ModuleNotFoundError.*'divided'"),
+    ):
+        Path(f"{name}.py").write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            streams(data__source=f"{name}:rows")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("b.jsonl", r"data\.train='b.jsonl'"),
+        ("gone.jsonl", r"data\.train="),
+        ("mine/*.parquet", r"data\.train="),
+        ("gs://bucket/x", r"data\.train="),
+        ("shards", r"data\.train='shards/\*\.txt'"),
+        ("some_rows", "data=some_rows:name.*data=./some_rows"),
+        ("my.rows", "data=my.rows:name"),
+        ("my-rows:rows", "data=my-rows:name"),
+    ],
+)
+def test_a_folder_of_the_corpus_that_is_none(files: Path, source: str, told: str) -> None:
+    Path("some_rows.py").write_text("")
+    Path("shards").mkdir()
+    Path("shards/0.txt").write_text("")
+    with pytest.raises(ConfigError, match=told):
+        open_data(make({"data.source": source}), files / "run" / source, Screen(quiet=True))
+
+
+def test_a_model_without_room_for_the_corpus(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.vocab=256: .* 0 to 256"):
+        open_data(make({"model.vocab": 256}), tmp_path, Screen(quiet=True))
+
+
+def test_folders_of_the_corpus(files: Path) -> None:
+    Path("corpus").mkdir()  # importable, as any folder is
+    for source in ("../data", "data", "corpus", "./some.rows", "/abs/v1.2", "code"):
+        check_folder(source, files / "run" / source)
+    (files / "run/b.jsonl").mkdir(parents=True)
+    check_folder("b.jsonl", files / "run/b.jsonl")
 
 
 def test_the_default_is_the_embedded_corpus() -> None:

@@ -1,0 +1,115 @@
+"""What a run that lacks something, or whose data changed, says: in a trainer's words, at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.__main__ import main
+from harness.errors import ConfigError
+from harness.metrics import Meter
+from harness.plan import check_known
+from harness.rundir import RunDir
+from pipeline.errors import MismatchError
+
+SETTINGS = [
+    "width=16",
+    "layers=1",
+    "heads=2",
+    "hidden=16",
+    "length=32",
+    "batch_size=4",
+    "steps=6",
+    "warmup=2",
+]
+UNAWAITED = "ignore::pytest.PytestUnraisableExceptionWarning"  # of Orbax, where a restore fails
+pytestmark = pytest.mark.filterwarnings(UNAWAITED, "ignore:coroutine:RuntimeWarning")
+
+
+def test_steps_that_a_ledger_has() -> None:
+    check_known(range(20, 21), {20})
+    with pytest.raises(ConfigError, match="no line for step 0; it has 20:21"):
+        check_known(range(3), {20})
+    with pytest.raises(ConfigError, match="it has no line at all"):
+        check_known(range(3), ())
+
+
+def test_a_total_that_is_not_known() -> None:
+    meter = Meter("evaluate", total=None, unit="batches", clock=iter([0.0, 1.0]).__next__)
+    meter.advance()
+    meter.advance()
+    assert str(meter) == "evaluate 2 batches  1.0/s"
+
+
+@pytest.mark.parametrize("file", ["ledger.jsonl", "checkpoints/0"])
+def test_settings_that_are_lost(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"config\.json is gone.*python -m harness settings"):
+        RunDir(tmp_path).begun()
+
+
+def test_settings_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "--run", str(tmp_path / "none")]) == 2
+    assert "there is no run in" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_profile_of_no_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--run", str(tmp_path / "run"), "--set", *SETTINGS, "--profile", "6:8"]
+    assert main(words) == 2
+    assert "--profile 6:8: this launch trains steps 0:6" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["--from", "0"], ["--profile", "1:2"], ["--deterministic"]])
+def test_options_that_a_policy_would_not_heed(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["train", "--run", str(tmp_path), "--on-spike", "z=8", *words]) == 2
+    assert "--on-spike goes without" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("checkpoint", "told"), [("0", "or remove"), ("5", "another folder.")])
+def test_other_data(tmp_path: Path, checkpoint: str, told: str) -> None:
+    (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
+    theirs = "the state is of another dataset. source: a -> b. Intended? load_state_dict(s)."
+    with pytest.raises(MismatchError) as raised, RunDir(tmp_path).same_data():
+        raise MismatchError(theirs)
+    assert str(raised.value).startswith(f"the data are not those that {tmp_path} was begun with. ")
+    assert "source: a -> b. Give" in str(raised.value)
+    assert told in str(raised.value)
+    assert "load_state_dict" not in str(raised.value)
+
+
+@pytest.mark.long
+def test_a_run_on_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"line {i} of the file " * 4 for i in range(60)]
+    lines = [json.dumps({"words": text}) + "\n" for text in texts]
+    Path("a.jsonl").write_text("".join(lines))
+    data = ["data.train=a.jsonl", "data.text=words", "data.held_out=0.1"]
+    train = ["train", "--run", "run"]
+    assert main([*train, "--set", *SETTINGS, *data]) == 0
+    assert "/0 batches" not in capsys.readouterr().out
+    for text, status in ((texts[0], {0, 1}), ("not there", {1})):
+        Path("page").write_text(text)
+        assert main(["seen", "page", "--run", "run"]) in status
+        assert ("it is record 0" in capsys.readouterr().out) == (text == texts[0])
+
+    Path("a.jsonl").write_text("".join(lines[1:]))
+    for words in ([*train, "--steps", "8"], ["show", "--run", "run", "--steps", "1:2"]):
+        assert main(words) == 2
+        assert "the data are not those that" in capsys.readouterr().err
+    Path("a.jsonl").write_text("".join(lines))
+    shutil.rmtree("run/checkpoints/6")
+    assert main([*train, "--steps", "8", "--from", "0"]) == 0
+    shutil.rmtree("run/checkpoints")
+    assert main([*train, "--steps", "9"]) == 2
+    assert "goes up to step 7, but no checkpoint is in" in capsys.readouterr().err
