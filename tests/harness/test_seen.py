@@ -19,6 +19,7 @@ from pipeline import Loader
 from pipeline.__main__ import main as pipeline_main
 
 
+@pytest.mark.long
 def test_seen(
     uninterrupted: Callable[[int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
