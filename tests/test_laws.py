@@ -192,7 +192,7 @@ def test_row_split_hosts_give_the_same_global_batches(
 
 
 @given(counted(), st.sampled_from([2, 4, 8]), st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_lane_split_hosts_give_the_same_global_batches(
     files: Files, recipe: Any, lanes: int, data: st.DataObject
 ) -> None:

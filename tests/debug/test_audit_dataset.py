@@ -58,6 +58,7 @@ def test_no_seed_is_refused_by_chance(seed: int):
     assert audit_dataset(Dataset({"x": np.arange(5000)}, seed=seed).shuffle()).ok
 
 
+@pytest.mark.long
 def test_true_random_orders_of_many_seeds_pass():
     class Random(Weak):
         def __init__(self, seed):
@@ -84,6 +85,7 @@ def test_one_order_for_all_epochs_fails_between_epochs_alone():
     assert "epochs: matches (count)" in {f.name for f in report.failed}
 
 
+@pytest.mark.long
 def test_a_part_of_a_source_is_judged_among_its_members():
     ds = table(9000).shuffle(reshuffle=False)[1000:6000]
     assert not audit_dataset(ds, epochs=30).ok
@@ -106,6 +108,7 @@ def test_rows_that_come_twice_are_no_bijection():
     assert "not a bijection" in audit_dataset(twice, epochs=30).verdict
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunks", [1, 8])
 def test_mixing_says_how_near_a_chunk_shuffle_comes(chunks: int):
     def gaps(ds: Dataset) -> float:

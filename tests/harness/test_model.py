@@ -73,7 +73,8 @@ def test_padding_and_masked_rows_do_not_count() -> None:
     np.testing.assert_allclose(float(total), 2 * float(half), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_steps_learn_and_keep_parameters_in_float32(dtype: str) -> None:
     cfg = Config(**{**vars(CFG), "dtype": dtype})
     mesh = make_mesh(cfg)

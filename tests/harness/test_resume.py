@@ -49,7 +49,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert RunDir(run).evaluation() == RunDir(whole).evaluation()
 
 
-@pytest.mark.long  # `test_signals_save_and_exit` is the short one
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [1, 4])
 def test_sigkill_at_steps_and_mid_save(
     workplace: Workplace, uninterrupted: Callable[[int], Path], devices: int
@@ -69,10 +69,8 @@ def test_sigkill_at_steps_and_mid_save(
     assert max(entry.launch for entry in lines) == 5
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_exit(
     workplace: Workplace,
     uninterrupted: Callable[[int], Path],
@@ -91,6 +89,7 @@ def test_signals_save_and_exit(
     assert len(read(run / "ledger.jsonl")) == 40  # nothing was done twice
 
 
+@pytest.mark.long
 def test_checkpoints_kept(uninterrupted: Callable[[int], Path]) -> None:
     run = uninterrupted(1)
     assert finished(run) == [0, 20, 35, 40]
@@ -100,6 +99,7 @@ def test_checkpoints_kept(uninterrupted: Callable[[int], Path]) -> None:
     assert metadata["custom_metadata"]["step"] == 35
 
 
+@pytest.mark.long
 def test_finished_run_says_so(workplace: Workplace, uninterrupted: Callable[[int], Path]) -> None:
     run = uninterrupted(1)
     before = (run / "ledger.jsonl").read_bytes()

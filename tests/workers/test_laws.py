@@ -68,7 +68,7 @@ def test_threads_change_no_data_and_no_state(
 
 @pytest.mark.slow
 @given(anything(), PROCESSES, AHEAD, st.sampled_from(["keep", "drop", "pad"]))
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_processes_change_no_data_and_no_state(
     files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any
 ) -> None:
