@@ -242,8 +242,8 @@ def test_an_array_that_a_function_fills_again_is_refused(wide: int, buffers: int
         kept[k % buffers][:] = k
         return {"x": (kept[k % buffers], k), "mask": mask}
 
-    ds = Dataset(range(64))
-    for ds in (ds.map(fills), ds.map(fills).filter(bool), ds.flat_map(lambda k: [fills(k)])):
+    all_ = Dataset(range(64))
+    for ds in (all_.map(fills), all_.map(fills).filter(bool), all_.flat_map(lambda k: [fills(k)])):
         with pytest.raises(
             ChainError, match="changed an array that it had returned for an earlier"
         ):
