@@ -61,15 +61,12 @@ def train(
 
     Raises:
         BusyError: another process trains this run.
-        CheckpointError: there is no checkpoint of step `begin_at`, or the newest one is damaged, or
-            there is none, and the ledger has steps.
-        ConfigError: the devices or processes do not fit the settings, or `profile` has none of the
-            steps that are trained.
+        CheckpointError: the checkpoint of `begin_at`, or of the ledger's steps, is lost or damaged.
+        ConfigError: devices, processes or `profile` do not fit the settings.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
-    begin = max(complete_steps(run.checkpoints), default=0) if begin_at is None else begin_at
-    _check_profile(profile, range(begin, until))
+    _check_profile(profile, run, begin_at, until)
     if deterministic:
         pin(run.path / "compiled")
     with (
@@ -157,7 +154,9 @@ class _Loop:
         return bool(np.asarray(greatest(best)))  # the first process decides, from the files
 
 
-def _check_profile(profile: range | None, steps: range) -> None:
+def _check_profile(profile: range | None, run: RunDir, begin_at: int | None, until: int) -> None:
+    begin = max(complete_steps(run.checkpoints), default=0) if begin_at is None else begin_at
+    steps = range(begin, until)
     if profile is not None and (profile.start >= steps.stop or profile.stop <= steps.start):
         first, last = profile.start, profile.stop
         raise ConfigError(

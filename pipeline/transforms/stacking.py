@@ -82,11 +82,11 @@ class Stack:
     def _copied(self, rows: list[Any], kinds: set[type]) -> bool:
         # whether the rows lie in the columns now
         start, stop = self._done, self._done + len(rows)
-        whole = len(rows) == self._n  # and small: as the caller knows, or as they are few
+        whole = len(rows) == self._n
         views = [column[start:stop] for column in self._leaves]
         places = _Places([view for view in views if view.ndim > 1])
         try:
-            straight = whole and self._size > FIRST
+            straight = whole and self._size > FIRST  # earlier works showed that rows are small
             tree = collate(rows, empty=self._empty if straight else places, kinds=kinds)
         except CollateError:
             return False

@@ -153,7 +153,7 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         self.stage = self._labels.get(id(obj), self.stage)
-        if isinstance(obj, types.CodeType):  # cloudpickle 3.1.3 forgets its file, for tracebacks
+        if isinstance(obj, types.CodeType):  # from 3.1.3 on, cloudpickle drops the file's name
             return marshal.loads, (marshal.dumps(obj),)
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
