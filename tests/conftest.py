@@ -22,6 +22,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+settings.register_profile("thorough", settings.get_profile("lockstep"), max_examples=1000)
 settings.load_profile("lockstep")
 
 # files that are about torch alone; others skip their tests with it
@@ -70,7 +71,8 @@ def _messages_are_heard() -> Iterator[None]:
     assert heard == (False, True, logging.NOTSET, logging.NOTSET), heard
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of collected tests stay until the end: `gc.collect()` need not look at them."""
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """Collected tests and imported modules last: `gc.collect()` need not look at them."""
     gc.collect()
     gc.freeze()

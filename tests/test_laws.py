@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Threads, merge
@@ -32,6 +32,7 @@ from tests.datasets import (
     run,
     scanned_packs,
 )
+from tests.examples import examples
 
 BATCHES = st.sampled_from([4, 8, [(0, 4), (3, 8)], [(0, 8), (2, 4), (6, 12)]])
 STEPS = 9
@@ -54,7 +55,7 @@ def endless(ds: Dataset) -> Dataset:
 
 
 @given(anything(), BATCHES)
-@settings(max_examples=40)
+@examples(15)
 def test_same_dataset_same_step_same_bytes(files: Files, recipe: Any, size: Any) -> None:
     def whole(batch: Any) -> Any:
         return digest(batch), layout(batch)
@@ -67,6 +68,7 @@ def test_same_dataset_same_step_same_bytes(files: Files, recipe: Any, size: Any)
 
 
 @given(st.one_of(indexed(), scanned_packs()), st.randoms(use_true_random=False))
+@examples(25)
 def test_rows_do_not_depend_on_what_is_read_beside_them(
     files: Files, recipe: Any, rng: Any
 ) -> None:
@@ -105,7 +107,7 @@ def test_a_fresh_interpreter_and_another_hash_seed_change_nothing(tmp_path: Path
 
 
 @given(anything(), BATCHES, st.integers(0, STEPS), st.integers(0, STEPS))
-@settings(max_examples=40)
+@examples(15)
 def test_a_restored_run_goes_on_as_if_uninterrupted(
     files: Files, recipe: Any, size: Any, a: int, b: int
 ) -> None:
@@ -132,7 +134,7 @@ def test_a_restored_run_goes_on_as_if_uninterrupted(
 
 
 @given(anything(), st.sampled_from(["keep", "drop", "pad"]), st.integers(0, 12))
-@settings(max_examples=40)
+@examples(15)
 def test_the_epoch_loop_resumes_right_from_any_step(
     files: Files, recipe: Any, remainder: Any, stop: int
 ) -> None:
@@ -171,7 +173,7 @@ def test_the_epoch_loop_resumes_right_from_any_step(
     st.one_of(indexed(), scanned_packs()),
     st.lists(st.sampled_from([1, 2, 4]), min_size=2, max_size=4),
 )
-@settings(max_examples=40)
+@examples(15)
 def test_row_split_hosts_give_the_same_global_batches(
     files: Files, recipe: Any, chain: list[int]
 ) -> None:
@@ -192,7 +194,7 @@ def test_row_split_hosts_give_the_same_global_batches(
 
 
 @given(counted(), st.sampled_from([2, 4, 8]), st.data())
-@settings(max_examples=25)
+@examples(10)
 def test_lane_split_hosts_give_the_same_global_batches(
     files: Files, recipe: Any, lanes: int, data: st.DataObject
 ) -> None:
@@ -215,7 +217,7 @@ def test_lane_split_hosts_give_the_same_global_batches(
 
 
 @given(counted(), st.sampled_from([2, 4]))
-@settings(max_examples=40)
+@examples(15)
 def test_a_padded_finite_stream_ends_together_on_all_hosts(
     files: Files, recipe: Any, hosts: int
 ) -> None:
@@ -237,7 +239,7 @@ def test_a_padded_finite_stream_ends_together_on_all_hosts(
 
 
 @given(anything(), BATCHES, st.integers(0, 12), st.integers(0, 12))
-@settings(max_examples=40)
+@examples(15)
 def test_seek_equals_having_iterated_there(
     files: Files, recipe: Any, size: Any, to: int, back: int
 ) -> None:
@@ -260,6 +262,7 @@ def test_seek_equals_having_iterated_there(
 
 
 @given(indexed(), st.integers(1, 4), st.integers(1, 9))
+@examples(25)
 def test_after_a_change_of_batch_size_the_rows_go_on(
     files: Files, recipe: Any, steps: int, size: int
 ) -> None:
@@ -314,6 +317,7 @@ def test_an_epoch_yields_each_record_once(n: int, hosts: int) -> None:
 
 
 @given(indexed(), st.integers(1, 3))
+@examples(25)
 def test_repeat_only_extends(files: Files, recipe: Any, k: int) -> None:
     ds = build(files, recipe)
     short = [digest(row) for row in ds]
@@ -369,6 +373,7 @@ def test_slices_hold_the_same_members_in_every_epoch(n: int, cut: int, seed: int
 @example(("list", 9, 0, [("shuffle",)]), ("list", 9, 1, [("shuffle",)]))
 @example(("list", 9, 0, [("shuffle",)]), ("list", 10, 0, [("shuffle",)]))
 @example(("list", 9, 0, [("map",)]), ("list", 9, 0, [("random_map",)]))
+@examples(25)
 def test_a_state_of_another_dataset_is_refused(files: Files, one: Any, other: Any) -> None:
     a, b = build(files, one), build(files, other)
     assume(not mixes(one) and not mixes(other))  # whose undrawn part may change
@@ -394,6 +399,7 @@ def test_a_state_of_another_dataset_is_refused(files: Files, one: Any, other: An
 
 
 @given(anything(), st.integers(0, 4))
+@examples(25)
 def test_after_a_caught_error_the_stream_goes_on_exactly(
     files: Files, recipe: Any, fails: int
 ) -> None:
@@ -440,7 +446,7 @@ def _packed(recipe: Any) -> bool:
 
 
 @given(anything(), st.sampled_from([0, 1, 2, 5]))
-@settings(max_examples=40)
+@examples(15)
 def test_prefetch_changes_no_data_and_no_state(files: Files, recipe: Any, prefetch: int) -> None:
     import jax
     from jax.sharding import SingleDeviceSharding

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, mix, scan, zip_datasets
@@ -19,6 +19,7 @@ from pipeline.provenance.where import RowOrigin
 from pipeline.sampling.permutation import Permutation
 from pipeline.seeds import derive_seed
 from tests import semantics_model as model
+from tests.examples import examples
 
 BLOCK = 8  # the model's block size
 _WINDOW = 5
@@ -226,7 +227,7 @@ def _key(row: RowOrigin) -> tuple[Any, ...]:
 
 
 @given(_chains(), st.sampled_from([1, 2, 4]))
-@settings(max_examples=150)
+@examples(60)
 def test_indexed_rows_agree(pair: tuple[Any, Dataset], hosts: int) -> None:
     theirs, ours = pair
     batch = next((size for size in (4, 2, 1) if size % hosts == 0 and size <= theirs.n), None)
@@ -251,7 +252,7 @@ def _flag(row: Row) -> bool:
 
 
 @given(_steady_chains(), st.integers(1, 3))
-@settings(max_examples=60)
+@examples(25)
 def test_rows_kept_by_a_scan_agree(pair: tuple[Any, Dataset], repeats: int) -> None:
     theirs, ours = pair
     with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +268,7 @@ def test_rows_kept_by_a_scan_agree(pair: tuple[Any, Dataset], repeats: int) -> N
 
 
 @given(_steady_chains(), st.integers(1, 6))
-@settings(max_examples=60)
+@examples(25)
 def test_rows_packed_by_a_scan_agree(pair: tuple[Any, Dataset], length: int) -> None:
     def size(row: Row) -> int:
         return 1 + _length_hash(row.record) % length
@@ -287,7 +288,7 @@ def test_rows_packed_by_a_scan_agree(pair: tuple[Any, Dataset], length: int) -> 
 
 
 @given(_counted_chains(), st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (8, 8), (8, 4)]))
-@settings(max_examples=150)
+@examples(60)
 def test_counted_rows_agree(pair: tuple[Any, Dataset], layout: tuple[int, int]) -> None:
     theirs, ours = pair
     lanes, hosts = layout
@@ -339,7 +340,7 @@ def _even(row: Any) -> bool:
 
 
 @given(st.data(), st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (8, 8)]), st.booleans())
-@settings(max_examples=60)
+@examples(25)
 def test_counted_mixes_agree(data: st.DataObject, layout: tuple[int, int], small: bool) -> None:
     lanes, hosts = layout
     batch, most = (lanes, 40) if small else (8, 10)  # one row of each lane shows where a pass ends

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, pad_to
+from tests.examples import examples
 
 BATCH = 12  # divides over 1, 2, 3 and 4 hosts
 
@@ -38,7 +39,7 @@ def check(parts: list[list[Any]], hosts: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 4])
-@settings(max_examples=12)
+@examples(6)
 @given(n=st.integers(1, 80), shuffled=st.booleans())
 def test_indexed_rows_come_once(hosts, n, shuffled):
     ds = Dataset({"id": np.arange(n)})
@@ -48,7 +49,7 @@ def test_indexed_rows_come_once(hosts, n, shuffled):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 4])
-@settings(max_examples=12)
+@examples(6)
 @given(n=st.integers(1, 80), block=st.sampled_from([1, 5, 64]))
 def test_counted_rows_come_once(hosts, n, block):
     ds = Dataset({"id": np.arange(n)}).shuffle().filter(lambda r: bool(r["id"] % 3), block=block)
@@ -57,7 +58,7 @@ def test_counted_rows_come_once(hosts, n, block):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 4])
-@settings(max_examples=12)
+@examples(6)
 @given(n=st.integers(1, 60))
 def test_every_token_comes_once_packed_or_padded(hosts, n):
     docs = Dataset({"id": np.arange(n)}).map(lambda r: {"id": r["id"], "t": np.ones(r["id"] % 6)})

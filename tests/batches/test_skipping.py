@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, example, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, merge
 from pipeline.errors import BatchError, PositionError, StateError
+from tests.examples import examples
 
 N = 23
 
@@ -52,7 +53,7 @@ def delivered(loader: Loader, steps: int) -> list[tuple[int, int]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25)
+@examples(10)
 @given(RUNS)
 @example([(4, 3, [(0, 1), (4, 1)]), (3, 0, [(1, 1)]), (4, 1, [])])
 @example([(4, 2, [(1, 2)]), (8, 3, [])])
@@ -84,7 +85,7 @@ def test_rows_of_skipped_steps_never_come_and_all_others_do(kind: str, runs: Any
     assert seen == expected[: len(seen)]
 
 
-@settings(max_examples=15, phases=[Phase.explicit, Phase.generate])
+@examples(6, phases=[Phase.explicit, Phase.generate])
 @given(RUNS.map(lambda runs: [(8 if isinstance(s, int) else s, n, k) for s, n, k in runs]))
 def test_lanes_skip_their_own_rows_on_any_hosts(runs: Any) -> None:
     ds = dataset("counted lanes")

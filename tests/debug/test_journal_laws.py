@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import Loader, Threads
@@ -14,6 +14,7 @@ from pipeline.debug.journal import Journal, Run
 from pipeline.debug.replay import replay
 from pipeline.errors import BatchError, HostsError, LanesError, StreamEndError
 from tests.datasets import Files, anything, build
+from tests.examples import examples
 
 STEPS = 7
 REMAINDERS = st.sampled_from(["keep", "drop", "pad"])
@@ -38,7 +39,7 @@ def journaled(folder: Path, loader: Loader) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 @given(anything(), REMAINDERS, st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@examples(25)
 def test_digests_do_not_depend_on_who_evaluates(
     files: Files,
     tmp_path_factory: pytest.TempPathFactory,

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Scanned, Threads, concatenate, scan
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, ScanError
 from pipeline.nodes import plans
+from tests.examples import examples
 
 
 def size(row: Any) -> int:
@@ -86,7 +87,7 @@ def passes(ds: Dataset, batch: int = 1) -> list[Any]:
     return out
 
 
-@settings(max_examples=25)
+@examples(10)
 @given(st.integers(1, 40), st.integers(0, 3), _BENEATH, st.integers(1, 30), st.booleans())
 def test_split_rows_are_those_of_one_block(
     docs: Docs, n: int, seed: int, ops: list[str], length: int, marks: bool
@@ -106,7 +107,7 @@ def test_split_rows_are_those_of_one_block(
     assert all((row["segment_ids"] > 0).all() for row in rows[:-1])
 
 
-@settings(max_examples=40)
+@examples(16)
 @given(
     st.integers(1, 40),
     st.integers(0, 3),
@@ -136,7 +137,7 @@ def test_rows_in_blocks_are_those_without_a_scan(
 
 
 @given(st.integers(2, 40), st.integers(0, 3), st.booleans(), st.randoms(use_true_random=False))
-@settings(max_examples=30)
+@examples(12)
 def test_rows_do_not_depend_on_what_is_read_beside_them(
     docs: Docs, n: int, seed: int, fits: bool, rng: Any
 ) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, interleave, mix, scan, zip_datasets
 from pipeline.errors import MismatchError, ScanError
+from tests.examples import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:(mix|interleave|zip_datasets). datasets")
 
@@ -90,7 +91,7 @@ def choices(draw: st.DrawFn, ds: Dataset) -> tuple[Dataset, Dataset]:
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(16)
 def test_members_stay_inside_any_join(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Threads, concatenate, merge, mix, zip_datasets
@@ -27,6 +27,7 @@ from tests.datasets import (
     joined,
     run,
 )
+from tests.examples import examples
 from tests.provenance.test_find import records
 
 
@@ -40,7 +41,7 @@ def shown(loader: Loader, steps: range) -> set[tuple[str, int]]:
 
 
 @pytest.mark.long
-@settings(max_examples=15)
+@examples(8)
 @given(anything(), st.integers(0, 6), st.lists(st.integers(0, 59), min_size=1, max_size=4))
 def test_excluded_records_never_come_and_what_was_stays(
     files: Files, recipe: Any, since: int, given: list[int]
@@ -75,7 +76,7 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=20)
+@examples(10)
 @given(anything(), st.integers(0, 4), st.integers(1, 4), st.integers(0, 59))
 def test_exclusions_survive_resumes(
     files: Files, recipe: Any, since: int, more: int, record: int
@@ -100,7 +101,7 @@ def test_exclusions_survive_resumes(
     assert run(again, since + more) == run(loader, since + more)
 
 
-@settings(max_examples=20)
+@examples(10)
 @given(indexed(), st.integers(0, 39))
 def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:
     ds = build(files, recipe).repeat()
@@ -122,7 +123,7 @@ def test_row_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: i
 
 
 @pytest.mark.long
-@settings(max_examples=10)
+@examples(5)
 @given(counted(), st.integers(0, 59))
 def test_lane_split_hosts_leave_out_the_same(files: Files, recipe: Any, record: int) -> None:
     ds = build(files, recipe).lanes(4).repeat()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, concatenate, zip_datasets
@@ -16,6 +16,7 @@ from pipeline.errors import PositionError, StreamEndError
 from pipeline.provenance import find as finding
 from pipeline.provenance.where import RowOrigin
 from tests.datasets import Files, a_record, anything, build, gives_rows
+from tests.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def looked_up(loader: Loader, steps: int, record: tuple[str, int]) -> list[int]:
     return [k for k in range(steps) if any(record in records(r) for r in loader.where(k))]
 
 
-@settings(max_examples=25)
+@examples(10)
 @given(anything(), st.sampled_from([4, 7]), st.sampled_from([None, 2]), st.integers(0, 59))
 def test_find_agrees_with_where(
     files: Files, recipe: Any, size: int, steps: int | None, number: int
@@ -161,7 +162,7 @@ def test_files_lie_in_runs(files: Files) -> None:
         assert source.where(np.array([start, stop - 1])) == [(file, 0), (file, stop - start - 1)]
 
 
-@settings(max_examples=15)
+@examples(6)
 @given(
     anything(),
     st.sampled_from([4, 7]),

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ChainError
 from pipeline.sampling.dealing import ROUND, Even, Owing
 from pipeline.sampling.pattern import FIRST, Entries, Pattern
 from pipeline.sampling.schedule import Schedule
+from tests.examples import examples
 
 FLOATS = st.lists(st.floats(0.001, 50), min_size=1, max_size=9)
 
@@ -54,7 +55,7 @@ def brute(entries: Entries, rows: int) -> list[int]:
 
 
 @given(FLOATS)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_every_prefix_is_within_one_row_of_its_share(weights: list[float]) -> None:
     entries = entries_of([weights], [0])
     rows = np.arange(3 * FIRST)
@@ -66,7 +67,7 @@ def test_every_prefix_is_within_one_row_of_its_share(weights: list[float]) -> No
 
 
 @given(schedules())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_table_is_the_rule(entries: Entries) -> None:
     pattern, expected = Pattern(entries), brute(entries, 260)
     which, rank = pattern.at(np.arange(260))
@@ -100,7 +101,7 @@ def test_far_rows_are_arithmetic() -> None:
 
 
 @given(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=2, max_size=6))
-@settings(max_examples=20)
+@examples(20)
 def test_rounds_repeat(weights: list[int]) -> None:
     total = sum(weights)
     weights = [*weights, (1 << (total - 1).bit_length()) - total or total]
@@ -142,7 +143,7 @@ def test_weights_are_checked(weights: Any, says: str) -> None:
 
 
 @given(FLOATS, st.lists(st.integers(1, 300), min_size=1, max_size=4))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_many_rows_at_once_are_those_dealt_one_by_one(
     weights: list[float], pieces: list[int]
 ) -> None:

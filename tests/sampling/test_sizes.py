@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, merge
@@ -18,6 +18,7 @@ from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.passes import Passes, SizedPasses
 from pipeline.sampling.sizes import sizes_of
 from tests.datasets import Files, anything, build, counted, gives_rows, joined, run
+from tests.examples import examples
 
 SIZES = st.lists(st.sampled_from([4, 8, 12]), min_size=1, max_size=4)
 STEPS = st.lists(st.integers(1, 9), min_size=3, max_size=3, unique=True).map(sorted)
@@ -38,7 +39,7 @@ def rows(batch: Any) -> list[str]:
 
 
 @pytest.mark.long
-@settings(max_examples=25)
+@examples(12)
 @given(anything(), SIZES, STEPS, st.integers(0, 11), st.integers(0, 11))
 def test_rows_are_those_of_one_size(
     files: Files, recipe: Any, sizes: list[int], steps: list[int], to: int, back: int
@@ -67,7 +68,7 @@ def test_rows_are_those_of_one_size(
 
 
 @pytest.mark.long
-@settings(max_examples=40)
+@examples(20)
 @given(anything(), SIZES, STEPS, st.sampled_from(["keep", "drop", "pad"]), st.none() | st.just(1))
 def test_passes_end_and_steps_are_found(
     files: Files, recipe: Any, sizes: list[int], steps: list[int], remainder: Any, most: int | None
@@ -94,7 +95,7 @@ def test_passes_end_and_steps_are_found(
 
 
 @pytest.mark.long
-@settings(max_examples=25)
+@examples(12)
 @given(counted(), SIZES, STEPS)
 def test_lanes_share_every_size(
     files: Files, recipe: Any, sizes: list[int], steps: list[int]

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.sampling.dealing import ROUND
 from pipeline.sampling.pattern import Entries, Pattern
 from pipeline.sampling.schedule import Schedule
 from pipeline.sampling.splits import MOST, Splits
+from tests.examples import examples
 
 COMMON = st.one_of(st.integers(1, 9), st.floats(0.001, 50))
 RARE = st.sampled_from([1e-7, 3e-7, 1 / 3e6, 7e-6])
@@ -55,7 +56,7 @@ def brute(weights: tuple[int, ...], rows: int) -> list[int]:
 
 
 @given(fine(), st.integers(0, 10**6), st.integers(1, 200))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_arithmetic_is_the_rule(weights: list[float], seed: int, some: int) -> None:
     entries = entries_of([weights])
     assume(sum(entries[0][1]) != ROUND)
@@ -72,7 +73,7 @@ def test_arithmetic_is_the_rule(weights: list[float], seed: int, some: int) -> N
 
 
 @given(fine(), st.integers(0, 10**12))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_prefix_is_within_1_7_rows_of_its_share(weights: list[float], start: int) -> None:
     entries = entries_of([weights])
     pattern, rows = Pattern(entries), np.arange(start, start + 2000)
@@ -94,7 +95,7 @@ def test_the_bound_is_no_smaller() -> None:
 
 
 @given(st.data(), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_what_one_entry_owes_the_next_makes_up_for(data: st.DataObject, later: int) -> None:
     m = data.draw(st.integers(2, 6))
     weight = st.one_of(st.integers(0, 4), st.floats(0.01, 3), st.sampled_from([1e-7, 2e-6]))

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset
@@ -16,6 +16,7 @@ from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms import FlatMap, Pack
 from pipeline.transforms.packers import HOWS, LONGER, plan
+from tests.examples import examples
 
 from .making import SITE, block_of, keys
 from .slow_packer import slow_plan
@@ -117,7 +118,7 @@ def planned(draw):
     return limits, draw(st.lists(st.tuples(*fields), max_size=30)), rule
 
 
-@settings(max_examples=300)
+@examples(90)
 @given(planned())
 @example(((9,), [(1,), (0,), (2,), (1,), (3,), (1,)], {**PLAIN, "max_segments": 2}))
 @example(((4,), [(4,), (0,), (1,), (9,), (4,)], {**PLAIN, "how": "first_fit"}))

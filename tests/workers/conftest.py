@@ -36,7 +36,6 @@ def children(pid: int) -> set[int]:
 
 def standing() -> dict[str, set[str]]:
     """What this process holds of the system."""
-    gc.collect()
     fds: set[str] = set()
     for fd in os.listdir("/proc/self/fd"):
         try:
@@ -69,6 +68,7 @@ def left_over(before: dict[str, set[str]], seconds: float = 2.0) -> dict[str, se
     """What is there now and was not before, once it had two seconds to go."""
     deadline = time.monotonic() + seconds
     while True:
+        gc.collect()
         now = standing()
         more = {kind: now[kind] - before[kind] for kind in now if now[kind] - before[kind]}
         if "shared memory" in more:

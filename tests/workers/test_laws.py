@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Processes, Serial, Threads
 from pipeline.debug.digest import digest
 from pipeline.errors import CollateError, PipelineError
 from tests.datasets import Files, anything, build, indexed, run
+from tests.examples import examples
 
 STEPS = 12
 THREADS = st.sampled_from([Threads(1), Threads(3)])
@@ -59,7 +60,7 @@ def _same(files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any) -
 
 @pytest.mark.long
 @given(anything(), THREADS, AHEAD, st.sampled_from(["keep", "drop", "pad"]))
-@settings(max_examples=60)
+@examples(60)
 def test_threads_change_no_data_and_no_state(
     files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any
 ) -> None:
@@ -68,7 +69,7 @@ def test_threads_change_no_data_and_no_state(
 
 @pytest.mark.slow
 @given(anything(), PROCESSES, AHEAD, st.sampled_from(["keep", "drop", "pad"]))
-@settings(max_examples=10)
+@examples(6)
 def test_processes_change_no_data_and_no_state(
     files: Files, recipe: Any, workers: Any, ahead: Any, remainder: Any
 ) -> None:
@@ -81,7 +82,7 @@ def test_processes_change_no_data_and_no_state(
     anything(),
     st.permutations([Serial(), Threads(2), Processes(1, parent=False), Processes(3, parent=False)]),
 )
-@settings(max_examples=6)
+@examples(6)
 def test_a_state_saved_under_one_is_restored_under_another(
     files: Files, recipe: Any, order: list[Any]
 ) -> None:
@@ -98,7 +99,7 @@ def test_a_state_saved_under_one_is_restored_under_another(
 
 @pytest.mark.long
 @given(anything(), st.lists(st.integers(0, 20), min_size=1, max_size=6), st.data())
-@settings(max_examples=25)
+@examples(12)
 def test_seek_skip_and_peeks_with_work_under_way(
     files: Files, recipe: Any, steps: list[int], data: st.DataObject
 ) -> None:
@@ -172,7 +173,7 @@ def test_a_collate_of_ones_own_sees_the_rows_as_stages_return_them(workers: Any)
 
 
 @given(indexed(), st.sampled_from([1, 2, 4]))
-@settings(max_examples=25)
+@examples(12)
 def test_hosts_with_threads_give_the_same_global_batches(
     files: Files, recipe: Any, hosts: int
 ) -> None:

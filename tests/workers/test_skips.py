@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Processes, Serial, Threads, zip_datasets
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, MismatchError, RecordError, StreamEndError
+from tests.examples import examples
 
 BAD = {3, 4, 17}
 
@@ -57,7 +58,7 @@ def test_an_indexed_dataset_takes_the_next_good_row(ds: Dataset) -> None:
 
 
 @given(st.integers(1, 9), st.sampled_from([1, 2, 4]), st.booleans())
-@settings(max_examples=30)
+@examples(15)
 def test_substitutes_depend_on_neither_grouping_nor_hosts(
     size: int, hosts: int, batched: bool
 ) -> None:

@@ -263,7 +263,7 @@ def test_without_a_network(engine: Any, url: str) -> None:
     """A program of its own: nothing is printed besides, nothing keeps it from ending."""
     code = (
         "import time; from pipeline.errors import *; from pipeline.sources import *\n"
-        f"s = Storage(deadline=1.5, engine={engine!r})\n"
+        f"s = Storage(deadline=0.5, engine={engine!r})\n"
         "start = time.monotonic()\n"
         f"try: open_path({url!r}, storage=s)\n"
         "except StorageError as e: print(round(time.monotonic() - start), e)"
