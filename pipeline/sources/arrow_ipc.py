@@ -14,20 +14,25 @@ import numpy as np
 from pipeline.block import Columns, Int64s
 from pipeline.sources.arrow import Fields
 from pipeline.sources.arrow_arrays import check_batch
+from pipeline.sources.arrow_columns import places
 from pipeline.sources.arrow_footer import Footer, digest, footers
 from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed, parsing, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import distinct, joined, projected
+from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.files import Files, Paths, expand
 from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.ranges import RangeFile, opening
-from pipeline.sources.storage.spans import Span
+from pipeline.sources.storage.spans import Span, merge
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_PAGE = 4096  # bytes that the kernel reads at least
 
 
 class ArrowIpcSource(TabularSource):
@@ -101,6 +106,7 @@ class ArrowIpcSource(TabularSource):
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
         self._chunked([footer.rows for footer in self._footers], costly=costly)
+        self._advice = None if costly else Advice(self._files, self._where_to_come)
 
     def read(self, indices: Int64s) -> Columns:
         wanted = inside(indices, len(self))
@@ -110,6 +116,23 @@ class ArrowIpcSource(TabularSource):
         return super().read(wanted)
 
     read.__doc__ = TabularSource.read.__doc__
+
+    def _where_to_come(self, indices: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        # a batch is validated before its offsets are followed; a page is told of once
+        wanted = inside(indices, len(self))
+        chunk_of = np.searchsorted(self.chunk_bounds, wanted, side="right") - 1
+        numbers = np.unique(chunk_of).tolist()
+        for file in sorted({self._chunks.place(number)[0] for number in numbers}):
+            self._files.check_unchanged(file)
+        found = [np.zeros((3, 0), np.int64)]
+        for number, chunk in zip(numbers, self._chunks.get(numbers), strict=True):
+            rows = wanted[chunk_of == number] - self.chunk_bounds[number]
+            file, first, end = self._chunks.place(number)[0], chunk.mapped.start, chunk.mapped.stop
+            for address, size in places(chunk.columns, rows[rows < chunk.rows]):
+                some = (address >= first) & (address + size <= end) & (size > 0)
+                start = address[some] - first
+                found.append(np.stack([np.full(len(start), file), start, start + size[some]]))
+        return merge(*np.concatenate(found, axis=1), gap=_PAGE)[:3]
 
     def _mapped(self, file: int) -> bool:
         return self._map and not is_url(self._files.paths[file])
@@ -160,7 +183,7 @@ class ArrowIpcSource(TabularSource):
             self._files.check_unchanged(file)
             why = f"bytes {start} to {stop - 1}: {e}"
             return self._bad(number, f"record batch {inner}", why)
-        return Chunk(columns, batch.num_rows)
+        return Chunk(columns, batch.num_rows, mapped=opened.addresses())
 
     def _weigh(self, chunk: int) -> int:
         file, inner = self._chunks.place(chunk)
@@ -203,6 +226,12 @@ class _FileParts(NamedTuple):
             [*zip(self.spans, self.data, strict=True), (span, data)], key=lambda part: part[0]
         )
         return self._replace(spans=[s for s, _ in parts], data=[d for _, d in parts])
+
+    def addresses(self) -> range:
+        """Where a mapped file lies in memory; empty if the parts were read."""
+        if len(self.spans) > 1 or isinstance(self.data[0], bytes):
+            return range(0)
+        return range(self.data[0].address, self.data[0].address + self.stat.size)
 
     def part(self, span: Span) -> pa.Buffer:
         """The bytes of a span, which must lie within one of the parts."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError
-from pipeline.sources import arrow
-from pipeline.sources.arrow import Unusable
+from pipeline.sources.arrow_columns import Tree, Unusable, memory, put, refuse, room
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.ahead import Ahead
 from pipeline.sources.storage.files import Files
@@ -27,6 +26,7 @@ FETCH = 64 << 20  # file bytes that one read holds at once, unless a single chun
 WASTE = 100  # rows decoded for each row used, from which on a warning is logged
 LEAST = 16  # chunks that must have been dropped before it is logged
 AHEAD = 8 << 20  # bytes that one read-ahead call reads
+_OBJECTS = 4096  # bytes that a chunk's objects take, whatever it holds
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -39,12 +39,14 @@ class Chunk(NamedTuple):
         rows: how many of its rows can be read: all, or those before the first corrupt one.
         error: why the others cannot be read; names them, and ends in a remedy. "" if all can.
         out_of_range: bool[rows] for each column that holds times out of NumPy's range.
+        mapped: addresses of a mapped file; what columns have there takes no memory.
     """
 
-    columns: arrow.Tree
+    columns: Tree
     rows: int
     error: str = ""
     out_of_range: Mapping[str, NDArray[np.bool_]] = {}
+    mapped: range = range(0)
 
     @staticmethod
     def unreadable(path: str, rows: tuple[int, int], name: str, why: str) -> Chunk:
@@ -97,7 +99,7 @@ class Decoder(NamedTuple):
 
     decode: Callable[[list[int]], Sequence[Chunk]]
     weigh: Callable[[int], int]
-    empty: arrow.Tree
+    empty: Tree
     costly: bool
     far: bool
 
@@ -133,7 +135,7 @@ class Chunks:
         self._damaged: dict[int, tuple[int, str]] = {}  # by chunk: rows that can be read, error
         self._used: dict[int, int] = {}  # rows read from each chunk since it was decoded
         self._waste = [0, 0, 0]  # of dropped chunks: how many, their rows, rows that were used
-        self._ahead = Ahead(self._have, self._slab)
+        self._ahead = Ahead(self.get, self._slab)
 
     def close(self) -> None:
         """Stop reading ahead, and drop all decoded chunks."""
@@ -175,8 +177,9 @@ class Chunks:
             self._weights[chunk] = self._decoder.weigh(chunk)
         return self._weights[chunk]
 
-    def _have(self, chunks: list[int]) -> None:
-        self.kept.get_many(chunks, self._decoder.decode)
+    def get(self, chunks: list[int]) -> list[Chunk]:
+        """Chunks by number, decoded if they are not kept."""
+        return self.kept.get_many(chunks, self._decoder.decode)
 
     def _slab(self, chunks: list[int]) -> int:
         # how many of these chunks to read in one call
@@ -205,11 +208,11 @@ class Chunks:
         cuts = dict(zip(needed.tolist(), np.split(np.arange(len(order)), firsts[1:]), strict=False))
         for number, rows in cuts.items():
             self._refuse_damaged(number, int(ascending[rows[-1]]))
-        out = arrow.room(self._decoder.empty, len(order))
+        out = room(self._decoder.empty, len(order))
         for slab in self._slabs(needed.tolist()):
             for number in slab:  # counted before any of them is dropped
                 self._used[number] = self._used.get(number, 0) + len(cuts[number])
-            chunks = self.kept.get_many(slab, self._decoder.decode)
+            chunks = self.get(slab)
             for number, chunk in zip(slab, chunks, strict=True):
                 if chunk.error:
                     self._damaged[number] = chunk.rows, chunk.error
@@ -231,14 +234,12 @@ class Chunks:
         if slab:
             yield slab
 
-    def _put(
-        self, number: int, chunk: Chunk, out: arrow.Tree, at: NDArray[Any], rows: Int64s
-    ) -> None:
+    def _put(self, number: int, chunk: Chunk, out: Tree, at: NDArray[Any], rows: Int64s) -> None:
         self._refuse_damaged(number, int(self.bounds[number] + rows[-1]))
         try:
             for name, bad in chunk.out_of_range.items():
-                arrow.refuse(bad, rows, name, "is a time that 64-bit nanoseconds cannot hold")
-            arrow.put(chunk.columns, out, at, rows)
+                refuse(bad, rows, name, "is a time that 64-bit nanoseconds cannot hold")
+            put(chunk.columns, out, at, rows)
         except Unusable as e:
             path, row = self._files.where(self.bounds[number] + np.array([e.row]))[0]
             raise RecordError(
@@ -277,7 +278,8 @@ class Chunks:
 
 
 def _weight(chunk: Chunk) -> int:
-    return arrow.nbytes(chunk.columns)
+    kept = memory(chunk.columns)
+    return _OBJECTS + sum(size for address, size in kept if address not in chunk.mapped)
 
 
 class Cores:

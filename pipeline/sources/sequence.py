@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline.block import Columns, Int64s
 from pipeline.errors import RecordError, SourceError
-from pipeline.sources import arrow
 from pipeline.sources.arrow import Fields
 from pipeline.sources.arrow_arrays import as_plain
+from pipeline.sources.arrow_columns import Unusable, put, room
 from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
@@ -122,10 +122,10 @@ class SequenceSource:
 
     def _columns(self, fields: Fields, table: Any, wanted: Int64s) -> Columns:
         tree, rows = fields.columns(table), np.arange(len(wanted))
-        found = arrow.room(tree, len(wanted))
+        found = room(tree, len(wanted))
         try:
-            arrow.put(tree, found, rows, rows)
-        except arrow.Unusable as e:
+            put(tree, found, rows, rows)
+        except Unusable as e:
             raise RecordError(
                 f"column {e.column!r} of record {int(wanted[e.row])} of this "
                 f"{self._name} {e.why}. {e.remedy}, or skip such records with "

@@ -82,16 +82,21 @@ class TabularSource(FileSource):
 
     @property
     def horizon(self) -> int:
-        """How many rows ahead `ahead` should be told of; 0 for local files."""
-        return self._chunks.horizon
+        """How many rows ahead `ahead` should be told of; 0 where nothing is gained."""
+        return self._chunks.horizon or super().horizon
 
     def ahead(self, indices: Int64s) -> None:
-        """Read chunks ahead, in the background. They take at most a quarter of the cache.
+        """Read chunks of URLs ahead, in the background; tell the kernel of rows of local files.
+
+        Chunks take at most a quarter of the cache.
 
         Args:
             indices: an evenly spaced sample of the next `horizon` rows, in order.
         """
-        self._chunks.ahead(inside(indices, len(self)))
+        if self._chunks.horizon:
+            self._chunks.ahead(inside(indices, len(self)))
+        else:
+            super().ahead(indices)
 
     def _fetched(self, files: Iterable[int], ranges: Sequence[Range]) -> list[bytes]:
         # the bytes of ranges; if that fails, perhaps because a file was replaced or truncated

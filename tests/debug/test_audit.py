@@ -38,7 +38,9 @@ def test_true_random_orders_pass(n: int):
     assert report.ok, report
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(
+    "n", [SIZES[0], *(pytest.param(n, marks=pytest.mark.long) for n in SIZES[1:])]
+)
 @pytest.mark.parametrize("make", [weak.affine_feistel, weak.congruential, weak.rotation])
 def test_weak_orders_fail(make, n: int):
     report = audit(make(n), n, seeds=range(16), epochs=6, windows=8)

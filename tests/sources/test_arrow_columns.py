@@ -142,8 +142,8 @@ def test_a_type_that_cannot_be_read_is_refused_at_opening(tmp_path, kind, monkey
     def no(*args, **options):
         raise pa.ArrowNotImplementedError("no such kernel")
 
-    monkeypatch.setattr("pipeline.sources.arrow._python", no)
-    monkeypatch.setattr("pipeline.sources.arrow.Objects._put", no)
+    monkeypatch.setattr("pipeline.sources.arrow_columns._python", no)
+    monkeypatch.setattr("pipeline.sources.arrow_columns.Objects._put", no)
     path = write(tmp_path, {"x": pa.nulls(2, kind), "y": [1, 2]})
     with pytest.raises(SourceError, match=r"column 'x' of .*a\.arrow is of a type .*columns=") as e:
         Dataset(path).on_error("skip")

@@ -129,7 +129,7 @@ def test_dtypes_do_not_depend_on_the_rows_read(tmp_path):
 
 
 def test_columns_project_in_the_order_asked(tmp_path):
-    paths = shards(tmp_path, [3])
+    paths = shards(tmp_path, [3000])
     source = ParquetSource(paths, columns=["deep", "id"])
     assert list(source.read(np.array([1])).tree) == ["deep", "id"]
     whole, narrow = ParquetSource(paths), ParquetSource(paths, columns=["id"])
