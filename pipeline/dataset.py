@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -422,8 +422,8 @@ class Dataset:
         >>> sorted(ds.head(4))
         [0, 1, 4, 9]
         """
-        top, folder = self.top, None if path is None else str(fspath(path))
-        if folder is not None and "://" in folder:
+        top, folder = self.top, None if path is None else fsdecode(path)
+        if folder is not None and ("://" in folder or "\0" in folder):
             raise ChainError(
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )

@@ -14,6 +14,7 @@ FLOORS = (
     {"errors", "seeds"},
     {"checks"},
     {"tree"},
+    {"exact"},
     {"block"},
     {"types", "meter"},
     {"sources"},

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, Scanned, concatenate, interleave, mix, scan, zip_datasets
+from pipeline import (
+    Dataset,
+    Loader,
+    Scanned,
+    TorchFeed,
+    WindowSource,
+    concatenate,
+    interleave,
+    merge,
+    mix,
+    scan,
+    zip_datasets,
+)
 from pipeline.errors import (
     ChainError,
+    CollateError,
     FeedError,
     HostsError,
     PipelineError,
@@ -61,3 +76,40 @@ def test_messages_are_bounded_and_keep_their_remedy() -> None:
     message = str(ChainError("x" * 10**6 + ". Rename it in a .map."))
     assert len(message) == 4000
     assert message.endswith(". Rename it in a .map.")
+
+
+# ---- rows and arguments that had ended in somebody else's error
+
+
+async def _later(x: int) -> Any:
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: next(Loader(Dataset([{1: 1, "1": 2}]), 1)), "two fields of one name"),
+        (lambda: next(Loader(Dataset([1, 2]).map(_later), 2)), "read only once"),
+        (lambda: merge(cast(Any, {"version": 1})), "list with the state of each"),
+        (lambda: WindowSource(np.zeros(4), 2, lengths=[4.0]), "give whole numbers"),  # pyright: ignore[reportArgumentType]
+        (lambda: Dataset([1]).cache("a\0b"), "local folder"),
+        (lambda: Dataset(range(5))[[True, 2]], r"got \[True, 2\]"),
+    ],
+)
+def test_odd_arguments_are_refused_by_name(use: Any, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        use()
+
+
+def test_tensors_that_numpy_cannot_hold_are_named() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(FeedError, match="prefetch='2': give a whole number"):
+        TorchFeed(prefetch="2")  # pyright: ignore[reportArgumentType]
+    for odd in (torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2, requires_grad=True)):
+        ds = Dataset([0, 1]).map(lambda i, odd=odd: {"x": odd})
+        with pytest.raises(CollateError, match=r"field 'x': record 0 .* has a Tensor that NumPy"):
+            next(Loader(ds, 2))
+
+
+def test_a_cache_folder_may_be_named_in_bytes(tmp_path: Path) -> None:
+    assert repr(str(tmp_path)) in repr(Dataset([1]).cache(bytes(tmp_path)))  # pyright: ignore[reportArgumentType]

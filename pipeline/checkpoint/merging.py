@@ -28,6 +28,8 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     >>> merge([loader.state_dict() for loader in hosts])["lanes"]
     [[0, [0, 2]], [1, [0, 2]]]
     """
+    if isinstance(states, Mapping):
+        raise StateError("merge needs a list with the state of each host, got one state")
     if not states:
         raise StateError("merge needs the state of each host, got none")
     apart = ("lanes", "frontiers", "packages")

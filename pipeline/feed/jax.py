@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
-from pipeline.checks import shown
+from pipeline.checks import shown, whole
 from pipeline.errors import BatchError, FeedError, need
 from pipeline.tree import leaves, map_leaves
 
@@ -44,14 +44,13 @@ class JaxFeed:
             import jax
         except ImportError as e:
             raise need("jax", "jax") from e
-        if prefetch < 0:
-            raise FeedError(f"prefetch={prefetch}: give 0 or more")
         if not hasattr(sharding, "addressable_devices_indices_map"):
             raise FeedError(
                 f"JaxFeed({shown(sharding)}): give a sharding of jax, as NamedSharding(mesh, "
                 'PartitionSpec("data"))'
             )
-        self.sharding, self.prefetch = sharding, prefetch
+        self.sharding = sharding
+        self.prefetch = whole("prefetch", prefetch, 0, FeedError)
         self._jax = jax
 
     def __repr__(self) -> str:
@@ -125,8 +124,15 @@ class JaxFeed:
             first = int(np.searchsorted(rows, start))
             return local[first : first + stop - start][:, *index[1:]]
 
-        shape = (total, *local.shape[1:])
-        return self._jax.make_array_from_callback(shape, self._cut(local.ndim), shard)
+        shape, sharding = (total, *local.shape[1:]), self._cut(local.ndim)
+        try:
+            sharding.shard_shape(shape)
+        except ValueError as e:
+            raise FeedError(
+                f"a field of shape {shape} does not split over {sharding}. Pad it, or name fewer "
+                "axes in the sharding."
+            ) from e
+        return self._jax.make_array_from_callback(shape, sharding, shard)
 
     def _check(self, name: str, leaf: Any, rows: int) -> None:
         a = np.asarray(leaf)
@@ -143,13 +149,21 @@ class JaxFeed:
                 "turn it into numbers."
             )
         small = self._jax.dtypes.canonicalize_dtype(a.dtype)
-        if small != a.dtype and a.dtype.kind in "iu" and a.size:
-            info = np.iinfo(small)
-            if a.min() < info.min or a.max() > info.max:
-                raise FeedError(
-                    f"field {name!r} holds {a.min()}..{a.max()}, but jax takes {a.dtype} as "
-                    f"{small}. Set jax_enable_x64, or map it to a smaller range."
-                )
+        if small != a.dtype and a.size:
+            _check_range(name, a, small)
+
+
+def _check_range(name: str, a: NDArray[Any], small: np.dtype[Any]) -> None:
+    # whether numbers stay in range as jax takes them: none becomes another one, or infinite
+    parts = [np.real(a), np.imag(a)] if a.dtype.kind == "c" else [a]
+    info = np.iinfo(small) if a.dtype.kind in "iu" else np.finfo(small)
+    for part in parts:
+        finite = part if a.dtype.kind in "iu" else part[np.isfinite(part)]
+        if finite.size and (finite.min() < info.min or finite.max() > info.max):
+            raise FeedError(
+                f"field {name!r} holds {finite.min()}..{finite.max()}, but jax takes {a.dtype} as "
+                f"{small}. Set jax_enable_x64, or map it to a smaller range."
+            )
 
 
 _ML_DTYPES = {"bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"}

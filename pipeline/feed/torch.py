@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
+from pipeline.checks import whole
 from pipeline.errors import BatchError, FeedError, HostsError, need
 from pipeline.tree import leaves, map_leaves
 
@@ -58,10 +59,9 @@ class TorchFeed:
             import torch
         except ImportError as e:
             raise need("torch", "torch") from e
-        if prefetch < 0:
-            raise FeedError(f"prefetch={prefetch}: give 0 or more")
         self.device = _device(torch, device)
-        self.prefetch, self._torch, self._mesh = prefetch, torch, mesh
+        self.prefetch = whole("prefetch", prefetch, 0, FeedError)
+        self._torch, self._mesh = torch, mesh
         self._dims = _mesh_dims(mesh, dims)
         self._made: tuple[int, int] | None = None
         self._stream: Any = None

@@ -192,6 +192,12 @@ class Packed(Node):
         node = self.documents.node
         index = node.descend(At(zero, zero + order, documents), scope, self._scanned).index
         own = np.stack([column.at(index) for column in self._columns], 1).astype(np.int64)
+        if own.min(initial=0) < 0:
+            i = int(own.min(1).argmin())
+            raise ScanError(
+                f"pack wants lengths, but record {int(index[i])} has {own[i].tolist()} by "
+                f"{self.lengths!r}: scan numbers from 0 on"
+            )
         return self.pack.with_marks(own)
 
     def _own(self, sizes: Int64s) -> Int64s:

@@ -70,9 +70,10 @@ def chosen(item: Any, n: int) -> Int64s:
     ([3, 4, 0], [0, 2])
     """
     a = np.asarray(item) if len(item) else np.zeros(0, np.int64)
+    mixed = isinstance(item, list) and a.dtype.kind in "iu" and bool in set(map(type, item))
     # ds[1, 2] arrives as a tuple, which NumPy's users take for two axes
-    if isinstance(item, tuple) or a.ndim != 1 or a.dtype.kind not in "iub":
-        shown = item if isinstance(item, tuple) else f"{a.dtype}{list(a.shape)}"
+    if isinstance(item, tuple) or mixed or a.ndim != 1 or a.dtype.kind not in "iub":
+        shown = item if isinstance(item, tuple) or mixed else f"{a.dtype}{list(a.shape)}"
         raise ChainError(
             f"ds[...] takes a row, a slice, or a flat list or array of integers or booleans: got "
             f"{shown}. For several rows write ds[[0, 7]]."

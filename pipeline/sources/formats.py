@@ -232,5 +232,5 @@ def _source_of(source: Any) -> Source:
         return MemorySource(source)
     raise ChainError(
         f"a dataset needs a source (with len and read), a dict of columns, a sequence or a path: "
-        f"got {type(source).__name__}. Write a source: see README, 'Your own source'."
+        f"got {type(source).__name__}. Write a source: docs/how/files.md shows how."
     )

@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Columns, Int64s
+from pipeline.checks import numeric
 from pipeline.errors import ChainError
+from pipeline.exact import InexactError, exact, objects
 from pipeline.sources.indices import inside
 from pipeline.sources.memory_maps import MapReference, described, mapping, sample_digest
 from pipeline.tree import ATOMS, children, fresh, fresh_elements, leaves, map_leaves, refuse_mask
@@ -130,22 +132,27 @@ def _column(leaf: Any) -> Any:
     refuse_mask(leaf)
     if not isinstance(leaf, list):
         return leaf
+    typed = (v.dtype for v in leaf if isinstance(v, np.ndarray | np.generic))
+    _refuse_mixed({dtype.newbyteorder("=") for dtype in typed})
     # NumPy string arrays would strip zero bytes, turn [1, "a"] into text, and pad to the longest
     if not any(isinstance(v, str | bytes) for v in leaf):
         try:
-            stacked = np.asarray(leaf)
+            stacked = exact(leaf)
+        except InexactError as e:
+            raise ChainError(f"a column has {e}") from None
         except ValueError:  # ragged
-            return _objects(leaf)
+            return objects(leaf)
         if stacked.dtype.kind in "biufcmM":
             return stacked
-    return _objects(leaf)
+    return objects(leaf)
 
 
-def _objects(values: list[Any]) -> NDArray[np.object_]:
-    a = np.empty(len(values), object)
-    for i, value in enumerate(values):  # a[:] = values would unpack nested sequences
-        a[i] = value
-    return a
+def _refuse_mixed(dtypes: set[np.dtype[Any]]) -> None:
+    # what NumPy makes of several would depend on which rows there are
+    if len(dtypes) > 1 and all(map(numeric, dtypes)):
+        raise ChainError(
+            f"a column has values of {', '.join(sorted(map(str, dtypes)))}. Give it one dtype."
+        )
 
 
 def _sequence(values: Any) -> Any:
@@ -222,10 +229,33 @@ def _hash_array(digest: Any, a: NDArray[Any]) -> None:
     if a.nbytes > _LARGE and mapping(a) is not None:
         _tagged(digest, "mapped", sample_digest(a).encode())
         return
+    if a.dtype.names is not None and _has_gaps(a.dtype):
+        _tagged(digest, "fields", f"{shape} {a.dtype.names}".encode())
+        for name in a.dtype.names:
+            _hash_array(digest, cast(Any, a)[name])
+        return
+    if a.dtype.char in "gG":  # bytes of a long double that hold nothing differ by chance
+        mantissa, exponent = np.frexp(np.ascontiguousarray(a).view(np.longdouble))
+        high = mantissa.astype(np.float64)
+        _tagged(digest, "long doubles", shape.encode())
+        for part in (high, (mantissa - high).astype(np.float64), exponent):
+            _hash_array(digest, part)
+        return
     kind = a.dtype.str if a.dtype.names is None else repr(a.dtype.descr)
     digest.update(f"array {kind} {shape} {a.nbytes}:".encode())
     for piece in _pieces(a):
         digest.update(piece)
+
+
+def _has_gaps(dtype: Any) -> bool:
+    """Whether some bytes of a record hold nothing, or its fields stand in another order."""
+    end = 0
+    for part, at, *_ in map(dtype.fields.get, dtype.names):
+        inner = part.base
+        if at != end or inner.char in "gG" or (inner.names and _has_gaps(inner)):
+            return True
+        end = at + part.itemsize
+    return end != dtype.itemsize
 
 
 def _pieces(a: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:

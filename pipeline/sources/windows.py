@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Columns, Int64s, as_int64
-from pipeline.checks import whole
+from pipeline.checks import numeric, shown, whole
 from pipeline.errors import ChainError
+from pipeline.exact import exact, objects, stacked
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.memory_maps import MapReference, described, sample_digest
-from pipeline.tree import fresh_elements, map_leaves
+from pipeline.tree import children, fresh_elements, map_leaves, rebuild
 from pipeline.types import Source
 
 
@@ -23,8 +25,8 @@ class _Stream(Protocol):
     """A sequence of tokens from which windows are cut."""
 
     def __len__(self) -> int: ...
-    def cut(self, starts: Int64s, length: int) -> Any:
-        """Windows `[n, length, ...]`, or a tree of them, as copies."""
+    def cut(self, starts: Int64s, length: int) -> list[Any] | Columns:
+        """Windows, as copies: `[n, length, ...]`, or a tree of these; or a list of n windows."""
         ...
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None: ...
@@ -42,9 +44,9 @@ class _Array:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def cut(self, starts: Int64s, length: int) -> Any:
+    def cut(self, starts: Int64s, length: int) -> Columns:
         views = np.lib.stride_tricks.sliding_window_view(self._tokens, length, 0)
-        return fresh_elements(np.moveaxis(views, -1, 1)[starts])
+        return Columns(fresh_elements(np.moveaxis(views, -1, 1)[starts]))
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
         a = self._tokens  # a slice of a mapped array does not know where it begins
@@ -82,10 +84,12 @@ class _Records:
     def __len__(self) -> int:
         return len(self._source)
 
-    def cut(self, starts: Int64s, length: int) -> Any:
+    def cut(self, starts: Int64s, length: int) -> list[Any] | Columns:
         flat = self._source.read((starts[:, None] + np.arange(length)).reshape(-1))
-        tree: Any = flat.tree if isinstance(flat, Columns) else np.asarray(flat)
-        return map_leaves(lambda a: a.reshape(len(starts), length, *a.shape[1:]), tree)
+        if not isinstance(flat, Columns):  # each window on its own: what is beside it is chance
+            return [_window(list(flat[i : i + length])) for i in range(0, len(flat), length)]
+        tree = map_leaves(lambda a: a.reshape(len(starts), length, *a.shape[1:]), flat.tree)
+        return Columns(tree)
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None:
         known = getattr(self._source, "where", None)
@@ -100,6 +104,27 @@ class _Records:
 
     def close(self) -> None:
         getattr(self._source, "close", lambda: None)()
+
+
+def _window(records: list[Any]) -> Any:
+    """Records as one array, field by field; as objects where they are no numbers of one kind."""
+    parts = children(records[0])
+    if parts is not None and _alike(records):
+        columns = zip(*([v for _, v in children(r) or ()] for r in records), strict=True)
+        return rebuild(records[0], [_window(list(column)) for column in columns])
+    kinds, found = set(map(type, records)), None
+    if kinds == {list}:
+        with contextlib.suppress(ValueError):  # of several lengths, or not to be held exactly
+            found = exact(records)
+            found = found if numeric(found.dtype) else None
+    elif len(kinds) == 1:
+        found = stacked(records, kinds.pop())
+    return objects(records) if found is None else found
+
+
+def _alike(records: list[Any]) -> bool:
+    names = [[name for name, _ in children(r) or ()] for r in records]
+    return len(set(map(type, records))) == 1 and all(own == names[0] for own in names)
 
 
 class WindowSource:
@@ -184,13 +209,16 @@ class WindowSource:
         sequence, start = self._place(inside(indices, len(self)))
         return self._begins[sequence] + start
 
-    def read(self, indices: Int64s) -> Columns:
+    def read(self, indices: Int64s) -> list[Any] | Columns:
         """Windows by index, copied: arrays `[n, length, ...]`.
+
+        If the stream is of records one by one, it is a list of n windows, each of which is stacked
+        on its own: numbers of one type or arrays of one shape become an array, others objects.
 
         Raises:
             PositionError: an index is negative or beyond the end.
         """
-        return Columns(self._stream.cut(self.starts(indices), self.length))
+        return self._stream.cut(self.starts(indices), self.length)
 
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Where each window's first token lies: in which file or sequence, and its index there."""
@@ -246,7 +274,10 @@ def _stream(tokens: Any) -> _Stream:
 def _sizes(lengths: Any, n: int) -> Int64s:
     if lengths is None:
         return np.array([n], np.int64)
-    sizes = as_int64(lengths)
+    try:
+        sizes = as_int64(lengths)
+    except TypeError as e:
+        raise ChainError(f"WindowSource(lengths={shown(lengths)}): give whole numbers") from e
     if (sizes < 0).any() or sizes.sum() != n:
         raise ChainError(
             f"lengths of {len(sizes)} sequences make up {sizes.sum()} tokens, but the stream has "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
@@ -216,7 +216,7 @@ def maker(
         ChainError: a row can be read only once, such as a generator.
     """
     kinds = set(map(type, rows)) if kinds is None else kinds
-    once = {kind for kind in kinds if issubclass(kind, Iterator)}
+    once = {kind for kind in kinds if issubclass(kind, Iterator | AsyncIterator)}
     if once:
         i = next(i for i, row in enumerate(rows) if type(row) in once)
         error = ChainError(

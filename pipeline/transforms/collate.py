@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from operator import is_
 from typing import Any, NoReturn, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.block import Block, Columns
 from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
+from pipeline.exact import PLAIN, Array, Empty, InexactError, exact, objects, stacked
 from pipeline.tree import DEEPEST, UNMASKED, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
-Array = NDArray[Any]
-Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes a batch's arrays
 
-_DTYPES: dict[type, Any] = {
-    bool: np.bool_,
-    int: np.int64,
-    float: np.float64,
-    complex: np.complex128,
-}
 _TEXT = {str, bytes, type(None)}  # always objects
 _REMEDY = {
     "shape": "Pack, pad in .map, or pass collate=.",
@@ -178,7 +170,13 @@ def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: 
     if depth == DEEPEST:
         raise too_deep(describe(0))
     prefix = f"{name}." if name else ""
-    columns = _by_field(rows, [field for field, _ in first], name, describe)
+    fields = [field for field, _ in first]
+    if len(set(fields)) < len(fields):
+        raise CollateError(
+            f"cannot stack {_called(name)}: {describe(0)} has two fields of one name: "
+            f"{_fields_of(rows[0])}. Rename one in .map."
+        )
+    columns = _by_field(rows, fields, name, describe)
     stacked = [
         _stack(column, prefix + field, describe, empty, depth + 1)
         for field, column in columns.items()
@@ -217,7 +215,7 @@ def _stack_leaves(
 ) -> Array:
     kinds = set(map(type, values)) if kinds is None else kinds
     if len(kinds) == 1:
-        quick = _quickly(values, next(iter(kinds)), empty)
+        quick = stacked(values, next(iter(kinds)), empty)
         if quick is not None:
             return quick
     arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]
@@ -229,38 +227,10 @@ def _stack_leaves(
             _differ(name, "shape", describe, i, str(arrays[0].shape), str(a.shape))
     stackable = [a for a in arrays if a is not None]
     if not stackable:
-        return _objects(values)
+        return objects(values)
     dtype = np.result_type(stackable[0].dtype, stackable[0].dtype)
     # into an array of our own: left to itself, np.stack keeps the memory order of its input
     return np.stack(stackable, out=empty((len(values), *stackable[0].shape), dtype))
-
-
-def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
-    # arrays of one shape and dtype, or numbers of one type; None where these need a closer look
-    if kind is np.ndarray:
-        shape, dtype = values[0].shape, values[0].dtype
-        alike = shape and dtype.kind not in "SU"
-        if alike and all(v.shape == shape and v.dtype == dtype for v in values):
-            out = empty((len(values), *shape), np.result_type(dtype, dtype))
-            np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
-            return out
-    elif kind in (bool, float):
-        return np.fromiter(values, _DTYPES[kind], len(values))  # quicker than np.array
-    elif issubclass(kind, np.generic) and numeric(np.dtype(kind)):
-        return np.array(values, kind)
-    elif kind is int:
-        try:
-            return np.fromiter(values, np.int64, len(values))
-        except OverflowError:
-            return None
-    return _objects(values) if kind in (str, bytes, type(None)) else None
-
-
-def _objects(values: list[Any]) -> Array:
-    out = np.empty(len(values), object)
-    for i, value in enumerate(values):  # assigned at once, equal lists would become a second axis
-        out[i] = value
-    return out
 
 
 def _dtype_of(array: Array | None, value: object) -> str:
@@ -273,12 +243,12 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
     """A leaf as an array; None if it is an object."""
     if value is None or isinstance(value, str | bytes):
         return None
-    for kind, dtype in _DTYPES.items():
+    for kind, dtype in PLAIN.items():
         if isinstance(value, kind) and not isinstance(value, np.generic):
             return _number(value, dtype, name, describe, i)
     if isinstance(value, list):
         return _from_list(value, name, describe, i)
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator | AsyncIterator):
         raise CollateError(
             f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
             "be read only once. Return a list or an array in .map."
@@ -286,7 +256,13 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
     if isinstance(value, np.ma.MaskedArray):
         raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
-        a = np.asarray(value)
+        try:
+            a = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as e:  # torch's bfloat16, gradients
+            raise CollateError(
+                f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__} that "
+                f"NumPy cannot hold ({e}). Convert it in .map, or pass collate=."
+            ) from e
         return a.astype(object) if a.dtype.kind in "SU" else a
     return None
 
@@ -310,10 +286,10 @@ def _numbers_only(value: Any, depth: int = 0) -> bool:
 
 
 def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array | None:
-    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
-        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
     try:
-        a = np.asarray(value)
+        a = exact(value)
+    except InexactError as e:
+        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {e}") from None
     except ValueError as e:
         if not _numbers_only(value):
             return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block, Columns, Int64s
 from pipeline.checks import numeric, shown
 from pipeline.errors import ChainError, CollateError
+from pipeline.exact import InexactError, exact
 from pipeline.transforms.collate import collate
 from pipeline.transforms.packers import Layout
 from pipeline.tree import children
@@ -102,8 +103,17 @@ def _are_tokens(dtype: np.dtype[Any], axes: int) -> bool:
     return axes == 1 and numeric(dtype)
 
 
+def _array(value: Any, field: str, describe: Describe, i: int) -> NDArray[Any]:
+    if type(value) is np.ndarray:
+        return value
+    try:
+        return exact(value)
+    except InexactError as e:
+        raise CollateError(f"cannot pack field {field!r}: {describe(i)} has {e}") from None
+
+
 def _tokens(column: list[Any], field: str, describe: Describe) -> list[Tokens]:
-    arrays = [a if type(a) is np.ndarray else np.asarray(a) for a in column]
+    arrays = [_array(a, field, describe, i) for i, a in enumerate(column)]
     # the row that differs is looked for only if one does
     kinds = {(a.dtype, a.ndim) for a in arrays if a.size or a.ndim != 1}
     if not kinds or (len(kinds) == 1 and _are_tokens(*next(iter(kinds)))):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.checks import numeric, shown, whole
 from pipeline.errors import BatchError, CollateError
+from pipeline.exact import InexactError, exact
 from pipeline.transforms.collate import collate
 from pipeline.tree import children, leaves
 
@@ -46,6 +47,7 @@ class PadTo:
             {_BARE: row} if children(row) is None else dict(children(row) or ()) for row in rows
         ]
         first = named[0] if named else {}
+        _check_fields(named)
         padded = [name for name in first if self._pads(name, first[name])]
         self._check(padded, first)
         rest = [{k: v for k, v in row.items() if k not in padded} for row in named]
@@ -76,10 +78,18 @@ class PadTo:
             )
 
     def _padded(self, name: str, column: list[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        arrays = [np.asarray(value) for value in column]
-        full = [a for a in arrays if a.size] or arrays[:1]
+        arrays = [_array(value, name, i) for i, value in enumerate(column)]
+        # an empty list has no dtype of its own
+        full = [a for a in arrays if a.size] or [
+            a for a, value in zip(arrays, column, strict=True) if not isinstance(value, list)
+        ]
+        if not full:
+            raise CollateError(
+                f"cannot pad field {name!r}: all rows have empty lists, whose dtype is unknown. "
+                "Give arrays in .map, such as np.array(x, np.int32)."
+            )
         kinds = {(a.dtype, a.shape[1:]) for a in full}
-        if len(kinds) > 1 or full[0].ndim < 1 or not numeric(full[0].dtype):
+        if len(kinds) > 1 or any(a.ndim < 1 for a in arrays) or not numeric(full[0].dtype):
             shown = sorted({f"{a.dtype}{list(a.shape)}" for a in arrays})[:3]
             raise CollateError(
                 f"cannot pad field {name!r}: rows have {', '.join(shown)}. Only the first axis may "
@@ -89,7 +99,8 @@ class PadTo:
         width = self._width(name, sizes)
         mask = np.arange(width) < sizes[:, None]
         value = self.value.get(name, 0) if isinstance(self.value, Mapping) else self.value
-        out = np.full((len(arrays), width, *full[0].shape[1:]), value, full[0].dtype)
+        held = _held(value, full[0].dtype, name)
+        out = np.full((len(arrays), width, *full[0].shape[1:]), held, full[0].dtype)
         out[mask] = np.concatenate([a for a in arrays if a.size] or [out[:0, 0]])
         return out, mask
 
@@ -105,6 +116,38 @@ class PadTo:
                 f"{longest}. Shorten or filter it in the dataset, or give a larger length."
             )
         return next(width for width in widths if width >= longest)
+
+
+def _check_fields(named: list[dict[str, Any]]) -> None:
+    for i, row in enumerate(named):
+        if row.keys() != named[0].keys():
+            raise CollateError(
+                f"cannot pad: row 0 has the fields {shown(list(named[0]))}, row {i} has "
+                f"{shown(list(row))}. Return the same fields for every row in .map."
+            )
+
+
+def _array(value: Any, name: str, i: int) -> NDArray[Any]:
+    try:
+        return exact(value)
+    except InexactError as e:
+        raise CollateError(f"cannot pad field {name!r}: row {i} has {e}") from None
+
+
+def _held(value: Any, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    try:
+        with np.errstate(all="ignore"):
+            given, held = np.asarray(value), np.asarray(value).astype(dtype)
+            # a float that is rounded is near enough, one that becomes infinite is not
+            same = held == given if dtype.kind in "biu" else np.isfinite(held) | ~np.isfinite(given)
+        if np.all(same):
+            return held
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise CollateError(
+        f"cannot pad field {name!r} of {dtype} with {shown(value)}, which it does not hold. "
+        "Give another value=, or {field: value}; or convert the field in .map."
+    )
 
 
 def pad_to(

@@ -38,6 +38,30 @@ def test_batches_are_global_arrays() -> None:
         assert digest(jax.device_get(batch)) == digest(expected)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.arange(4) + 2**40, r"1099511627776\.\.1099511627779, but jax takes int64 as int32"),
+        (np.arange(4) * 1e300, r"0\.0\.\.3e\+300, but jax takes float64 as float32"),
+        (np.arange(4) * 1e300j, "but jax takes complex128 as complex64"),
+    ],
+)
+def test_numbers_out_of_the_range_of_jax_are_refused(values: Any, said: str) -> None:
+    with pytest.raises(FeedError, match=said):
+        next(Loader(Dataset({"x": values}), 4, feed=feed()))
+
+
+def test_numbers_that_are_not_finite_stay_so() -> None:
+    batch = next(Loader(Dataset({"x": [np.inf, -np.inf, np.nan, 1e30]}), 4, feed=feed()))
+    assert batch["x"].tolist()[:2] == [np.inf, -np.inf]
+
+
+def test_a_prefetch_that_is_no_number_is_refused() -> None:
+    for wrong in (None, 1.5, -1, True):
+        with pytest.raises(FeedError, match="give a whole number"):
+            feed(wrong)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_batch_on_the_device_keeps_its_values() -> None:
     # jax aliases aligned NumPy buffers on CPU: nobody else may write into them
     ds = Dataset({"x": np.arange(4096, dtype=np.float32)}).repeat()

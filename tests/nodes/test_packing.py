@@ -276,3 +276,11 @@ def test_sums_are_kept_for_some_epochs(docs: Docs, monkeypatch: pytest.MonkeyPat
     for epoch in [0, 1, 0, 1, 2, 3, 0, 4, 1]:
         packed.read([0, 3], epoch=epoch)
     assert len(summed) == 6
+
+
+def test_lengths_below_zero_are_refused(tmp_path):
+    ds = Dataset([[1], [2, 3]])
+    lengths = scan(ds, lambda row: len(row) - 2, path=tmp_path / "scan", workers=0)
+    for options in ({}, {"how": "best_fit", "block": 2}):
+        with pytest.raises(ScanError, match=r"record 0 has \[-1\] by"):
+            list(ds.pack(4, lengths=lengths, **options))

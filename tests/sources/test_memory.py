@@ -241,3 +241,32 @@ def test_a_private_map_goes_with_its_changes(tmp_path):
 def test_a_range_is_read_as_the_list_of_its_numbers(numbers: range) -> None:
     indices = np.arange(len(numbers))[::-1]
     assert MemorySource(numbers).read(indices) == MemorySource(list(numbers)).read(indices)
+
+
+_GAPS = {
+    "aligned": np.dtype([("a", "i1"), ("b", "i8")], align=True),
+    "in another order": np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": [4, 0]}),
+    "nested": np.dtype(
+        [("a", "i4"), ("b", np.dtype([("c", "i1"), ("d", "i4")], align=True), (2,))]
+    ),
+    "long": np.dtype(np.longdouble),
+    "long within": np.dtype([("a", np.longdouble)]),
+    "long complex": np.dtype(np.clongdouble),
+}
+
+
+@pytest.mark.parametrize("dtype", _GAPS.values(), ids=list(_GAPS))
+def test_a_fingerprint_looks_at_values_and_not_at_the_bytes_between_them(dtype):
+    clean, dirty = (np.full(4 * dtype.itemsize, byte, np.uint8).view(dtype) for byte in (0, 255))
+    for values in (clean, dirty):
+        _fill(values, 0)
+    assert MemorySource(clean).fingerprint() == MemorySource(dirty).fingerprint()
+    _fill(dirty, 1)
+    assert MemorySource(clean).fingerprint() != MemorySource(dirty).fingerprint()
+
+
+def _fill(values, number):
+    if values.dtype.names is None:
+        values[...] = number
+    for name in values.dtype.names or ():
+        _fill(values[name], number)

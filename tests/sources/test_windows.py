@@ -71,7 +71,8 @@ def test_windows_are_those_of_the_definition(lengths, one, length, stride, tail,
         windows = WindowSource(tokens, length, stride, lengths=known, tail=tail)
         assert len(windows) == len(starts)
         assert windows.starts(every).tolist() == starts
-        got = windows.read(every[::-1]).tree
+        read = windows.read(every[::-1])
+        got = np.stack(read) if isinstance(read, list) else read.tree
         got = got["x"] if isinstance(got, dict) else got
         assert got.tolist() == expected[::-1]
     bounds = WindowSource(Chunked(n, chunk), length, stride, lengths=known, tail=tail).chunk_bounds

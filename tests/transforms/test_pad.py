@@ -172,3 +172,53 @@ def test_masks_are_padded_and_get_none():
 def test_bfloat16_is_padded():
     batch = pad_to(4)([np.ones(3, ml_dtypes.bfloat16)])
     assert batch["tokens"].dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"x": [1]}, {"x": [2], "y": [7]}], [{"x": [1], "y": [1]}, {"x": [2]}]]
+)
+def test_rows_of_other_fields_are_refused_in_either_order(rows):
+    with pytest.raises(CollateError, match="row 1 has"):
+        pad_to(2)(rows)
+
+
+def test_empty_lists_have_no_dtype_of_their_own():
+    assert pad_to(2)([[], [1]])["tokens"].tolist() == [[0, 0], [1, 0]]
+    assert pad_to(2)([np.zeros(0, np.int8), []])["tokens"].dtype == np.int8
+    with pytest.raises(CollateError, match="dtype is unknown"):
+        pad_to(2)([[], []])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.uint16, -100),
+        (np.uint16, 65_536),
+        (bool, -100),
+        (np.int64, 0.5),
+        (np.int64, float("nan")),
+        (np.int64, None),
+        (np.int64, "x"),
+        (np.float16, 2.0**40),
+        (np.float32, 10**400),
+    ],
+)
+def test_a_value_that_the_field_does_not_hold_is_refused(dtype, value):
+    with pytest.raises(CollateError, match="does not hold"):
+        pad_to(3, value=value)([np.zeros(2, dtype)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(np.float16, 0.1), (np.float32, -np.inf), (np.float64, np.nan), (np.uint8, 255), (bool, True)],
+)
+def test_a_value_that_the_field_holds_pads(dtype, value):
+    padded = pad_to(3, value=value)([np.zeros(2, dtype)])["tokens"]
+    assert np.array_equal(
+        padded[:, 2], np.array([value]).astype(dtype), equal_nan=dtype is not bool
+    )
+
+
+def test_numbers_beside_arrays_are_refused():
+    with pytest.raises(CollateError, match="Only the first axis"):
+        pad_to(2)([{"x": [1]}, {"x": 5}])
