@@ -22,7 +22,7 @@ from pipeline.sources.arrow_columns import (
     put,
     room,
 )
-from pipeline.sources.arrow_types import is_ragged, width
+from pipeline.sources.arrow_types import is_ragged, is_text, width
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,6 +158,17 @@ def is_number(kind: pa.DataType) -> bool:
 
     moment = types.is_timestamp(kind) or types.is_date(kind) or types.is_duration(kind)
     return moment or types.is_floating(kind) or _is_whole(kind)
+
+
+def is_viewed(array: Any, kind: pa.DataType) -> bool:
+    """Whether decoding leaves an array's values where they are, and reads only those of rows."""
+    from pyarrow import types
+
+    own = array.type
+    if own != kind or types.is_boolean(own) or (array.null_count and not is_text(own)):
+        return False
+    parts = [own.field(i).type for i in range(own.num_fields)]
+    return not any(map(types.is_boolean, parts))
 
 
 def is_flat(kind: pa.DataType) -> bool:

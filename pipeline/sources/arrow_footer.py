@@ -58,6 +58,11 @@ class Footer(NamedTuple):
         """The span of a record batch."""
         return _block_span(self.batches[batch])
 
+    def message(self, batch: int) -> Span:
+        """The span of what tells where the buffers of a record batch lie."""
+        start, size, _ = self.batches[batch].tolist()
+        return start, start + size
+
     def common(self) -> list[Span]:
         """The spans that are read once, before any batch: dictionaries, and footer or schema."""
         return sorted([*map(_block_span, self.dictionaries), self.span])

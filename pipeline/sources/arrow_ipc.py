@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.block import Columns, Int64s
-from pipeline.sources.arrow import Fields
+from pipeline.sources.arrow import Fields, is_viewed
 from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.arrow_columns import places
 from pipeline.sources.arrow_footer import Footer, digest, footers
+from pipeline.sources.arrow_parts import FileParts, mapped, reading
+from pipeline.sources.arrow_places import frame_of
 from pipeline.sources.chunks import Chunk, is_damage
-from pipeline.sources.complaints import changed, parsing, unreadable
+from pipeline.sources.complaints import changed, parsing
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.files import Files, Paths, expand
 from pipeline.sources.storage.lru import OpenFiles
-from pipeline.sources.storage.ranges import RangeFile, opening
-from pipeline.sources.storage.spans import Span, merge
+from pipeline.sources.storage.spans import merge
 from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.tabular import TabularSource
 
@@ -86,7 +84,7 @@ class ArrowIpcSource(TabularSource):
         self._map, self._cache_bytes = memory_map, cache_bytes
         storage = storage or Storage()
         found = expand(paths, storage)
-        self._footers = tuple(footers(found, partial(_opening, storage)))
+        self._footers = tuple(footers(found, partial(reading, storage)))
         own = [
             projected(stat.path, schema, self._columns)
             for stat, schema in zip(found, _schemas(found, self._footers, storage), strict=True)
@@ -101,7 +99,7 @@ class ArrowIpcSource(TabularSource):
         self._begin()
 
     def _begin(self) -> None:
-        self._opened = OpenFiles[int, _FileParts]()
+        self._opened = OpenFiles[int, FileParts]()
         self._valid: set[int] = set()  # batches that passed validation
         coded = any(footer.codecs for footer in self._footers)
         costly = coded or not all(self._mapped(file) for file in range(len(self._footers)))
@@ -113,6 +111,8 @@ class ArrowIpcSource(TabularSource):
         for file in np.unique(np.searchsorted(self._files.bounds, wanted, side="right") - 1):
             if self._mapped(int(file)):
                 self._files.check_unchanged(int(file))
+        if self._advice is not None:
+            self._advice.now(wanted)
         return super().read(wanted)
 
     read.__doc__ = TabularSource.read.__doc__
@@ -124,34 +124,42 @@ class ArrowIpcSource(TabularSource):
         numbers = np.unique(chunk_of).tolist()
         for file in sorted({self._chunks.place(number)[0] for number in numbers}):
             self._files.check_unchanged(file)
-        found = [np.zeros((3, 0), np.int64)]
-        for number, chunk in zip(numbers, self._chunks.get(numbers), strict=True):
-            rows = wanted[chunk_of == number] - self.chunk_bounds[number]
-            file, first, end = self._chunks.place(number)[0], chunk.mapped.start, chunk.mapped.stop
-            for address, size in places(chunk.columns, rows[rows < chunk.rows]):
-                some = (address >= first) & (address + size <= end) & (size > 0)
-                start = address[some] - first
-                found.append(np.stack([np.full(len(start), file), start, start + size[some]]))
-        return merge(*np.concatenate(found, axis=1), gap=_PAGE)[:3]
+        order, empty = np.argsort(chunk_of, kind="stable"), np.zeros(0, np.int64)
+        cuts = np.searchsorted(chunk_of[order], numbers[1:])
+        file, start, size = [empty], [empty], [empty]
+        for number, chunk, rows in zip(
+            numbers, self._chunks.get(numbers), np.split(wanted[order], cuts), strict=True
+        ):
+            rows = rows - self.chunk_bounds[number]
+            rows = rows if chunk.rows > rows[-1] else rows[rows < chunk.rows]
+            for at, n in places(chunk.columns, rows):
+                if len(at) and int(at[0]) in chunk.mapped:
+                    file.append(np.full(len(at), self._chunks.place(number)[0]))
+                    start.append(at - chunk.mapped.start)
+                    size.append(n)
+        begin = np.concatenate(start)
+        found = merge(np.concatenate(file), begin, begin + np.concatenate(size), gap=_PAGE)
+        return found.file, found.start, found.stop
 
     def _mapped(self, file: int) -> bool:
         return self._map and not is_url(self._files.paths[file])
 
-    def _open(self, file: int) -> _FileParts:
+    def _open(self, file: int) -> FileParts:
         self._files.check_unchanged(file)
         stat, footer = self._files.stat(file), self._footers[file]
         if self._mapped(file):
-            opened = _FileParts(stat, footer, [(0, stat.size)], [_mapping(stat.path)])
+            opened = FileParts(stat, footer, [(0, stat.size)], [mapped(stat.path)])
         else:
             spans = footer.common()
-            data = _opening(self._files.storage, [(stat, span) for span in spans])
-            opened = _FileParts(stat, footer, spans, data)
+            data = reading(self._files.storage, [(stat, span) for span in spans])
+            opened = FileParts(stat, footer, spans, data)
         if digest(opened.part(footer.span).to_pybytes()) != footer.digest:
             raise changed(stat.path, f"{footer.rows.sum()} rows", "other batches")
         return opened
 
     def _decode(self, chunks: list[int]) -> list[Chunk]:
         places = [self._chunks.place(batch) for batch in chunks]
+        self._tell([(file, *self._footers[file].message(batch)) for file, batch in places])
         spans = [self._footers[file].block(batch) for file, batch in places]
         remote = [
             self._files.stat(file).range(*span)
@@ -159,13 +167,13 @@ class ArrowIpcSource(TabularSource):
             if not self._mapped(file)
         ]
         found = iter(self._fetched((file for file, _ in places), remote))
-        parts: list[tuple[int, _FileParts]] = []
+        parts: list[tuple[int, FileParts]] = []
         for number, (file, _), span in zip(chunks, places, spans, strict=True):
             opened = self._opened.get(file, self._open)
             parts.append((number, opened if self._mapped(file) else opened.and_(span, next(found))))
         return self._cores.map(self._decoded, parts)
 
-    def _decoded(self, part: tuple[int, _FileParts]) -> Chunk:
+    def _decoded(self, part: tuple[int, FileParts]) -> Chunk:
         import pyarrow as pa
 
         number, opened = part
@@ -174,6 +182,7 @@ class ArrowIpcSource(TabularSource):
         try:
             batch = opened.batch(inner)
             if number not in self._valid:
+                self._tell(self._frames(file, opened.addresses(), batch))
                 check_batch(batch)
                 self._valid.add(number)
             columns = self._fields.columns(pa.Table.from_batches([batch]))
@@ -184,6 +193,23 @@ class ArrowIpcSource(TabularSource):
             why = f"bytes {start} to {stop - 1}: {e}"
             return self._bad(number, f"record batch {inner}", why)
         return Chunk(columns, batch.num_rows, mapped=opened.addresses())
+
+    def _frames(self, file: int, at: range, batch: pa.RecordBatch) -> list[tuple[int, int, int]]:
+        # the bytes of a batch that are read when it is decoded: all of columns that are converted
+        found: list[tuple[int, int]] = []
+        for field in self._fields.schema if at else ():
+            column = batch.column(field.name)
+            if is_viewed(column, field.type):
+                found += frame_of(column)
+            else:
+                found += [(b.address, b.size) for b in column.buffers() if b is not None]
+        inner = [(first - at.start, size) for first, size in found if first in at]
+        return [(file, start, start + size) for start, size in inner]
+
+    def _tell(self, spans: list[tuple[int, int, int]]) -> None:
+        # what a batch is decoded by: else its mapped pages would come one after another
+        if spans and self._advice is not None and self._advice.cold:
+            self._advice.tell_spans(*np.array(spans, np.int64).T)
 
     def _weigh(self, chunk: int) -> int:
         file, inner = self._chunks.place(chunk)
@@ -205,91 +231,12 @@ class ArrowIpcSource(TabularSource):
         self._opened.clear()
 
 
-class _FileParts(NamedTuple):
-    """The parts of a file that are in memory or mapped: all of it, or what every batch needs.
-
-    Attributes:
-        stat: the file.
-        footer: of the file.
-        spans: ascending, the byte range of each part.
-        data: the bytes of each part.
-    """
-
-    stat: Stat
-    footer: Footer
-    spans: Sequence[Span]
-    data: Sequence[Any]
-
-    def and_(self, span: Span, data: Any) -> _FileParts:
-        """A copy with one more part."""
-        parts = sorted(
-            [*zip(self.spans, self.data, strict=True), (span, data)], key=lambda part: part[0]
-        )
-        return self._replace(spans=[s for s, _ in parts], data=[d for _, d in parts])
-
-    def addresses(self) -> range:
-        """Where a mapped file lies in memory; empty if the parts were read."""
-        if len(self.spans) > 1 or isinstance(self.data[0], bytes):
-            return range(0)
-        return range(self.data[0].address, self.data[0].address + self.stat.size)
-
-    def part(self, span: Span) -> pa.Buffer:
-        """The bytes of a span, which must lie within one of the parts."""
-        import pyarrow as pa
-
-        i = bisect_right(self.spans, (span[0], sys.maxsize)) - 1
-        start = span[0] - self.spans[i][0]
-        return pa.py_buffer(self.data[i]).slice(start, span[1] - span[0])
-
-    def batch(self, number: int) -> pa.RecordBatch:
-        """A record batch; its span must be among the parts."""
-        if not self.footer.is_stream:
-            return self._file().get_batch(number)
-        return self._stream(
-            [*self.footer.before(number), self.footer.block(number)]
-        ).read_next_batch()
-
-    def schema(self) -> pa.Schema:
-        return (self._stream([self.footer.span]) if self.footer.is_stream else self._file()).schema
-
-    def _file(self) -> pa.RecordBatchFileReader:
-        # a new reader each time, since one cannot be shared by threads
-        import pyarrow as pa
-        from pyarrow import ipc
-
-        if len(self.spans) == 1 and self.spans[0] == (0, self.stat.size):
-            return ipc.open_file(pa.BufferReader(self.data[0]))
-        return ipc.open_file(RangeFile(self.stat.size, self.spans, self.data).opened())
-
-    def _stream(self, wanted: list[Span]) -> pa.RecordBatchStreamReader:
-        # a stream of just these messages
-        from pyarrow import ipc
-
-        ends = np.cumsum([0, *(stop - start for start, stop in wanted)]).tolist()
-        spans, parts = list(pairwise(ends)), [self.part(span) for span in wanted]
-        return ipc.open_stream(RangeFile(ends[-1], spans, parts).opened())
-
-
-def _mapping(path: str) -> pa.Buffer:
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(path) as mapping:
-            return mapping.read_buffer()
-    except OSError as e:
-        raise unreadable(path, e) from e
-
-
-def _opening(storage: Storage, wanted: Sequence[tuple[Stat, Span]]) -> list[bytes]:
-    return opening(storage, [stat.range(*span) for stat, span in wanted])
-
-
 def _schemas(stats: Sequence[Stat], found: Sequence[Footer], storage: Storage) -> list[pa.Schema]:
     ends = [(stat, footer.span) for stat, footer in zip(stats, found, strict=True)]
     schemas: list[pa.Schema] = []
-    for (stat, span), footer, end in zip(ends, found, _opening(storage, ends), strict=True):
+    for (stat, span), footer, end in zip(ends, found, reading(storage, ends), strict=True):
         with parsing(stat.path):
-            schemas.append(_FileParts(stat, footer, [span], [end]).schema())
+            schemas.append(FileParts(stat, footer, [span], [end]).schema())
     return schemas
 
 

@@ -65,6 +65,28 @@ def places_of(array: Any, start: Int64s, stop: Int64s) -> Places:
             yield values.address + first, end - first
 
 
+def frame_of(array: Any) -> Iterator[tuple[int, int]]:
+    """Address and size of what tells where an array's values lie: validity, offsets, indices."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind, buffers = array.type, array.buffers()
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from frame_of(array.storage)
+        return
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind)
+    tells = 2 if lists or _has_bytes(kind) or types.is_dictionary(kind) else 1
+    yield from ((b.address, b.size) for b in buffers[:tells] if b is not None)
+    if types.is_struct(kind):
+        for i in range(kind.num_fields):
+            yield from frame_of(array.field(i))
+    elif types.is_map(kind):
+        yield from frame_of(array.keys)
+        yield from frame_of(array.items)
+    elif lists or types.is_fixed_size_list(kind):
+        yield from frame_of(array.values)
+
+
 def _has_bytes(kind: Any) -> bool:
     from pyarrow import types
 

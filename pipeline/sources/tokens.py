@@ -14,7 +14,7 @@ from pipeline.checks import whole
 from pipeline.errors import SourceError
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
-from pipeline.sources.storage.advice import Advice
+from pipeline.sources.storage.advice import Advice, can_tell
 from pipeline.sources.storage.files import Files, Paths, changed
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import OpenFiles
@@ -131,6 +131,8 @@ class TokenSource(FileSource):
         file, local = self._split(wanted)
         if self._remote:
             return Columns(self._fetch(wanted))
+        if self._advice is not None:
+            self._advice.now(wanted)
         numbers = np.unique(file).tolist()
         if len(numbers) == 1:
             return Columns(self._mapped(numbers[0])[local].astype(self.dtype, copy=False))
@@ -168,6 +170,8 @@ class TokenSource(FileSource):
         self._files.check_unchanged(file)
         with open(self._files.paths[file], "rb") as f:
             data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        if self._advice is not None and can_tell():  # which tells what is needed, and no more
+            data.madvise(mmap.MADV_RANDOM)
         offset, size = int(self._offsets[file]), np.dtype(self._dtype).itemsize
         tokens = np.frombuffer(data, self._dtype, (len(data) - offset) // size, offset)
         if self._length is None:

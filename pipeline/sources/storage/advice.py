@@ -77,7 +77,7 @@ class Advice:
     @property
     def horizon(self) -> int:
         """How many records to come are worth knowing now; 0 while their files are in memory."""
-        if not self.alone or not self._are_cold():
+        if not self.alone or not self.cold:
             return 0
         return min(RECORDS, int(BYTES / self._each))
 
@@ -97,19 +97,34 @@ class Advice:
     def tell(self, indices: Int64s) -> None:
         """Tell the kernel of the records among these that it was not told of the last time."""
         new, self._told = indices[~np.isin(indices, self._told)], indices
+        self._tell(new)
+
+    def now(self, indices: Int64s) -> None:
+        """Tell the kernel of records that are about to be read at once, if any are absent.
+
+        Of a mapped file each page is otherwise asked for when it is touched, one after another.
+        """
+        if self.cold:
+            self._tell(indices[~np.isin(indices, self._told)])
+
+    def _tell(self, indices: Int64s) -> None:
         try:
-            found = self._locate(new) if len(new) else None
+            found = self._locate(indices) if len(indices) else None
         except (OSError, PipelineError):  # reading it says why, when that row's turn has come
             return
-        if found is None:
-            return
-        file, start, stop = found
+        if found is not None:
+            self.tell_spans(*found)
+
+    def tell_spans(self, file: Int64s, start: Int64s, stop: Int64s) -> None:
+        """Tell the kernel that bytes `[start, stop)` of files will be read: int64[n] each."""
         for number in np.unique(file).tolist():
             if not is_url(self._files.paths[number]):
                 mine = file == number
                 self._advise(self._files.paths[number], start[mine], stop[mine])
 
-    def _are_cold(self) -> bool:
+    @property
+    def cold(self) -> bool:
+        """Whether some place of the files, of a few looked at, would have to come from a disk."""
         now = time.monotonic()
         if self._some and (not self._looked or now - self._looked > AGAIN):
             self._looked = now

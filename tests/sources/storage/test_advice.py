@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from pipeline import ArrayRecordSource, BagzSource, Dataset, Loader, TFRecordSource, TokenSource
+from pipeline import (
+    ArrayRecordSource,
+    ArrowIpcSource,
+    BagzSource,
+    Dataset,
+    Loader,
+    TFRecordSource,
+    TokenSource,
+)
 from pipeline.errors import SourceError
 from pipeline.sources.storage import advice
 from pipeline.sources.storage.advice import Advice
@@ -184,3 +193,63 @@ def test_rows_of_a_cache_on_a_disk_are_told_of(
     again = list(Loader(ds, 10))
     assert [b["text"].tolist() for b in again] == [b["text"].tolist() for b in first]
     assert len(set(told)) == (50 if cold else 0)
+
+
+# ---- Arrow: a row lies in several buffers, of which offsets tell where
+
+LISTS = {
+    "binary": (pa.binary(), lambda i: f"row {i:04}, ".encode() * 3000),
+    "large text": (pa.large_string(), lambda i: f"row {i:04}, " * 3000),
+    "numbers": (pa.list_(pa.int16()), lambda i: [i] * 16_000),
+    "fixed": (pa.list_(pa.int16(), 16_000), lambda i: [i] * 16_000),
+    "nested": (pa.list_(pa.list_(pa.int16())), lambda i: [[i] * 8_000] * 2),
+    "text within": (
+        pa.struct({"a": pa.list_(pa.string())}),
+        lambda i: {"a": [f"row {i:04}, " * 3000]},
+    ),
+    "map": (pa.map_(pa.string(), pa.binary()), lambda i: [("k", b"%d" % i * 9000)]),
+}
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_stream, pa.ipc.new_file], ids=["stream", "file"])
+@pytest.mark.parametrize("kind", list(LISTS))
+def test_rows_of_arrow_are_told_by_their_offsets(kind: str, new: Any, tmp_path: Path, told: Told):
+    arrow, make = LISTS[kind]
+    schema, path = pa.schema([("x", arrow), ("id", pa.int64())]), str(tmp_path / "a.arrow")
+    with new(path, schema) as writer:
+        for start in (0, 30):
+            rows = [{"x": make(i), "id": i} for i in range(start, start + 30)]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    source, wanted = ArrowIpcSource(path), np.array([7, 45, 3])
+    source.ahead(wanted)
+    there = _pages(told)
+    told.clear()
+    source.read(wanted)
+    assert told == []  # all was told
+    source.ahead(np.array([3, 7, 45, 9]))
+    more = _pages(told)
+    whole = os.path.getsize(path) / 4096
+    assert 3 * 30_000 / 4096 - 12 < len(there) < 0.1 * whole + 24
+    assert 4 < len(more) < 16 + 0.05 * whole  # of one row
+    asked = {i for i in range(60) if _lies_in(Path(path).read_bytes(), make(i), there)}
+    assert not asked or asked == {7, 45, 3}
+
+
+def _pages(told: Told) -> set[int]:
+    return {page for _, at, size in told for page in range(at // 4096, (at + size) // 4096 + 1)}
+
+
+def _lies_in(data: bytes, value: Any, pages: set[int]) -> bool:
+    # whether the middle of a value of bytes or text was told of
+    value = value.encode() if isinstance(value, str) else value
+    found = data.find(value) if isinstance(value, bytes) else -1
+    return found >= 0 and (found + len(value) // 2) // 4096 in pages
+
+
+def test_columns_that_are_converted_are_told_whole(tmp_path: Path, told: Told):
+    path = str(tmp_path / "a.arrow")
+    columns = {"b": pa.array([True, False] * 200_000), "t": pa.array(["to", None] * 200_000)}
+    with pa.ipc.new_file(path, pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    ArrowIpcSource(path, columns=["b"]).read(np.array([5]))
+    assert max(size for _, _, size in told) == 50_000
