@@ -119,7 +119,7 @@ def open_data(cfg: Config, directory: Path, screen: Screen) -> Corpus:
     Raises:
         ConfigError: data is neither a module:name nor a folder, or the data cannot be trained on.
     """
-    if not is_named(cfg.data.source):
+    if not is_named(cfg.data.source) and not (directory / NAME).exists():
         check_folder(cfg.data.source, directory)
     own = own_data(cfg)
     if own is None and cfg.task == "language" and 0 < cfg.model.vocab <= BOS:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ def load_named(setting: str, text: str) -> Any:
     return found
 
 
+def called(setting: str, text: str, function: Any, cfg: Any) -> Any:
+    """What the object that a setting names gives for the config.
+
+    Raises:
+        ConfigError: it raised an error, which is told with its place.
+    """
+    try:
+        return function(cfg)
+    except (HarnessError, PipelineError):
+        raise
+    except Exception as e:
+        inside = traceback.extract_tb(e.__traceback__)[1:]  # the first is the call above
+        where = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
+        raise ConfigError(
+            f"{setting}={text!r} is called with the config, as f(cfg), and raised "
+            f"{type(e).__name__}: {e}{where}."
+        ) from e
+
+
 def check_folder(source: str, folder: Path) -> None:
     """Check that the setting data can name a folder for the embedded corpus.
 
@@ -74,14 +94,12 @@ def check_folder(source: str, folder: Path) -> None:
     Raises:
         ConfigError: it names files or a module, so that the corpus is not what is meant.
     """
-    if folder.is_dir():
-        return
     if files := _files(source):
         raise ConfigError(
             f"data={source!r} looks like files, but data is a module:name or the folder of the "
             f"embedded corpus. To train on files: data.train={files!r}."
         )
-    if _is_module(source):
+    if not folder.is_dir() and _is_module(source):
         raise ConfigError(
             f"data={source!r} looks like a module, whose object is to be named too: "
             f"data={source.partition(':')[0]}:name. For a folder of the embedded corpus: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from harness.config import Config
-from harness.errors import ConfigError, HarnessError
-from harness.named import is_named, load_named
+from harness.errors import ConfigError
+from harness.named import called, is_named, load_named
 from harness.own_rows import TokenRow, check_tokens
 from harness.tokens import VOCAB, Tokenizer, make_tokenizer
 from pipeline import Dataset, ParquetSource, concatenate, mix
-from pipeline.errors import PipelineError
 
 _CHUNKS = 16  # row groups whose rows are shuffled together
 
@@ -37,7 +35,7 @@ def own_data(cfg: Config) -> tuple[Dataset, Dataset | None] | None:
 def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
     found: Any = load_named("data", cfg.data.source)
     if callable(found) and not isinstance(found, Dataset):
-        found = _called(found, cfg)
+        found = called("data", cfg.data.source, found, cfg)
     train, held_out = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(train, Dataset) or not isinstance(held_out, Dataset | None):
         raise ConfigError(
@@ -47,20 +45,6 @@ def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
     parts = [part if part is None else _rows(part, cfg) for part in (train, held_out)]
     assert parts[0] is not None
     return parts[0] if parts[0].endless else parts[0].repeat(), parts[1]
-
-
-def _called(function: Any, cfg: Config) -> Any:
-    try:
-        return function(cfg)
-    except (HarnessError, PipelineError):
-        raise
-    except Exception as e:
-        inside = traceback.extract_tb(e.__traceback__)[1:]  # the first is the call above
-        where = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
-        raise ConfigError(
-            f"data={cfg.data.source!r} is called with the config, as f(cfg), and raised "
-            f"{type(e).__name__}: {e}{where}."
-        ) from e
 
 
 def _rows(part: Dataset, cfg: Config) -> Dataset:

@@ -17,8 +17,9 @@ import optax
 from flax import nnx
 
 from harness.config import Config
+from harness.errors import ConfigError
 from harness.model import Transformer
-from harness.named import load_named
+from harness.named import called, load_named
 from harness.tokens import Tokenizer, make_tokenizer
 
 # a batch: arrays whose first axis is rows; optionally weights (float32, of each unit of loss) and
@@ -52,9 +53,17 @@ def make_task(cfg: Config) -> Task:
     """The task that the settings name.
 
     Raises:
-        ConfigError: cfg.task cannot be imported.
+        ConfigError: cfg.task cannot be imported or made, or is no task.
     """
-    return Language(cfg) if cfg.task == "language" else load_named("task", cfg.task)(cfg)
+    if cfg.task == "language":
+        return Language(cfg)
+    made = called("task", cfg.task, load_named("task", cfg.task), cfg)
+    if lacks := [name for name in ("model", "losses", "show") if not hasattr(made, name)]:
+        raise ConfigError(
+            f"task={cfg.task!r} makes a {type(made).__name__}, which lacks {', '.join(lacks)}: see "
+            "Task in harness/task.py."
+        )
+    return made
 
 
 def row_weights(batch: Batch, like: jax.Array) -> jax.Array:

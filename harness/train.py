@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -165,9 +166,19 @@ def _check_profile(profile: range | None, run: RunDir, begin_at: int | None, unt
         )
 
 
-def _alone(run: RunDir) -> AbstractContextManager[None]:
-    # the first process holds the lock for all
-    return nullcontext() if jax.process_index() else locked(run.lock, wait=False)
+@contextmanager
+def _alone(run: RunDir) -> Iterator[None]:
+    # the first process holds the lock for all; a run refused before it begins leaves nothing
+    if jax.process_index():
+        yield
+        return
+    made = not run.path.exists()
+    with locked(run.lock, wait=False):
+        try:
+            yield
+        finally:
+            if made and not (run.path / "config.json").exists():
+                shutil.rmtree(run.path)
 
 
 def _due(step: int, every: int) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.__main__ import main
+from harness.config import Config
 from harness.errors import ConfigError
 from harness.metrics import Meter
 from harness.plan import check_known
 from harness.rundir import RunDir
+from harness.task import make_task
 from pipeline.errors import MismatchError
 
 SETTINGS = [
@@ -113,3 +116,44 @@ def test_a_run_on_lines(
     shutil.rmtree("run/checkpoints")
     assert main([*train, "--steps", "9"]) == 2
     assert "goes up to step 7, but no checkpoint is in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "def __init__(self, cfg): self.x = cfg.no_such",
+            r"called with the config.*AttributeError.*mine\.py:2",
+        ),
+        ("def __init__(self): pass", "called with the config.*TypeError"),
+        ("def __init__(self, cfg): pass", "makes a Mine, which lacks model, losses, show"),
+    ],
+)
+def test_a_task_that_cannot_be_made_is_told_by_its_line(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(f"class Mine:\n    {body}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        make_task(Config(task="mine:Mine"))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+
+def test_a_refused_start_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--run", str(run), "--set", "data=math:no_such"]) == 2
+    assert "has no no_such" in capsys.readouterr().err
+    assert not run.exists()
+    run.mkdir()
+    assert main(["train", "--run", str(run), "--set", "data=math:no_such"]) == 2
+    assert run.exists()
+
+
+def test_a_folder_of_files_is_not_the_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    assert main(["train", "--run", str(tmp_path / "run"), "--set", f"data={tmp_path}"]) == 2
+    assert f"data.train='{tmp_path}/*.parquet'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]
