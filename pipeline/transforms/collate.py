@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block, Columns
 from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
-from pipeline.tree import DEEPEST, UNMASKED, children, rebuild, too_deep
+from pipeline.tree import DEEPEST, UNMASKED, attributes, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
 Array = NDArray[Any]
@@ -38,6 +38,7 @@ def collate(
     *,
     empty: Empty = np.empty,
     kinds: set[type] | None = None,
+    exact: bool = False,
 ) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
 
@@ -51,6 +52,7 @@ def collate(
         describe: names row i in messages.
         empty: makes the arrays that rows are copied into.
         kinds: the types of these rows, where they are known.
+        exact: whether to refuse rows with attributes that are no fields, which a batch lacks.
 
     Raises:
         CollateError: shapes, dtypes or fields differ, or there are no rows.
@@ -66,7 +68,7 @@ def collate(
     describe = describe or (lambda i: f"row {i}")
     if children(rows[0]) is None:
         return _stack_leaves(rows, "", describe, empty, kinds)
-    return _stack(rows, "", describe, empty, 0)
+    return _stack(rows, "", describe, empty, 0, exact)
 
 
 def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
@@ -171,7 +173,9 @@ def _differ(name: str, what: str, describe: Describe, i: int, first: str, other:
     )
 
 
-def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: int) -> Any:
+def _stack(
+    rows: list[Any], name: str, describe: Describe, empty: Empty, depth: int, exact: bool = False
+) -> Any:
     first = children(rows[0])
     if first is None:
         return _stack_leaves(rows, name, describe, empty)
@@ -179,11 +183,13 @@ def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: 
         raise too_deep(describe(0))
     prefix = f"{name}." if name else ""
     columns = _by_field(rows, [field for field, _ in first], name, describe)
+    if exact and type(rows[0]) not in (dict, tuple) and any(map(attributes, rows)):
+        raise CollateError(f"a {type(rows[0]).__name__} has attributes that are no fields")
     stacked = [
-        _stack(column, prefix + field, describe, empty, depth + 1)
+        _stack(column, prefix + field, describe, empty, depth + 1, exact)
         for field, column in columns.items()
     ]
-    return rebuild(rows[0], stacked)
+    return rebuild(rows[0], stacked, keep=None)
 
 
 def _by_field(
