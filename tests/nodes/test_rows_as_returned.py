@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class Checked:
     x: Any
 
     def __post_init__(self) -> None:
-        if type(self.x) is not float and type(self.x) is not tuple:
+        if type(self.x) is not float:
             raise TypeError(f"{type(self.x)} is no float")
 
 
@@ -54,6 +53,9 @@ class Inits:
 class Raised(collections.namedtuple("Raised", "x")):
     def __new__(cls, x: Any) -> Any:
         return super().__new__(cls, x + 1)
+
+    def __reduce__(self) -> Any:  # pickle would call the constructor
+        return tuple.__new__, (Raised, tuple(self))
 
 
 class Items(dict[str, Any]):
@@ -98,7 +100,6 @@ def wide(value: float) -> Any:
 WAYS: dict[str, Callable[[Any], Loader[Any]]] = {
     "serial": lambda ds: Loader(ds, 2),
     "threads": lambda ds: Loader(ds, 2, workers=Threads(2)),
-    "processes": lambda ds: Loader(ds, 2, workers=Processes(1, parent=False)),
     "cache": lambda ds: Loader(ds.cache().repeat(), 2),
     "filter": lambda ds: Loader(ds.filter(bool), 2),
     "identity": lambda ds: Loader(ds.map(lambda row: row, name="again"), 2),
@@ -113,7 +114,6 @@ WAYS: dict[str, Callable[[Any], Loader[Any]]] = {
         (Halved, [2, 4]),
         (lambda x: Halved(wide(x)), [2, 4]),
         (Checked, [4, 8]),
-        (lambda x: Checked((x, x)).x, [4, 8]),
         (lambda x: Inits(x, 10), [40, 80]),
         (lambda x: Inits(wide(x), 10), [40, 80]),
         (Raised, [5, 9]),
@@ -124,21 +124,27 @@ WAYS: dict[str, Callable[[Any], Loader[Any]]] = {
     ],
 )
 def test_no_way_calls_a_constructor_again(way: str, make: Any, wanted: list[float]) -> None:
-    if way == "outputs" and make is not Halved:
-        pytest.skip("one will do")
-
-    def rows(x: float) -> Any:
-        made = make(x)
-        return SimpleNamespace(x=np.array(made)) if type(made) is tuple else made
-
     made = [make(4.0), make(8.0)]
-    if type(made[0]) is tuple:
-        pytest.skip("plain tuples have no constructor")
-    for ds in (Dataset([4.0, 8.0]).map(rows), Dataset(made)):
+    for ds in (Dataset([4.0, 8.0]).map(make), Dataset(made)):
         with WAYS[way](ds) as loader:
             batch = next(loader)
         assert value_of(batch) == wanted
         assert type(batch) is type(made[0])
+
+
+def test_no_process_calls_a_constructor_again() -> None:
+    def row(x: float) -> Any:
+        return {
+            "values": (Halved(x), Checked(x), Inits(x, 1), Raised(x), Items(x=x)),
+            "wide": (Halved(wide(x)), Raised(wide(x))),
+        }
+
+    ds = Dataset([4.0, 8.0]).map(row)
+    with Loader(ds, 2, workers=Processes(1, parent=False)) as loader:
+        batch = next(loader)
+    values = [value_of(part) for part in batch["values"]]
+    assert values == [[2, 4], [4, 8], [4, 8], [5, 9], [4, 8]]
+    assert [value_of(part) for part in batch["wide"]] == [[2, 4], [5, 9]]
 
 
 def test_attributes_that_are_no_fields_stay_with_their_row() -> None:
@@ -220,16 +226,15 @@ CHANGING: dict[str, Callable[[], Any]] = {
     "deque": collections.deque,
     "array.array": lambda: array.array("i", [1]),
     "list subclass": Row,
-    "object of objects": lambda: Box(0),
     "structured scalar": lambda: np.zeros(1, [("a", "i4")])[0],
-    "array of no axes": lambda: np.array(Row(), object).reshape(-1)[:0].sum() or _in_array(Row()),
+    "array of no axes": lambda: _in_array(Box(0)),
     "fields that are objects": lambda: _in_fields(Row()),
 }
 
 
 def _in_array(value: Any) -> Any:
     held = np.empty((), object)
-    held[()] = Box(len(value))
+    held[()] = value
     return held
 
 
@@ -400,7 +405,6 @@ def test_what_a_function_fills_again_is_refused(
         numbers.map(alternating),
         numbers.random_map(lambda n, rng: wrap(fill(held, n))),
         numbers.flat_map(several),
-        numbers.flat_map(lambda n: map(several, [n]).__next__()),
         numbers[:1].flat_map(several),
     ):
         for part in (ds, ds.on_error("skip")):
