@@ -542,7 +542,7 @@ def test_rows_that_an_earlier_version_wrote_otherwise_are_made_anew(
 def test_columns_are_arrays_of_numpys_own_type_by_every_way(kind: Any, where: Path | None) -> None:
     def view(rows: Any) -> Any:
         if kind is np.recarray:
-            return np.rec.fromarrays([rows["x"]], names="a")
+            return np.rec.fromarrays([rows["x"]], dtype=[("a", "i8")])
         return np.stack([rows["x"]] * 2, axis=1).view(kind)
 
     ds = Dataset({"x": np.arange(4)}).map(view, batched=True, name="view")
