@@ -113,6 +113,16 @@ def test_what_is_given_out_is_nobody_elses(where: Path | None) -> None:
     assert rows(kept) == clean
 
 
+def test_objects_of_columns_asked_for_twice_are_two(where: Path | None) -> None:
+    def grown(row: Any) -> int:
+        row["x"].append("b")
+        return len(row["x"])
+
+    kept = Dataset({"x": [["a"], ["a"], ["a"]]}).cache(where)[[0, 0, 1]]
+    for _ in range(2):
+        assert next(Loader(kept.map(grown), 3)).tolist() == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("chain", "says"),
     [
