@@ -70,18 +70,22 @@ def _field_names(tree: Any) -> list[str]:
     return [name for name in _fields(type(tree)) if hasattr(tree, name)]
 
 
-@lru_cache(1 << 10)  # it is asked of every row
+@lru_cache(1 << 10)  # rows ask for it
 def _fields(kind: type) -> dict[str, None]:
     return dict.fromkeys(f.name for f in dataclasses.fields(kind))
 
 
 @lru_cache(1 << 10)
-def _only_slots(kind: type) -> bool:
-    # whether objects of this kind have no dict, and no slots but for fields
-    fields = _fields(kind) if dataclasses.is_dataclass(kind) else ()
-    slots = [vars(base).get("__slots__", ()) for base in kind.__mro__]
-    names = {name for some in slots for name in ((some,) if isinstance(some, str) else some)}
-    return kind.__dictoffset__ == 0 and names <= {*fields, "__weakref__"}
+def _others(kind: type) -> tuple[dict[str, None], list[str]]:
+    # the fields of a kind, and the slots that are none of them
+    fields = _fields(kind) if dataclasses.is_dataclass(kind) else {}
+    slots: list[str] = []
+    for base in kind.__mro__:
+        names = vars(base).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            private = name.startswith("__") and not name.endswith("__")
+            slots.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return fields, [name for name in slots if name not in {*fields, "__dict__", "__weakref__"}]
 
 
 def attributes(tree: Any) -> dict[str, Any]:
@@ -93,18 +97,17 @@ def attributes(tree: Any) -> dict[str, Any]:
     >>> attributes(row), attributes({"x": 1})
     ({'name': 'a'}, {})
     """
-    kind = type(tree)
-    if kind in (dict, tuple) or _only_slots(kind):  # nearly all containers
+    if type(tree) in (dict, tuple):  # nearly all containers are
         return {}
-    state: Any = object.__getstate__(tree)
-    held, slots = state if isinstance(state, tuple) else (state, None)
-    found: dict[str, Any] = {**(held or {}), **(slots or {})}
-    if isinstance(tree, dict):  # some give their items as attributes too
+    fields, slots = _others(type(tree))
+    held: dict[str, Any] = getattr(tree, "__dict__", {})
+    if not slots and held.keys() <= fields.keys():
+        return {}
+    found = {name: value for name, value in held.items() if name not in fields}
+    found |= {name: getattr(tree, name) for name in slots if hasattr(tree, name)}
+    if isinstance(tree, dict):  # some give their items as attributes, too
         mirrored = {k for k, v in dict.items(tree) if found.get(k) is v}
         return {k: v for k, v in found.items() if k not in mirrored}
-    if dataclasses.is_dataclass(tree):
-        fields = _fields(kind)
-        return {k: v for k, v in found.items() if k not in fields}
     return found
 
 

@@ -139,6 +139,8 @@ class Watch:
 class Outputs(list[Any]):
     """The rows that a function returned for one row: the first of them is watched."""
 
+    __slots__ = ()
+
 
 def watch(result: Any) -> Watch:
     """Begin to watch a function's result, or the first row of several."""
