@@ -104,7 +104,10 @@ def _is_plain(tree: Any) -> bool:
 
 
 def _as_column(leaf: Any) -> NDArray[Any]:
-    a = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+    # memory maps are pickled by path, and masks are refused where columns are used; of a matrix,
+    # joined columns would be arrays but single ones matrices
+    known = type(leaf) is np.ndarray or isinstance(leaf, np.memmap | np.ma.MaskedArray)
+    a = leaf if known else np.asarray(leaf)
     if a.ndim == 0:
         raise ChainError(f"a column needs a leading axis of rows, got the scalar {leaf!r}")
     if a.dtype.kind in "SU":  # fixed-width strings strip zero bytes

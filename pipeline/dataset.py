@@ -193,7 +193,8 @@ class Dataset:
         A batched function must treat rows one by one, as it may get any number of them.
 
         Args:
-            f: a pure function.
+            f: a pure function. It may change its row in place, except for arrays of columns,
+                which are read-only, but not what it has returned for another row.
             batched: whether f takes and returns stacked rows, a pytree of arrays `[n, ...]`.
             name: what messages and the fingerprint call it; by default the function's name.
             fingerprint: a text that says what f computes, for functions that no fingerprint can
@@ -280,6 +281,8 @@ class Dataset:
         fingerprint: str | None = None,
     ) -> Dataset:
         """Replace each row by the rows of the iterable `f(row)`. It is counted from here on.
+
+        A generator must not change what it has yielded. A row given several times is copied.
 
         >>> list(Dataset(["ab", "c"]).flat_map(list))
         ['a', 'b', 'c']
@@ -408,6 +411,9 @@ class Dataset:
         A cache changes no data and no fingerprint, so a run may go on with or without it. Stages
         that differ by epoch (random_map, a reshuffling shuffle) go after it, and so do filter,
         flat_map and pack.
+
+        In a folder, rows are dicts with text keys, tuples, lists, NumPy's arrays and scalars,
+        numbers, text and bytes; other rows are refused. In memory they may be anything.
 
         Args:
             path: a folder of this machine, which processes and runs may share and be killed in.

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
+import enum
+import sys
+import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any, cast
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +22,21 @@ from numpy.typing import NDArray
 from pipeline.checks import shown
 from pipeline.errors import ChainError, CollateError
 
+Keep = Callable[[Any], Any]
+
+# types whose values cannot be changed in place
+ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
 DEEPEST = (
     64  # levels of containers in a row: far beyond any use, far below what Python's stack holds
 )
 
-# types whose values cannot be changed in place
-ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+_CONSTANTS = {
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
+    *(Decimal, Fraction, UUID, range, slice, types.FunctionType, types.BuiltinFunctionType),
+}
+# iterators are as they are, too: a copy of one would take from what it iterates over
+_CONSTANT_KINDS = (np.generic, enum.Enum, PurePath, type, types.ModuleType, Iterator)
 
 
 def too_deep(row: str = "a row") -> CollateError:
@@ -43,20 +61,113 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
         names = getattr(tree, "_fields", range(len(tree)))
         return [(str(k), v) for k, v in zip(names, tree, strict=True)]
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [(f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree)]
+        return [(name, getattr(tree, name)) for name in _field_names(tree)]
     return None
 
 
-def rebuild(tree: Any, parts: list[Any]) -> Any:
-    """A container of the same kind as `tree` around other parts, in `children(tree)` order."""
+def _field_names(tree: Any) -> list[str]:
+    # a field(init=False) without default may never have been set
+    return [name for name in _fields(type(tree)) if hasattr(tree, name)]
+
+
+@lru_cache(1 << 10)  # rows ask for it
+def _fields(kind: type) -> dict[str, None]:
+    return dict.fromkeys(f.name for f in dataclasses.fields(kind))
+
+
+@lru_cache(1 << 10)
+def _others(kind: type) -> tuple[dict[str, None], list[str]]:
+    # the fields of a kind, and the slots that are none of them
+    fields = _fields(kind) if dataclasses.is_dataclass(kind) else {}
+    slots: list[str] = []
+    for base in kind.__mro__:
+        names = vars(base).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            private = name.startswith("__") and not name.endswith("__")
+            slots.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return fields, [name for name in slots if name not in {*fields, "__dict__", "__weakref__"}]
+
+
+def attributes(tree: Any) -> dict[str, Any]:
+    """What a container holds beside its parts: attributes that are no fields.
+
+    >>> class Named(dict): ...
+    >>> row = Named(x=1)
+    >>> row.name = "a"
+    >>> attributes(row), attributes({"x": 1})
+    ({'name': 'a'}, {})
+    """
+    if type(tree) in (dict, tuple):  # nearly all containers are
+        return {}
+    fields, slots = _others(type(tree))
+    held: dict[str, Any] = getattr(tree, "__dict__", {})
+    if not slots and held.keys() <= fields.keys():
+        return {}
+    found = {name: value for name, value in held.items() if name not in fields}
+    found |= {name: getattr(tree, name) for name in slots if hasattr(tree, name)}
+    if isinstance(tree, dict):  # some give their items as attributes, too
+        mirrored = {k for k, v in dict.items(tree) if found.get(k) is v}
+        return {k: v for k, v in found.items() if k not in mirrored}
+    return found
+
+
+def rebuild(tree: Any, parts: list[Any], keep: Keep | None = lambda value: value) -> Any:
+    """A container of the same kind as `tree` around other parts, in `children(tree)` order.
+
+    Constructors are not called: they may change or refuse what they are given.
+
+    Args:
+        tree, parts: the container, and the new parts.
+        keep: what becomes of each of its `attributes`; None to leave those of dataclasses out.
+    """
+    if type(tree) is dict:
+        return dict(zip(tree, parts, strict=True))
+    if type(tree) is tuple:
+        return tuple(parts)
     if isinstance(tree, dict):
-        same = copy.copy(tree)  # not type(tree)(pairs): a defaultdict takes no pairs
-        same.update(zip(tree, parts, strict=True))
-        return same
+        return _like_dict(tree, parts, keep or (lambda value: value))
     if isinstance(tree, tuple):
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    names = [f.name for f in dataclasses.fields(tree)]
-    return dataclasses.replace(tree, **dict(zip(names, parts, strict=True)))
+        return _like_tuple(tree, parts, keep)
+    return _like_dataclass(tree, parts, keep)
+
+
+def _like_dict(tree: dict[Any, Any], parts: list[Any], keep: Keep) -> Any:
+    same: Any = copy.copy(tree)  # not type(tree)(pairs): a defaultdict takes no pairs
+    for name, value in attributes(tree).items():
+        object.__setattr__(same, name, keep(value))
+    # the class's own methods may convert values, or refuse to set them
+    dict.update(same, zip(tree, parts, strict=True))
+    held = getattr(tree, "__dict__", None)
+    if held is tree:  # its items are its attributes
+        object.__setattr__(same, "__dict__", same)
+    elif held:
+        for (key, old), part in zip(dict.items(tree), parts, strict=True):
+            if isinstance(key, str) and held.get(key) is old:
+                object.__setattr__(same, key, part)
+    return same
+
+
+def _like_tuple(tree: Any, parts: list[Any], keep: Keep | None) -> Any:
+    try:
+        same: Any = tuple.__new__(type(tree), parts)
+    except TypeError:  # a type written in C, such as time.struct_time
+        return type(tree)(parts)
+    for name, value in attributes(tree).items() if keep else ():
+        object.__setattr__(same, name, cast(Keep, keep)(value))
+    return same
+
+
+def _like_dataclass(tree: Any, parts: list[Any], keep: Keep | None) -> Any:
+    kind: Any = type(tree)
+    try:
+        same = object.__new__(kind)
+    except TypeError:  # one that is an exception or a list, too
+        same = kind.__new__(kind)
+    for name, value in attributes(tree).items() if keep else ():
+        object.__setattr__(same, name, cast(Keep, keep)(value))
+    for name, part in zip(_field_names(tree), parts, strict=True):
+        object.__setattr__(same, name, part)  # it may be frozen
+    return same
 
 
 def leaves(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -142,30 +253,6 @@ def _map(f: Callable[..., Any], tree: Any, rest: tuple[Any, ...], depth: int) ->
     return rebuild(tree, [_map(f, first, tuple(others), depth + 1) for first, *others in rows])
 
 
-def fresh(value: Any, depth: int = 0) -> Any:
-    """A copy of a record, with its containers and arrays.
-
-    Raises:
-        CollateError: it is too deep.
-    """
-    kind = type(value)
-    if kind in ATOMS:
-        return value
-    if kind is np.ndarray and value.dtype.kind != "O":
-        return value.copy()
-    if isinstance(value, np.ndarray):
-        refuse_mask(value)
-        return fresh_elements(value.copy())
-    parts = value if kind is list else children(value)
-    if parts is None:
-        return value
-    if depth == DEEPEST:
-        raise too_deep()
-    if kind is list:
-        return [v if type(v) in ATOMS else fresh(v, depth + 1) for v in parts]
-    return rebuild(value, [v if type(v) in ATOMS else fresh(v, depth + 1) for _, v in parts])
-
-
 UNMASKED = (
     "a masked array, which would lose its mask in a batch. Give two fields, such as "
     '{"x": x.filled(0), "x_mask": np.ma.getmaskarray(x)}.'
@@ -184,10 +271,79 @@ def refuse_mask(value: Any) -> None:
         raise ChainError(f"this is {UNMASKED}")
 
 
+def fresh(value: Any, depth: int = 0) -> Any:
+    """A copy of a record: of its containers, arrays, tensors and other objects that can change.
+
+    Objects of other types are copied as `copy.deepcopy` does. What cannot be copied, such as a lock
+    or an open file, is shared.
+
+    Raises:
+        CollateError: it is too deep.
+
+    >>> row = {"x": np.zeros(2), "seen": {1}}
+    >>> same = fresh(row)
+    >>> same["x"][0] = same["seen"].pop()
+    >>> row
+    {'x': array([0., 0.]), 'seen': {1}}
+    """
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if isinstance(value, np.ndarray):
+        return _fresh_array(value)
+    if kind is dict and depth < DEEPEST:
+        return {k: v if type(v) in ATOMS else fresh(v, depth + 1) for k, v in value.items()}
+    parts = value if kind is list else children(value)
+    if parts is None:
+        return _fresh_leaf(value)
+    if depth == DEEPEST:
+        raise too_deep()
+    if kind is list:
+        return [v if type(v) in ATOMS else fresh(v, depth + 1) for v in parts]
+    copied = [v if type(v) in ATOMS else fresh(v, depth + 1) for _, v in parts]
+    return rebuild(value, copied, _fresh_leaf)
+
+
+def _fresh_array(a: NDArray[Any]) -> NDArray[Any]:
+    if type(a) is np.ndarray and not a.dtype.hasobject:
+        return a.copy()
+    refuse_mask(a)
+    if not a.dtype.hasobject:
+        return a.copy()
+    return fresh_elements(a) if type(a) is np.ndarray and a.dtype.kind == "O" else copy.deepcopy(a)
+
+
+def _fresh_leaf(value: Any) -> Any:
+    kind = type(value)
+    if _is_constant(kind):
+        return value
+    try:
+        if kind is _tensor_type() and not vars(value):
+            # deepcopy refuses tensors that were computed from ones with gradients
+            return value.detach().clone().requires_grad_(value.requires_grad)
+        return copy.deepcopy(value)
+    except MemoryError:
+        raise
+    except Exception:
+        return value
+
+
+def _tensor_type() -> Any:
+    """torch's tensors; None while nobody has imported torch."""
+    return getattr(sys.modules.get("torch"), "Tensor", None)
+
+
+@lru_cache(1 << 12)
+def _is_constant(kind: type) -> bool:
+    if issubclass(kind, np.void):
+        return False  # the fields of a structured scalar can be set
+    return kind in ATOMS or kind in _CONSTANTS or issubclass(kind, _CONSTANT_KINDS)
+
+
 def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
     """The array itself or, if it holds objects, a copy of it and of its mutable objects."""
-    if a.dtype.kind != "O" or a.ndim == 0:
-        return a
+    if a.dtype.kind != "O":
+        return _fresh_array(a) if a.dtype.hasobject else a
     flat = np.array(a, order="C").reshape(-1)
     for i, value in enumerate(flat):
         if type(value) not in ATOMS:
@@ -198,7 +354,7 @@ def fresh_elements(a: NDArray[Any]) -> NDArray[Any]:
 def owned(a: NDArray[Any]) -> NDArray[Any]:
     """The array itself where nobody else holds its memory and it can be written to; else a copy."""
     # a view may be into a block that later batches read, or into an array that a user keeps
-    if a.dtype == object:
+    if a.dtype.hasobject:
         return fresh_elements(a)
     own = a.base is None and a.flags.writeable and a.flags.c_contiguous
     return a if own else a.copy()

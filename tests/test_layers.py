@@ -14,7 +14,6 @@ FLOORS = (
     {"errors", "seeds"},
     {"checks"},
     {"tree"},
-    {"exact"},
     {"block"},
     {"types", "meter"},
     {"sources"},

@@ -10,14 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.block import Block, Int64s, Origin, Values
+from pipeline.block import Block, Columns, Int64s, Origin, Values
 from pipeline.errors import ChainError
 from pipeline.meter import METER
 from pipeline.nodes.cache import Disk, Memory
 from pipeline.nodes.node import Node, Over
 from pipeline.nodes.scope import Path, Scope
 from pipeline.transforms import warn_of_versions
-from pipeline.tree import fresh
+from pipeline.tree import fresh, fresh_elements, map_leaves
 from pipeline.types import ENDLESS, At
 
 Piece = tuple[Int64s, Values]  # indices into the positions asked for, and the rows there
@@ -131,6 +131,9 @@ def _in_order(pieces: list[Piece], back: Int64s) -> Values:
     blocks = [Block(values, Origin.of_records(0, places, places)) for places, values in pieces]
     places = np.concatenate([places for places, _ in pieces])
     values = Block.concat(blocks).take(np.argsort(places)[back]).values
-    if isinstance(values, list) and len(back) > len(places):
-        return [fresh(row) for row in values]  # a position asked for twice gives two objects
-    return values
+    if len(back) == len(places):
+        return values
+    # a position asked for twice gives two objects
+    if isinstance(values, list):
+        return [fresh(row) for row in values]
+    return Columns.of(map_leaves(fresh_elements, values.tree), len(values))

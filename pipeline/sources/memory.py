@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s
 from pipeline.checks import numeric
 from pipeline.errors import ChainError
-from pipeline.exact import InexactError, exact, objects
+from pipeline.sources.exact import InexactError, exact, objects
 from pipeline.sources.indices import inside
 from pipeline.sources.memory_maps import MapReference, described, mapping, sample_digest
 from pipeline.tree import ATOMS, children, fresh, fresh_elements, leaves, map_leaves, refuse_mask
@@ -26,9 +26,11 @@ class MemorySource:
     Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, possibly nested, a
     single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything
     else with a length and `[i]` is a sequence of records: a list, a tuple of records, your own
-    object. `read` returns copies, so writing to them changes nothing here. Do not change the values
-    afterwards: `fingerprint` hashes them only once. Memory-mapped arrays stay in their files: a
-    pickle holds the path, and the fingerprint of a large one depends on a sample.
+    object. `read` returns copies, so writing to them changes nothing here: objects of other types
+    are copied as `copy.deepcopy` does, and only what cannot be copied, such as a lock, is shared.
+    Do not change the values afterwards: `fingerprint` hashes them only once. Memory-mapped arrays
+    stay in their files: a pickle holds the path, and the fingerprint of a large one depends on a
+    sample.
 
     Args:
         values: columns or a sequence.

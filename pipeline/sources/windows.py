@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s, as_int64
 from pipeline.checks import numeric, shown, whole
 from pipeline.errors import ChainError
-from pipeline.exact import exact, objects, stacked
+from pipeline.sources.exact import exact, objects
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.memory_maps import MapReference, described, sample_digest
@@ -112,14 +112,12 @@ def _window(records: list[Any]) -> Any:
     if parts is not None and _alike(records):
         columns = zip(*([v for _, v in children(r) or ()] for r in records), strict=True)
         return rebuild(records[0], [_window(list(column)) for column in columns])
-    kinds, found = set(map(type, records)), None
-    if kinds == {list}:
-        with contextlib.suppress(ValueError):  # of several lengths, or not to be held exactly
-            found = exact(records)
-            found = found if numeric(found.dtype) else None
-    elif len(kinds) == 1:
-        found = stacked(records, kinds.pop())
-    return objects(records) if found is None else found
+    if len(set(map(type, records))) == 1:
+        with contextlib.suppress(ValueError):  # lists of several lengths, or not to be held exactly
+            arrays = [exact(record) for record in records]
+            if len({(a.dtype, a.shape) for a in arrays}) == 1 and numeric(arrays[0].dtype):
+                return np.stack(arrays)
+    return objects(records)
 
 
 def _alike(records: list[Any]) -> bool:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import array
 import logging
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from pipeline.block import Block, Columns, Origin
-from pipeline.errors import ChainError, CollateError
+from pipeline.errors import ChainError
 from pipeline.meter import BEACON
-from pipeline.tree import leaves, map_leaves
+from pipeline.tree import ATOMS, DEEPEST, children, map_leaves
 from pipeline.types import Site
 
 # a function, and columns of the values that come before the row in its arguments
 Caller = tuple[Callable[..., Any], Sequence[Sequence[Any]]]
 
 LOGGER = logging.getLogger("pipeline")
-WATCHED = 1 << 13  # elements of an array that are looked at again, at most
+WATCHED = 1 << 13  # elements of an array or a list that are looked at, at most
 
 
 def guarded(tree: Any) -> Any:
@@ -34,41 +34,6 @@ def _read_only(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     view = leaf.view()
     view.flags.writeable = False
     return view
-
-
-def unshared(columns: Columns) -> Columns:
-    """The columns; those that somebody else holds and may write to again are copied."""
-    bare = type(columns.tree) is np.ndarray
-
-    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        shared = a.flags.writeable and _held(a) > _alone(bare, a.base is not None)
-        return a.copy() if shared else a
-
-    return columns.each(own)
-
-
-def _held(a: np.ndarray[Any, Any]) -> int:
-    # how often the array that owns the memory is referred to
-    owner = a
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    return sys.getrefcount(owner) if owner.base is None else sys.maxsize
-
-
-@cache
-def _alone(bare: bool, view: bool) -> int:
-    # the same, found likewise, of an array that nobody else holds: interpreters count differently
-    found = list[int]()
-
-    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        found.append(_held(a))
-        return a
-
-    def fresh() -> np.ndarray[Any, Any]:
-        return np.zeros(2)[:1] if view else np.zeros(2)
-
-    Columns(fresh() if bare else {"x": fresh()}).each(own)
-    return found[0]
 
 
 def rows_of(block: Block) -> list[Any]:
@@ -129,16 +94,13 @@ def called(
         # f is called once for each row. `extend` swallows StopIteration, so lengths are compared
         found = map(f, *[column[first : first + len(rows)] for column in columns], rows)
         results.extend(islice(found, 1))
-        watched = _watched(results[before]) if len(rows) > 1 and len(results) > before else ()
+        watched = watch(results[before]) if len(rows) > 1 and len(results) > before else None
         results.extend(found if len(results) > before else ())
         if len(results) - before < len(rows):
             raise stopped(site)
-        if any(some.tobytes() != held for some, held in watched):
+        if watched is not None and watched.changed:
             del results[before:]
-            raise ChainError(
-                f"{site.stage} changed an array that it had returned for an earlier row. Rows are "
-                "kept until their batch is whole: return a new array each time, as buffer.copy()."
-            )
+            raise filled_again(site)
     except BaseException as error:
         if rows:  # an interrupt may come after the last row
             site.annotate(error, origin, first + min(len(results) - before, len(rows) - 1))
@@ -147,17 +109,114 @@ def called(
     return results
 
 
-def _watched(row: Any) -> list[tuple[np.ndarray[Any, Any], bytes]]:
-    # some elements of each of a row's arrays, as views and as they are now; of several rows, which
-    # flat_map returns, those of the first
-    found = list[tuple[np.ndarray[Any, Any], bytes]]()
-    with suppress(CollateError):  # too deep: said where it is stacked
-        for _, a in leaves(row[0] if type(row) is list and row else row):
-            if type(a) is np.ndarray and a.flags.writeable and not a.dtype.hasobject:
-                flat = a.ravel(order="K") if a.flags.forc else a[:1]
-                some = flat[:: flat.size // WATCHED + 1]
-                found.append((some, some.tobytes()))
-    return found
+class Watch:
+    """A row as a function returned it, to be compared with what it is later.
+
+    Arrays, tensors on the CPU, bytearrays, sets, lists, dicts and the like are looked into, of
+    large ones some elements; other objects only need to be the same ones.
+
+    >>> row = {"x": [1, 2]}
+    >>> watch = Watch(row)
+    >>> watch.changed
+    False
+    >>> row["x"][1] = 3
+    >>> watch.changed
+    True
+    """
+
+    __slots__ = ("_held", "_row")
+
+    def __init__(self, row: Any) -> None:
+        self._row = row
+        self._held = None if type(row) in ATOMS else _content(row)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the row is no longer what it was."""
+        return self._held is not None and _content(self._row) != self._held
+
+
+class Outputs(list[Any]):
+    """The rows that a function returned for one row: the first of them is watched."""
+
+    __slots__ = ()
+
+
+def watch(result: Any) -> Watch:
+    """Begin to watch a function's result, or the first row of several."""
+    first = next(iter(result), None) if type(result) is Outputs else result
+    return Watch(first)
+
+
+class _Same:
+    # an object that is not looked into: equal to itself alone
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._value is other._value
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def _content(value: Any, depth: int = 0) -> Any:
+    # something that equals what this returns later as long as the value is not changed
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if depth > DEEPEST:  # said where it is stacked
+        return None
+    if isinstance(value, np.ndarray):
+        return _of_array(value, depth)
+    if isinstance(value, np.generic):
+        return kind, value.tobytes()
+    if isinstance(value, list | deque):
+        return [_content(v, depth + 1) for v in _some(list(cast(list[Any], value)))]
+    if kind is dict:
+        return {k: _content(v, depth + 1) for k, v in cast(dict[Any, Any], value).items()}
+    if isinstance(value, bytearray | array.array):
+        return bytes(value)
+    if isinstance(value, set):
+        return frozenset(cast(set[Any], value))
+    if type(value) is getattr(sys.modules.get("torch"), "Tensor", None):
+        return _of_tensor(value)
+    parts = children(value)
+    if parts is None:
+        return _Same(value)
+    return [(name, _content(part, depth + 1)) for name, part in parts]
+
+
+def _some(values: Any) -> Any:
+    return values[:: len(values) // WATCHED + 1]
+
+
+def _of_array(a: np.ndarray[Any, Any], depth: int) -> Any:
+    if not a.flags.writeable:  # who could write to it all the same does so on purpose
+        return _Same(a)
+    flat = _some(a.ravel(order="K")) if a.flags.forc else a[:1]
+    if not a.dtype.hasobject:
+        return flat.tobytes()
+    return [_content(v, depth + 1) for v in flat.reshape(-1).tolist()]
+
+
+def _of_tensor(tensor: Any) -> Any:
+    try:
+        flat = tensor.detach()
+        flat = _some(flat.view(-1)) if flat.is_contiguous() else flat[:1]
+        return flat.contiguous().view(sys.modules["torch"].uint8).numpy().tobytes()
+    except (RuntimeError, TypeError, ValueError):  # sparse, quantized, or on another device
+        return _Same(tensor)
+
+
+def filled_again(site: Site) -> ChainError:
+    """The error for a function that changed a row after it had returned it."""
+    return ChainError(
+        f"{site.stage} changed what it had returned for an earlier row, such as an array or a "
+        "dict. Rows are kept until their batch is whole: return a new one each time, as "
+        "buffer.copy()."
+    )
 
 
 def stopped(site: Site) -> RuntimeError:

@@ -11,10 +11,18 @@ import numpy as np
 from pipeline.block import Block, Columns
 from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
-from pipeline.exact import PLAIN, Array, Empty, InexactError, exact, objects, stacked
-from pipeline.tree import DEEPEST, UNMASKED, children, rebuild, too_deep
+from pipeline.sources.exact import Array, InexactError, exact, objects
+from pipeline.tree import DEEPEST, UNMASKED, attributes, children, rebuild, too_deep
 
 Describe = Callable[[int], str]
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes a batch's arrays
+
+_DTYPES: dict[type, Any] = {
+    bool: np.bool_,
+    int: np.int64,
+    float: np.float64,
+    complex: np.complex128,
+}
 
 _TEXT = {str, bytes, type(None)}  # always objects
 _REMEDY = {
@@ -30,6 +38,7 @@ def collate(
     *,
     empty: Empty = np.empty,
     kinds: set[type] | None = None,
+    strict: bool = False,
 ) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
 
@@ -43,6 +52,7 @@ def collate(
         describe: names row i in messages.
         empty: makes the arrays that rows are copied into.
         kinds: the types of these rows, where they are known.
+        strict: whether to refuse rows with attributes that are no fields, which a batch lacks.
 
     Raises:
         CollateError: shapes, dtypes or fields differ, or there are no rows.
@@ -58,7 +68,7 @@ def collate(
     describe = describe or (lambda i: f"row {i}")
     if children(rows[0]) is None:
         return _stack_leaves(rows, "", describe, empty, kinds)
-    return _stack(rows, "", describe, empty, 0)
+    return _stack(rows, "", describe, empty, 0, strict)
 
 
 def refuse_none(rows: list[Any], describe: Describe, made: str = "") -> None:
@@ -163,7 +173,9 @@ def _differ(name: str, what: str, describe: Describe, i: int, first: str, other:
     )
 
 
-def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: int) -> Any:
+def _stack(
+    rows: list[Any], name: str, describe: Describe, empty: Empty, depth: int, strict: bool = False
+) -> Any:
     first = children(rows[0])
     if first is None:
         return _stack_leaves(rows, name, describe, empty)
@@ -177,11 +189,13 @@ def _stack(rows: list[Any], name: str, describe: Describe, empty: Empty, depth: 
             f"{_fields_of(rows[0])}. Rename one in .map."
         )
     columns = _by_field(rows, fields, name, describe)
+    if strict and type(rows[0]) not in (dict, tuple) and any(map(attributes, rows)):
+        raise CollateError(f"a {type(rows[0]).__name__} has attributes that are no fields")
     stacked = [
-        _stack(column, prefix + field, describe, empty, depth + 1)
+        _stack(column, prefix + field, describe, empty, depth + 1, strict)
         for field, column in columns.items()
     ]
-    return rebuild(rows[0], stacked)
+    return rebuild(rows[0], stacked, keep=None)
 
 
 def _by_field(
@@ -215,7 +229,7 @@ def _stack_leaves(
 ) -> Array:
     kinds = set(map(type, values)) if kinds is None else kinds
     if len(kinds) == 1:
-        quick = stacked(values, next(iter(kinds)), empty)
+        quick = _quickly(values, next(iter(kinds)), empty)
         if quick is not None:
             return quick
     arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]
@@ -233,6 +247,27 @@ def _stack_leaves(
     return np.stack(stackable, out=empty((len(values), *stackable[0].shape), dtype))
 
 
+def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
+    # arrays of one shape and dtype, or numbers of one type; None where these need a closer look
+    if kind is np.ndarray:
+        shape, dtype = values[0].shape, values[0].dtype
+        alike = shape and dtype.kind not in "SU"
+        if alike and all(v.shape == shape and v.dtype == dtype for v in values):
+            out = empty((len(values), *shape), np.result_type(dtype, dtype))
+            np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
+            return out
+    elif kind in (bool, float):
+        return np.fromiter(values, _DTYPES[kind], len(values))  # quicker than np.array
+    elif issubclass(kind, np.generic) and numeric(np.dtype(kind)):
+        return np.array(values, kind)
+    elif kind is int:
+        try:
+            return np.fromiter(values, np.int64, len(values))
+        except OverflowError:
+            return None
+    return objects(values) if kind in (str, bytes, type(None)) else None
+
+
 def _dtype_of(array: Array | None, value: object) -> str:
     if array is None:
         return f"object ({type(value).__name__})"
@@ -243,7 +278,7 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
     """A leaf as an array; None if it is an object."""
     if value is None or isinstance(value, str | bytes):
         return None
-    for kind, dtype in PLAIN.items():
+    for kind, dtype in _DTYPES.items():
         if isinstance(value, kind) and not isinstance(value, np.generic):
             return _number(value, dtype, name, describe, i)
     if isinstance(value, list):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.block import Block, Columns, Int64s
 from pipeline.checks import numeric, shown
 from pipeline.errors import ChainError, CollateError
-from pipeline.exact import InexactError, exact
+from pipeline.sources.exact import InexactError, exact
 from pipeline.transforms.collate import collate
 from pipeline.transforms.packers import Layout
 from pipeline.tree import children

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from itertools import islice
+from typing import Any, cast, final
 
 import numpy as np
 
 from pipeline.block import Block
 from pipeline.errors import ChainError
-from pipeline.transforms.calling import each, made_by
+from pipeline.transforms.calling import Outputs, each, filled_again, made_by, watch
 from pipeline.transforms.defaults import FunctionTransform
+from pipeline.tree import ATOMS, fresh
 from pipeline.types import Site
+
+WATCHED = 8  # calls in a block whose outputs are watched: it takes as long as a short call
 
 
 @final
@@ -34,7 +38,8 @@ class FlatMap(FunctionTransform):
                 iterator itself.
         """
         # outputs are made within the call: an error of a generator then names its row
-        block, outputs = each(lambda row: _listed(self.f(row), site), block, site)
+        left = [WATCHED]
+        block, outputs = each(lambda row: _outputs(self.f(row), site, left), block, site)
         counts = np.array([len(rows) for rows in outputs], np.int64)
         ends = np.cumsum(counts)
         inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
@@ -42,10 +47,39 @@ class FlatMap(FunctionTransform):
         return made_by(site, [row for rows in outputs for row in rows], origin, block)
 
 
-def _listed(rows: Any, site: Site) -> list[Any]:
+def _outputs(rows: Any, site: Site, left: list[int]) -> Outputs:
+    # `left` holds of how many further calls the outputs are watched
     if isinstance(rows, str | bytes | dict) or not hasattr(rows, "__iter__"):
         raise ChainError(
             f"{site.stage} returned a {type(rows).__name__}, not an iterable of rows. "
             "Return [row] for one row, [] for none."
         )
-    return list(rows)
+    if isinstance(rows, list | tuple | np.ndarray):
+        return _apart(Outputs(cast(list[Any], rows)))
+    # a generator may fill what it has yielded again for the next output
+    if not left[0]:
+        return _apart(Outputs(rows))
+    rest = iter(rows)
+    found = Outputs(islice(rest, 1))
+    first = watch(found)
+    found.extend(rest)
+    if len(found) > 1:
+        left[0] -= 1
+        if first.changed:
+            raise filled_again(site)
+    return _apart(found)
+
+
+def _apart(rows: Outputs) -> Outputs:
+    # one object given several times becomes as many: a later stage may change each in place
+    if len(rows) < 2 or len(seen := set(map(id, rows))) == len(rows):
+        return rows
+    if ATOMS.issuperset(map(type, rows)):
+        return rows
+    return Outputs(row if _first(seen, row) else fresh(row) for row in rows)
+
+
+def _first(left: set[int], row: Any) -> bool:
+    found = id(row) in left
+    left.discard(id(row))
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, final
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
 from pipeline.seeds import Name
-from pipeline.transforms.calling import Caller, each, guarded, made_by, say_exit, stopped, unshared
+from pipeline.transforms.calling import Caller, each, guarded, made_by, say_exit, stopped
 from pipeline.transforms.collate import collate, collate_block
 from pipeline.transforms.defaults import FunctionTransform
 from pipeline.tree import leaves, map_leaves
@@ -80,6 +82,41 @@ class Map(FunctionTransform):
 
     def options(self) -> tuple[Name, ...]:
         return (int(self.batched),)
+
+
+def unshared(columns: Columns) -> Columns:
+    """The columns; those that somebody else holds and may write to again are copied."""
+    bare = type(columns.tree) is np.ndarray
+
+    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        shared = a.flags.writeable and _held(a) > _alone(bare, a.base is not None)
+        return a.copy() if shared else a
+
+    return columns.each(own)
+
+
+def _held(a: np.ndarray[Any, Any]) -> int:
+    # how often the array that owns the memory is referred to
+    owner = a
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sys.getrefcount(owner) if owner.base is None else sys.maxsize
+
+
+@cache
+def _alone(bare: bool, view: bool) -> int:
+    # the same, found likewise, of an array that nobody else holds: interpreters count differently
+    found = list[int]()
+
+    def own(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found.append(_held(a))
+        return a
+
+    def fresh() -> np.ndarray[Any, Any]:
+        return np.zeros(2)[:1] if view else np.zeros(2)
+
+    Columns(fresh() if bare else {"x": fresh()}).each(own)
+    return found[0]
 
 
 def _some(tree: Any) -> bool:

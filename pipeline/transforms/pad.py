@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.checks import numeric, shown, whole
 from pipeline.errors import BatchError, CollateError
-from pipeline.exact import InexactError, exact
+from pipeline.sources.exact import InexactError, exact
 from pipeline.transforms.collate import collate
 from pipeline.tree import children, leaves
 

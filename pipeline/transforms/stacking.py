@@ -87,7 +87,8 @@ class Stack:
         places = _Places([view for view in views if view.ndim > 1])
         try:
             straight = whole and self._size > FIRST  # earlier works showed that rows are small
-            tree = collate(rows, empty=self._empty if straight else places, kinds=kinds)
+            into = self._empty if straight else places
+            tree = collate(rows, empty=into, kinds=kinds, strict=True)
         except CollateError:
             return False
         found = [a for _, a in leaves(tree)]
@@ -99,9 +100,12 @@ class Stack:
             if whole and nbytes < LARGE:
                 self._columns = tree
                 return True
-            self._leaves = [self._empty((self._n, *a.shape[1:]), a.dtype) for a in found]
-            columns = iter(self._leaves)
-            self._columns = map_leaves(lambda _: next(columns), tree)
+            made = [self._empty((self._n, *a.shape[1:]), a.dtype) for a in found]
+            columns = iter(made)
+            whole_tree = map_leaves(lambda _: next(columns), tree)
+            if any(a is not b for a, (_, b) in zip(made, leaves(whole_tree), strict=True)):
+                return False  # fields that are properties may give other arrays than they are given
+            self._leaves, self._columns = made, whole_tree
             self._structure = _structure(tree)
             self._put = _putting(rows[0], self._columns) if nbytes >= LARGE else None
             views = [column[start:stop] for column in self._leaves]

@@ -123,7 +123,7 @@ def stacked(block: Block, empty: Empty = np.empty) -> Block:
     if isinstance(block.values, Columns) or not len(block):
         return block
     try:
-        columns = Columns(collate(block.values, empty=empty), len(block))
+        columns = Columns(collate(block.values, empty=empty, strict=True), len(block))
         columns.own = True
         return Block(columns, block.origin, block.made)
     except CollateError:

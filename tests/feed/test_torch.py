@@ -50,6 +50,21 @@ def test_ml_dtypes_keep_their_bits(name: str) -> None:
     assert t.float().tolist() == [1.5, -2.0]
 
 
+@pytest.mark.parametrize("kind", [torch.zeros, np.zeros])
+def test_a_collate_may_fill_one_buffer_again(kind: Any) -> None:
+    buffer = kind(4)
+
+    def collate(rows: list[Any]) -> Any:
+        for i, row in enumerate(rows):
+            buffer[i] = row
+        return {"x": buffer, "nested": [{"x": buffer}]}
+
+    loader = Loader(Dataset(range(16)), 4, collate=collate, feed=TorchFeed(prefetch=2))
+    wanted = np.arange(16).reshape(4, 4).tolist()
+    assert [batch["x"].tolist() for batch in loader] == wanted
+    assert [batch["nested"][0]["x"].tolist() for batch in loader] == wanted
+
+
 def test_a_loaders_batches_are_writable_and_nobody_elses() -> None:
     records = np.arange(8, dtype=np.float32)
     loader = Loader(Dataset({"x": records}), 8, feed=TorchFeed())

@@ -20,6 +20,7 @@ from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleav
 from pipeline.block import Columns
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
+from pipeline.nodes.cache import disk
 from pipeline.nodes.cache.rows import decode, encode
 
 MADE: Counter[int] = Counter()
@@ -110,6 +111,16 @@ def test_what_is_given_out_is_nobody_elses(where: Path | None) -> None:
         spoil(block[0])
         assert digest(block[1]) == clean[2]
     assert rows(kept) == clean
+
+
+def test_objects_of_columns_asked_for_twice_are_two(where: Path | None) -> None:
+    def grown(row: Any) -> int:
+        row["x"].append("b")
+        return len(row["x"])
+
+    kept = Dataset({"x": [["a"], ["a"], ["a"]]}).cache(where)[[0, 0, 1]]
+    for _ in range(2):
+        assert next(Loader(kept.map(grown), 3)).tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -430,11 +441,28 @@ ARRAYS = st.builds(
     st.lists(st.integers(0, 3), max_size=3),
     st.sampled_from(["<f4", ">i2", "<u8", "?", "<c16", "<M8[ns]", "S3", "<U2"]),
 )
+RECORDS = np.array([(1, 2.5)], [("a", "i2"), ("b", ">f8")])
+OTHERS = st.sampled_from(
+    [
+        *(
+            np.array([[1, 2]]).view(np.matrix),
+            RECORDS,
+            RECORDS.view(np.recarray),
+            RECORDS[:0].view(np.recarray),
+        ),
+        *(RECORDS.view(np.dtype((np.record, RECORDS.dtype))), np.arange(2, dtype="q")),
+    ]
+)
 SCALARS = st.sampled_from(
-    [np.float32(1.5), np.int8(-3), np.bool_(True), np.datetime64("2020", "D")]
+    [
+        *(np.float32(1.5), np.int8(-3), np.bool_(True), np.datetime64("2020", "D")),
+        *(np.longlong(1), np.ulonglong(2), np.longdouble(3), np.timedelta64(4, "s")),
+        *(np.bytes_(b"a\0"), np.bytes_(b""), np.str_("a\0"), np.str_(""), np.str_("\ud800")),
+        *(RECORDS[0], RECORDS.view(np.recarray)[0]),
+    ]
 )
 TREES = st.recursive(
-    ATOMS | ARRAYS | SCALARS,
+    ATOMS | ARRAYS | SCALARS | OTHERS,
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
@@ -445,7 +473,13 @@ TREES = st.recursive(
 
 
 def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.void):
+        return a.dtype == b.dtype and a.dtype.type is b.dtype.type and a.tobytes() == b.tobytes()
     if isinstance(a, np.ndarray) and a.dtype.kind != "O":
+        if a.dtype.type is not b.dtype.type:
+            return False
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, np.ndarray):
         return a.shape == b.shape and all(map(same, a.reshape(-1), b.reshape(-1)))
@@ -481,10 +515,57 @@ def test_columns_come_back_as_they_were(values: list[Any], kind: str) -> None:
         assert all(a.flags.writeable for a in back.tree.values())
 
 
-ODD = [np.ma.masked_equal([1, 0], 0), np.zeros(2, [(("title", "name"), "i4")])]
+class Own(np.ndarray): ...
 
 
-@pytest.mark.parametrize("row", [Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object(), *ODD])
+TITLED = np.zeros(2, [(("title", "name"), "i4")])
+ODD = [np.zeros(2).view(Own), np.ma.masked_equal([1, 0], 0), TITLED]
+
+
+def test_rows_that_an_earlier_version_wrote_otherwise_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def as_it_did(values: Any) -> list[bytes]:
+        return [row.replace(b'["m"', b'["s"') for row in encode(values)]
+
+    ds = (
+        Dataset(range(4))
+        .map(lambda i: np.array([[i, 1]]).view(np.matrix), name="m")
+        .cache(str(tmp_path))
+    )
+    with monkeypatch.context() as then:
+        then.setattr(disk, "encode", as_it_did)
+        assert len(list(ds)) == 4
+    for _ in range(2):
+        again = (
+            Dataset(range(4))
+            .map(lambda i: np.array([[i, 1]]).view(np.matrix), name="m")
+            .cache(str(tmp_path))
+        )
+        assert [(type(row), row.tolist()) for row in again] == [
+            (np.matrix, [[i, 1]]) for i in range(4)
+        ]
+    assert "earlier version" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [np.matrix, np.recarray, Own])
+def test_columns_are_arrays_of_numpys_own_type_by_every_way(kind: Any, where: Path | None) -> None:
+    def view(rows: Any) -> Any:
+        if kind is np.recarray:
+            return np.rec.fromarrays([rows["x"]], dtype=[("a", "i8")])
+        return np.stack([rows["x"]] * 2, axis=1).view(kind)
+
+    ds = Dataset({"x": np.arange(4)}).map(view, batched=True, name="view")
+    kept = ds.cache(where)
+    for _ in range(2):
+        assert [type(row) for row in kept] == [type(row) for row in ds]
+        assert [row.tolist() for row in kept] == [row.tolist() for row in ds]
+        assert type(next(Loader(kept, 2))) is type(next(Loader(ds, 2))) is np.ndarray
+
+
+@pytest.mark.parametrize(
+    "row", [np.zeros(2).view(Own), Pair(1, 2), {1: 2}, {1, 2}, np.zeros(2, "V2"), object(), *ODD]
+)
 def test_what_would_come_back_as_something_else_is_refused(row: Any) -> None:
     with pytest.raises(ChainError, match=r"cache in memory: \.cache\(\)"):
         encode([row])

@@ -14,7 +14,7 @@ from pipeline.block import Block, Columns
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
 from pipeline.transforms import Map, MapWithIndex
-from pipeline.transforms.calling import unshared
+from pipeline.transforms.map import unshared
 from pipeline.tree import fresh, leaves
 
 from .making import SITE, block_of, keys, site_at

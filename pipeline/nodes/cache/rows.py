@@ -17,6 +17,7 @@ from pipeline.tree import DEEPEST, leaves, map_leaves, too_deep
 
 _HEAD = struct.Struct("<BxxxI")  # whether the row came from columns; bytes of the skeleton
 _ATOMS = (type(None), bool, int, float, str)
+_ARRAYS = {np.ndarray: "a", np.memmap: "a", np.matrix: "m", np.recarray: "c"}
 
 
 def encode(values: Values) -> list[bytes]:
@@ -86,12 +87,17 @@ def _skeleton(value: Any, buffers: list[bytes], depth: int = 0) -> Any:
             list(value.shape),
             [_skeleton(v, buffers, depth + 1) for v in value.reshape(-1).tolist()],
         ]
-    plain = isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.ma.MaskedArray)
-    if plain and not value.dtype.hasobject:
+    if kind is np.bytes_:  # in an array it would lose zeros at its end
+        buffers.append(bytes(value))
+        return ["B", len(buffers[-1])]
+    if kind is np.str_:
+        return ["U", "".join(value)]
+    tag = "s" if isinstance(value, np.generic) else _ARRAYS.get(kind)
+    if tag is not None and not value.dtype.hasobject:
         dtype = _written(value.dtype)
         if dtype is not None:
             buffers.append(value.tobytes())
-            return ["a" if kind is np.ndarray else "s", dtype, list(value.shape)]
+            return [tag, dtype, list(value.shape)]
     if isinstance(value, list | tuple) and kind in (list, tuple):  # no namedtuple
         return ["l" if kind is list else "t", [_skeleton(v, buffers, depth + 1) for v in value]]
     if isinstance(value, dict) and kind is dict and all(type(k) is str for k in value):
@@ -108,13 +114,17 @@ def _written(dtype: np.dtype[Any]) -> Any:
         if dtype.fields is None or len(dtype.fields) > len(dtype.names):  # fields with titles
             return None
         parts = [[name, _written(held[0]), held[1]] for name, held in dtype.fields.items()]
-        shape = ["r", dtype.itemsize, dtype.isalignedstruct, parts]
+        tag = "R" if dtype.type is np.record else "r"
+        shape = [tag, dtype.itemsize, dtype.isalignedstruct, parts]
         return shape if all(part[1] for part in parts) else None
     if dtype.subdtype is not None:
         inner = _written(dtype.subdtype[0])
         return inner and ["v", inner, list(dtype.subdtype[1])]
     if dtype.type.__module__ == "numpy":
-        return dtype.str if dtype.kind in "biufcmMSU" else None
+        if dtype.kind not in "biufcmMSU":
+            return None
+        same = np.dtype(dtype.str).type is dtype.type  # long long has the text of long
+        return dtype.str if same else dtype.str[0] + dtype.char
     return ["n", dtype.name] if numeric(dtype) else None
 
 
@@ -134,7 +144,8 @@ def _dtype(written: Any) -> np.dtype[Any]:
     names, formats, offsets = ([part[i] for part in parts] for i in range(3))
     layout = {"names": names, "formats": [_dtype(f) for f in formats], "offsets": offsets}
     whole: Any = {**layout, "itemsize": size}
-    return np.dtype(whole, align=aligned)
+    held = np.dtype(whole, align=aligned)
+    return np.dtype((np.record, held)) if tag == "R" else held
 
 
 def decode(payloads: Sequence[bytes]) -> list[tuple[Int64s, Values]]:
@@ -199,8 +210,16 @@ def _value(skeleton: Any, data: _Bytes) -> Any:
     tag, *rest = skeleton
     if tag == "a":
         return data.array(*rest)
+    if tag == "m":
+        return data.array(*rest).view(np.matrix)
+    if tag == "c":
+        return data.array(*rest).view(np.recarray)
     if tag == "s":
-        return data.array(*rest)[()]
+        return _scalar(data, *rest)
+    if tag == "B":
+        return np.bytes_(data.take(rest[0]).tobytes())
+    if tag == "U":
+        return np.str_(rest[0])
     if tag == "b":
         return data.take(rest[0]).tobytes()
     if tag == "O":
@@ -211,6 +230,12 @@ def _value(skeleton: Any, data: _Bytes) -> Any:
         return {k: _value(v, data) for k, v in rest[0]}
     parts = [_value(v, data) for v in rest[0]]
     return parts if tag == "l" else tuple(parts)
+
+
+def _scalar(data: _Bytes, dtype: Any, shape: list[int]) -> Any:
+    if shape or dtype[1] in ("S", "U"):
+        raise ValueError("an earlier version wrote arrays of NumPy's other types as plain ones")
+    return data.array(dtype, shape)[()]
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import Dataset, Loader, WindowSource, pad_to
 from pipeline.errors import ChainError, CollateError, PipelineError
-from pipeline.exact import InexactError, exact, objects, stacked
+from pipeline.sources.exact import InexactError, exact, objects
 from pipeline.transforms.collate import collate
 
 BIG = [0xF3A1B2C3D4E5F607, 0x13A1B2C3D4E5F607]  # hashes, the first beyond int64
@@ -71,10 +71,7 @@ def test_masks_are_refused_by_pack_and_pad_to():
             use()
 
 
-def test_values_of_one_type_stack_and_others_are_told_apart():
-    assert stacked([True, False], bool) is not None
-    assert stacked([2**64, 1], int) is None
-    assert stacked([np.ones(2), np.ones(3)], np.ndarray) is None
+def test_lists_are_no_second_axis_of_objects():
     assert objects([[1], [2]]).tolist() == [[1], [2]]
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks import numeric, shown
+from pipeline.checks import shown
 from pipeline.tree import UNMASKED
 
 Array = NDArray[Any]
-Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes the arrays that are filled
-PLAIN: dict[type, Any] = {  # the dtypes of Python's numbers
-    bool: np.bool_,
-    int: np.int64,
-    float: np.float64,
-    complex: np.complex128,
-}
 _WHOLE = 2.0**53  # beyond this, float64 does not hold every whole number
 
 
@@ -34,33 +27,6 @@ def objects(values: list[Any]) -> NDArray[np.object_]:
     return out
 
 
-def stacked(values: list[Any], kind: type, empty: Empty = np.empty) -> Array | None:
-    """Values of one type as an array `[n, ...]`, or None where they need a closer look.
-
-    Numbers of one type and arrays of one shape and dtype stack; text, bytes and None are objects.
-
-    >>> stacked([1, 2], int), stacked(["a", "bc"], str)
-    (array([1, 2]), array(['a', 'bc'], dtype=object))
-    """
-    if kind is np.ndarray:
-        shape, dtype = values[0].shape, values[0].dtype
-        alike = shape and dtype.kind not in "SU"
-        if alike and all(v.shape == shape and v.dtype == dtype for v in values):
-            out = empty((len(values), *shape), np.result_type(dtype, dtype))
-            np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
-            return out
-    elif kind in (bool, float):
-        return np.fromiter(values, PLAIN[kind], len(values))  # quicker than np.array
-    elif issubclass(kind, np.generic) and numeric(np.dtype(kind)):
-        return np.array(values, kind)
-    elif kind is int:
-        try:
-            return np.fromiter(values, np.int64, len(values))
-        except OverflowError:
-            return None
-    return objects(values) if kind in (str, bytes, type(None)) else None
-
-
 def exact(value: Any) -> Array:
     """`np.asarray(value)`, of a list of numbers, nested or not, or of what has an array.
 
@@ -73,8 +39,8 @@ def exact(value: Any) -> Array:
     array([1. , 2.5])
     >>> exact([2**63 + 1, 1])
     Traceback (most recent call last):
-    pipeline.exact.InexactError: 9223372036854775809, which float64 does not hold. Give arrays of
-    np.uint64 or of np.int64, or text.
+    pipeline.sources.exact.InexactError: 9223372036854775809, which float64 does not hold. Give
+    arrays of np.uint64 or of np.int64, or text.
     """
     if type(value) is np.ndarray:
         return value
