@@ -20,7 +20,7 @@ from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import SavedState, check_dataset, decode, encode
+from pipeline.checkpoint.state import SavedState, check_dataset, check_drawn, decode, encode
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
@@ -392,8 +392,9 @@ class Loader(Generic[BatchT]):
 
         On resume, entries of the schedule from this row on may be added, changed or removed, with
         their datasets: nothing that was drawn changes. Once a pass of a finite mix has ended, it is
-        2**62, as the start of the next pass depends on all of the schedule. Hosts that split a
-        counted mix by lanes may differ a little: the largest holds for all.
+        2**62, as the start of the next pass depends on all of the schedule; and so it is once rows
+        of one were drawn that a filter or pack above cuts into blocks, by the length of the mix.
+        Hosts that split a counted mix by lanes may differ a little: the largest holds for all.
 
         Raises:
             ChainError: the dataset is no mix, with or without stages on it.
@@ -411,7 +412,7 @@ class Loader(Generic[BatchT]):
         return self._ask(lambda run: self._frontiers(self._settled())[mixture[0]])
 
     def _frontiers(self, cursor: Cursor) -> dict[str, int]:
-        return self._dataset.top.frontiers(cursor.rows, cursor.lanes)
+        return self._dataset.top.frontiers(cursor.rows, cursor.epoch, cursor.lanes)
 
     def seek(self, step: int) -> None:
         """Move to a data step, as if iterated there: O(1) if indexed, else from a known step.
@@ -603,7 +604,13 @@ class Loader(Generic[BatchT]):
             warn_of_versions("the state", state["packages"], top.node.packages)
 
         def restored(run: Run) -> Position:
-            position, self._last = run.stream.restored(saved), None
+            position = run.stream.restored(saved)
+            if not saved.same:
+                c = saved.position.cursor
+                # of an edited mix, a pass may end with the last row that was given
+                drawn = top.frontiers(max(0, c.rows - 1), c.epoch, c.lanes)
+                check_drawn(state, top.fingerprint(), allow, drawn)
+            self._last = None
             return position
 
         self._move(restored)

@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from pipeline.batches.common_end import CommonEnd
 from pipeline.batches.lane_cuts import LaneCuts
 from pipeline.batches.skipping import jumps_of
 from pipeline.batches.stream import Settle, Share, Take
@@ -55,6 +56,7 @@ class LaneStream:
         self.jumps = jumps_of(position.skips, self.rule, self._anchor)
         self._excluded = Exclusions(self._part.components, position.exclusions)
         self._count_remaining = PassRows(self._open_remaining)
+        self._common_end: CommonEnd | None = None
         lanes, endless = self._part.lanes, self._reader.endless
         cuts = LaneCuts(position.skips, self.rule, self._anchor, lanes, self._lane_rows, endless)
         self._cuts = cuts if cuts.any else None
@@ -87,6 +89,8 @@ class LaneStream:
             marks = known or marks
         other = copy(self)
         other._view(position, [m for i, m in enumerate(marks) if not i or m.step > marks[0].step])
+        if position.anchor is self._anchor and self._common_end is not None:
+            other._common_end = self._common_end.at(position, other._start_of_all)
         return other
 
     def turn(self, cursor: Cursor) -> Cursor:
@@ -109,7 +113,9 @@ class LaneStream:
             )
         )
         if same and anchor.step < max(1, cursor.step):
-            return position
+            # of an edited mix, a pass may end where none ended before
+            edited = cursor.batch and not saved.same and self.at(position)._over(cursor)
+            return replace(position, cursor=self.turn(cursor)) if edited else position
         stream = self.at(replace(position, anchor=replace(cursor, lanes=())))
         if cursor.batch and stream._over(cursor):
             cursor = self.turn(cursor)
@@ -329,7 +335,9 @@ class LaneStream:
         first = self._first(cursor)
         cuts = self._cuts.of_pass(cursor.epoch) if self._cuts else NO_CUTS
         if self._remainder == "pad" and not self.alone:
-            # every host must come to the same answer, so each counts all lanes
+            # every host must come to the same answer, so each looks at all lanes
+            if self._excluded.active(cursor.step):
+                return self._ends_for_all(cursor)
             every = range(self._part.lanes)
             return all(cuts.outside(first, self._count(x, cursor.epoch)) <= 0 for x in every)
         want = self._batch(cursor.step) // self._part.lanes if self._remainder == "drop" else 1
@@ -340,9 +348,39 @@ class LaneStream:
 
     def _lane_rows(self, lane: int, epoch: int) -> int:
         # rows of a lane in a whole pass
-        if not self._excluded.entries or (self._remainder == "pad" and not self.alone):
-            return self._count(lane, epoch)
-        return self._count_remaining(lane, epoch)
+        count = self._count_remaining if self._excluded.entries else self._count
+        return count(lane, epoch)
+
+    def _ends_for_all(self, cursor: Cursor) -> bool:
+        if self._common_end is None:
+            every = copy(self)
+            every.lanes, every.alone = tuple(range(self._part.lanes)), True
+            every._empty = Buffers(KEPT)
+            every._view(self._position, [])
+            self._common_end = CommonEnd(every, self._start_of_all)
+        return self._common_end(cursor)
+
+    def _start_of_all(self, cursor: Cursor) -> Cursor:
+        # where all lanes stand at the start of a pass; or, if batches before the anchor had other
+        # sizes, at the anchor, where each lane had passed as many rows
+        reader, anchor, epoch = self._open(), self._anchor, cursor.epoch
+        first = cursor.step - cursor.batch
+        if not reader.arithmetic and not anchor.step:
+            return Cursor(lanes=tuple((x, reader.start()) for x in range(self._part.lanes)))
+        begin = [(x, self._count.start(x, epoch)) for x in range(self._part.lanes)]
+        if anchor.step <= first:
+            return Cursor(step=first, epoch=epoch, lanes=tuple(begin))
+        remaining = Without(reader, self._excluded, anchor.step - 1)
+        given = [remaining.pull(x, at, epoch, anchor.taken)[1] for x, at in begin]
+        return replace(anchor, lanes=tuple(zip(range(self._part.lanes), given, strict=True)))
+
+    def begin(self, cursor: Cursor) -> None:
+        """Count steps from a cursor on."""
+        self._marks = [cursor]
+
+    def is_over(self, cursor: Cursor) -> bool:
+        """Whether the pass has no further batch at a cursor."""
+        return self._over(cursor)
 
     # ---- lanes
 

@@ -57,11 +57,8 @@ class Substitutes:
         origin = _origin(part, rows[bad])
         still = np.flatnonzero(excluded.among(origin, step))
         bad, origin = bad[still], origin.take(still)
-        kin, firsts = _kin(part, origin), _first(part, rows[bad])
-        for first in np.unique(firsts).tolist():
-            here = firsts == first
-            others = _Others(part, first, excluded, step)
-            rows[bad[here]] = others(rows[bad[here]], kin[here])
+        if len(bad):
+            rows[bad] = _Others(part, excluded, step)(rows[bad], _kin(part, origin))
         return rows
 
     def block(
@@ -98,10 +95,19 @@ class Substitutes:
 
 
 def _elsewhere(part: Part, rows: Int64s, attempt: int) -> Int64s:
+    return _drawn(part, rows, "stand in", attempt)
+
+
+def _drawn(part: Part, rows: Int64s, name: str, attempt: int) -> Int64s:
+    # for each row another one of its epoch
     firsts = _first(part, rows)
+    epochs, which = np.unique(firsts, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    bounds = np.cumsum([0, *np.bincount(which)])
     out = np.empty_like(rows)
-    for first in np.unique(firsts).tolist():
-        here, key = firsts == first, derive_seed(part.seed, "stand in", first, attempt)
+    for first, start, stop in zip(epochs.tolist(), bounds[:-1], bounds[1:], strict=True):
+        here = order[start:stop]
+        key = derive_seed(part.seed, name, first, attempt)
         out[here] = first + Permutation(_size(part, first), key)(rows[here] - first)
     return out
 
@@ -143,26 +149,22 @@ def _relatives(part: Part, rows: Int64s, excluded: Exclusions, step: int) -> Int
 
 
 class _Others:
-    # finds substitutes among the rows of the epoch that begins at `first`
-    def __init__(self, part: Part, first: int, excluded: Exclusions, step: int) -> None:
-        self._part, self._first, self._size = part, first, _size(part, first)
-        self._excluded, self._step = excluded, step
+    # finds substitutes among the other rows of each row's epoch; all rows are looked at together,
+    # as an endless dataset of few rows has many epochs in a batch
+    def __init__(self, part: Part, excluded: Exclusions, step: int) -> None:
+        self._part, self._excluded, self._step = part, excluded, step
 
     def __call__(self, rows: Int64s, kin: Int64s) -> Int64s:
         found, left = rows.copy(), np.arange(len(rows))
         for attempt in range(TRIES):
-            found[left] = self._drawn(rows[left], attempt)
+            found[left] = _drawn(self._part, rows[left], "exclude", attempt)
             left = left[~self._fit(found[left], kin[left])]
             if not len(left):
                 return found
-        starts = self._drawn(rows[left], 0)
+        starts = _drawn(self._part, rows[left], "exclude", 0)
         for i, start in zip(left.tolist(), starts.tolist(), strict=True):
             found[i] = self._next(start, int(kin[i]))
         return found
-
-    def _drawn(self, rows: Int64s, attempt: int) -> Int64s:
-        key = derive_seed(self._part.seed, "exclude", self._first, attempt)
-        return self._first + Permutation(self._size, key)(rows - self._first)
 
     def _fit(self, rows: Int64s, kin: Int64s | int | None) -> NDArray[np.bool_]:
         origin = _origin(self._part, rows)
@@ -171,14 +173,15 @@ class _Others:
 
     def _next(self, row: int, kin: int) -> int:
         # the first row from `row` on that fits: of the same dataset if one is near, else of any
-        for alike, most in ((kin, min(_KIN, self._size)), (None, self._size)):
+        first = int(_first(self._part, np.array([row]))[0])
+        size = _size(self._part, first)
+        for alike, most in ((kin, min(_KIN, size)), (None, size)):
             for ahead in range(0, most, _WALK):
-                other = np.arange(ahead, min(self._size, ahead + _WALK))
-                candidates = self._first + (row - self._first + other) % self._size
+                other = np.arange(ahead, min(size, ahead + _WALK))
+                candidates = first + (row - first + other) % size
                 good = np.flatnonzero(self._fit(candidates, alike))
                 if len(good):
                     return int(candidates[good[0]])
         raise PositionError(
-            f"all {self._size} rows of an epoch are excluded from step {self._step} on: "
-            "exclude fewer"
+            f"all {size} rows of an epoch are excluded from step {self._step} on: exclude fewer"
         )

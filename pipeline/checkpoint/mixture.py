@@ -14,7 +14,9 @@ def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str,
     """Names whose values in two fingerprints may differ, as no row drawn so far depends on them.
 
     These are the entries of a schedule from its frontier on, and everything about a component that
-    has no positive weight before the frontier.
+    has no positive weight before the frontier. Of a counted mix with stop="all" they count as drawn
+    if a component that was still to be dealt is no more: without it a pass may have ended before
+    the frontier, which only reading tells. Of an indexed mix, its length tells.
 
     Args:
         saved, now: fingerprints of the state's dataset, and of the one that restores it.
@@ -24,12 +26,25 @@ def undrawn(saved: Fingerprint, now: Fingerprint, frontiers: Iterable[tuple[str,
     for key, row in frontiers:
         old, new = _entries(saved, key), _entries(now, key)
         late = [i for i in {*old, *new} if all(e.get(i, (row, {}))[0] >= row for e in (old, new))]
-        names |= {f"{key}.{i}" for i in late}
         head = key.removesuffix("schedule")
+        unknown = f"{head}lanes" in saved and saved.get(f"{head}root", "").endswith("stop=all")
+        if unknown and row and _ends_earlier(old, new, row):
+            continue
+        names |= {f"{key}.{i}" for i in late}
         drawn = {n for e in (old, new) for start, w in e.values() if start < row for n in w}
         below = {n for n in {*saved, *now} if n.startswith(head) and "." in n.removeprefix(head)}
         names |= {n for n in below if _component(n, head) not in {*drawn, "stages", "schedule"}}
     return names
+
+
+def _ends_earlier(old: Mapping[int, Entry], new: Mapping[int, Entry], row: int) -> bool:
+    # whether a component that was still to be dealt from `row` on is not dealt there any more
+    def dealt(entries: Mapping[int, Entry]) -> set[str]:
+        ordered = [entries[i] for i in sorted(entries)]
+        last = sum(start < row for start, _ in ordered) - 1  # the entry in force just before
+        return {name for _, weights in ordered[max(0, last) :] for name in weights}
+
+    return not dealt(old) <= dealt(new)
 
 
 def _component(name: str, head: str) -> str:

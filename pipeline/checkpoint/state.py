@@ -208,6 +208,32 @@ def differences(
     return {k: _difference(k, saved.get(k), now.get(k)) for k in wrong}
 
 
+def check_drawn(
+    state: Mapping[str, Any],
+    now: Mapping[str, str],
+    allow: Collection[str],
+    drawn: Mapping[str, int],
+) -> None:
+    """Check that what a state has drawn is in a dataset whose schedules were edited what it was.
+
+    States of before a mix beneath a filter or pack was closed tell that it is open.
+
+    Args:
+        state: plain JSON-able data.
+        now: the fingerprint of the edited dataset.
+        allow: names of it that may differ.
+        drawn: how far each mix of the edited dataset is drawn where the state stands.
+
+    Raises:
+        MismatchError: the edited dataset draws more of a mix that differs to come there.
+    """
+    known = frontiers_of(state)
+    heads = [n.removesuffix("schedule") for n, row in known if drawn.get(n, row) == ENDLESS > row]
+    # a mix may draw more since one of its own datasets is a mix that was edited
+    closed = [(n, ENDLESS if any(map(n.startswith, heads)) else row) for n, row in known]
+    check_dataset({**state, "frontiers": closed}, now, allow)
+
+
 def _lanes_remedy(before: bool, after: bool) -> str:
     if before and after:
         return "Lanes cannot be changed on the way: build the dataset with the old number."
@@ -223,8 +249,13 @@ def _drawn(wrong: Sequence[str], state: Mapping[str, Any]) -> str:
     rows = [row for name, row in frontiers_of(state) if any(k.startswith(name) for k in wrong)]
     if not rows:
         return ""
-    end = "wholly" if rows[0] == ENDLESS else f"up to row {rows[0]}"
-    return f"The mix is drawn {end}: only from there on may its schedule change. "
+    if rows[0] == ENDLESS:
+        return (
+            "The mix is drawn wholly: its schedule is settled once a pass has ended, or a filter "
+            'or pack has cut its length into blocks. With stop="never", or if each of its datasets '
+            "is filtered or packed instead, it stays open. "
+        )
+    return f"The mix is drawn up to row {rows[0]}: only from there on may its schedule change. "
 
 
 def fold(dataset: Mapping[str, str]) -> dict[str, Any]:

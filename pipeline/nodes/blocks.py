@@ -148,7 +148,9 @@ class Blocks(Transforms):
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         grid = self.grid(lanes)
         stops = [grid.bounds(lane, n - (not rest))[1] for lane, (n, rest) in places if n or rest]
-        return self.below.touched(ENDLESS if more else max(stops, default=0), head)
+        found = self.below.touched(ENDLESS if more else max(stops, default=0), head)
+        # where blocks begin follows from the length of an epoch
+        return found | self.below.sized(head) if stops or more else found
 
 
 class BlockReader(PieceReader):

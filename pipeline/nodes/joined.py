@@ -98,6 +98,12 @@ class Joined(Node):
     ) -> Int64s:
         raise NotImplementedError
 
+    def sized(self, head: str) -> Frontiers:
+        found: Frontiers = {}
+        for name, part in self.parts.items():
+            found |= part.node.sized(f"{head}{name}.")
+        return found
+
     # ---- the rows of parts, counted among all components
 
     @cached_property

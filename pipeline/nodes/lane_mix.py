@@ -1,6 +1,6 @@
 """The node of a mix with streamed datasets: lane l deals the rows of each component's lane l.
 
-A lane's place is (passes of the mix before this one, row in this pass, components). For each
+A lane's place is (passes of the mix that ended, row in this pass, components). For each
 component drawn from so far, `components` holds its pass, its pass when this pass of the mix began,
 and its place.
 """
@@ -120,7 +120,9 @@ class LaneMix(Mixture, Streamed):
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         row = max((row for _, (_, row, _) in places), default=0) + more
         again = any(turns for _, (turns, _, _) in places)
-        found = {head + SCHEDULE: ENDLESS if again else row * lanes}
+        # whether all components were passed through within these rows follows from all weights
+        ended = more > 0 and self.stop == "all" and self.length < ENDLESS
+        found = {head + SCHEDULE: ENDLESS if again or ended else row * lanes}
         for name, part in self.parts.items():
             inside = [
                 (lane, state[2])
@@ -129,7 +131,8 @@ class LaneMix(Mixture, Streamed):
                 if known == name
             ]
             found |= part.stream.touched_lanes(inside, lanes, more, f"{head}{name}.")
-        return found
+        # whoever found that a pass ends here has looked at further rows of its datasets
+        return dict.fromkeys(found, ENDLESS) if again else found
 
 
 class _Part(NamedTuple):
@@ -196,7 +199,7 @@ class LaneMixReader:
     ) -> tuple[list[Block], Place]:
         """As of every reader; not `across`, rows are of one pass of the mix."""
         blocks, empty = list[Block](), 0
-        while want:
+        while want and not self._ended(place, epoch) and (across or not blocks):
             hand = self._deal(lane, place, want)
             turns, row, _ = place
             got = len(hand.which)
@@ -204,9 +207,8 @@ class LaneMixReader:
             if got:
                 blocks.append(hand.rows())
             want, empty = want - got, 0 if got else empty + 1
-            if want and not (self._goes_on(turns, epoch) and (across or not blocks)):
-                break
             if want:
+                # rows that were asked for tell that the pass has ended, and so must the place
                 place = self._next_pass(place)
             if empty > self.patience:
                 raise self._barren(lane, "any dataset", empty)
@@ -214,12 +216,10 @@ class LaneMixReader:
 
     def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:
         empty = 0
-        while want > 0 and empty <= self.patience:
+        while want > 0 and empty <= self.patience and not self._ended(place, epoch):
             hand = self._deal(lane, place, want)
             turns, row, _ = place
             want, empty = want - len(hand.which), 0 if len(hand.which) else empty + 1
-            if want and not self._goes_on(turns, epoch):
-                break
             place = self._next_pass((turns, row + len(hand.which), _packed(hand.parts)))
         return want <= 0
 
@@ -253,8 +253,8 @@ class LaneMixReader:
 
     # ---- passes
 
-    def _goes_on(self, turns: int, epoch: int) -> bool:
-        return self.endless or turns + 1 < (epoch + 1) * self._passes
+    def _ended(self, place: Place, epoch: int) -> bool:
+        return not self.endless and place[0] >= (epoch + 1) * self._passes
 
     def _next_pass(self, place: Place) -> Place:
         turns, _, parts = place

@@ -168,6 +168,11 @@ class Mixed(Mixture, RowJoin):
         own = {head + SCHEDULE: rows if inside else ENDLESS}
         return own | touched_parts(self.parts, parts, head)
 
+    def sized(self, head: str) -> Frontiers:
+        if self.length == ENDLESS:
+            return {}
+        return {head + SCHEDULE: ENDLESS} | super().sized(head)
+
     # ---- substitutes of excluded rows
 
     def kin(self, origin: Origin) -> Int64s | None:

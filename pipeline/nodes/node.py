@@ -240,6 +240,16 @@ class Node:
         """
         return {}
 
+    def sized(self, head: str) -> Frontiers:
+        """The mixes beneath whose whole schedule decides how many rows an epoch has: all ENDLESS.
+
+        Whoever cuts an epoch into parts by its length draws all of these mixes with its first row.
+
+        Args:
+            head: prefix of this part's keys in the fingerprint.
+        """
+        return {}
+
     def kin(self, origin: Origin) -> Int64s | None:
         """The number of the mix's dataset that each row is of: int64[n]; None without a mix."""
         return None
@@ -368,6 +378,9 @@ class Over(Node):
 
     def touched(self, rows: int, head: str) -> Frontiers:
         return self.below.touched(rows, head)
+
+    def sized(self, head: str) -> Frontiers:
+        return self.below.sized(head)
 
     def kin(self, origin: Origin) -> Int64s | None:
         return self.below.kin(origin)

@@ -109,5 +109,8 @@ class Ordered(Over):
         rows = self.order.touched(rows, self.below.length) if rows else 0
         return self.below.touched(rows, head)
 
+    def sized(self, head: str) -> Frontiers:
+        return {} if self.order.sets_length else self.below.sized(head)
+
     def relatives(self, rows: Int64s, seed: int, attempt: int) -> Int64s | None:
         return self.below.relatives(rows, seed, attempt) if self.order.keeps_rows else None

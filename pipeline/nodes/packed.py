@@ -122,6 +122,9 @@ class Packed(Node):
         epochs = max(1, -(-rows // max(1, self.length)))
         return self.documents.node.touched(epochs * self.documents.length, f"{head}packed.")
 
+    def sized(self, head: str) -> Frontiers:
+        return self.documents.node.sized(f"{head}packed.")
+
     def positions(self, spans: list[Span], order: int, low: int, high: int, scope: Scope) -> Int64s:
         inside = scope.inside(self.documents)
         n = self.documents.length

@@ -299,16 +299,20 @@ class Part:
         """
         return self.stream.holding(spans, self._here, places)
 
-    def frontiers(self, rows: int, lanes: Sequence[Lane]) -> Frontiers:
+    def frontiers(self, rows: int, epoch: int, lanes: Sequence[Lane]) -> Frontiers:
         """The first row of each mix that was not drawn yet, by the mix's key in the fingerprint.
 
         Args:
             rows: for an indexed part, the stream rows given so far.
+            epoch: passes that have ended.
             lanes: for a streamed part, where its lanes stand.
         """
-        if self.streamed:
-            return self.stream.touched_lanes(lanes, self.lanes, 0, "")
-        return self.node.touched(rows, "")
+        if not self.streamed:
+            # of an edited mix, rows may be fewer than those of the passes that it would have given
+            passed = epoch * self.length if self.length < ENDLESS else 0
+            return self.node.touched(max(rows, passed), "")
+        found, mixture = self.stream.touched_lanes(lanes, self.lanes, 0, ""), self.node.mixture
+        return {**found, mixture[0]: ENDLESS} if epoch and self.ends and mixture else found
 
     # ---- scans
 

@@ -38,6 +38,14 @@ class PassRows:
         self._known[lane] = epoch, place, rows
         return rows
 
+    def start(self, lane: int, epoch: int) -> Place:
+        """Where a lane stands at the start of pass `epoch`."""
+        reader = self._make()
+        if not epoch or reader.arithmetic:
+            return reader.turn(reader.start(), epoch) if epoch else reader.start()
+        self(lane, epoch - 1)
+        return reader.turn(self._known[lane][1], epoch)
+
 
 def _through(reader: Reader, lane: int, place: Place, epoch: int) -> tuple[Place, int]:
     rows, got = 0, CHUNK

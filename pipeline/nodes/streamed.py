@@ -145,6 +145,10 @@ class PieceReader:
         """Where the next piece begins."""
         ...
 
+    def ended(self, lane: int, at: Any, epoch: int) -> Any:
+        """Where a lane stands once it was found that pass `epoch` ends before the piece at `at`."""
+        return at
+
     @property
     @abstractmethod
     def most_empty(self) -> int:
@@ -159,7 +163,10 @@ class PieceReader:
     def pull(self, lane: int, place: Place, epoch: int, want: int) -> tuple[list[Block], Place]:
         at, offset = place
         found, empty = list[Block](), 0
-        while want and (block := self.piece(lane, at, epoch)) is not None:
+        while want:
+            block = self.piece(lane, at, epoch)
+            if block is None:
+                return found, (self.ended(lane, at, epoch), 0)
             offset = min(offset, len(block))  # beyond it after an allowed change
             rows = block.slice(offset, min(offset + want, len(block)))
             want, offset = want - len(rows), offset + len(rows)

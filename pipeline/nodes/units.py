@@ -54,8 +54,8 @@ def _beneath(here: Here) -> Here:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    # the rows that a unit became, or None if its pass of the mix is empty; the mix's place after it
-    block: Block | None
+    # the rows that a unit became, and the mix's place after it
+    block: Block
     after: Place
 
 
@@ -122,17 +122,21 @@ class UnitReader(PieceReader):
     def piece(self, lane: int, at: Place, epoch: int) -> Block | None:
         units = self._units.setdefault(lane, {})
         if at not in units:
-            below = cast(_OfOnePass, self._below)
-            units[at] = self._unit(
-                lambda: below.pull(lane, at, epoch, self._node.block, across=False)
-            )
+            unit = self._unit(lambda: self._pulled(lane, at, epoch))
+            if unit is None:
+                return None  # not kept: where one pass ends the next one begins
+            units[at] = unit
         return units[at].block
 
-    def _unit(self, pull: Callable[[], tuple[list[Block], Place]]) -> _Unit:
-        # a unit after the stages here, and then those of the mixes above
+    def _pulled(self, lane: int, at: Place, epoch: int) -> tuple[list[Block], Place]:
+        below = cast(_OfOnePass, self._below)
+        return below.pull(lane, at, epoch, self._node.block, across=False)
+
+    def _unit(self, pull: Callable[[], tuple[list[Block], Place]]) -> _Unit | None:
+        # a unit after the stages here, and then those of the mixes above; None at a pass's end
         here, pulled, after = self._here, *pull()
         if not pulled:
-            return _Unit(None, after)
+            return None
 
         def dealt() -> Block:
             return Block.concat(pulled or pull()[0])
@@ -150,6 +154,9 @@ class UnitReader(PieceReader):
 
     def after(self, lane: int, at: Place) -> Place:
         return self._units[lane][at].after
+
+    def ended(self, lane: int, at: Place, epoch: int) -> Place:
+        return self._pulled(lane, at, epoch)[1]
 
     @property
     def most_empty(self) -> int:

@@ -30,6 +30,7 @@ class Order:
         pins: whether every epoch above uses epoch 0's order beneath.
         pins_path: whether orders beneath stay those that the dataset beneath has by itself when it
             is joined with others.
+        sets_length: whether it has as many rows whatever lies beneath.
         keeps_rows: whether row r of the stream above is row r of the stream beneath.
         seed_globals: whether it seeds the process's global generators; no order does.
     """
@@ -41,6 +42,7 @@ class Order:
     random: bool = False
     pins: bool = False
     pins_path: bool = False
+    sets_length: bool = False
     keeps_rows: bool = False
     seed_globals: bool = False
 

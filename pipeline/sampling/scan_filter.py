@@ -40,6 +40,7 @@ class ScanFilter(Order):
     counts: Int64s = field(init=False, repr=False, compare=False)
     kind = "filter"
     pins_path = True
+    sets_length = True
 
     def __post_init__(self) -> None:
         dtype = self.flags.dtype

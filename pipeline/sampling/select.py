@@ -28,6 +28,7 @@ class Select(Order):
     name = "select"
     pins = True
     pins_path = True
+    sets_length = True
 
     def length(self, n: int) -> int:
         return len(self.positions)

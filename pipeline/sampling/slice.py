@@ -29,6 +29,7 @@ class Slice(Order):
     name = "slice"
     pins = True
     pins_path = True
+    sets_length = True
 
     def length(self, n: int) -> int:
         return self.count

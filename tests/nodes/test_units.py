@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import Dataset, mix
-from tests.nodes.checks import check_streamed
+from tests.nodes.checks import check_streamed, reader_of
 
 
 def _mixed(n: int = 40) -> Dataset:
@@ -32,6 +32,21 @@ STAGES: dict[str, Callable[[Dataset, int], Dataset]] = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_units_are_a_node(stage: str, block: int, lanes: int) -> None:
     check_streamed(STAGES[stage](_mixed(), block).lanes(lanes), rows=40)
+
+
+def test_a_pass_begins_where_one_before_it_was_found_to_end() -> None:
+    # a place is read for the end of one pass, and then, by the same reader, for the next
+    parts = {"a": Dataset(range(5)).filter(lambda x: True, block=2), "b": Dataset(range(10, 14))}
+    part = mix(parts, {"a": 1, "b": 1}, "first").filter(lambda x: True, block=3, name="up").top
+    reader = reader_of(part)
+    _, place = reader.pull(0, reader.start(), 0, 100)
+    assert reader.pull(0, place, 0, 1)[0] == []
+    assert not reader.has(0, place, 0, 1)
+    begin = reader.turn(place, 1)
+    assert begin == place  # the place itself tells that the pass has ended
+    assert reader.has(0, begin, 1, 1)
+    blocks, _ = reader.pull(0, begin, 1, 100)
+    assert sum(map(len, blocks)) > 0
 
 
 @pytest.mark.parametrize("stop", ["first", "all"])
