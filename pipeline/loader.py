@@ -167,6 +167,7 @@ class Loader(Generic[BatchT]):
         # this process lacks the parent's workers, and a thread of the parent that held a turn
         self._inherited = self._executor, self._run
         self._owner, self._checked, self._observer = 0, -1, None
+        self._account = Account()  # what the parent's batches cost is the parent's to count
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 
     def _running(self) -> Run:
@@ -272,6 +273,7 @@ class Loader(Generic[BatchT]):
         if self._owner in (0, get_ident()) and self._process == os.getpid():
             self._run.cancel()
         self._executor.close()  # another thread that waits for a batch gets an error
+        self._account.closed()
         if self._once is not None:
             self._once.close()
 
@@ -346,11 +348,15 @@ class Loader(Generic[BatchT]):
     def stats(self) -> Stats:
         """What the data has cost so far: each stage, the workers, and the queue between them.
 
+        Moves and restores leave the figures as they are, and `close` keeps them.
+
         >>> loader = Loader(Dataset({"x": np.arange(8)}).map(lambda r: r, name="same"), 4)
         >>> _ = list(loader)
         >>> [(s.name, s.rows) for s in loader.stats().stages]
         [('source', 8), ("stage 0: map 'same'", 8), ('collate', 8)]
         """
+        if self._process != os.getpid():
+            self._fork()
         return self._account.stats(self._executor.stats(), self._ahead)
 
     # ---- where it stands

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -26,6 +28,7 @@ from pipeline.workers.work import Executor, Pending, Rows
 
 BEGIN = 8  # works begun at a time, at most: each batch handed out begins some more
 GROUP = 64  # batches of one work, at most
+SPENT = 0.005  # seconds of arithmetic for works that are not needed soon, for each batch handed out
 
 
 class _Rows(NamedTuple):
@@ -158,7 +161,7 @@ class IndexedStream:
             whole = self._read(part.rows)
         else:
             start = begun.start
-        if self._substitutes is not None:
+        if self._substitutes is not None and self._part.skips:
             block = whole.slice(start, start + n)
             whole = self._substitutes.block(part.rows, block, self._read, cursor.step)
             start = 0
@@ -174,6 +177,13 @@ class IndexedStream:
 
     def _mine(self, cursor: Cursor) -> _Rows | None:
         # None if the cursor's pass has no further batch
+        part = self._all_mine(cursor)
+        if part is None or self._substitutes is None:
+            return part
+        return part._replace(rows=self._remaining(part.rows, cursor.step))
+
+    def _all_mine(self, cursor: Cursor) -> _Rows | None:
+        # as `_mine`, before substitutes take the place of excluded rows
         spans = self._passes.spans(cursor)
         count, size = _count(spans), self._passes.size(cursor.step)
         if not count or (self._drop and count < size):
@@ -182,7 +192,6 @@ class IndexedStream:
         mine = self._places(total)
         own = mine if total == count else mine[mine < count]
         rows = spans[0][0] + own if len(spans) == 1 else _rows(spans)[own]
-        rows = self._remaining(rows, cursor.step)
         return _Rows(rows, mine, total, self._passes.after(cursor))
 
     def _remaining(self, rows: Int64s, step: int) -> Int64s:
@@ -213,8 +222,11 @@ class IndexedStream:
     # ---- ahead
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
+        started = time.perf_counter()
         for _ in range(BEGIN):
             if self._barren or not self._executor.has_capacity():
+                return
+            if len(self._ahead) > GROUP and time.perf_counter() - started > SPENT:
                 return
             if not self._ahead:
                 self._tail = cursor
@@ -224,33 +236,54 @@ class IndexedStream:
     def _submit(self, epoch: int, settle: Settle) -> bool:
         # the next batches of the pass as one work
         tail = self._tail
-        part = self._mine(tail) if tail.epoch == epoch else None
+        part = self._all_mine(tail) if tail.epoch == epoch else None
         if part is None:
             return False
-        most = min(self._most, self._executor.group(len(part.rows)))
-        found, tail = [(tail, part)], settle(part.after)
-        usual = not self.jumps and self._substitutes is None
-        if most > 1 and usual and tail.epoch == epoch:
-            found += self._full(tail, most - 1)
-            tail = found[-1][1].after  # nothing to settle: no step is skipped
-        while len(found) < most and tail.epoch == epoch:
-            part = self._mine(tail)
-            if part is None:
-                break
-            found.append((tail, part))
-            tail = settle(part.after)
-        self._tail, self._most = tail, min(GROUP, 2 * len(found))
-        start, alone = 0, len(found) == 1
+        found = self._group(tail, part, settle)
+        alone = len(found) == 1
         rows = np.concatenate([part.rows for _, part in found]) if not alone else found[0][1].rows
+        try:
+            rows = self._remaining(rows, tail.step)
+        except PositionError:  # a row has no substitute: an error when its batch is asked for
+            if alone:
+                return False
+            self._most = 1
+            return True
         pending = self._executor.submit(Rows(rows))
+        self._tail, self._most = settle(found[-1][1].after), min(GROUP, 2 * len(found))
+        start = 0
         for at, part in found:
+            stop = start + len(part.rows)
+            part = part if self._substitutes is None else part._replace(rows=rows[start:stop])
             self._ahead[at.step] = _Begun(at, part, pending, start, alone)
-            start += len(part.rows)
+            start = stop
         return True
 
-    def _full(self, at: Cursor, most: int) -> list[tuple[Cursor, _Rows]]:
-        # the next full batches of a pass, of one size, all at once
-        afters = self._passes.full(at, most)
+    def _group(self, at: Cursor, part: _Rows, settle: Settle) -> list[tuple[Cursor, _Rows]]:
+        # the batch at a cursor and the next ones of its pass, for one work: one size of work, and
+        # one set of exclusions in force
+        most = min(self._most, self._executor.group(len(part.rows)))
+        stop = self._substitutes.until(at.step) if self._substitutes else None
+        found, epoch = [(at, part)], at.epoch
+        while len(found) < most:
+            at = settle(found[-1][1].after)
+            if at.epoch != epoch or (stop is not None and at.step >= stop):
+                break
+            more = self._full(at, most - len(found), stop)
+            if not more and (following := self._all_mine(at)) is not None:
+                more = [(at, following)]
+            if not more:
+                break
+            found += more
+        return found
+
+    def _full(self, at: Cursor, most: int, stop: int | None) -> list[tuple[Cursor, _Rows]]:
+        # the next full batches of a pass, of one size, all at once: those before step `stop`, and
+        # before steps that are skipped
+        jump = bisect_right(self.jumps, at.step, key=lambda jump: jump[0])
+        stops = [self.jumps[jump][0]] if jump < len(self.jumps) else []
+        stops += [] if stop is None else [stop]
+        afters = self._passes.full(at, min([most, *(stop - at.step for stop in stops)]))
         if not afters:
             return []
         size, starts = afters[0].rows - at.rows, [at, *afters[:-1]]

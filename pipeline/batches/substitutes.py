@@ -39,6 +39,10 @@ class Substitutes:
         self._part = part
         self._excluded = Exclusions(part.components, entries)
 
+    def until(self, step: int) -> int | None:
+        """The first later step from which other records are excluded; None if there is none."""
+        return self._excluded.until(step)
+
     def rows(self, rows: Int64s, step: int) -> Int64s:
         """The stream rows of a step, excluded ones replaced. Each depends on its own row alone.
 

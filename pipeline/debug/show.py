@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dataset import Dataset
+from pipeline.debug.brief import TEXT, as_text, fields_of, pictures
 from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.provenance.where import Provenance, RowOrigin
-from pipeline.tree import children, leaves
 from pipeline.types import Component
-
-TEXT = 2000  # characters of a record's text that are kept
-TOKENS = 64  # of a row's array of numbers
-_FIELDS = ("text", "content", "body", "prompt", "caption")  # of a record, its text by first choice
 
 
 def rows_of(
@@ -29,7 +25,7 @@ def rows_of(
     line: Line,
     *,
     only: Sequence[int] | None = None,
-    records: bool = True,
+    values: bool = True,
     most: int = TEXT,
 ) -> list[dict[str, Any]]:
     """The rows of a step as plain data, with where they came from.
@@ -38,7 +34,7 @@ def rows_of(
         run, dataset: of the step.
         line: of the step.
         only: positions in the global batch; by default all.
-        records: read the records' text too, not only where they lie.
+        values: tell what rows and records hold too, not only where the records lie.
         most: characters of a text that are kept.
 
     Returns:
@@ -52,18 +48,19 @@ def rows_of(
     found: list[dict[str, Any]] = []
     for k, rows in enumerate(run.rows(dataset, line)):
         origins = Provenance(dataset.components, rows.take.block.origin)
-        values = rows.take.block.rows()
-        for position, origin, value in zip(rows.positions.tolist(), origins, values, strict=True):
+        held = rows.take.block.rows() if values else []
+        texts = dataset.components if values else ()
+        for i, (position, origin) in enumerate(zip(rows.positions.tolist(), origins, strict=True)):
             if only is not None and position not in only:
                 continue
-            texts = dataset.components if records else ()
+            row = held[i] if values else {}
             found.append(
                 {
                     "batch": k,
                     "row": position,
                     "records": [_record(texts, *part, most) for part in documents(origin)],
-                    "fields": {name or "value": _brief(x) for name, x in leaves(value)},
-                    "images": list(images(value)),
+                    "fields": fields_of(row) if values else {},
+                    "images": [name for name, _ in pictures(row)],
                 }
             )
     return found
@@ -95,57 +92,11 @@ def _text_of(components: Sequence[Component], row: RowOrigin, most: int) -> str 
     if source is None:
         return None
     read: Any = source.read(np.array([row.record], np.int64))
-    text = as_text(read.row(0) if hasattr(read, "row") else read[0])
+    text = as_text(read.row(0) if hasattr(read, "row") else read[0], most)
     return text if text is None or len(text) <= most else f"{text[:most]}…"
 
 
-def as_text(record: Any) -> str | None:
-    """A record's text, with nothing in it that a terminal would obey; None where it has none.
-
-    >>> as_text({"id": 3, "text": b"caf\\xc3\\xa9\\x1b[2J"})
-    'café\ufffd[2J'
-    """
-    parts = children(record)
-    if parts is not None:
-        known = dict(parts)
-        names = [n for n in _FIELDS if n in known] + list(known)
-        return next((t for t in (as_text(known[n]) for n in names) if t is not None), None)
-    if isinstance(record, bytes):
-        text = record.decode(errors="replace")
-        if text.count("\ufffd") > len(text) // 10:  # no text
-            return None
-    elif isinstance(record, str):
-        text = record
-    else:
-        return None
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-
-
-def _brief(value: Any) -> Any:
-    a = np.asarray(value)
-    if a.dtype.kind in "OSU":
-        text = as_text(value) if isinstance(value, str | bytes) else None
-        return repr(value)[:TEXT] if text is None else text[:TEXT]
-    if is_image(a):
-        return f"picture {a.dtype}{list(a.shape)}"
-    cut = a.reshape(-1)[:TOKENS]
-    plain = cut.tolist() if a.dtype.kind in "biu" else [float(f"{x:.6g}") for x in cut.tolist()]
-    plain = [x if isinstance(x, int) or np.isfinite(x) else str(x) for x in plain]
-    return plain[0] if not a.ndim else [*plain, *(["…", list(a.shape)] if a.size > TOKENS else [])]
-
-
 # ---- pictures
-
-
-def is_image(a: NDArray[Any]) -> bool:
-    """Whether an array looks like a picture: uint8 [h, w] or [h, w, 1, 3 or 4]."""
-    shaped = a.ndim == 2 or (a.ndim == 3 and a.shape[2] in (1, 3, 4))
-    return a.dtype == np.uint8 and shaped and min(a.shape[:2]) >= 4
-
-
-def images(row: Any) -> Iterator[str]:
-    """Names of the fields of a row that look like pictures."""
-    return (name for name, value in leaves(row) if is_image(np.asarray(value)))
 
 
 def png(a: NDArray[Any]) -> bytes:
@@ -176,10 +127,9 @@ def save_images(
     paths: list[str] = []
     for k, rows in enumerate(run.rows(dataset, line)):
         for position, row in zip(rows.positions.tolist(), rows.take.block.rows(), strict=True):
-            for name, value in leaves(row):
-                if (only is None or position in only) and is_image(np.asarray(value)):
-                    stem = "".join(c if c.isalnum() else "_" for c in name or "value")
-                    path = folder / f"step{line.step}-batch{k}-row{position}-{stem}.png"
-                    path.write_bytes(png(np.asarray(value)))
-                    paths.append(str(path))
+            for name, a in pictures(row) if only is None or position in only else ():
+                stem = "".join(c if c.isalnum() else "_" for c in name or "value")
+                path = folder / f"step{line.step}-batch{k}-row{position}-{stem}.png"
+                path.write_bytes(png(a))
+                paths.append(str(path))
     return paths

@@ -30,6 +30,11 @@ class Exclusions:
         self._components = components
         self.entries = _merged(entries)
 
+    @property
+    def components(self) -> int:
+        """How many components the dataset has."""
+        return len(self._components)
+
     def plus(self, since: int, records: Any, files: Any) -> Exclusions:
         """These exclusions, and more from step `since` on.
 
@@ -48,6 +53,26 @@ class Exclusions:
     def active(self, step: int) -> bool:
         """Whether any exclusion is in force at a step."""
         return any(since <= step for since, _, _ in self.entries)
+
+    def named(self, step: int, most: int = 4) -> str:
+        """What is excluded at a step, in words: so many ranges of records at most.
+
+        >>> Exclusions(entries=[(0, "a", ((3, 4), (7, 9)))]).named(0)
+        "record 3 of 'a', records 7..8 of 'a'"
+        """
+        found = [
+            (f"records {start}..{stop - 1}" if stop - start > 1 else f"record {start}")
+            + (f" of {name!r}" if name else "")
+            for since, name, ranges in self.entries
+            if since <= step
+            for start, stop in ranges
+        ]
+        more = f" and {len(found) - most} more ranges" if len(found) > most else ""
+        return ", ".join(found[:most]) + more
+
+    def until(self, step: int) -> int | None:
+        """The first later step from which more is excluded; None if there is none."""
+        return min((since for since, _, _ in self.entries if since > step), default=None)
 
     def among(self, origin: Origin, step: int) -> NDArray[np.bool_]:
         """bool[n]: which rows are excluded at a step; a packed or zipped row is if any part is."""

@@ -196,14 +196,16 @@ class SizedPasses:
     def full(self, cursor: Cursor, most: int) -> list[Cursor]:
         """The cursors after the next batches: full ones of one size, not the last of their pass.
 
-        There are at most `most`; none where sizes change or rows are cut out.
+        There are at most `most`: none beyond a row that is cut out, or a step where sizes change.
         """
-        passes = self.parts[0][1]
-        if len(self.parts) > 1 or passes.cuts is not NO_CUTS:
-            return []
+        passes, end = self._from(cursor.step)[0]
         left, size = passes.left(cursor), passes.batch_size
-        many = range(1, 1 + (most if left is None else min(most, left - 1)))
         rows, step, epoch, batch = cursor.rows, cursor.step, cursor.epoch, cursor.batch
+        cut = passes.cuts.next_from(rows)
+        most = most if left is None else min(most, left - 1)
+        most = most if end is None else min(most, end - 1 - step)
+        most = most if cut is None else min(most, (cut[0] - rows) // size)
+        many = range(1, 1 + most)
         return [Cursor(rows + i * size, step + i, epoch, batch + i) for i in many]
 
     def turn(self, cursor: Cursor) -> Cursor:

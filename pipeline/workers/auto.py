@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 
 from pipeline.block import Block
 from pipeline.errors import ChainError, WorkerError
-from pipeline.meter import Tally, add_up
 from pipeline.nodes import Part, Pending
 from pipeline.workers.executor import in_worker
 from pipeline.workers.processes import Processes
 from pipeline.workers.serial import Serial
-from pipeline.workers.stats import QueueStats
+from pipeline.workers.stats import QueueStats, summed
 from pipeline.workers.threads import Threads
 from pipeline.workers.work import Executor, Work, Workers
 
@@ -50,8 +49,8 @@ class AutoExecutor:
         self._own = _no_users_code(chain)
         self._cores = _cores()
         self.fresh = False
-        self._stages: dict[str, Tally] = {}  # sums of executors that were closed
-        self._works, self._outstanding = 0, dict[int, int]()
+        self._past = QueueStats()  # sums of executors that were closed
+        self._outstanding = dict[int, int]()
         self._left: list[Executor] = []  # executors not chosen, whose results are still outstanding
         self._serial = self._open(Serial())
         self._begin_trials()
@@ -169,14 +168,10 @@ class AutoExecutor:
 
     def _close_left(self) -> None:
         for executor in [e for e in self._left if not self._outstanding.get(id(e))]:
-            self._left.remove(executor)
-            self._account(executor)
             executor.close()
-
-    def _account(self, executor: Executor) -> None:
-        stats = executor.stats()
-        add_up(self._stages, stats.stages or {})
-        self._works += stats.works
+            # only now: works that nobody wants any more were in progress
+            self._left.remove(executor)
+            self._past = summed(self._past, executor.stats())
 
     # ---- an executor
 
@@ -198,15 +193,12 @@ class AutoExecutor:
         return self._now.group(rows)
 
     def stats(self) -> QueueStats:
-        now = self._now.stats()
-        stages = dict(self._stages)
-        others = [e for e in (self._serial, *self._left) if e is not self._now]
-        for executor in others:
-            add_up(stages, executor.stats().stages or {})
-        add_up(stages, now.stages or {})
-        works = self._works + now.works + sum(e.stats().works for e in others)
+        found, chosen = self._now.stats(), [self._chosen[1]] if self._chosen else []
+        for executor in {id(e): e for e in (self._serial, *chosen, *self._left)}.values():
+            if executor is not self._now:
+                found = summed(found, executor.stats())
         choice = str(self._workers) if self._decided else ""
-        return replace(now, stages=stages, works=works, tried=dict(self.tried), choice=choice)
+        return replace(summed(found, self._past), tried=dict(self.tried), choice=choice)
 
     def close(self) -> None:
         """Stop everything. Work submitted later starts the chosen executor again."""

@@ -17,6 +17,7 @@ from pipeline.nodes import Part
 from pipeline.tree import owned
 from pipeline.workers.queue import Future, Queue, closed, raising
 from pipeline.workers.stats import QueueStats, Watch
+from pipeline.workers.totals import Totals
 from pipeline.workers.work import Work, count, named, produce
 
 KILLS = 3  # number of workers that may die over one work at the same place
@@ -178,6 +179,7 @@ class QueuedExecutor:
     ) -> None:
         self._start, self._workers, self._ahead, self.fresh = start, workers, ahead, fresh
         self._helper, self._sources = helper, sources
+        self._totals = Totals()
         self._renew()
 
     def _renew(self) -> None:
@@ -190,11 +192,14 @@ class QueuedExecutor:
             return evaluate(work)
 
         self._crew: Crew | None = None
-        self._queue = Queue(self._workers, self._ahead, again, self._helper, self._sources)
+        self._queue = Queue(
+            self._workers, self._ahead, again, self._helper, self._sources, self._totals
+        )
 
     def _own(self) -> Queue:
         # after a fork, the workers, and the threads that hold locks, are the parent's
         if self._queue.owner != os.getpid():
+            self._totals = Totals()  # what the parent's workers do is the parent's to count
             self._renew()
         return self._queue
 
@@ -223,9 +228,11 @@ class QueuedExecutor:
     def close(self) -> None:
         """End the crew. Work submitted later starts another one."""
         self._own()
-        if self._crew is not None:
+        if (crew := self._crew) is not None:
+            up = crew.up()
             self._end()
             self._renew()
+            self._totals.ended(up=up, restarts=crew.restarts)
 
 
 def _close(crew: Crew, owner: int) -> None:

@@ -216,7 +216,7 @@ class Pool(Crew):
         buffers = worker.views.over(result.extents, result.slices)
         future, worker.at = worker.at, None
         spent = result.started, result.seconds, result.stages
-        self._queue.measured(result.stages, Worked(result.number, worker.number, *spent))
+        self._queue.measured(Worked(result.number, worker.number, *spent))
         self._relay.say(result.logs)
         if future is None:  # another worker redid it and was faster
             return

@@ -6,13 +6,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pipeline.block import Block
 from pipeline.errors import PipelineError
-from pipeline.meter import Tally, add_up, weight
+from pipeline.meter import METER, Sums, weight
 from pipeline.workers.stats import QueueStats, Watch, Worked
+from pipeline.workers.totals import Totals
 from pipeline.workers.work import Cost, Work
 
 Outcome = Callable[[], Block]  # returns the block, or raises the error
@@ -95,6 +96,7 @@ class Queue:
         redo: evaluates a work again, in a process that was forked and has inherited its future.
         helper: evaluates works that nobody has begun, in the thread that waits; None for never.
         sources: how many sources a batch takes only a few rows of each.
+        totals: where what works cost is counted.
 
     Attributes:
         lock: must be held to call `pull` and `notify`.
@@ -113,6 +115,7 @@ class Queue:
         redo: Callable[[Work], Block] | None = None,
         helper: Helper | None = None,
         sources: int = 1,
+        totals: Totals | None = None,
     ) -> None:
         self._workers, self._ahead, self._helper = workers, ahead, helper
         self.owner, self.redo = os.getpid(), redo or _not_here
@@ -123,13 +126,11 @@ class Queue:
         self.broken: BaseException | None = None
         self._sleepers: list[Any] = []
         self._waiting: deque[Future] = deque()
-        self._numbers = 0
         self._outstanding = self._ready = self._ready_bytes = self._asked_size = 0
         self._awaited, self._full = 0, False
         self._done = self._done_size = 0
         self._cost = Cost(sources)
-        self._busy = self._wait = 0.0
-        self._stages: dict[str, Tally] = {}
+        self._totals = totals or Totals()
 
     # ---- waiting
 
@@ -151,8 +152,7 @@ class Queue:
 
     def submit(self, work: Work, urgent: bool) -> Future:
         with self.lock:
-            future = Future(self, self._numbers, work)
-            self._numbers += 1
+            future = Future(self, self._totals.numbered(), work)
             self._outstanding += 1
             self._asked_size += work.size
             (self._waiting.appendleft if urgent else self._waiting.append)(future)
@@ -195,7 +195,7 @@ class Queue:
         finally:
             with self.lock:
                 self._awaited -= 1
-                self._wait += time.perf_counter() - started
+            self._totals.waited(time.perf_counter() - started)
 
     def _help_wanted(self, future: Future) -> bool:
         # with the lock held: claim a future that nobody has begun, or return whether to recall it
@@ -213,16 +213,19 @@ class Queue:
     def _help(self, future: Future) -> None:
         # after an interrupt it stays claimed, and is evaluated when its result is asked for again
         assert self._helper is not None
-        started = time.perf_counter()
+        sums, started = Sums(), time.perf_counter()
+        before = METER.into(sums)
         try:
             block = self._helper.evaluate(future.work)
         except Exception as error:
-            self._settle(future, raising(error), 0)
+            outcome, size = raising(error), 0
         else:
-            self._settle(future, lambda: block, weight(block))
-        spent = time.perf_counter() - started
-        self._busy += spent
-        self.measured({}, Worked(future.number, -1, started, spent, {}))
+            outcome, size = (lambda: block), weight(block)
+        finally:
+            spent = time.perf_counter() - started
+            METER.into(before)
+            self.measured(Worked(future.number, -1, started, spent, sums.tallies()))
+        self._settle(future, outcome, size)
 
     def cancel(self, future: Future) -> None:
         with self.lock:
@@ -305,7 +308,7 @@ class Queue:
     def finish(self, future: Future, outcome: Outcome, nbytes: int, seconds: float) -> None:
         """Store the outcome that a worker had for a future. Only the first outcome counts."""
         with self.lock:
-            self._busy += seconds
+            self._totals.done()
             self._done += 1
             self._done_size += future.work.size
             self._cost.add(rows=future.work.size, nbytes=nbytes, seconds=seconds)
@@ -322,10 +325,10 @@ class Queue:
             self._ready_bytes += nbytes
             self.notify()
 
-    def measured(self, stages: Mapping[str, Tally], worked: Worked | None = None) -> None:
-        with self.lock:
-            add_up(self._stages, stages)
-        if self.watch is not None and worked is not None:
+    def measured(self, worked: Worked) -> None:
+        """Count what a work has cost. Comes before `finish`, as its result lets the loop go on."""
+        self._totals.measured(worked.stages, worked.seconds)
+        if self.watch is not None:
             self.watch(worked)
 
     def break_off(self, error: BaseException) -> None:
@@ -336,18 +339,14 @@ class Queue:
 
     def stats(self, *, up: float, restarts: int) -> QueueStats:
         with self.lock:
-            return QueueStats(
+            now = QueueStats(
                 self._workers,
-                dict(self._stages),
-                self._done,
-                self._busy,
-                self._wait,
-                up,
-                self._ready,
-                self._ready_bytes,
-                self._outstanding - self._ready,
-                restarts,
+                ready=self._ready,
+                ready_bytes=self._ready_bytes,
+                asked=self._outstanding - self._ready,
+                restarts=restarts,
             )
+        return self._totals.added_to(now, up=up)
 
 
 def _nothing() -> None:

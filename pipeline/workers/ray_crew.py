@@ -15,6 +15,7 @@ from pipeline.workers.executor import Crew
 from pipeline.workers.logs import Relay
 from pipeline.workers.queue import Future, Queue, raising
 from pipeline.workers.ray_actor import Evaluator, Pickle, Result
+from pipeline.workers.stats import Worked
 
 if TYPE_CHECKING:
     from pipeline.workers.ray import Ray
@@ -116,7 +117,8 @@ class RayCrew(Crew):
             if not self._closing:
                 self._bury(i, future, e)
             return False
-        self._queue.measured(result.stages)
+        started = time.perf_counter() - result.seconds  # by this machine's clock
+        self._queue.measured(Worked(future.number, i, started, result.seconds, result.stages))
         self._relay.say(result.logs)
         block = result.block
         outcome = failure.raised(result.error) if block is None else block.loads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pipeline.meter import Sums, Tally, add_up, batch_bytes
@@ -59,7 +59,7 @@ class QueueStats:
         works: works done.
         busy: seconds that workers spent evaluating.
         wait: seconds that the caller waited for results.
-        up: seconds since workers were started, times their number.
+        occupancy: the share of the workers' time that was busy.
         ready: results that wait to be fetched.
         ready_bytes: bytes of these.
         asked: works submitted and not done.
@@ -73,13 +73,27 @@ class QueueStats:
     works: int = 0
     busy: float = 0.0
     wait: float = 0.0
-    up: float = 0.0
+    occupancy: float = 0.0
     ready: int = 0
     ready_bytes: int = 0
     asked: int = 0
     restarts: int = 0
     tried: Mapping[str, float] = field(default_factory=dict[str, float])
     choice: str = ""
+
+
+def summed(one: QueueStats, other: QueueStats) -> QueueStats:
+    """The statistics of `one` executor, with what the works of another have cost."""
+    stages = dict(one.stages or {})
+    add_up(stages, other.stages or {})
+    return replace(
+        one,
+        stages=stages,
+        works=one.works + other.works,
+        busy=one.busy + other.busy,
+        wait=one.wait + other.wait,
+        restarts=one.restarts + other.restarts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,7 @@ class Stats:
         batches: batches handed out.
         rows: rows of these, on this host.
         bytes: bytes of these.
-        seconds: since the first batch was asked for.
+        seconds: since the first batch was asked for, without those for which it was closed.
         first: seconds until that batch arrived.
         wait: seconds that the loop waited in `next`, including the first batch.
         workers: threads or processes; 0 if the loop evaluates.
@@ -232,6 +246,8 @@ class Account:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = self._collate = 0.0
+        self._closed: float | None = None  # since when
+        self._idle = 0.0  # seconds for which it was closed
 
     @property
     def batches(self) -> int:
@@ -244,12 +260,20 @@ class Account:
     def handed_out(self, batch: Any, rows: int, asked: float) -> None:
         """Count a batch. `asked` is when `next` was called (`time.perf_counter`)."""
         waited = time.perf_counter() - asked
+        if self._closed is not None:
+            self._idle += max(0.0, asked - self._closed)
+            self._closed = None
         if self._started is None:
             self._started, self._first = asked, waited
         self._wait += waited
         self._batches += 1
         self._rows += rows
         self._bytes += batch_bytes(batch)
+
+    def closed(self) -> None:
+        """Stop the clock until the next batch: a closed loader keeps no loop waiting."""
+        if self._started is not None and self._closed is None:
+            self._closed = time.perf_counter()
 
     def stats(self, queue: QueueStats, ahead: int) -> Stats:
         """The statistics as of now."""
@@ -260,7 +284,7 @@ class Account:
             tallies.pop("collate", Tally()).plus(mine)._replace(rows=self._rows, bytes=self._bytes)
         )
         stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
-        now = time.perf_counter()
+        now = (self._closed or time.perf_counter()) - self._idle
         return Stats(
             stages=tuple(sorted(stages, key=_place)),
             batches=self._batches,
@@ -271,7 +295,7 @@ class Account:
             wait=self._wait,
             workers=queue.workers,
             busy=queue.busy,
-            occupancy=min(1.0, queue.busy / queue.up) if queue.up else 0.0,
+            occupancy=queue.occupancy,
             ready=queue.ready,
             ready_bytes=queue.ready_bytes,
             asked=queue.asked,

@@ -53,8 +53,8 @@ class _Crew(Crew):
             started = time.perf_counter()
             outcome, size = self._outcome(future)
             spent, stages = time.perf_counter() - started, METER.take()
+            self._queue.measured(Worked(future.number, i, started, spent, stages))
             self._queue.finish(future, outcome, size, spent)
-            self._queue.measured(stages, Worked(future.number, i, started, spent, stages))
             del future, outcome  # a thread that waits must not keep a batch alive
 
     def _outcome(self, future: Future) -> tuple[Outcome, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,31 @@ def test_works_and_batches_are_on_their_lanes(workers: Any, streamed: bool) -> N
         assert start["ts"] <= ends[number]["ts"]
     reached = {e["args"]["step"] for e in waits if e["args"]["works"]}
     assert reached == {*range(40)} or streamed
+
+
+@pytest.mark.parametrize(
+    "workers", [0, Threads(2), Processes(2), Processes(2, parent=False)], ids=str
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_trace_adds_up_to_the_loaders_stats(workers: Any, streamed: bool) -> None:
+    ds = dataset().filter(lambda r: True, block=16, name="all") if streamed else dataset()
+    trace = Trace()
+    with trace.of(Loader(ds, 10, workers=workers)) as loader:
+        for batch in trace.batches(loader):
+            del batch
+        loader.close()
+        loader.seek(0)
+        for batch in trace.batches(loader):  # by other workers, whose works have other numbers
+            del batch
+    stats, events = loader.stats(), trace.events()
+    slices = [e for e in events if e["ph"] == "X" and not e["name"].startswith("batch ")]
+    works = [e for e in slices if e["name"].startswith("work ")]
+    assert len({e["args"]["work"] for e in works}) == len(works)
+    rows = Counter[str]()
+    for stage in slices:
+        rows[stage["name"]] += stage["args"]["rows"]
+    assert all(rows[s.name] == s.rows for s in stats.stages)
+    assert sum(e["dur"] for e in works) == pytest.approx(stats.busy * 1e6, rel=0.01)
 
 
 def inside(slice: dict[str, Any], ts: float) -> bool:

@@ -343,7 +343,7 @@ def test_components_are_excluded_by_name() -> None:
 def test_an_endless_exclusion_ends_in_an_error() -> None:
     loader = Loader(Dataset(range(9)).filter(lambda x: x > 3).repeat(), 2)
     loader.skip(records=range(4, 9))
-    with pytest.raises(StreamEndError, match=r"rows of lane 0 are excluded: exclude fewer"):
+    with pytest.raises(StreamEndError, match=r"rows of lane 0.* excluded records.*: exclude fewer"):
         next(loader)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.dataset import Dataset
+from pipeline.debug.brief import pictures
 from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.debug.report.curves import curves_of
 from pipeline.debug.report.page import page
-from pipeline.debug.show import is_image, png, rows_of
+from pipeline.debug.show import png, rows_of
 from pipeline.debug.spikes import THRESHOLD, WINDOW
-from pipeline.tree import leaves
 
 SAMPLE = 12  # steps beside spikes
 SPIKES = 24  # of these, the strongest
@@ -109,10 +109,9 @@ def _pictures(run: Run, dataset: Dataset, line: Line) -> dict[tuple[int, int], l
     for k, rows in enumerate(run.rows(dataset, line)):
         values = rows.take.block.rows()[:ROWS]
         for position, row in zip(rows.positions.tolist(), values, strict=False):
-            for name, value in leaves(row):
-                a = np.asarray(value)
-                data = png(a) if is_image(a) else b""
-                if 0 < len(data) <= PICTURE:
+            for name, a in pictures(row):
+                data = png(a)
+                if len(data) <= PICTURE:
                     src = "data:image/png;base64," + base64.b64encode(data).decode()
                     found.setdefault((k, position), []).append(
                         {"name": name or "value", "src": src}

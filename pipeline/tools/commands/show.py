@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.debug.brief import TEXT
 from pipeline.debug.journal import Run
-from pipeline.debug.show import TEXT, rows_of, save_images
+from pipeline.debug.show import rows_of, save_images
 from pipeline.errors import PositionError
 from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import data_argument, needed_dataset, run_argument

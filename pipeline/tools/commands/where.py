@@ -22,7 +22,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     found = Run(args.run_folder)
     line, dataset = found.line(args.step), needed_dataset(found, args.data)
-    rows = rows_of(found, dataset, line, records=False)
+    rows = rows_of(found, dataset, line, values=False)
     kept = ("batch", "row", "records")
     plain = [{k: row[k] for k in kept} for row in rows]
     for row in plain:
