@@ -52,7 +52,8 @@ def collate(
         describe: names row i in messages.
         empty: makes the arrays that rows are copied into.
         kinds: the types of these rows, where they are known.
-        strict: whether to refuse rows with attributes that are no fields, which a batch lacks.
+        strict: whether to refuse rows of which only their own batch can be made: with fields in
+            another order than the first, or with attributes that are no fields.
 
     Raises:
         CollateError: shapes, dtypes or fields differ, or there are no rows.
@@ -188,6 +189,8 @@ def _stack(
             f"cannot stack {_called(name)}: {describe(0)} has two fields of one name: "
             f"{_fields_of(rows[0])}. Rename one in .map."
         )
+    if strict and type(rows[0]) is dict and not _in_one_order(rows):
+        raise CollateError("rows hold their fields in several orders")
     columns = _by_field(rows, fields, name, describe)
     if strict and type(rows[0]) not in (dict, tuple) and any(map(attributes, rows)):
         raise CollateError(f"a {type(rows[0]).__name__} has attributes that are no fields")
@@ -196,6 +199,11 @@ def _stack(
         for field, column in columns.items()
     ]
     return rebuild(rows[0], stacked, keep=None)
+
+
+def _in_one_order(rows: list[Any]) -> bool:
+    order = list(rows[0])
+    return all(list(row) == order for row in rows if type(row) is dict)
 
 
 def _by_field(

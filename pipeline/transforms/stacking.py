@@ -156,15 +156,9 @@ def _putting(row: Any, columns: Any) -> Put | None:
     puts = list(zip(keys, each, strict=True))
 
     def put(i: int, row: Any) -> bool:
-        if type(row) is not kind or len(row) != len(puts):
+        if type(row) is not kind or (list(row) != keys if kind is dict else len(row) != len(keys)):
             return False
-        try:
-            for key, into in puts:
-                if not into(i, row[key]):
-                    return False
-        except KeyError:
-            return False
-        return True
+        return all(into(i, row[key]) for key, into in puts)
 
     return put
 

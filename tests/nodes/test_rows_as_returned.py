@@ -444,3 +444,21 @@ def test_rows_too_deep_are_still_refused_by_name() -> None:
         row = [row]
     with pytest.raises(CollateError, match="levels deep"):
         next(Loader(Dataset(range(4)).map(lambda n: row), 2))
+
+
+@pytest.mark.parametrize("width", [1, 2000])
+def test_fields_stand_in_the_order_of_the_first_row_of_their_batch(width: int):
+    def turned(i: int) -> dict[str, Any]:
+        row = {"a": np.full(width, i), "b": {"c": i, "d": i}}
+        return row if i % 3 else {"b": dict(reversed(row["b"].items())), "a": row["a"]}
+
+    def orders(batch: Any) -> list[str]:
+        return [*batch, *batch["b"]]
+
+    ds = Dataset(range(24), seed=1).shuffle().map(turned)
+    loader = Loader(ds, 4)
+    alone = [orders(loader[k]) for k in range(6)]
+    assert len(set(map(tuple, alone))) == 2
+    assert [orders(batch) for batch in loader] == alone
+    with Loader(ds, 4, workers=Threads(2)) as threads:
+        assert [orders(batch) for batch in threads] == alone
