@@ -57,12 +57,15 @@ class LaneMix(Mixture, Streamed):
     @cached_property
     def length(self) -> int:
         """Passes, not rows, which nobody knows: ENDLESS if the first never ends."""
-        ends = [part.ends for part in self.live.values()]
-        ending = {"never": False, "first": any(ends), "all": all(ends)}[self.stop]
-        length = 1 if ending else ENDLESS
+        length = 1 if self._passes_end else ENDLESS
         for repeat in self.repeats:
             length = repeat.length(length)
         return length
+
+    @cached_property
+    def _passes_end(self) -> bool:
+        ends = [part.ends for part in self.live.values()]
+        return {"never": False, "first": any(ends), "all": all(ends)}[self.stop]
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -120,9 +123,7 @@ class LaneMix(Mixture, Streamed):
     def touched_lanes(self, places: Sequence[Lane], lanes: int, more: int, head: str) -> Frontiers:
         row = max((row for _, (_, row, _) in places), default=0) + more
         again = any(turns for _, (turns, _, _) in places)
-        # whether all components were passed through within these rows follows from all weights
-        ended = more > 0 and self.stop == "all" and self.length < ENDLESS
-        found = {head + SCHEDULE: ENDLESS if again or ended else row * lanes}
+        found: Frontiers = {}
         for name, part in self.parts.items():
             inside = [
                 (lane, state[2])
@@ -131,8 +132,13 @@ class LaneMix(Mixture, Streamed):
                 if known == name
             ]
             found |= part.stream.touched_lanes(inside, lanes, more, f"{head}{name}.")
-        # whoever found that a pass ends here has looked at further rows of its datasets
-        return dict.fromkeys(found, ENDLESS) if again else found
+        # that a pass goes on or ends may be due to rows of a dataset that were not dealt yet
+        through = self.stop == "all" and self._passes_end
+        if again or (through and row):
+            found = dict.fromkeys(found, ENDLESS)
+        # and that it ended within `more` rows, to any later weights
+        settled = again or (through and more)
+        return {head + SCHEDULE: ENDLESS if settled else row * lanes, **found}
 
 
 class _Part(NamedTuple):

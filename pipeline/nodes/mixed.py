@@ -87,18 +87,20 @@ class Mixed(Mixture, RowJoin):
                 deal.find(c, part.length) if part.length < ENDLESS else ENDLESS
                 for c, part in self.live.items()
             )
-        return max(self._done(c) for c in self.live)
+        return max(self._done(c, part.length) for c, part in self.live.items())
 
-    def _done(self, component: int) -> int:
-        # the row before which a component was passed through, or was dealt for the last time
-        n, deal = self.live[component].length, self.schedule.pattern
+    def _done(self, component: int, n: int) -> int:
+        # the row before which a component gave n rows, or was dealt for the last time
+        deal = self.schedule.pattern
         row = deal.find(component, n - 1) + 1 if n < ENDLESS else ENDLESS
         return min(row, deal.end(component))
 
     @cached_property
     def cycle(self) -> int:
         # of an endless one: the rows after which each component was passed through once
-        return self.length if self.length < ENDLESS else max(self._done(c) for c in self.live)
+        if self.length < ENDLESS:
+            return self.length
+        return max(self._done(c, part.node.cycle) for c, part in self.live.items())
 
     @cached_property
     def _sizes(self) -> Int64s:

@@ -213,3 +213,20 @@ def test_what_kept_a_pass_from_ending_may_not_be_taken_away(kind: str) -> None:
         Loader(alone, 8).load_state_dict(state)
     sooner = _two([(0, {"a": 1}), (40, {"b": 1})], "all", kind, n=20)
     Loader(sooner, 8).load_state_dict(state)
+
+
+@pytest.mark.parametrize("repeats", [1, 2, None])
+def test_a_mix_within_one_that_ends_with_all_its_datasets_is_settled(repeats: int | None) -> None:
+    # whether the outer pass has ended depends on whether the inner one holds a further row
+    def dataset(stop: Any) -> Dataset:
+        inner = _two([(0, {"a": 1, "b": 1})], "all", "kept", n=10)
+        both = mix({"in": inner, "o": _part("o", 5, "all")}, {"in": 2, "o": 1}, stop)
+        return both.repeat(repeats)
+
+    for stop, row in (("all", ENDLESS), ("never", 6)):
+        loader = Loader(dataset(stop), 8)
+        assert dict(loader.state_dict()["frontiers"]) == {"schedule": 0, "in.schedule": 0}
+        next(loader)
+        found = dict(loader.state_dict()["frontiers"])
+        assert found["schedule"] == 8
+        assert (found["in.schedule"] == ENDLESS) == (row == ENDLESS)

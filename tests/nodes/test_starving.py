@@ -92,3 +92,11 @@ def test_no_records_are_no_rows_also_where_bad_ones_are_skipped(stage: str, lane
     assert list(ds) == ds.head(3) == []
     with pytest.raises(StopIteration):
         next(Loader(ds, 2))
+
+
+@pytest.mark.parametrize("stop", ["first", "all", "never"])
+def test_of_an_endless_mix_of_repeated_datasets_too(stop: Any) -> None:
+    parts = {name: Dataset(range(9)).shuffle().repeat() for name in "ab"}
+    ds = mix(parts, {"a": 1, "b": 1}, stop).filter(lambda x: False)
+    with pytest.raises(StreamEndError, match="drop all of them"):
+        next(Loader(ds, 4))
