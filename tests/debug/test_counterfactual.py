@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from pipeline import Dataset, Loader, Threads, mix, scan
 from pipeline.debug import counterfactual
-from pipeline.debug.counterfactual import AHEAD, LOOP, _Trial, explain
+from pipeline.debug.counterfactual import AHEAD, LOOP, _Trial, explain, measure
 from pipeline.debug.counterfactual.measure import Run, run
 from pipeline.debug.counterfactual.standins import Recording
 
@@ -220,3 +221,63 @@ def test_a_change_that_cannot_be_run_is_told() -> None:
     assert any("workers" in text for text in found.failed)
     assert {c.name for c in found.counterfactuals} >= {"stage 0: map 'locked'"}
     assert explain(Dataset([]), seconds=0.2).limit == "nothing"
+
+
+class _Begins:
+    """A loader of workers that takes longer for its first batches, by the false clock."""
+
+    def __init__(self, slow: float, filling: int) -> None:
+        self.epoch, self._got, self._slow, self._filling = 0, 0, slow, filling
+
+    def __enter__(self) -> _Begins:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __next__(self) -> int:
+        time.sleep(self._slow(self._got) if callable(self._slow) else self._slow)
+        self._got += 1
+        if self._got > self._filling:
+            self._slow = 0.001
+        return self._got
+
+    def stats(self) -> Any:
+        ready = min(self._got, self._filling)
+        return SimpleNamespace(rows=self._got, workers=2, works=9, asked=0, ready=ready)
+
+
+@pytest.mark.parametrize(("slow", "filling"), [(0.02, 0), (0.02, 60), (0.002, 500), (0.05, 20)])
+def test_workers_are_measured_once_they_have_begun(
+    slow: float, filling: int, no_real_time: None
+) -> None:
+    loader: Any = _Begins(slow, filling)
+    found = run(loader, 0.2)
+    assert found.steady
+    assert found.rate == pytest.approx(1000, rel=0.2)
+
+
+def test_a_rate_that_never_settles_cannot_be_told(
+    no_real_time: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slower(_Begins):
+        def __next__(self) -> int:
+            time.sleep(0.002 * 1.01**self._got)
+            self._got += 1
+            return self._got
+
+    monkeypatch.setattr(measure, "STEADY", 1.01)
+    slower: Any = Slower(0.0, 0)
+    assert not run(slower, 1.0).steady
+
+    def rated(loader: Loader, seconds: float, step: Any = None, **_: Any) -> Run:
+        with loader:
+            next(loader)
+            stats = loader.stats()
+        return Run(10.0, stats, steady=not stats.workers)
+
+    monkeypatch.setattr(counterfactual, "run", rated)
+    monkeypatch.setattr(_Trial, "_workers", lambda _: [Threads(2)])
+    found = explain(Loader(Dataset(ROWS).repeat(), 2))
+    assert not any(c.name.startswith("workers") for c in found.counterfactuals)
+    assert any("cannot be told" in text for text in found.failed)

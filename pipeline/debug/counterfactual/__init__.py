@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.block import Block, Columns
 from pipeline.dataset import Dataset, of_part
-from pipeline.debug.counterfactual.measure import Step, run
+from pipeline.debug.counterfactual.measure import LONGEST, Step, run
 from pipeline.debug.counterfactual.picture import page_of
 from pipeline.debug.counterfactual.standins import Kept, ReadyStage, Recording
 from pipeline.loader import Loader
@@ -161,11 +161,16 @@ class _Trial:
             options = {k: v for k, v in options.items() if k != "step"}
             try:
                 found = run(self._loader.like(**options), self._each, step)
-                best[name] = max(best[name], found.rate)
+                if found.steady:
+                    best[name] = max(best[name], found.rate)
             except Exception as error:
                 self._failed[change] = f"{change}: {type(error).__name__}: {str(error)[:200]}"
         self._rate = best[""] or self._rate
         for name, (change, _) in self._changes.items():
+            if change not in self._failed and not best[name]:
+                self._failed[change] = (
+                    f"{change}: it cannot be told, as the rate had not settled after {LONGEST:g} s"
+                )
             if change not in self._failed:
                 yield Counterfactual(name, change, best[name], best[name] / self._rate)
 

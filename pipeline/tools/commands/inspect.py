@@ -9,7 +9,7 @@ from pipeline.tools.commands import Answer
 from pipeline.tools.commands.names import path_or_dataset, storage, storage_arguments
 from pipeline.tools.inspection import inspect
 
-NAME, HELP = "inspect", "what files hold: records, fields, layout, advice; 1 if some do not open"
+NAME, HELP = "inspect", "what files hold: records, fields, layout, advice; 1 if some are bad"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:

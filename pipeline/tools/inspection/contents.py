@@ -110,8 +110,8 @@ class Contents:
 
     @property
     def ok(self) -> bool:
-        """Whether all files open."""
-        return not self.broken
+        """Whether all files open, and the first records of each source can be read."""
+        return not self.broken and not any(source.bad for source in self.sources)
 
     def as_json(self) -> dict[str, Any]:
         """The contents as plain data; rows are shortened by `preview`."""

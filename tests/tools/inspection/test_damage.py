@@ -111,3 +111,16 @@ def test_a_missing_file_could_not_be_looked_at(capsys: pytest.CaptureFixture[str
         assert main([command, "nowhere.parquet"]) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n"), "nowhere.parquet" in err) == ("", 1, True)
+
+
+@pytest.mark.parametrize("kind", ["a header is cut", "a field is missing"])
+def test_what_inspect_calls_bad_it_also_says_by_its_status(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ("t.tar" if kind == "a header is cut" else "t.jsonl")
+    path.write_bytes(b"x" if kind == "a header is cut" else b'{"a": 1}\n{"a": 2\n')
+    for command in ("inspect", "verify"):
+        assert main([command, str(path)]) == 1
+        assert "BAD" in capsys.readouterr().out
+        assert main([command, str(path), "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["ok"] is False
