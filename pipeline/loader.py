@@ -470,7 +470,7 @@ class Loader(Generic[BatchT]):
             entries = excluded.plus(since, records, files).entries
             return replace(run.position.skipping(steps, self._rule), exclusions=entries)
 
-        self._move(moved)
+        self._move(moved, elsewhere=False)
 
     @short_traceback
     def __getitem__(self, step: int) -> BatchT:
@@ -534,7 +534,7 @@ class Loader(Generic[BatchT]):
 
         return self._ask(found)
 
-    def _move(self, moved: Callable[[Run], Position]) -> None:
+    def _move(self, moved: Callable[[Run], Position], *, elsewhere: bool = True) -> None:
         def move(run: Run) -> None:
             self._position = moved(run)
 
@@ -542,7 +542,7 @@ class Loader(Generic[BatchT]):
         if self._options["start"]:
             self.start()
         if self._observer:
-            self._observer.moved()
+            self._observer.moved(elsewhere=elsewhere)
 
     # ---- for pipeline.debug.journal
 
@@ -561,6 +561,11 @@ class Loader(Generic[BatchT]):
     def _skips_to(self, step: int) -> int:
         # the first step from here on that is not skipped
         return self._ask(lambda run: run.skipping.end(step)) or step
+
+    def _skips_from(self, step: int) -> int:
+        # the first step from which on all are skipped up to this one
+        jumps = self._ask(lambda run: run.stream.jumps)
+        return next((start for start, stop in jumps if start < step <= stop), step)
 
     # ---- state
 
