@@ -38,6 +38,7 @@ from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
 from pipeline.provenance.where import Provenance
 from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
@@ -563,9 +564,15 @@ class Loader(Generic[BatchT]):
         return self._ask(lambda run: run.skipping.end(step)) or step
 
     def _skips_from(self, step: int) -> int:
-        # the first step from which on all are skipped up to this one
-        jumps = self._ask(lambda run: run.stream.jumps)
-        return next((start for start, stop in jumps if start < step <= stop), step)
+        # the first step from which on all are skipped up to this one. Those skipped before the
+        # anchor, where batches had another size, are no jumps any more
+        def ranges(run: Run) -> Ranges:
+            position, anchor = run.position, run.position.anchor.step
+            past = [pair for skip in position.skips for pair in skip.steps]
+            behind = [(start, min(stop, anchor)) for start, stop in past if start < anchor]
+            return joined([*run.stream.jumps, *behind])
+
+        return next((start for start, stop in self._ask(ranges) if start < step <= stop), step)
 
     # ---- state
 

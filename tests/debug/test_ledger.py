@@ -16,7 +16,6 @@ from pipeline.debug.journal.digests import chained
 from pipeline.debug.journal.index import GROUP, index_path
 from pipeline.debug.journal.ledger import Ledger, LedgerFile, read
 from pipeline.debug.journal.line import Line
-from pipeline.debug.journal.lineage import START
 from pipeline.errors import JournalError
 
 
@@ -120,7 +119,7 @@ def chained_lines(starts: list[tuple[float, int]], *, alike: bool, told: bool) -
             chain, number = above.chain if above else "", len(lines)
             step = above.step + 1 if above else 0
             digest = f"{step if alike else 1000 * launch + step:032x}"
-            after = chain or START if told and before != number - 1 else ""
+            after = (above.name if above else ()) if told and before != number - 1 else None
             made = replace(line(step, launch), digest=digest, chain=chained(chain, digest))
             lines.append(replace(made, after=after, number=number, loss=float(before)))
             before = number
@@ -153,7 +152,7 @@ def test_the_path_follows_the_chains(
     led = list(found.path())
     assert [(x.step, x.chain) for x in led] == [(x.step, x.chain) for x in kept]
     assert columns.numbers(found)["launch"].tolist() == [x.launch for x in led]
-    if not alike:
+    if told or not alike:
         assert [x.number for x in led] == [x.number for x in kept]
         assert found.lineage.parents().tolist() == [int(x.loss or 0) for x in lines]
 

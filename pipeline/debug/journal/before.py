@@ -46,18 +46,21 @@ def led_to(files: Files, first: Files | None, tap: Tap, came: Came) -> Before:
         tap: of the loader.
         came: where it came to.
     """
+    every = [files] if first is None else [files, first]
     state = tap.state()
-    own = _best(files, tap, came, state)
-    if first is None or (own and own.fits):
-        return Before(own.line) if own else Before(LedgerFile(files.ledger).ending_at(came.step))
-    other = _best(first, tap, came, state)
-    if other and (other.fits or not own):
-        return Before(other.line, own=False)
-    if own:
-        return Before(own.line)
-    known = [LedgerFile(each.ledger).ending_at(came.step) for each in (files, first)]
-    own_is_nearer = known[1] is None or (known[0] and known[0].data_end >= known[1].data_end)
-    return Before(known[0]) if own_is_nearer else Before(known[1], own=False)
+    best = [_best(each, tap, came, state) for each in every]
+    for found, each in zip(best, every, strict=True):
+        if found and found.fits:
+            return Before(found.line, each is files)
+    if tap.skips_all(0, came.step):  # none fits, and none is needed: all before is skipped
+        return Before(None)
+    for found, each in zip(best, every, strict=True):
+        if found:
+            return Before(found.line, each is files)
+    known = [LedgerFile(each.ledger).ending_at(came.step) for each in every]
+    ends = [line.data_end if line else -1 for line in known]
+    nearest = ends.index(max(ends))
+    return Before(known[nearest], nearest == 0)
 
 
 def _best(files: Files, tap: Tap, came: Came, state: Mapping[str, Any]) -> _Found | None:

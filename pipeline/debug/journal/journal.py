@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import time
 import warnings
@@ -18,10 +17,9 @@ from pipeline.checkpoint.state import differences
 from pipeline.checks import whole
 from pipeline.debug.journal.before import Before, led_to
 from pipeline.debug.journal.digests import KIND, chained, of_step, written
-from pipeline.debug.journal.files import Files
+from pipeline.debug.journal.files import Files, local, lock
 from pipeline.debug.journal.ledger import Ledger, LedgerFile
 from pipeline.debug.journal.line import Line, finite, float_bits
-from pipeline.debug.journal.lineage import START
 from pipeline.debug.journal.lines import LineLog, read_lines
 from pipeline.debug.journal.naming import checked, found_name
 from pipeline.debug.journal.states import StateLog
@@ -86,7 +84,7 @@ class Journal:
             raise JournalError(f"a Journal wants a Loader, not {type(loader).__name__}: Loader(…)")
         whole("states_every", states_every, 1, JournalError)
         self._data = checked(data) if data is not None else None
-        self._folder, self._loader = _local(folder), loader
+        self._folder, self._loader = local(folder), loader
         host = place_of(loader)[0]
         self._files = Files(self._folder, host)
         self._first = Files(self._folder, 0) if host else None
@@ -96,7 +94,7 @@ class Journal:
             _OPEN[self._key].close()
         self._launch = self._number(allow)
         self._ledger = Ledger(self._files.ledger)
-        _lock(self._ledger, self._folder)
+        lock(self._ledger, self._folder)
         self._states = StateLog(self._files.states, self._launch, states_every)
         self._tap = Tap(loader)
         self._begun = self._closed = False
@@ -234,7 +232,7 @@ class Journal:
             batches=len(drawn),
             data_stop=-1 if usual else stop,
             told=odd,
-            after="" if above == number - 1 else chain or START,
+            after=None if above == number - 1 else parent.name if parent else (),
             move=drawn[0].move if drawn else self._tap.move,
             number=number,
         )
@@ -349,36 +347,6 @@ class Journal:
         return f"Journal({str(self._folder)!r}, {at})"
 
 
-def _local(folder: str | os.PathLike[str]) -> Path:
-    text = os.fspath(folder)
-    if "://" in text:
-        raise JournalError(f"{text}: a run lies in a local folder; copy it elsewhere after.")
-    path = Path(text)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as e:
-        raise JournalError(f"{path} is a file: a run needs a folder.") from e
-    return path
-
-
 def _frontiers(loader: Loader) -> dict[str, Any]:
     state = loader._own_state()
     return {"frontiers": state["frontiers"]} if "frontiers" in state else {}
-
-
-def _lock(ledger: Ledger, folder: Path) -> None:
-    # two processes of one run would mix their lines; the lock dies with its holder
-    try:
-        import fcntl
-
-        fcntl.flock(ledger.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return
-    except OSError as e:
-        if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            return  # a file system that knows no locks
-        ledger.close()
-        raise JournalError(
-            f"another process writes the journal of {folder}. Wait until it ends, or give this run "
-            "a folder of its own."
-        ) from e

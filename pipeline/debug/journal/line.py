@@ -51,7 +51,8 @@ class Line:
         scalars: what else was told; None where not finite.
         told: what was odd about the step, as a gap before it; "" if nothing.
         norm_told: whether there was a gradient norm, finite or not.
-        after: the chain of the line that it follows; "" where that is the line above it.
+        after: launch, move and step of the line that it follows, or () where it follows none; None
+            where that is the line above it, and in older journals.
         move: how often its launch had moved its loader, or left something out, before it.
         number: of the line in its file, from 0; it is not written. -1 where it is in none.
     """
@@ -71,7 +72,7 @@ class Line:
     scalars: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     told: str = ""
     norm_told: bool = True
-    after: str = ""
+    after: tuple[int, ...] | None = None
     move: int = 0
     number: int = field(default=-1, compare=False)
 
@@ -79,6 +80,11 @@ class Line:
     def data_end(self) -> int:
         """The loader's step behind the last batch of this training step."""
         return self.data_stop if self.data_stop >= 0 else self.data_step + self.batches
+
+    @property
+    def name(self) -> tuple[int, int, int]:
+        """Which line it is: a launch does a step once between two moves of its loader."""
+        return self.launch, self.move, self.step
 
     @property
     def loss_value(self) -> float:
@@ -95,8 +101,8 @@ class Line:
 _WRITTEN = tuple(f.name for f in dataclasses.fields(Line) if f.name != "number")
 _KNOWN = frozenset(_WRITTEN)
 _USUAL: dict[str, Any] = {
-    **dict.fromkeys(("chain", "told", "after"), ""),
-    **{"batches": 1, "data_stop": -1, "scalars": {}, "norm_told": True, "move": 0},
+    **{"chain": "", "told": "", "after": None, "move": 0, "batches": 1, "data_stop": -1},
+    **{"scalars": {}, "norm_told": True},
 }
 
 
@@ -117,6 +123,8 @@ def line_of(path: Path, found: dict[str, Any], number: Any, at: int = -1) -> Lin
         if type(found["step"]) is not int or type(found["data_step"]) is not int:
             raise TypeError("steps are whole numbers")
         known["rows"] = (start, stop)
+        if known.get("after") is not None:
+            known["after"] = tuple(int(x) for x in known["after"])
         return Line(**known, number=at)
     except (TypeError, KeyError, ValueError) as e:
         raise JournalError(

@@ -1,8 +1,8 @@
 """Which line of a ledger each line follows, and so which lines led to where the run stands.
 
 A run that goes back writes on at the end of its ledger. What it had done from there on is given up,
-unless the run later goes on from a checkpoint of it. Chains tell which: each was made of the chain
-of the line that it follows.
+unless the run later goes on from a checkpoint of it. A line names the line that it follows, if that
+is not the one above it. In older journals its chain tells: it was made of that of the line before.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from pipeline.debug.journal.digests import follows
 from pipeline.debug.journal.line import Line
-
-START = "00" * 16  # what a line follows that follows none: `chained` begins with it
 
 
 class Lines(Protocol):
@@ -39,7 +37,7 @@ def follows_above(line: Line, above: Line | None) -> bool:
     """Whether a line follows the one above it in the file, `above`, rather than an earlier one."""
     if above is None:
         return True
-    if line.after or line.step <= above.step:
+    if line.after is not None or line.step <= above.step:
         return False
     if not line.chain or (line.launch == above.launch and line.step == above.step + 1):
         return True
@@ -114,7 +112,7 @@ class Lineage:
             return -1
         near = [x for x in self._lines.of_step(line.step - 1) if x.number < number]
         known = next((x for x in reversed(near) if _comes_after(line, x)), None)
-        if known is None and line.chain:  # steps were left out between the two
+        if known is None and (line.chain or line.after):  # steps were left out between the two
             for each in self._lines:
                 if each.number >= number:
                     break
@@ -131,7 +129,7 @@ def _ends(numbers: range) -> tuple[int, int]:
 
 
 def _comes_after(line: Line, before: Line | None) -> bool:
+    if line.after is not None:
+        return line.after == (before.name if before else ())
     chain = before.chain if before else ""
-    if line.after:
-        return line.after == (chain or START)
     return bool(line.chain) and follows(chain, line.digest, line.chain)

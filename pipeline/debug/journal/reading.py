@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.state import differences
 from pipeline.dataset import Dataset
 from pipeline.debug.journal.columns import numbers
@@ -21,8 +20,9 @@ from pipeline.debug.journal.hosts import Digests, Hosts
 from pipeline.debug.journal.launches import no_launch, read_launches
 from pipeline.debug.journal.ledger import LedgerFile
 from pipeline.debug.journal.line import Line
-from pipeline.debug.journal.states import Noted, States, left_out, read_states
+from pipeline.debug.journal.states import Noted, States, read_states
 from pipeline.debug.journal.tap import Rows, rows_at
+from pipeline.debug.journal.whole import WholeStates
 from pipeline.errors import JournalError, MismatchError, StateError
 from pipeline.loader import Loader
 
@@ -235,7 +235,7 @@ class Run:
             first, last: of a stretch, see `pipeline.debug.find.stretches`.
         """
         found = self._states[0].of(first.launch, first.move)
-        known = [(x.step, self._whole(x, first)) for x in found if x.step < last.data_end]
+        known = [(x.step, self._whole.of(x, first.launch)) for x in found if x.step < last.data_end]
         whole = [(step, state) for step, state in known if state]
         start = bisect_right(whole, first.data_step, key=lambda x: x[0]) - 1
         return whole[max(start, 0) :]
@@ -244,27 +244,11 @@ class Run:
         # the state that the step is soonest reached from
         states = self._states[0].of(line.launch, line.move, led=self._led(line))
         at = bisect_right(states, line.data_step, key=lambda x: x.step)
-        found = (self._whole(x, line) for x in reversed(states[:at]))
+        found = (self._whole.of(x, line.launch) for x in reversed(states[:at]))
         return next((state for state in found if state), None)
 
     def _led(self, line: Line) -> bool:
         return bool(self.ledger.lineage.leads_on(np.array([line.number]))[0])
-
-    def _whole(self, noted: Noted, line: Line) -> dict[str, Any] | None:
-        # each process knows its own lanes; None unless all noted a state there
-        launch = self.launch(line)
-        hosts = launch.get("hosts", 1) if "lanes" in noted.state else 1
-        others = [self._lanes.get(host, {}).get(_place(noted)) for host in range(1, hosts)]
-        if None in others:
-            return None
-        parts = [noted.state, *(each for each in others if each)]
-        lanes = {repr(part.get("lanes")): {**part, "dataset": launch["dataset"]} for part in parts}
-        return merge([*lanes.values()]) if len(lanes) > 1 else next(iter(lanes.values()))
-
-    @cached_property
-    def _lanes(self) -> dict[int, dict[Any, dict[str, Any]]]:
-        # process -> where it stood, and what it left out -> the state that was noted there last
-        return {h: {_place(x): x.state for x in s.noted} for h, s in self._states.items()}
 
     @property
     def noted(self) -> list[Noted]:
@@ -274,6 +258,10 @@ class Run:
     @cached_property
     def _states(self) -> dict[int, States]:
         return {h: States(read_states(f.states)) for h, f in self._files.items()}
+
+    @cached_property
+    def _whole(self) -> WholeStates:
+        return WholeStates(self._launches, self._states)
 
     def close(self) -> None:
         for loader in self._loaders.values():
@@ -294,11 +282,6 @@ class Run:
         """
         found = numbers(self.ledger, every=every)
         return {name: column for name, column in found.items() if name != "number"}
-
-
-def _place(noted: Noted) -> tuple[Any, ...]:
-    # what is equal in the states of all processes
-    return noted.step, noted.state.get("rows"), left_out(noted.state)
 
 
 def data_steps(loader: Loader, line: Line) -> list[int]:

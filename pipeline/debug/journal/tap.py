@@ -137,7 +137,7 @@ class Tap:
 
     def skips_all(self, start: int, stop: int) -> bool:
         """Whether the loader skips every step of [start, stop)."""
-        return start >= stop or self.loader._skips_to(start) >= stop
+        return start >= stop or self.skipped_from(stop) <= start
 
 
 def rows_at(loader: Loader, step: int) -> Rows:
