@@ -76,10 +76,10 @@ def long_run(folder: Path, lines: int) -> None:
     path, at = folder / "ledger.jsonl", 0
     with open(path, "wb") as f, open(index_path(path), "wb") as index:
         for first in range(0, lines, GROUP):
-            spans: list[tuple[int, int, int, int]] = []
+            spans: list[tuple[int, int, int, int, bool]] = []
             for step in range(first, min(first + GROUP, lines)):
                 end = at + f.write(_LINE % (step, losses[step], step, ROWS * step, ROWS * step + 8))
-                spans.append((at, end, step, step + 1))
+                spans.append((at, end, step, step + 1, True))
                 at = end
             if len(spans) == GROUP:
                 index.write(record_of(spans).tobytes())

@@ -94,7 +94,7 @@ def check_folder(source: str, folder: Path) -> None:
     Raises:
         ConfigError: it names files or a module, so that the corpus is not what is meant.
     """
-    if files := _files(source):
+    if files := _held(source, folder) if folder.is_dir() else _files(source):
         raise ConfigError(
             f"data={source!r} looks like files, but data is a module:name or the folder of the "
             f"embedded corpus. To train on files: data.train={files!r}."
@@ -113,9 +113,13 @@ def _files(source: str) -> str:
     known = here.suffix.lower() in _FILES or here.is_file()
     if known or "://" in source or set(source) & set("*?["):
         return source
-    looks = here.is_dir() and not source.startswith(".")  # ../data is the default
-    suffixes = sorted({p.suffix for p in here.iterdir()} & {*_FILES}) if looks else []
-    return f"{here}/*{suffixes[0]}" if suffixes else ""
+    return _held(source, here) if here.is_dir() else ""
+
+
+def _held(source: str, folder: Path) -> str:
+    """The same for a folder of data files; the default, ../data, may hold what it likes."""
+    suffixes = sorted({p.suffix for p in folder.iterdir()} & {*_FILES})
+    return f"{folder}/*{suffixes[0]}" if suffixes and not source.startswith(".") else ""
 
 
 def _is_module(source: str) -> bool:

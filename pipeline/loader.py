@@ -38,6 +38,7 @@ from pipeline.provenance.find import check_arithmetic, found_steps
 from pipeline.provenance.records import records_of
 from pipeline.provenance.where import Provenance
 from pipeline.sampling.cursor import Cursor
+from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import sizes_of
 from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
@@ -477,7 +478,7 @@ class Loader(Generic[BatchT]):
             entries = excluded.plus(since, records, files).entries
             return replace(run.position.skipping(steps, self._rule), exclusions=entries)
 
-        self._move(moved)
+        self._move(moved, elsewhere=False)
 
     @short_traceback
     def __getitem__(self, step: int) -> BatchT:
@@ -541,7 +542,7 @@ class Loader(Generic[BatchT]):
 
         return self._ask(found)
 
-    def _move(self, moved: Callable[[Run], Position]) -> None:
+    def _move(self, moved: Callable[[Run], Position], *, elsewhere: bool = True) -> None:
         def move(run: Run) -> None:
             self._position = moved(run)
 
@@ -549,7 +550,7 @@ class Loader(Generic[BatchT]):
         if self._options["start"]:
             self.start()
         if self._observer:
-            self._observer.moved()
+            self._observer.moved(elsewhere=elsewhere)
 
     # ---- for pipeline.debug.journal
 
@@ -568,6 +569,17 @@ class Loader(Generic[BatchT]):
     def _skips_to(self, step: int) -> int:
         # the first step from here on that is not skipped
         return self._ask(lambda run: run.skipping.end(step)) or step
+
+    def _skips_from(self, step: int) -> int:
+        # the first step from which on all are skipped up to this one. Those skipped before the
+        # anchor, where batches had another size, are no jumps any more
+        def ranges(run: Run) -> Ranges:
+            position, anchor = run.position, run.position.anchor.step
+            past = [pair for skip in position.skips for pair in skip.steps]
+            behind = [(start, min(stop, anchor)) for start, stop in past if start < anchor]
+            return joined([*run.stream.jumps, *behind])
+
+        return next((start for start, stop in self._ask(ranges) if start < step <= stop), step)
 
     # ---- state
 

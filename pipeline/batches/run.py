@@ -35,8 +35,8 @@ class Observer(Protocol):
         """Called as a batch that began at `start` is handed out, after `waited` seconds."""
         ...
 
-    def moved(self) -> None:
-        """Called when the loader was moved, or excludes other records."""
+    def moved(self, *, elsewhere: bool) -> None:
+        """Called when the loader stands elsewhere, or only leaves out other steps or records."""
         ...
 
 

@@ -96,7 +96,7 @@ class Browser(http.server.ThreadingHTTPServer):
         with self.lock:
             try:
                 assert self.dataset is not None
-                steps, note = self.run.ledger.steps, ""
+                steps, note = self.run.steps, ""
                 if self.dataset.counted and len(steps) > COUNTED:
                     steps = range(steps.stop - COUNTED, steps.stop)
                     note = f"of the last {COUNTED:,} steps: python -m pipeline find looks further"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline.dataset import Dataset
 from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run, data_steps
-from pipeline.errors import PositionError
 
 
 def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = None) -> list[int]:
@@ -27,9 +26,8 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
         MismatchError, JournalError: the dataset is not the run's, see `Run.check`; or the run has
             no such steps.
     """
-    steps = within or run.ledger.steps
     found: list[int] = []
-    for first, last in stretches(run, steps):
+    for first, last in stretches(run, within):
         loader = run.loader(dataset, first)
         hits = loader.find(record, within=range(first.data_step, last.data_end))
         for hit in hits:
@@ -39,35 +37,33 @@ def steps_of(run: Run, dataset: Dataset, record: Any, within: range | None = Non
     return sorted(set(found))
 
 
-def stretches(run: Run, steps: range) -> Iterator[tuple[Line, Line]]:
-    """The first and last line of each launch, of the steps that led to the run's current state."""
-    for step in (steps.start, steps.stop - 1) if steps else ():
+def stretches(run: Run, within: range | None = None) -> Iterator[tuple[Line, Line]]:
+    """The first and last line of each stretch of those that led to the run's current state.
+
+    The lines of a stretch stand one after another in the ledger, and one loader gives the batches
+    of all: it was neither moved nor made to leave something out between them.
+
+    Args:
+        run: whose.
+        within: training steps, of which the first and the last must have a line; by default all.
+    """
+    for step in (within.start, within.stop - 1) if within else ():
         run.line(step)  # says which steps there are
-    starts: list[tuple[int, int]] = []  # first step, launch
-    for launch in run.launches:
-        step = launch.get("step", 0)
-        starts = [s for s in starts if s[0] < step] + [(step, launch["launch"])]
-    ends = [s for s, _ in starts[1:]] + [steps.stop]
-    for (start, number), stop in zip(starts, ends, strict=True):
-        low, high = max(start, steps.start), min(stop, steps.stop)
-        if low >= high:
-            continue
-        first, last = run.ledger.latest(low), run.ledger.before(high)
-        if first is None or last is None or first.launch != number:
-            raise PositionError(
-                f"steps {low:,} to {high - 1:,} of {run.folder} have no lines of launch {number}: "
-                "give --steps that have."
-            )
-        yield first, last
+    ledger, steps = run.ledger, within or run.steps
+    for numbers in ledger.lineage.ranges:
+        start = bisect_left(numbers, steps.start, key=lambda n: ledger.at(n).step)
+        stop = bisect_left(numbers, steps.stop, key=lambda n: ledger.at(n).step)
+        rest = numbers[start:stop]
+        while rest:
+            first = ledger.at(rest[0])
+            here = run.loader_of(first)
+            end = bisect_right(rest, here, key=lambda n: run.loader_of(ledger.at(n)))
+            yield first, ledger.at(rest[end - 1])
+            rest = rest[end:]
 
 
 def line_at(run: Run, first: Line, last: Line, data_step: int) -> Line | None:
-    """The line between `first` and `last` whose batches may include a data step; None if none."""
-
-    def end(step: int) -> int:
-        line = run.ledger.before(step + 1)
-        return line.data_end if line else -1
-
-    steps = range(first.step, last.step + 1)
-    at = bisect_right(steps, data_step, key=end)
-    return run.ledger.before(steps[at] + 1) if at < len(steps) else None
+    """The line of a stretch whose batches may include a data step; None if none."""
+    ledger, numbers = run.ledger, range(first.number, last.number + 1)
+    at = bisect_right(numbers, data_step, key=lambda n: ledger.at(n).data_end)
+    return ledger.at(numbers[at]) if at < len(numbers) else None

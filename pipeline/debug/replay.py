@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.dataset import Dataset
-from pipeline.debug.journal.digests import chained
+from pipeline.debug.journal.digests import follows
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import Run
 from pipeline.errors import JournalError
 
@@ -69,8 +70,6 @@ def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
     """
     for step in (steps.start, steps.stop - 1):
         run.line(step)
-    before = run.ledger.before(steps.start)
-    chain = "" if before is None else before.chain
     for proved, step in enumerate(steps):
         current = run.line(step)
         for line in run.ledger.of_step(step):
@@ -84,8 +83,12 @@ def replay(run: Run, dataset: Dataset, steps: range) -> Proof:
                 said = f"batch digest {was} in the journal, {now} now"
                 which = f"step {step:,} differs from the line of launch {line.launch}: "
                 return Proof(str(run.folder), steps, proved, which + said, step)
-        if run.alone and chained(chain, current.digest) != current.chain:
+        if run.alone and not follows(_chain_before(run, current), current.digest, current.chain):
             said = f"step {step:,}: its chain {current.chain} does not follow from the step before"
             return Proof(str(run.folder), steps, proved, said, step)
-        chain = current.chain
     return Proof(str(run.folder), steps, len(steps))
+
+
+def _chain_before(run: Run, line: Line) -> str:
+    number = run.ledger.lineage.parent(line.number)
+    return run.ledger.at(number).chain if number >= 0 else ""

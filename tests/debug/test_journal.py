@@ -18,9 +18,11 @@ from pipeline.debug.find import steps_of
 from pipeline.debug.journal import Journal, JournalWarning, Line, Run
 from pipeline.debug.journal.digests import batch_digest, row_digests
 from pipeline.debug.journal.ledger import read
+from pipeline.debug.journal.lines import LineLog
 from pipeline.debug.journal.naming import found_name
 from pipeline.debug.journal.xxh3 import summed
 from pipeline.debug.replay import replay
+from pipeline.debug.seen.history import in_run
 from pipeline.errors import FeedError, JournalError, MismatchError
 
 
@@ -331,6 +333,100 @@ def test_another_dataset_is_refused_by_what_differs(tmp_path: Path) -> None:
         replay(Run(tmp_path), other, range(2))
     Journal(tmp_path, Loader(other, 4), allow={"seed", "source"}).close()
     Journal(tmp_path, Loader(indexed(), 8)).close()  # another batch size is the same dataset
+
+
+# ---- what was lost
+
+
+def two_starts(folder: Path) -> Dataset:
+    """A run whose second start has another batch size."""
+    dataset = indexed().repeat()
+    loader = Loader(dataset, 4)
+    journaled(folder, loader, 6)
+    other = Loader(dataset, 8)
+    other.load_state_dict(loader.state_dict())
+    journaled(folder, other, 6)
+    return dataset
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_lost_line_of_launches_is_named(kept: int, tmp_path: Path) -> None:
+    dataset, path = two_starts(tmp_path), tmp_path / "launches.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    run, lost = Run(tmp_path), rf"launches\.jsonl has no line of launch {kept}"
+    for ask in (
+        lambda: steps_of(run, dataset, 3),
+        lambda: in_run(run, dataset, [("", 3)], 9),
+        lambda: replay(run, dataset, range(12)),
+        lambda: run.remade(dataset, run.line(11 * kept)),
+        run.digests,
+    ):
+        with pytest.raises(JournalError, match=lost):
+            ask()
+    with Journal(tmp_path, Loader(dataset, 4)) as journal:
+        assert journal.launch == 2  # not one that lines have
+
+
+def test_lost_launches_of_another_process_are_named(tmp_path: Path) -> None:
+    for host in range(2):
+        journaled(tmp_path, Loader(indexed(), 4, host=host, hosts=2), 5)
+    (tmp_path / "launches-00001.jsonl").unlink()
+    for ask in (
+        lambda: replay(Run(tmp_path), indexed(), range(5)),
+        lambda: digests(tmp_path),
+        lambda: Run(tmp_path).digests(),
+    ):
+        with pytest.raises(JournalError, match=r"launches-00001\.jsonl has no line of launch 0"):
+            ask()
+
+
+def test_a_launch_is_on_the_disk_before_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = LineLog.sync
+
+    def told(self: LineLog) -> None:
+        synced.append(self._path.name)
+        sync(self)
+
+    monkeypatch.setattr(LineLog, "sync", told)
+    loader = Loader(indexed(), 4)
+    with Journal(tmp_path, loader) as journal:
+        next(loader)
+        journal.log(loss=1.0)
+        assert synced == ["launches.jsonl"]
+
+
+def test_a_journal_of_before_is_read(tmp_path: Path) -> None:
+    dataset = indexed().repeat()
+    loader = Loader(dataset, 4)
+    with warnings.catch_warnings(), Journal(tmp_path, loader, states_every=5) as journal:
+        warnings.simplefilter("ignore", JournalWarning)
+        for step in range(30):
+            if step == 20:
+                loader.seek(8)
+                loader.skip(records=range(0, 30))
+            next(loader)
+            journal.log(loss=1.0)
+    for name in ("ledger", "states"):  # neither moves nor what a line follows were noted
+        path = tmp_path / f"{name}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [{k: v for k, v in x.items() if k not in ("move", "after")} for x in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    (tmp_path / "ledger.index").write_bytes(bytes(48))
+    run = Run(tmp_path)
+    path = [*run.path()]
+    assert [line.step for line in path] == [*range(18)]
+    assert [line.step for line in path if run.remade(dataset, line) != line.digest] == []
+    assert replay(run, dataset, range(8)).ok
+    held: dict[int, list[int]] = {}
+    for line in path:
+        for rows in run.rows(dataset, line):
+            for record in rows.take.block.origin.record.tolist():
+                held.setdefault(record, []).append(line.step)
+    for record in (0, 5, 29, 30, 39):
+        assert steps_of(run, dataset, record) == sorted(held.get(record, []))
 
 
 # ---- scalars

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.debug.journal import columns, ledger
+from pipeline.debug.journal.digests import chained
 from pipeline.debug.journal.index import GROUP, index_path
 from pipeline.debug.journal.ledger import Ledger, LedgerFile, read
 from pipeline.debug.journal.line import Line
@@ -82,21 +83,78 @@ def test_every_question_is_answered_as_by_reading_all(
     kept_numbers = columns.numbers(found)
     assert kept_numbers["step"].tolist() == [x.step for x in kept]
     assert kept_numbers["data_end"].tolist() == [x.data_end for x in kept]
-    assert columns.digests(found)["digest"].tolist() == [x.digest for x in kept]
-    assert columns.digests(found, path=False)["launch"].tolist() == [x.launch for x in lines]
-    assert found.steps == range(min(x.step for x in lines), max(x.step for x in lines) + 1)
+    assert columns.digests(found)["digest"].tolist() == [x.digest for x in lines]
+    assert found.lineage.leads_on(np.arange(len(lines))).sum() == len(kept)
+    assert found.steps == range(kept[0].step, kept[-1].step + 1)
     for step in (0, 9, 16, 50, lines[-1].step, 159, 160):
         of_step = [x for x in lines if x.step == step]
         assert found.of_step(step) == of_step
-        assert found.latest(step) == (of_step[-1] if of_step else None)
-        below = [x for x in lines if x.step < step]
-        assert found.before(step) == (
-            max(enumerate(below), key=lambda x: (x[1].step, x[0]))[1] if below else None
-        )
+        led = [x for x in of_step if x in kept]
+        assert found.latest(step) == ((led or of_step)[-1] if of_step else None)
+        among = [x for x in lines if step - 3 <= x.data_end <= step]
+        assert found.ending_in(step - 3, step) == among
         ending = [x for x in lines if x.data_end <= 2 * step]
         assert found.ending_at(2 * step) == (
             max(enumerate(ending), key=lambda x: (x[1].data_end, x[0]))[1] if ending else None
         )
+
+
+# of each start: behind which of the lines so far it goes on (as a share of them), and its steps
+attempts = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 40)), min_size=1, max_size=5)
+
+
+def chained_lines(starts: list[tuple[float, int]], *, alike: bool, told: bool) -> Iterator[Line]:
+    """The lines of a run that goes on behind any earlier line: its number stands as the loss.
+
+    Args:
+        starts: see `attempts`.
+        alike: whether a step that is done again is what it was.
+        told: whether a line names the one it follows, as older journals did not.
+    """
+    lines = list[Line]()
+    for launch, (share, steps) in enumerate(starts):
+        before = round(share * len(lines)) - 1
+        for _ in range(steps):
+            above = lines[before] if before >= 0 else None
+            chain, number = above.chain if above else "", len(lines)
+            step = above.step + 1 if above else 0
+            digest = f"{step if alike else 1000 * launch + step:032x}"
+            after = (above.name if above else ()) if told and before != number - 1 else None
+            made = replace(line(step, launch), digest=digest, chain=chained(chain, digest))
+            lines.append(replace(made, after=after, number=number, loss=float(before)))
+            before = number
+    yield from lines
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(attempts, st.booleans(), st.booleans(), st.booleans())
+def test_the_path_follows_the_chains(
+    small_groups: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    starts: list[tuple[float, int]],
+    alike: bool,
+    told: bool,
+    indexed: bool,
+) -> None:
+    path = tmp_path_factory.mktemp("run") / "ledger.jsonl"
+    lines = list(chained_lines(starts, alike=alike, told=told))
+    for launch in range(len(starts)):
+        write(path, [each for each in lines if each.launch == launch])
+    if not indexed:
+        index_path(path).unlink(missing_ok=True)
+    kept, number = list[Line](), len(lines) - 1
+    while number >= 0:
+        kept.insert(0, lines[number])
+        number = int(lines[number].loss or 0)
+    found = LedgerFile(path)
+    led = list(found.path())
+    assert [(x.step, x.chain) for x in led] == [(x.step, x.chain) for x in kept]
+    assert columns.numbers(found)["launch"].tolist() == [x.launch for x in led]
+    if told or not alike:
+        assert [x.number for x in led] == [x.number for x in kept]
+        assert found.lineage.parents().tolist() == [int(x.loss or 0) for x in lines]
 
 
 def test_numbers_are_those_of_the_lines(tmp_path: Path) -> None:
@@ -153,8 +211,8 @@ def test_opening_reads_the_end_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: list[int] = []
     lines = LedgerFile.lines
 
-    def counted(self: LedgerFile, start: int, stop: int | None):  # type: ignore[no-untyped-def]
-        for each in lines(self, start, stop):
+    def counted(self: LedgerFile, start: int, stop: int | None, first: int = -1):  # type: ignore[no-untyped-def]
+        for each in lines(self, start, stop, first):
             seen.append(each[2].step)
             yield each
 

@@ -2,7 +2,8 @@
 
 Begin with `journal.py`. A run's folder then holds
 
-    ledger.jsonl      a line a step (`ledger.py`), with an index beside it
+    ledger.jsonl      a line a step (`ledger.py`), with an index beside it; which line follows
+                      which, after a run went back, say `lineage.py` and `before.py`
     launches.jsonl    a line each time training started (`launches.py`): dataset, batches, hosts
     states.jsonl      the loader's state every so many steps
 

@@ -15,7 +15,7 @@ from pipeline.errors import JournalError
 
 _SECONDS = ("data", "step", "save")
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(("step", "launch", "data_step", "data_stop", "batches"), pa.int64()),
+    **dict.fromkeys(("step", "launch", "data_step", "data_stop", "batches", "move"), pa.int64()),
     "rows": pa.list_(pa.int64()),
     "loss": pa.float64(),
     "grad_norm": pa.float64(),
@@ -24,29 +24,29 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(("loss_bits", "digest", "chain"), pa.string()),
 }
 _NEEDED = frozenset({"step", "launch", "rows", "digest", "data_step"})  # which no line lacks
-_USUAL = {"batches": 1, "data_stop": -1, "norm_told": True, "chain": ""}  # which lines leave out
+_USUAL = {"batches": 1, "data_stop": -1, "norm_told": True, "chain": "", "move": 0}  # left out
+
+_PROVED = ("step", "launch", "move", "data_step", "rows", "digest", "chain")
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def numbers(ledger: LedgerFile, *, every: int = 1) -> Arrays:
     """The numbers of the steps that led to where the run stands: see `Run.columns`."""
-    names = [name for name in _TYPES if name not in ("digest", "chain")]
+    names = [name for name in _TYPES if name not in ("digest", "chain", "move")]
     found = _read(ledger, names, every, _numbers, {"scalars"})
-    return {name: column[_on_path(found["step"], found["later"])] for name, column in found.items()}
-
-
-def digests(ledger: LedgerFile, *, path: bool = True) -> Arrays:
-    """Of all lines or of those of the path: "step", "launch" int64[n], "digest", "chain" str[n]."""
-    found = _read(ledger, ["step", "launch", "digest", "chain"], 1, _plain)
-    kept = _on_path(found["step"], found["later"]) if path else slice(None)
+    kept = ledger.lineage.leads_on(found["number"])
     return {name: column[kept] for name, column in found.items()}
 
 
-def _on_path(step: NDArray[np.int64], later: NDArray[np.int64]) -> NDArray[np.bool_]:
-    # which lines, in the order written, have a lower step than every later one
-    ahead = np.minimum.accumulate(np.append(step, 1 << 62)[::-1])[::-1][1:]
-    return step < np.minimum(ahead, later)
+def digests(ledger: LedgerFile) -> Arrays:
+    """Of all lines, in the order written.
+
+    Returns:
+        "number", "step", "launch", "move", "data_step" and "rows" (the first) int64[n], "digest"
+        and "chain" str[n].
+    """
+    return _read(ledger, _PROVED, 1, _plain)
 
 
 # ---- reading
@@ -55,14 +55,14 @@ def _on_path(step: NDArray[np.int64], later: NDArray[np.int64]) -> NDArray[np.bo
 def _read(
     ledger: LedgerFile, names: Collection[str], every: int, made: Any, more: Collection[str] = ()
 ) -> Arrays:
-    # `made` of each table, end to end; "later": the least step of all lines behind the table
+    # `made` of each table, end to end, and "number" of each line
     schema = pa.schema([(name, _TYPES[name]) for name in names])
     parts: list[Arrays] = []
-    for start, stop, later in ledger.stretches(every):
+    for start, stop, first in ledger.stretches(every):
         table = _table(ledger, start, stop, schema, "infer" if more else "ignore")
         part: Arrays = made(table)
-        parts.append({**part, "later": np.full(len(table), later, np.int64)})
-    return _joined(parts) if parts else made(schema.empty_table()) | {"later": np.zeros(0, int)}
+        parts.append({**part, "number": np.arange(first, first + len(table))})
+    return _joined(parts) if parts else made(schema.empty_table()) | {"number": np.zeros(0, int)}
 
 
 def _table(ledger: LedgerFile, start: int, stop: int, schema: Any, others: str) -> pa.Table:
@@ -88,7 +88,7 @@ def _table(ledger: LedgerFile, start: int, stop: int, schema: Any, others: str) 
 
 def _joined(parts: list[Arrays]) -> Arrays:
     names = {name: None for part in parts for name in part}
-    sizes = [len(part["later"]) for part in parts]
+    sizes = [len(part["number"]) for part in parts]
     return {
         name: np.concatenate(
             [part.get(name, np.full(n, np.nan)) for part, n in zip(parts, sizes, strict=True)]
@@ -101,7 +101,8 @@ def _joined(parts: list[Arrays]) -> Arrays:
 
 
 def _plain(table: pa.Table) -> Arrays:
-    return {name: _column(table, name) for name in table.column_names if name in _TYPES}
+    names = [name for name in table.column_names if name in _TYPES and name != "rows"]
+    return {name: _column(table, name) for name in names} | {"rows": _rows(table)[::2]}
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
@@ -115,9 +116,7 @@ def _numbers(table: pa.Table) -> Arrays:
     found = {name: _column(table, name) for name in ("step", "launch", "data_step")}
     stop, batches = _column(table, "data_stop"), _column(table, "batches")
     found["data_end"] = np.where(stop >= 0, stop, found["data_step"] + batches)
-    rows = table["rows"].combine_chunks().flatten().to_numpy()
-    if len(rows) != 2 * len(table):
-        raise JournalError("a line's rows are not [start, stop)")
+    rows = _rows(table)
     found["rows"] = rows[1::2] - rows[::2]
     for name in ("loss", "grad_norm"):
         found[name] = _floats(table[name].combine_chunks())
@@ -127,6 +126,14 @@ def _numbers(table: pa.Table) -> Arrays:
     for name, key in (("data", "data"), ("step_seconds", "step"), ("save", "save")):
         found[name] = _floats(seconds.field(key))
     return found | {k: v for k, v in _scalars(table) if k not in found}
+
+
+def _rows(table: pa.Table) -> NDArray[np.int64]:
+    # the first row and the end of each line's, in turn
+    rows = table["rows"].combine_chunks().flatten().to_numpy()
+    if len(rows) != 2 * len(table):
+        raise JournalError("a line's rows are not [start, stop)")
+    return rows
 
 
 def _scalars(table: pa.Table) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -93,6 +93,18 @@ def chained(chain: str, digest: str) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def follows(before: str, digest: str, chain: str) -> bool:
+    """Whether a chain is that of the chain before it and a digest.
+
+    >>> follows("", "00" * 16, "ff0f22492f44bac4c4b30ae58d0e8daa"), follows("", "no hex", "")
+    (True, False)
+    """
+    try:
+        return chained(before, digest) == chain
+    except ValueError:  # no hex digits
+        return False
+
+
 def written(digest: int) -> str:
     """A digest as a ledger has it: 32 hex digits."""
     return f"{digest:032x}"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import JournalError
 
 _OTHERS = re.compile(r"ledger-(\d{5,})\.jsonl")
 
@@ -27,3 +32,50 @@ def hosts_in(folder: Path) -> list[int]:
     first = [0] if (folder / "ledger.jsonl").exists() else []
     found = (_OTHERS.fullmatch(path.name) for path in folder.glob("ledger-*.jsonl"))
     return first + sorted(int(match[1]) for match in found if match)
+
+
+def local(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a run that is to be written; it is made.
+
+    Raises:
+        JournalError: it lies elsewhere, or is a file.
+    """
+    text = os.fspath(folder)
+    if "://" in text:
+        raise JournalError(f"{text}: a run lies in a local folder; copy it elsewhere after.")
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as e:
+        raise JournalError(f"{path} is a file: a run needs a folder.") from e
+    return path
+
+
+class Locked(Protocol):
+    """A file that is open."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+def lock(file: Locked, folder: Path) -> None:
+    """Keep other processes from writing to a run's file: lines would mix. It dies with its holder.
+
+    Raises:
+        JournalError: another process holds it; the file is closed.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return
+    except OSError as e:
+        if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return  # a file system that knows no locks
+        file.close()
+        raise JournalError(
+            f"another process writes the journal of {folder}. Wait until it ends, or give this run "
+            "a folder of its own."
+        ) from e

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.debug.journal import columns
-from pipeline.debug.journal.digests import KIND, add_up, chained, written
+from pipeline.debug.journal.digests import KIND, add_up, follows, written
 from pipeline.debug.journal.files import Files
+from pipeline.debug.journal.launches import no_launch
 from pipeline.debug.journal.ledger import LedgerFile
 from pipeline.debug.journal.line import Line
+from pipeline.debug.journal.states import States
 from pipeline.errors import JournalError
 
 Launches = Mapping[int, Mapping[int, dict[str, Any]]]  # process -> launch -> what it noted
 Rows = tuple[tuple[int, int], ...]  # of the global batch, [start, stop) each
+# what the batches of a line are: step, processes then, data step, first row, what was left out
+Key = tuple[int, int, int, int, str | None]
 
 
 class Digests(NamedTuple):
@@ -42,10 +47,18 @@ class Hosts:
         folder: of the run.
         ledgers: process -> its ledger.
         launches: process -> launch -> what it noted.
+        states: gives what a process noted of its loader.
     """
 
-    def __init__(self, folder: Path, ledgers: Mapping[int, LedgerFile], launches: Launches) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledgers: Mapping[int, LedgerFile],
+        launches: Launches,
+        states: Callable[[int], States],
+    ) -> None:
         self._folder, self._ledgers, self._launches = folder, ledgers, launches
+        self._states = states
 
     def digest(self, line: Line) -> str:
         """The digest of one step; see `Run.digest`."""
@@ -53,19 +66,24 @@ class Hosts:
         hosts = launch.get("hosts", 1)
         if hosts == 1 or launch.get("digest") != KIND:
             return line.digest
-        lines = [line, *(self._line_of(host, line.step, hosts) for host in range(1, hosts))]
+        lines = [line, *(self._line_of(host, line, hosts) for host in range(1, hosts))]
         shares = self._shares(tuple(each.launch for each in lines))
         return _sum({share: each.digest for share, each in zip(shares, lines, strict=True)})
 
-    def _line_of(self, host: int, step: int, hosts: int) -> Line:
-        lines = self._ledger(host, hosts).of_step(step)
-        same = [x for x in lines if self._hosts(host, x.launch) == hosts]
-        if not same:
+    def _line_of(self, host: int, line: Line, hosts: int) -> Line:
+        # a process's line of the batches that a line of the first one has
+        mine, found = self._states(0).left_out(line), list[Line]()
+        for each in self._ledger(host, hosts).of_step(line.step):
+            same = (each.data_step, each.rows) == (line.data_step, line.rows)
+            if same and self._hosts(host, each.launch) == hosts:
+                its = self._states(host).left_out(each)
+                found += [each] if its == mine or not (its and mine) else []
+        if not found:
             raise JournalError(
-                f"process {host} of {hosts} has no line for step {step:,} in {self._folder}: "
+                f"process {host} of {hosts} has no line for step {line.step:,} in {self._folder}: "
                 "it ended before. Only the steps before it can be compared."
             )
-        return same[-1]
+        return found[-1]
 
     def _ledger(self, host: int, hosts: int) -> LedgerFile:
         if host not in self._ledgers:
@@ -77,7 +95,9 @@ class Hosts:
         return self._ledgers[host]
 
     def _hosts(self, host: int, launch: int) -> int:
-        return self._launches[host].get(launch, {}).get("hosts", 1)
+        if launch not in self._launches[host]:
+            raise no_launch(Files(self._folder, host).launches, launch)
+        return self._launches[host][launch].get("hosts", 1)
 
     def _shares(self, launches: tuple[int, ...]) -> list[Rows]:
         # each process's rows; those that have the same, as where a mesh splits tensors, count once
@@ -99,13 +119,9 @@ class Hosts:
         Raises:
             JournalError: a process's file is not here, or some digests are of batches on devices.
         """
-        mine = columns.digests(self._ledgers[0])
+        mine = self._proved(0)
         for launch in np.unique(mine["launch"]).tolist():
-            if launch not in self._launches[0]:
-                raise JournalError(
-                    f"{Files(self._folder, 0).launches} has no line of launch {launch}: nothing "
-                    "says of what its digests are. Take it back from a copy."
-                )
+            self._hosts(0, launch)
             if self._launches[0][launch].get("digest") != KIND:
                 raise JournalError(
                     f"{self._folder} has digests of batches on devices, from before the journal: "
@@ -114,12 +130,12 @@ class Hosts:
         most = max((self._hosts(0, n) for n in np.unique(mine["launch"]).tolist()), default=1)
         if most == 1:
             return Digests(mine["step"], mine["digest"])
-        others = [self._last_of_steps(host, most) for host in range(1, most)]
+        others = [self._by_key(host, most) for host in range(1, most)]
         known: dict[tuple[int, ...], list[Rows]] = {}
         found: list[str] = []
-        for step, launch, own in zip(*(mine[k].tolist() for k in _FIELDS), strict=True):
-            hosts = self._hosts(0, launch)
-            lines = [(launch, own), *(each.get((step, hosts)) for each in others[: hosts - 1])]
+        for key, line in self._keyed(0, mine):
+            hosts = key[1]
+            lines = [line, *(_same_of(each, key) for each in others[: hosts - 1])]
             if None in lines:
                 return Digests(mine["step"][: len(found)], np.array(found), lines.index(None))
             launches = tuple(line[0] for line in lines if line)
@@ -129,16 +145,39 @@ class Hosts:
             found.append(_sum(dict(parts)))
         return Digests(mine["step"], np.array(found))
 
-    def _last_of_steps(self, host: int, hosts: int) -> dict[tuple[int, int], tuple[int, str]]:
-        # (step, processes then) -> launch and digest; the last that was written holds
-        lines = columns.digests(self._ledger(host, hosts), path=False)
-        rows = zip(*(lines[k].tolist() for k in _FIELDS), strict=True)
-        return {(step, self._hosts(host, n)): (n, digest) for step, n, digest in rows}
+    def _proved(self, host: int, hosts: int = 1) -> columns.Arrays:
+        return self._kept(host, columns.digests(self._ledger(host, hosts)))
+
+    def _kept(self, host: int, found: columns.Arrays) -> columns.Arrays:
+        # of the first process the lines that led to where the run stands; of others all, as they
+        # may have ended on an attempt that the first one gave up
+        if host:
+            return found
+        led = self._ledgers[0].lineage.leads_on(found["number"])
+        return {name: column[led] for name, column in found.items()}
+
+    def _keyed(self, host: int, found: columns.Arrays) -> Iterator[tuple[Key, tuple[int, str]]]:
+        # of each line what its batches were, and its launch and digest; the last written holds
+        pairs = {pair: i for i, pair in enumerate(zip(*map(_listed(found), _LOADER), strict=True))}
+        changes = {pair: self._states(host).changes(*pair) for pair in pairs}
+        hosts = {launch: self._hosts(host, launch) for launch, _ in pairs}
+        for launch, move, step, at, row, digest in zip(
+            *map(_listed(found), (*_LOADER, "step", "data_step", "rows", "digest")), strict=True
+        ):
+            steps, texts = changes[launch, move]
+            place = bisect_right(steps, at) - 1
+            text = texts[place] if place >= 0 else ""
+            yield (step, hosts[launch], at, row, text), (launch, digest)
+
+    def _by_key(self, host: int, hosts: int) -> dict[Key, tuple[int, str]]:
+        # with None for what was left out: whatever that was
+        lines = [*self._keyed(host, self._proved(host, hosts))]
+        return dict([((*key[:4], None), line) for key, line in lines] + lines)
 
     # ---- what vouches for them
 
     def verify(self, until: int) -> int:
-        """Hold each line's chain against its digest and the chain before it.
+        """Hold each line's chain against its digest and the chain of the line that it follows.
 
         Args:
             until: steps after it are left out.
@@ -150,33 +189,37 @@ class Hosts:
             JournalError: a line was changed after it was written.
         """
         checked = 0
-        for ledger in self._ledgers.values():
-            found = columns.digests(ledger)
+        for host, ledger in self._ledgers.items():
+            whole, parents = columns.digests(ledger), ledger.lineage.parents()
+            chains, found = whole["chain"], self._kept(host, whole)
             part = found["step"] <= until
-            before = ""
-            for step, digest, chain in zip(
-                *(found[k][part].tolist() for k in ("step", "digest", "chain")), strict=True
+            for number, step, digest, chain in zip(
+                *(found[k][part].tolist() for k in ("number", "step", "digest", "chain")),
+                strict=True,
             ):
-                if chain and not _follows(before, digest, chain):
+                before = str(chains[parents[number]]) if parents[number] >= 0 else ""
+                if chain and not follows(before, digest, chain):
                     raise JournalError(
                         f"the line of step {step:,} in {ledger.file}, or that before it, was "
                         "changed after it was written: its chain does not follow from its digest. "
                         "Take the file from a copy; python -m pipeline replay tells whether the "
                         "digest is that of the data."
                     )
-                before, checked = chain, checked + 1
+                checked += 1
         return checked
 
 
-_FIELDS = ("step", "launch", "digest")
+_LOADER = ("launch", "move")
+
+
+def _listed(found: columns.Arrays) -> Callable[[str], list[Any]]:
+    return lambda name: found[name].tolist()
+
+
+def _same_of(lines: Mapping[Key, tuple[int, str]], key: Key) -> tuple[int, str] | None:
+    # where one of the two did not note what it left out, that is not compared
+    return lines.get(key) or lines.get((*key[:4], "" if key[4] else None))
 
 
 def _sum(parts: Mapping[Rows, str]) -> str:
     return written(add_up(int(part, 16) for part in parts.values()))
-
-
-def _follows(before: str, digest: str, chain: str) -> bool:
-    try:
-        return chained(before, digest) == chain
-    except ValueError:  # no hex digits
-        return False

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUP = 256  # lines that one record covers
-_RECORD = np.dtype([(n, "<i8") for n in ("start", "stop", "low", "high", "data_low", "data_high")])
+_FIELDS = ("start", "stop", "low", "high", "data_low", "data_high", "breaks")
+_RECORD = np.dtype([(name, "<i8") for name in _FIELDS])
 
 
 def index_path(path: Path) -> Path:
@@ -24,13 +25,15 @@ def index_path(path: Path) -> Path:
     return path.with_suffix(".index")
 
 
-Span = tuple[int, int, int, int]  # of a line: first byte, end, step, end of its data steps
+# of a line: first byte, end, step, end of its data steps, whether it follows the line above it
+Span = tuple[int, int, int, int, bool]
 
 
 def record_of(spans: list[Span]) -> NDArray[Any]:
     """The record of 256 lines."""
     steps, ends = [s[2] for s in spans], [s[3] for s in spans]
-    edges = spans[0][0], spans[-1][1], min(steps), max(steps), min(ends), max(ends)
+    breaks = sum(not s[4] for s in spans)
+    edges = spans[0][0], spans[-1][1], min(steps), max(steps), min(ends), max(ends), breaks
     return np.array([edges], _RECORD)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import time
 import warnings
@@ -16,14 +15,15 @@ from typing import Any
 
 from pipeline.checkpoint.state import differences
 from pipeline.checks import whole
+from pipeline.debug.journal.before import Before, led_to
 from pipeline.debug.journal.digests import KIND, chained, of_step, written
-from pipeline.debug.journal.files import Files
+from pipeline.debug.journal.files import Files, local, lock
 from pipeline.debug.journal.ledger import Ledger, LedgerFile
 from pipeline.debug.journal.line import Line, finite, float_bits
 from pipeline.debug.journal.lines import LineLog, read_lines
 from pipeline.debug.journal.naming import checked, found_name
 from pipeline.debug.journal.states import StateLog
-from pipeline.debug.journal.tap import Drawn, Tap, facts, place_of
+from pipeline.debug.journal.tap import Came, Drawn, Tap, facts, place_of
 from pipeline.debug.journal.values import held, number
 from pipeline.errors import JournalError, MismatchError
 from pipeline.loader import Loader
@@ -84,15 +84,17 @@ class Journal:
             raise JournalError(f"a Journal wants a Loader, not {type(loader).__name__}: Loader(…)")
         whole("states_every", states_every, 1, JournalError)
         self._data = checked(data) if data is not None else None
-        self._folder, self._loader = _local(folder), loader
-        self._files = Files(self._folder, place_of(loader)[0])
+        self._folder, self._loader = local(folder), loader
+        host = place_of(loader)[0]
+        self._files = Files(self._folder, host)
+        self._first = Files(self._folder, 0) if host else None
         self._about = dict(facts or {})
         self._key = self._files.ledger.resolve()
         if self._key in _OPEN:  # of this process: as when a notebook's cell is run again
             _OPEN[self._key].close()
         self._launch = self._number(allow)
         self._ledger = Ledger(self._files.ledger)
-        _lock(self._ledger, self._folder)
+        lock(self._ledger, self._folder)
         self._states = StateLog(self._files.states, self._launch, states_every)
         self._tap = Tap(loader)
         self._begun = self._closed = False
@@ -122,7 +124,10 @@ class Journal:
                     f"Give this one a folder of its own; or Journal(…, allow={{{names}}}) if the "
                     "run is meant to go on with it."
                 )
-        return len(launches)
+        # the ledger may know a launch whose line was lost: its number is not given again
+        line = LedgerFile(self._files.ledger).last
+        numbers = [known.get("launch", i) for i, known in enumerate(launches)]
+        return max([*numbers, line.launch if line else -1, -1]) + 1
 
     # ---- a step
 
@@ -140,28 +145,31 @@ class Journal:
         if self._closed:
             raise JournalError(f"the journal of {self._folder} is closed: make another.")
         told = {name: held(value) for name, value in scalars.items() if value is not None}
-        drawn, moved_to = self._tap.take(), self._tap.moved_to
+        drawn = self._tap.take()
         given = None if step is None else whole("step", step, 0, JournalError)
         line = self._line(drawn, given)
         if not self._begun:
             self._begin(line.step)
-        if moved_to is not None:
-            self._states.append(moved_to, self._tap.stats())
-            self._tap.moved_to = None
+        self._note_moves()
         if drawn and self._states.is_due(drawn[-1].end):
-            self._states.append(self._tap.state(), self._tap.stats())
+            self._note()
         self._write()
         self._owed, self._newest = (self._timed(line, drawn), told), line
 
+    def _note_moves(self) -> None:
+        # the states from which the loader went on after it was moved
+        for move in sorted(self._tap.states):
+            self._states.append(self._tap.states.pop(move), self._tap.stats(), move)
+
+    def _note(self) -> None:
+        self._states.append(self._tap.state(), self._tap.stats(), self._tap.move)
+
     def _line(self, drawn: list[Drawn], given: int | None) -> Line:
         before, odd = self._before(drawn)
-        step = 0 if before is None else before.step + 1
-        if before is None and drawn:
-            step = drawn[0].step
-        if odd and before is not None and drawn and drawn[0].step > before.data_end:
-            step += (drawn[0].step - before.data_end) // max(1, before.batches)
+        at = drawn[0].step if drawn else 0
+        step = self._following(before.line, at)
         if given is not None:
-            if given != step and (before is not None or (drawn and drawn[0].step)):
+            if given != step and (before.line is not None or at):
                 what = "a gap" if given > step else "a step back"
                 odd = odd or f"{what}: log(step={given}), where the loader's batches are of {step}"
             step = given
@@ -175,31 +183,41 @@ class Journal:
             odd = f"again: the run had come to step {last.step}" if step <= last.step else ""
         return self._describe(step, drawn, before, odd)
 
-    def _before(self, drawn: list[Drawn]) -> tuple[Line | None, str]:
+    def _following(self, before: Line | None, at: int) -> int:
+        # the step behind a line; of data steps without a line, as many batches as that had are one
+        end, batches = (before.data_end, before.batches) if before else (0, 1)
+        gap = 0 if self._tap.skips_all(end, at) else (at - end) // max(1, batches)
+        return gap + (before.step + 1 if before else 0)
+
+    def _before(self, drawn: list[Drawn]) -> tuple[Before, str]:
         # the line that this one follows, and what is odd about that
         newest = self._newest
         if not drawn:
-            return newest or LedgerFile(self._files.ledger).last, "no batch was drawn for it"
-        at = drawn[0].step
-        follows = newest is not None and newest.data_end <= at
-        if newest is not None and follows and self._tap.skips_all(newest.data_end, at):
-            return newest, ""
-        self._write()  # what is owed is to be found too
-        known = LedgerFile(self._files.ledger).ending_at(at)
-        if known is None:
-            return None, f"a gap: the loader's steps before {at} have no line" if at else ""
-        if not self._tap.skips_all(known.data_end, at):
-            return known, f"a gap: the loader's steps {known.data_end} to {at - 1} have no line"
-        back = newest is not None and known.step < newest.step
-        return known, f"a step back, from {newest.step}" if back and newest else ""
+            last = newest or LedgerFile(self._files.ledger).last
+            return Before(last), "no batch was drawn for it"
+        at, came = drawn[0].step, drawn[0].came
+        if came is None and newest is not None and newest.data_end <= at:
+            before = Before(newest)
+        else:
+            self._write()  # what is owed is to be found too
+            before = led_to(self._files, self._first, self._tap, came or Came(at, drawn[0].rows[0]))
+        known = before.line
+        if not self._tap.skips_all(known.data_end if known else 0, at):
+            behind = f"{known.data_end} to {at - 1}" if known else f"before {at}"
+            return before, f"a gap: the loader's steps {behind} have no line"
+        back = newest is not None and known is not None and known.step < newest.step
+        return before, f"a step back, from {newest.step}" if back and newest else ""
 
-    def _describe(self, step: int, drawn: list[Drawn], before: Line | None, odd: str) -> Line:
+    def _describe(self, step: int, drawn: list[Drawn], before: Before, odd: str) -> Line:
         digest = written(of_step([d.digest for d in drawn]))
-        start = before.rows[1] if before else 0
-        at = before.data_end if before else 0
+        start = before.line.rows[1] if before.line else 0
+        at = before.line.data_end if before.line else 0
         stop = drawn[-1].end if drawn else at
         usual = drawn and stop == drawn[0].step + len(drawn)
-        chain = before.chain if before is not None and before.step < step else self._chain(step)
+        number = len(self._ledger) + (self._owed is not None)
+        parent = self._parent(before, step)
+        chain = parent.chain if parent else ""
+        above = parent.number if parent else -1
         return Line(
             step=step,
             launch=self._launch,
@@ -214,11 +232,20 @@ class Journal:
             batches=len(drawn),
             data_stop=-1 if usual else stop,
             told=odd,
+            after=None if above == number - 1 else parent.name if parent else (),
+            move=drawn[0].move if drawn else self._tap.move,
+            number=number,
         )
 
-    def _chain(self, step: int) -> str:
-        line = LedgerFile(self._files.ledger).before(step)
-        return line.chain if line else ""
+    def _parent(self, before: Before, step: int) -> Line | None:
+        # the line of this process that is to vouch for those before
+        if before.own and (before.line is None or before.line.step < step):
+            return before.line
+        self._write()
+        known = LedgerFile(self._files.ledger)
+        line = before.line if before.own else known.last
+        number = known.lineage.ancestor(line.number, step) if line else -1
+        return known.at(number) if number >= 0 else None
 
     def _timed(self, line: Line, drawn: list[Drawn]) -> Line:
         now = time.perf_counter()
@@ -245,6 +272,7 @@ class Journal:
                 **self._about,
             }
         )
+        log.sync()  # without it, nothing tells what the launch's steps were made of
         log.close()
         self._begun = True
 
@@ -300,7 +328,8 @@ class Journal:
         _OPEN.pop(self._key, None)
         try:
             if self._begun:
-                self._states.append(self._tap.state(), self._tap.stats())
+                self._note_moves()
+                self._note()
             self.flush()
         finally:
             self._tap.close()
@@ -318,36 +347,6 @@ class Journal:
         return f"Journal({str(self._folder)!r}, {at})"
 
 
-def _local(folder: str | os.PathLike[str]) -> Path:
-    text = os.fspath(folder)
-    if "://" in text:
-        raise JournalError(f"{text}: a run lies in a local folder; copy it elsewhere after.")
-    path = Path(text)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as e:
-        raise JournalError(f"{path} is a file: a run needs a folder.") from e
-    return path
-
-
 def _frontiers(loader: Loader) -> dict[str, Any]:
     state = loader._own_state()
     return {"frontiers": state["frontiers"]} if "frontiers" in state else {}
-
-
-def _lock(ledger: Ledger, folder: Path) -> None:
-    # two processes of one run would mix their lines; the lock dies with its holder
-    try:
-        import fcntl
-
-        fcntl.flock(ledger.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return
-    except OSError as e:
-        if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            return  # a file system that knows no locks
-        ledger.close()
-        raise JournalError(
-            f"another process writes the journal of {folder}. Wait until it ends, or give this run "
-            "a folder of its own."
-        ) from e

@@ -28,6 +28,14 @@ def read_launches(path: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+def no_launch(path: Path, launch: int) -> JournalError:
+    """The error that the line of a launch was lost: nothing then tells about its steps."""
+    return JournalError(
+        f"{path} has no line of launch {launch}, though the ledger beside it has steps of it: "
+        "nothing says which dataset, batch size and hosts they had. Take it back from a copy."
+    )
+
+
 def _whole(value: Any) -> bool:
     return type(value) is int and value >= 0
 

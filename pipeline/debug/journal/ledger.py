@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 
 from pipeline.debug.journal.index import GROUP, Span, index_path, load, none, record_of
 from pipeline.debug.journal.line import Line, line_of
+from pipeline.debug.journal.lineage import Lineage, follows_above
 from pipeline.debug.journal.lines import LineLog, parsed
 from pipeline.errors import JournalError
 
 _CHUNK = 1 << 24  # bytes that are read at once where all lines are
+_KEPT = 16  # groups whose lines are kept once they were read
 
 
 class Ledger:
@@ -24,13 +27,19 @@ class Ledger:
         self._log, self._index = LineLog(path), index_path(path)
         # what the index lacks is read once: after a kill some hundred lines, of an old run all
         known = LedgerFile(path)
-        self._tail = known.tail_spans
+        self._tail, self._last, self._count = known.tail_spans, known.last, len(known)
         self._write_index(known.records)
+
+    def __len__(self) -> int:
+        """Lines."""
+        return self._count
 
     def append(self, line: Line) -> None:
         start = self._log.end
         self._log.append(line.as_json())
-        self._tail.append((start, self._log.end, line.step, line.data_end))
+        follows = follows_above(line, self._last)
+        self._tail.append((start, self._log.end, line.step, line.data_end, follows))
+        self._last, self._count = line, self._count + 1
         if len(self._tail) == GROUP:
             with open(self._index, "ab") as f:
                 f.write(record_of(self._tail).tobytes())
@@ -68,50 +77,68 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         self.file = path
         size = path.stat().st_size if path.exists() else 0
-        records = load(index_path(path))
-        if not self._fits(records, size):
-            records = none()
-        self.records, self.tail_spans = self._scan(records)
+        self._groups: dict[int, list[Line]] = {}
+        self.records = load(index_path(path))
+        if not self._fits(size):
+            self.records, self._groups = none(), {}
+        self.tail_spans: list[Span] = []
+        self._tail: list[Line] = []
+        self._scan()
 
-    def _fits(self, records: NDArray[Any], size: int) -> bool:
+    def _fits(self, size: int) -> bool:
         # an edited ledger has its lines elsewhere: then the last group is not what the index says
-        if not len(records):
+        if not len(self.records):
             return True
-        last = records[-1]
-        if last["stop"] > size or records[0]["start"] != 0:
+        i, last = len(self.records) - 1, self.records[-1]
+        if self.records[0]["start"] != 0 or not 0 <= last["start"] < last["stop"] <= size:
             return False
         try:
-            lines = list(self.lines(int(last["start"]), int(last["stop"])))
+            lines = list(self.lines(*self._bytes(i), GROUP * i))
         except JournalError:
             return False
-        spans = [(start, stop, line.step, line.data_end) for start, stop, line in lines]
-        return len(spans) == GROUP and bool(record_of(spans) == last)
+        self._groups[i] = [line for _, _, line in lines]
+        spans = [(start, stop, line.step, line.data_end, True) for start, stop, line in lines]
+        found = record_of(spans)
+        found["breaks"] = last["breaks"]  # it depends on the group before
+        return len(spans) == GROUP and bool(found == last)
 
-    def _scan(self, records: NDArray[Any]) -> tuple[NDArray[Any], list[Span]]:
-        start = int(records[-1]["stop"]) if len(records) else 0
-        more: list[NDArray[Any]] = [records]
-        spans: list[Span] = []
-        for begin, end, line in self.lines(start, None):
-            spans.append((begin, end, line.step, line.data_end))
+    def _scan(self) -> None:
+        above, more, spans = self._before_tail(), [self.records], list[Span]()
+        start, first = (self.records[-1]["stop"], GROUP * len(self.records)) if above else (0, 0)
+        for begin, end, line in self.lines(int(start), None, first):
+            spans.append((begin, end, line.step, line.data_end, follows_above(line, above)))
+            self._tail.append(line)
+            above = line
             if len(spans) == GROUP:
                 more.append(record_of(spans))
-                spans = []
-        return np.concatenate(more), spans
+                self._tail, spans = [], []
+        self.records, self.tail_spans = np.concatenate(more), spans
 
-    def lines(self, start: int, stop: int | None) -> Iterator[tuple[int, int, Line]]:
-        """The whole lines of a range of bytes, each with its place; a torn last one is left out."""
+    def _before_tail(self) -> Line | None:
+        return self._group(len(self.records) - 1)[-1] if len(self.records) else None
+
+    def lines(
+        self, start: int, stop: int | None, first: int = -1
+    ) -> Iterator[tuple[int, int, Line]]:
+        """The whole lines of a range of bytes, each with its place; a torn last one is left out.
+
+        Args:
+            start, stop: the range; without an end it goes on to the end of the file.
+            first: number of the line that begins at `start`, where lines are to know theirs.
+        """
         if not self.file.exists():
             return
         with open(self.file, "rb") as f:
             f.seek(start)
-            at, rest = start, b""
+            at, rest, count = start, b"", first
             while data := f.read(_CHUNK if stop is None else min(_CHUNK, stop - f.tell())):
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     place, at = at, at + len(line) + 1
                     number = lambda place=place: self._number(place)  # noqa: E731
                     found = parsed(self.file, line, number)
-                    yield place, at, line_of(self.file, found, number)
+                    yield place, at, line_of(self.file, found, number, count)
+                    count += first >= 0
 
     def _number(self, at: int) -> int:
         # of the line that begins at a byte: counted only where an error names it
@@ -127,74 +154,93 @@ class LedgerFile:
 
     def __iter__(self) -> Iterator[Line]:
         """All lines in the order written."""
-        return (line for _, _, line in self.lines(0, None))
+        return (line for _, _, line in self.lines(0, None, 0))
+
+    # ---- one line
+
+    def at(self, number: int) -> Line:
+        """The line of a number, from 0, in the order written."""
+        group, place = divmod(number, GROUP)
+        return self._group(group)[place]
 
     @property
     def last(self) -> Line | None:
         """The line that was written last."""
-        if self.tail_spans:
-            return self._at(self.tail_spans[-1])
-        if not len(self.records):
-            return None
-        *_, (_, _, line) = self.lines(*self._bytes(len(self.records) - 1))
-        return line
-
-    @property
-    def steps(self) -> range:
-        """From the lowest step to behind the highest."""
-        lows = [*self.records["low"][:], *(s[2] for s in self.tail_spans)]
-        highs = [*self.records["high"][:], *(s[2] for s in self.tail_spans)]
-        return range(int(min(lows)), int(max(highs)) + 1) if lows else range(0)
+        return self.at(len(self) - 1) if self else None
 
     def of_step(self, step: int) -> list[Line]:
         """All lines of a step, the oldest first."""
-        inside = (self.records["low"] <= step) & (step <= self.records["high"])
-        found: list[Line] = []
-        for i in np.flatnonzero(inside).tolist():
-            found += [line for _, _, line in self.lines(*self._bytes(i)) if line.step == step]
-        return found + [self._at(span) for span in self.tail_spans if span[2] == step]
+        return [
+            x for i in self._around("low", step, step) for x in self._group(i) if x.step == step
+        ]
 
     def latest(self, step: int) -> Line | None:
-        """The line of a step that was written last; None where it has none."""
-        for span in reversed(self.tail_spans):
-            if span[2] == step:
-                return self._at(span)
-        inside = (self.records["low"] <= step) & (step <= self.records["high"])
-        for i in np.flatnonzero(inside)[::-1].tolist():
-            lines = [line for _, _, line in self.lines(*self._bytes(i)) if line.step == step]
-            if lines:
-                return lines[-1]
-        return None
+        """The line of a step that led to where the run stands; else that written last, or None."""
+        lines = self.of_step(step)
+        led = self.lineage.leads_on(np.array([x.number for x in lines], np.int64))
+        ranked = sorted(zip(led.tolist(), range(len(lines)), strict=True))
+        return lines[ranked[-1][1]] if ranked else None
 
-    def leads_on(self, line: Line) -> bool:
-        """Whether a line led to where the run stands: it did not go back over the step later."""
-        return line in self.path(line.step, line.step + 1)
-
-    def before(self, step: int) -> Line | None:
-        """The line of the nearest step before a step; of several, that which was written last."""
-        return self._best(step - 1, "low", 2)
+    def ending_in(self, low: int, high: int) -> list[Line]:
+        """The lines whose batches end at a data step of [low, high], in the order written."""
+        groups = self._around("data_low", low, high)
+        return [x for i in groups for x in self._group(i) if low <= x.data_end <= high]
 
     def ending_at(self, data_step: int) -> Line | None:
         """The line whose batches end nearest before a data step, of several the last written."""
-        return self._best(data_step, "data_low", 3)
+        lows, highs = self.records["data_low"], self.records["data_high"]
+        # of groups that end before it the highest alone; of those around it, each
+        below = np.where(highs <= data_step, highs, -1)
+        last = np.flatnonzero(below == below.max(initial=0))[-1:]
+        around = np.flatnonzero((lows <= data_step) & (highs > data_step))
+        groups = sorted({*last.tolist(), *around.tolist(), len(self.records)})
+        lines = [x for i in groups for x in self._group(i) if x.data_end <= data_step]
+        return max(lines, key=lambda x: (x.data_end, x.number), default=None)
 
-    def _best(self, most: int, low: str, column: int) -> Line | None:
-        # the line whose value is the largest up to `most`, of several the last
-        values = [(span[column], i) for i, span in enumerate(self.tail_spans)]
-        value, at = max((v for v in values if v[0] <= most), default=(-1, -1))
-        best = self._at(self.tail_spans[at]) if at >= 0 else None
-        lows, highs = self.records[low], self.records[low.replace("low", "high")]
-        # of groups that end below `most` the highest alone; of those around it, each
-        below = np.where(highs <= most, highs, -1)
-        last = np.flatnonzero(below == below.max())[-1:] if len(below) else []
-        around = np.flatnonzero((lows <= most) & (highs > most))
-        for i in sorted({*around.tolist(), *(int(i) for i in last if below[i] > value)})[::-1]:
-            lines = [line for _, _, line in self.lines(*self._bytes(i))]
-            ranked = [(x.step if column == 2 else x.data_end, k) for k, x in enumerate(lines)]
-            found, k = max((r for r in ranked if r[0] <= most), default=(-1, -1))
-            if found > value:
-                value, best = found, lines[k]
-        return best
+    def _around(self, low: str, least: int, most: int) -> list[int]:
+        # groups that may have lines whose value is in [least, most]; the tail is one
+        inside = (self.records[low] <= most) & (least <= self.records[low.replace("low", "high")])
+        return [*np.flatnonzero(inside).tolist(), len(self.records)]
+
+    def _group(self, i: int) -> list[Line]:
+        # the lines that a record covers; behind the last record, the tail
+        if i == len(self.records):
+            return self._tail
+        if i not in self._groups:
+            while len(self._groups) >= _KEPT:
+                del self._groups[next(iter(self._groups))]
+            lines = self.lines(*self._bytes(i), GROUP * i)
+            self._groups[i] = [line for _, _, line in lines]
+        return self._groups[i]
+
+    def _bytes(self, i: int) -> tuple[int, int]:
+        return int(self.records["start"][i]), int(self.records["stop"][i])
+
+    # ---- which lines led to where the run stands
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """Which line each follows."""
+        return Lineage(self)
+
+    def breaks(self) -> list[int]:
+        """Numbers of the lines that do not follow the line above them."""
+        found: list[int] = []
+        for i in np.flatnonzero(self.records["breaks"]).tolist():
+            above = self.at(GROUP * i - 1) if i else None
+            for line in self._group(i):
+                found += [] if follows_above(line, above) else [line.number]
+                above = line
+        first = GROUP * len(self.records)
+        return found + [first + k for k, span in enumerate(self.tail_spans) if not span[4]]
+
+    @property
+    def steps(self) -> range:
+        """From the first step that led to where the run stands to behind the last."""
+        path = self.lineage.ranges
+        return (
+            range(self.at(path[0].start).step, self.at(path[-1][-1]).step + 1) if path else range(0)
+        )
 
     def path(self, start: int = 0, stop: int = 1 << 62) -> Iterator[Line]:
         """The lines of steps [start, stop) that led to where the run stands, in rising order.
@@ -202,55 +248,36 @@ class LedgerFile:
         Where the run went back, as after a crash or to pass over records, what it had done from
         there on is left out.
         """
-        later = self._later()
-        wanted = (self.records["low"] < np.minimum(stop, later)) & (start <= self.records["high"])
-        for i in np.flatnonzero(wanted).tolist():
-            lines = [line for _, _, line in self.lines(*self._bytes(i))]
-            yield from _kept(lines, start, min(stop, int(later[i])))
-        if self.tail_spans:
-            lines = [line for _, _, line in self.lines(self.tail_spans[0][0], None)]
-            yield from _kept(lines[: len(self.tail_spans)], start, stop)
+        for numbers in self.lineage.ranges:
+            for i in range(numbers.start // GROUP, numbers[-1] // GROUP + 1):
+                for line in self._read(i, start, stop):
+                    if line.number in numbers and start <= line.step < stop:
+                        yield line
+
+    def _read(self, i: int, start: int, stop: int) -> Iterator[Line]:
+        # the lines of a group, if any is of [start, stop); few groups are kept, but all are read
+        if i == len(self.records):
+            yield from self._tail
+        elif self.records["low"][i] < stop and start <= self.records["high"][i]:
+            yield from (line for _, _, line in self.lines(*self._bytes(i), GROUP * i))
 
     def stretches(self, every: int = 1) -> Iterator[tuple[int, int, int]]:
-        """Ranges of bytes that hold all lines, each with the lowest step of all lines behind it.
+        """Ranges of bytes that hold all lines, each with the number of its first line.
 
         With `every`, only one of so many stretches of 256 lines.
         """
-        later = self._later()
         if every > 1:
             for i in range(0, len(self.records), every):
-                yield *self._bytes(i), int(later[i])
+                yield *self._bytes(i), GROUP * i
         else:
             ends = self.records["stop"]
             i = 0
             while i < len(ends):
                 start = int(self.records["start"][i])
-                i = max(i + 1, int(np.searchsorted(ends, start + _CHUNK)))
-                yield start, int(ends[i - 1]), int(later[i - 1])
+                first, i = i, max(i + 1, int(np.searchsorted(ends, start + _CHUNK)))
+                yield start, int(ends[i - 1]), GROUP * first
         if self.tail_spans:
-            yield self.tail_spans[0][0], self.tail_spans[-1][1], 1 << 62
-
-    def _later(self) -> NDArray[np.int64]:
-        # of each record, the lowest step of all lines behind it
-        ahead = min((span[2] for span in self.tail_spans), default=1 << 62)
-        lows = np.append(self.records["low"], ahead)
-        return np.minimum.accumulate(lows[::-1])[::-1][1:]
-
-    def _bytes(self, i: int) -> tuple[int, int]:
-        return int(self.records["start"][i]), int(self.records["stop"][i])
-
-    def _at(self, span: Span) -> Line:
-        return next(line for _, _, line in self.lines(span[0], span[1]))
-
-
-def _kept(lines: list[Line], start: int, stop: int) -> list[Line]:
-    # of lines in the order written, those below every later one
-    kept: list[Line] = []
-    for line in reversed(lines):
-        if line.step < stop:
-            stop = line.step
-            kept.append(line)
-    return [line for line in reversed(kept) if line.step >= start]
+            yield self.tail_spans[0][0], self.tail_spans[-1][1], GROUP * len(self.records)
 
 
 def read(path: Path) -> list[Line]:

@@ -51,6 +51,10 @@ class Line:
         scalars: what else was told; None where not finite.
         told: what was odd about the step, as a gap before it; "" if nothing.
         norm_told: whether there was a gradient norm, finite or not.
+        after: launch, move and step of the line that it follows, or () where it follows none; None
+            where that is the line above it, and in older journals.
+        move: how often its launch had moved its loader, or left something out, before it.
+        number: of the line in its file, from 0; it is not written. -1 where it is in none.
     """
 
     step: int
@@ -68,11 +72,19 @@ class Line:
     scalars: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     told: str = ""
     norm_told: bool = True
+    after: tuple[int, ...] | None = None
+    move: int = 0
+    number: int = field(default=-1, compare=False)
 
     @property
     def data_end(self) -> int:
         """The loader's step behind the last batch of this training step."""
         return self.data_stop if self.data_stop >= 0 else self.data_step + self.batches
+
+    @property
+    def name(self) -> tuple[int, int, int]:
+        """Which line it is: a launch does a step once between two moves of its loader."""
+        return self.launch, self.move, self.step
 
     @property
     def loss_value(self) -> float:
@@ -82,28 +94,38 @@ class Line:
 
     def as_json(self) -> dict[str, Any]:
         """The line, without what says nothing."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        usual = {"chain": "", "batches": 1, "data_stop": -1, "scalars": {}, "told": ""}
-        usual |= {"norm_told": True}
-        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
+        plain = {name: getattr(self, name) for name in _WRITTEN}
+        return {k: v for k, v in plain.items() if k not in _USUAL or v != _USUAL[k]}
 
 
-_FIELDS = frozenset(f.name for f in dataclasses.fields(Line))
+_WRITTEN = tuple(f.name for f in dataclasses.fields(Line) if f.name != "number")
+_KNOWN = frozenset(_WRITTEN)
+_USUAL: dict[str, Any] = {
+    **{"chain": "", "told": "", "after": None, "move": 0, "batches": 1, "data_stop": -1},
+    **{"scalars": {}, "norm_told": True},
+}
 
 
-def line_of(path: Path, found: dict[str, Any], number: Any) -> Line:
+def line_of(path: Path, found: dict[str, Any], number: Any, at: int = -1) -> Line:
     """A parsed line as a `Line`; fields that this version does not know are left out.
 
+    Args:
+        path, found: the file, and the parsed line.
+        number: gives the line's number, from 1, for the error.
+        at: its number, from 0.
+
     Raises:
-        JournalError: it is no ledger line; `number()` is its number.
+        JournalError: it is no ledger line.
     """
     try:
-        known: dict[str, Any] = {k: v for k, v in found.items() if k in _FIELDS}
+        known: dict[str, Any] = {k: v for k, v in found.items() if k in _KNOWN}
         start, stop = found["rows"]
         if type(found["step"]) is not int or type(found["data_step"]) is not int:
             raise TypeError("steps are whole numbers")
         known["rows"] = (start, stop)
-        return Line(**known)
+        if known.get("after") is not None:
+            known["after"] = tuple(int(x) for x in known["after"])
+        return Line(**known, number=at)
     except (TypeError, KeyError, ValueError) as e:
         raise JournalError(
             f"line {number()} of {path} is not a ledger entry: it has the fields {sorted(found)}. "

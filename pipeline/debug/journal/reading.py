@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.checkpoint.merging import merge
 from pipeline.checkpoint.state import differences
 from pipeline.dataset import Dataset
 from pipeline.debug.journal.columns import numbers
 from pipeline.debug.journal.digests import KIND, chained, of_step, written
 from pipeline.debug.journal.files import Files, hosts_in
 from pipeline.debug.journal.hosts import Digests, Hosts
-from pipeline.debug.journal.launches import read_launches
+from pipeline.debug.journal.launches import no_launch, read_launches
 from pipeline.debug.journal.ledger import LedgerFile
 from pipeline.debug.journal.line import Line
-from pipeline.debug.journal.states import Noted, nearest, read_states, rising
+from pipeline.debug.journal.states import Noted, States, read_states
 from pipeline.debug.journal.tap import Rows, rows_at
+from pipeline.debug.journal.whole import WholeStates
 from pipeline.errors import JournalError, MismatchError, StateError
 from pipeline.loader import Loader
 
@@ -51,8 +52,8 @@ class Run:
         self._ledgers = {h: LedgerFile(f.ledger) for h, f in self._files.items()}
         self._launches = {h: read_launches(f.launches) for h, f in self._files.items()}
         self.ledger = self._ledgers[0]
-        self._hosts = Hosts(self.folder, self._ledgers, self._launches)
-        self._loaders: dict[tuple[int, int], Loader] = {}
+        self._hosts = Hosts(self.folder, self._ledgers, self._launches, lambda h: self._states[h])
+        self._loaders: dict[tuple[int, int, bool], Loader] = {}
 
     @property
     def launches(self) -> list[dict[str, Any]]:
@@ -64,23 +65,34 @@ class Run:
         return self._launches[0].get(line.launch, {})
 
     def proves(self, line: Line) -> bool:
-        """Whether the line's digest is of rows, which anybody can make again."""
+        """Whether the line's digest is of rows, which anybody can make again.
+
+        Raises:
+            JournalError: what its launch noted was lost.
+        """
+        if not self.launch(line) and len(line.digest) == len(written(0)):  # of older kinds: 16
+            raise no_launch(self._files[0].launches, line.launch)
         return self.launch(line).get("digest") == KIND
 
     def line(self, step: int) -> Line:
-        """The line of a step; of several, the one written last.
+        """The line of a step: the one that led to where the run stands, else that written last.
 
         Raises:
             JournalError: it has none.
         """
         found = self.ledger.latest(step)
         if found is None:
-            steps = self.ledger.steps
+            steps = self.steps
             span = (
                 f"they are from {steps.start:,} to {steps.stop - 1:,}" if steps else "it has none"
             )
             raise JournalError(f"{self.folder} has no line for step {step:,}: {span}.")
         return found
+
+    @property
+    def steps(self) -> range:
+        """From the first step that led to where the run stands to behind the last."""
+        return self.ledger.steps
 
     def path(self, start: int = 0, stop: int = 1 << 62) -> Iterator[Line]:
         """Lines of the steps [start, stop) that led to where the run stands, in their order."""
@@ -150,10 +162,7 @@ class Run:
         """
         launch = self.launch(line)
         if not launch:
-            raise JournalError(
-                f"{self._files[0].launches} has no line of launch {line.launch}, which did step "
-                f"{line.step:,}: nothing says which dataset it had. Take it back from a copy."
-            )
+            raise no_launch(self._files[0].launches, line.launch)
         if "dataset" not in launch or "batch_size" not in launch:
             raise JournalError(
                 f"the start of {self.folder} that did step {line.step:,} noted no dataset: its "
@@ -174,7 +183,7 @@ class Run:
         """
         self.check(dataset, line)
         launch, state = self.launch(line), self._state(line)
-        key = id(dataset), line.launch
+        key = id(dataset), line.launch, state is None  # without one, it is left at the start
         loader = self._loaders.get(key)
         if loader is None:
             sizes = launch["batch_size"]
@@ -194,6 +203,16 @@ class Run:
                 ) from e
         return loader
 
+    def loader_of(self, line: Line) -> tuple[int, int, int]:
+        """Which loader gave a line's batches, of all that the run had: these rise along the path.
+
+        Returns:
+            Its launch, the number of its move, and the data step from which on it left out what it
+            did (in journals of before, moves have no number).
+        """
+        steps, _ = self._states[0].changes(line.launch, line.move)
+        return line.launch, line.move, bisect_right(steps, line.data_step)
+
     def rows(self, dataset: Dataset, line: Line) -> list[Rows]:
         """The rows of a step's batches, made again.
 
@@ -207,50 +226,42 @@ class Run:
         """The digest that a step's batches have when they are made again."""
         return written(of_step([rows.digest for rows in self.rows(dataset, line)]))
 
-    def states(self, line: Line) -> list[tuple[int, dict[str, Any]]]:
-        """The states noted by the start that did a step, (data step, state) each; they rise.
+    def states(self, first: Line, last: Line) -> list[tuple[int, dict[str, Any]]]:
+        """The states from which lines of a stretch are reached, (data step, state) each; they rise.
 
         Of several processes, those of the data steps at which all noted one.
+
+        Args:
+            first, last: of a stretch, see `pipeline.debug.find.stretches`.
         """
-        hosts = self.launch(line).get("hosts", 1)
-        found = rising(x for x in self._states[0] if x.launch == line.launch)
-        return [(x.step, self._whole(x, line)) for x in found if self._known(x, hosts)]
+        found = self._states[0].of(first.launch, first.move)
+        known = [(x.step, self._whole.of(x, first.launch)) for x in found if x.step < last.data_end]
+        whole = [(step, state) for step, state in known if state]
+        start = bisect_right(whole, first.data_step, key=lambda x: x[0]) - 1
+        return whole[max(start, 0) :]
 
     def _state(self, line: Line) -> dict[str, Any] | None:
         # the state that the step is soonest reached from
-        hosts = self.launch(line).get("hosts", 1)
-        found = [x for x in self._states[0] if x.launch == line.launch and self._known(x, hosts)]
-        led = rising(found)
-        if len(led) < len(found) and not self.ledger.leads_on(line):
-            led = found  # the step is one that the run went back over
-        best = nearest(led, line.data_step)
-        return None if best is None else self._whole(best, line)
+        states = self._states[0].of(line.launch, line.move, led=self._led(line))
+        at = bisect_right(states, line.data_step, key=lambda x: x.step)
+        found = (self._whole.of(x, line.launch) for x in reversed(states[:at]))
+        return next((state for state in found if state), None)
 
-    def _known(self, noted: Noted, hosts: int) -> bool:
-        # each process knows its own lanes, so that all must have noted a state there
-        every = range(1, hosts if "lanes" in noted.state else 1)
-        return all(noted.step in self._lanes.get(host, {}) for host in every)
-
-    def _whole(self, noted: Noted, line: Line) -> dict[str, Any]:
-        launch = self.launch(line)
-        hosts = launch.get("hosts", 1) if "lanes" in noted.state else 1
-        parts = [noted.state, *(self._lanes[host][noted.step] for host in range(1, hosts))]
-        lanes = {repr(part.get("lanes")): {**part, "dataset": launch["dataset"]} for part in parts}
-        return merge([*lanes.values()]) if len(lanes) > 1 else next(iter(lanes.values()))
-
-    @cached_property
-    def _lanes(self) -> dict[int, dict[int, dict[str, Any]]]:
-        # process -> data step -> the state that was noted there last
-        return {h: {x.step: x.state for x in found} for h, found in self._states.items()}
+    def _led(self, line: Line) -> bool:
+        return bool(self.ledger.lineage.leads_on(np.array([line.number]))[0])
 
     @property
     def noted(self) -> list[Noted]:
         """What the first process noted of its loader every so many steps."""
-        return self._states[0]
+        return self._states[0].noted
 
     @cached_property
-    def _states(self) -> dict[int, list[Noted]]:
-        return {h: read_states(f.states) for h, f in self._files.items()}
+    def _states(self) -> dict[int, States]:
+        return {h: States(read_states(f.states)) for h, f in self._files.items()}
+
+    @cached_property
+    def _whole(self) -> WholeStates:
+        return WholeStates(self._launches, self._states)
 
     def close(self) -> None:
         for loader in self._loaders.values():
@@ -270,7 +281,7 @@ class Run:
             finite; "loss_told", "grad_norm_told" bool[n].
         """
         found = numbers(self.ledger, every=every)
-        return {name: column for name, column in found.items() if name != "later"}
+        return {name: column for name, column in found.items() if name != "number"}
 
 
 def data_steps(loader: Loader, line: Line) -> list[int]:

@@ -16,6 +16,13 @@ from pipeline.debug.journal.digests import batch_digest, row_digests
 from pipeline.loader import Loader
 
 
+class Came(NamedTuple):
+    """Where a loader came to as it was moved: the data step, and the row of the stream."""
+
+    step: int
+    row: int
+
+
 class Drawn(NamedTuple):
     """A batch that was handed out.
 
@@ -24,6 +31,8 @@ class Drawn(NamedTuple):
         rows: [start, stop) in the dataset's stream.
         digest: of this host's rows.
         waited: seconds from when it was asked for until it was there.
+        move: how often the loader had been moved, or left something out, since the tap listens.
+        came: where the loader came to just before, if it was made to stand elsewhere.
     """
 
     step: int
@@ -31,6 +40,8 @@ class Drawn(NamedTuple):
     rows: tuple[int, int]
     digest: int
     waited: float
+    move: int
+    came: Came | None
 
 
 @dataclass(frozen=True)
@@ -61,16 +72,16 @@ class Tap:
         loader: one at a time has one tap; another takes its place.
 
     Attributes:
-        moved_to: the state of now, after the loader was made to stand elsewhere or to leave out
-            records; None once `take` was called.
+        move: how often the loader was moved, or left something out, and went on from there.
+        states: the state after each move, by its number, for those who write them down.
     """
 
     def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+        self.loader, self.move, self.states = loader, 0, dict[int, dict[str, Any]]()
         self._drawn: list[Drawn] = []
-        self.moved_to: dict[str, Any] | None = None
+        self._went_on, self._came = False, None
         loader._observe(self)
-        self.moved()
+        self.moved(elsewhere=True)
 
     # ---- called by the loader
 
@@ -80,15 +91,22 @@ class Tap:
 
     def handed_out(self, start: Position, made: Made, waited: float) -> None:
         """A batch was handed out."""
-        step = made.after.step - 1
+        step, came, self._came = made.after.step - 1, self._came, None
         if self._drawn and self._drawn[-1].step == step:  # an interrupt took it back
-            del self._drawn[-1]
+            came = came or self._drawn.pop().came
         rows = start.cursor.rows, made.after.rows
-        self._drawn.append(Drawn(step, made.after.step, rows, made.told, waited))
+        drawn = Drawn(step, made.after.step, rows, made.told, waited, self.move, came)
+        self._drawn.append(drawn)
+        self._went_on = True
 
-    def moved(self) -> None:
+    def moved(self, *, elsewhere: bool) -> None:
         """The loader stands elsewhere, or leaves out other records, from its next batch on."""
-        self.moved_to = self.state()
+        if elsewhere:  # asked first: to tell its state, a loader goes past steps that it skips
+            cursor = self.loader._position.cursor
+            self._came = Came(cursor.step, cursor.rows)
+        self.move += self._went_on
+        self._went_on = False
+        self.states[self.move] = self.state()
 
     # ---- asked by the journal
 
@@ -108,6 +126,10 @@ class Tap:
         sums = {k: round(getattr(stats, k), 6) for k in ("seconds", "wait", "busy")}
         return {"stages": stages, **sums, "workers": stats.workers, "batches": stats.batches}
 
+    def skipped_from(self, step: int) -> int:
+        """The first step from which on the loader skips all up to this one."""
+        return self.loader._skips_from(step)
+
     def close(self) -> None:
         """Listen no longer."""
         if self.loader._observer is self:
@@ -115,7 +137,7 @@ class Tap:
 
     def skips_all(self, start: int, stop: int) -> bool:
         """Whether the loader skips every step of [start, stop)."""
-        return start >= stop or self.loader._skips_to(start) >= stop
+        return start >= stop or self.skipped_from(stop) <= start
 
 
 def rows_at(loader: Loader, step: int) -> Rows:

@@ -62,7 +62,7 @@ def report(
 
 
 def _ends(run: Run) -> list[Line]:
-    return [line for line in (run.ledger.last, run.ledger.before(1)) if line is not None]
+    return [line for line in (run.ledger.last, next(run.path(), None)) if line is not None]
 
 
 def _sample(steps: Any) -> list[int]:

@@ -158,7 +158,7 @@ def seen_in_run(data: str | bytes, run: Run, dataset: Dataset, index: Index) -> 
         data,
         dataset,
         index,
-        run.ledger.steps.stop,
+        run.steps.stop,
         lambda records: in_run(run, dataset, records, _MOST),
     )
 

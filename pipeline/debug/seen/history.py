@@ -8,6 +8,7 @@ from dataclasses import replace
 from pipeline.dataset import Dataset
 from pipeline.debug.find import line_at, stretches
 from pipeline.debug.journal import Run
+from pipeline.debug.journal.line import Line
 from pipeline.debug.journal.reading import data_steps
 from pipeline.debug.seen.steps import Occurrence, Record, occurrences
 
@@ -18,7 +19,7 @@ def check_run(run: Run, dataset: Dataset) -> None:
     Raises:
         MismatchError, JournalError: see `Run.check`.
     """
-    for first, _ in stretches(run, run.ledger.steps):
+    for first, _ in stretches(run):
         run.check(dataset, first)
 
 
@@ -38,15 +39,23 @@ def in_run(
         MismatchError, JournalError: the dataset is not the run's; see `Run.check`.
     """
     found = dict[int, list[Occurrence]]()
-    for first, last in stretches(run, run.ledger.steps):
+    for first, last in stretches(run):
         loader = run.loader(dataset, first)
-        within = range(first.data_step, last.data_end)
-        for step, places in occurrences(loader, records, within, run.states(first), most).items():
+        within, states = range(first.data_step, last.data_end), run.states(first, last)
+        for step, places in occurrences(loader, records, within, states, most).items():
             line = line_at(run, first, last, step)
-            batches = data_steps(loader, line) if line is not None else []
-            if line is not None and step in batches:  # else it was skipped
-                before = sum(len(loader.where(s)) for s in batches[: batches.index(step)])
+            before = _rows_before(run, dataset, line, step) if line is not None else None
+            if line is not None and before is not None:  # else it was skipped
                 found.setdefault(line.step, []).extend(
                     replace(o, step=line.step, row=o.row + before) for o in places
                 )
     return dict(sorted(found.items()))
+
+
+def _rows_before(run: Run, dataset: Dataset, line: Line, step: int) -> int | None:
+    # rows of a line's batches before that of a data step; None if that is none of them
+    loader = run.loader(dataset, line)  # that which looked for records may stand behind it
+    batches = data_steps(loader, line)
+    if step not in batches:
+        return None
+    return sum(len(loader.where(s)) for s in batches[: batches.index(step)])

@@ -153,6 +153,8 @@ def needed_dataset(run: Run, given: str | None) -> Dataset:
     """
     found = run_dataset(run, given)
     if found is None:
+        if (last := run.ledger.last) is not None:
+            run.proves(last)  # says so where what the run noted was lost
         raise JournalError(
             f"{run.folder} noted no name of its dataset (one in __main__ is not kept). Give "
             '--data module:name here, or Journal(…, data="module:name") in the loop.'
