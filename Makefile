@@ -50,7 +50,7 @@ PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
 test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on two cores
 	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
 
-test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, the laws on ten times as many examples
+test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, the laws on three times as many examples
 	@$(PYTEST) --dist load -m long $(ARGS)
 	@$(PYTEST) --dist load -m "hypothesis and not long" --hypothesis-profile thorough $(ARGS) || [ $$? = 5 ]  # 5: ARGS name none of them
 

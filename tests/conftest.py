@@ -22,7 +22,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-settings.register_profile("thorough", settings.get_profile("lockstep"), max_examples=1000)
+settings.register_profile("thorough", settings.get_profile("lockstep"), max_examples=300)
 settings.load_profile("lockstep")
 
 # files that are about torch alone; others skip their tests with it

@@ -1,4 +1,4 @@
-"""How many examples a law is tried on: few in `make test`, ten times as many in `make test-all`."""
+"""How many examples a law is tried on: few in `make test`, three times as many in `make test-all`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from hypothesis import settings
 
-# conftest.py has the profiles: 100 examples where nothing is said, 1,000 if thorough
+# conftest.py has the profiles: 100 examples where nothing is said, 300 if thorough
 _THOROUGH = settings().max_examples // 100
 
 
 def examples(n: int, **more: Any) -> settings:
-    """That many examples, or ten times as many with `--hypothesis-profile thorough`."""
+    """That many examples, or three times as many with `--hypothesis-profile thorough`."""
     return settings(max_examples=n * _THOROUGH, **more)
