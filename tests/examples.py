@@ -1,4 +1,4 @@
-"""How many examples a law is tried on: few in `make test`, three times as many in `make test-all`."""
+"""How many examples a law is tried on: few in `make test`, three times as many in test-all."""
 
 from __future__ import annotations
 

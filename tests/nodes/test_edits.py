@@ -79,7 +79,6 @@ class _Hosts:
 
 @examples(30, deadline=None)
 @given(data=st.data())
-@examples(40)
 def test_an_edit_gives_the_rows_of_the_edited_mix_or_is_refused(data: st.DataObject) -> None:
     draw = data.draw
     sizes = {n: draw(st.sampled_from([1, 3, 7, 16, 30])) for n in NAMES}
