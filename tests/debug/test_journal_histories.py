@@ -185,7 +185,7 @@ def check(past: Past) -> None:
 
 
 MORE, BEHIND, WITHOUT = ("train", 3, 0), ("skip steps", 0, 2), ("skip records", 7, 3)
-SAVE = ("save", 0, 0)
+SAVE, TWO = ("save", 0, 0), ("train", 1, 0)
 
 
 def start(save: int, rows: int = 4, hosts: int = 1) -> tuple[str, int, int]:
@@ -207,6 +207,7 @@ def start(save: int, rows: int = 4, hosts: int = 1) -> tuple[str, int, int]:
 @example([SAVE, start(0, 4, 2), MORE, SAVE, start(0, 4, 2), WITHOUT, MORE, start(1), MORE], 1)
 @example([MORE, SAVE, start(0), MORE, ("back", 5, 0), WITHOUT, MORE], 1)  # before its own start
 @example([MORE, SAVE, start(0, 8), MORE, MORE], 2)  # another batch size
+@example([SAVE, start(0, 8, 2), TWO, SAVE, start(0, 4, 2), TWO, ("restore", 1, 0)], 2)
 @examples(8)
 def test_a_journal_tells_what_was_trained(
     tmp_path_factory: pytest.TempPathFactory,

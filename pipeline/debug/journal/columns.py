@@ -26,7 +26,7 @@ _TYPES: dict[str, Any] = {
 _NEEDED = frozenset({"step", "launch", "rows", "digest", "data_step"})  # which no line lacks
 _USUAL = {"batches": 1, "data_stop": -1, "norm_told": True, "chain": "", "move": 0}  # left out
 
-_PROVED = ("step", "launch", "move", "data_step", "rows", "digest", "chain")
+_PROVED = ("step", "launch", "move", "data_step", "batches", "rows", "digest", "chain")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,8 +43,8 @@ def digests(ledger: LedgerFile) -> Arrays:
     """Of all lines, in the order written.
 
     Returns:
-        "number", "step", "launch", "move", "data_step" and "rows" (the first) int64[n], "digest"
-        and "chain" str[n].
+        "number", "step", "launch", "move", "data_step", "batches", "first_row" and "end_row"
+        int64[n], "digest" and "chain" str[n].
     """
     return _read(ledger, _PROVED, 1, _plain)
 
@@ -102,7 +102,9 @@ def _joined(parts: list[Arrays]) -> Arrays:
 
 def _plain(table: pa.Table) -> Arrays:
     names = [name for name in table.column_names if name in _TYPES and name != "rows"]
-    return {name: _column(table, name) for name in names} | {"rows": _rows(table)[::2]}
+    rows = _rows(table)
+    found = {name: _column(table, name) for name in names}
+    return found | {"first_row": rows[::2], "end_row": rows[1::2]}
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:

@@ -22,8 +22,8 @@ from pipeline.errors import JournalError
 
 Launches = Mapping[int, Mapping[int, dict[str, Any]]]  # process -> launch -> what it noted
 Rows = tuple[tuple[int, int], ...]  # of the global batch, [start, stop) each
-# what the batches of a line are: step, processes then, data step, first row, what was left out
-Key = tuple[int, int, int, int, str | None]
+# what the batches of a line are: step, processes then, numbers (`_PLACE`), what was left out
+Key = tuple[int, int, tuple[int, ...], str | None]
 
 
 class Digests(NamedTuple):
@@ -74,7 +74,9 @@ class Hosts:
         # a process's line of the batches that a line of the first one has
         mine, found = self._states(0).left_out(line), list[Line]()
         for each in self._ledger(host, hosts).of_step(line.step):
-            same = (each.data_step, each.rows) == (line.data_step, line.rows)
+            same = all(
+                getattr(each, x) == getattr(line, x) for x in ("data_step", "batches", "rows")
+            )
             if same and self._hosts(host, each.launch) == hosts:
                 its = self._states(host).left_out(each)
                 found += [each] if its == mine or not (its and mine) else []
@@ -161,18 +163,18 @@ class Hosts:
         pairs = {pair: i for i, pair in enumerate(zip(*map(_listed(found), _LOADER), strict=True))}
         changes = {pair: self._states(host).changes(*pair) for pair in pairs}
         hosts = {launch: self._hosts(host, launch) for launch, _ in pairs}
-        for launch, move, step, at, row, digest in zip(
-            *map(_listed(found), (*_LOADER, "step", "data_step", "rows", "digest")), strict=True
+        for launch, move, step, digest, *place in zip(
+            *map(_listed(found), (*_LOADER, "step", "digest", *_PLACE)), strict=True
         ):
             steps, texts = changes[launch, move]
-            place = bisect_right(steps, at) - 1
-            text = texts[place] if place >= 0 else ""
-            yield (step, hosts[launch], at, row, text), (launch, digest)
+            at = bisect_right(steps, place[0]) - 1
+            text = texts[at] if at >= 0 else ""
+            yield (step, hosts[launch], tuple(place), text), (launch, digest)
 
     def _by_key(self, host: int, hosts: int) -> dict[Key, tuple[int, str]]:
         # with None for what was left out: whatever that was
         lines = [*self._keyed(host, self._proved(host, hosts))]
-        return dict([((*key[:4], None), line) for key, line in lines] + lines)
+        return dict([((*key[:3], None), line) for key, line in lines] + lines)
 
     # ---- what vouches for them
 
@@ -210,6 +212,7 @@ class Hosts:
 
 
 _LOADER = ("launch", "move")
+_PLACE = ("data_step", "batches", "first_row", "end_row")
 
 
 def _listed(found: columns.Arrays) -> Callable[[str], list[Any]]:
@@ -218,7 +221,7 @@ def _listed(found: columns.Arrays) -> Callable[[str], list[Any]]:
 
 def _same_of(lines: Mapping[Key, tuple[int, str]], key: Key) -> tuple[int, str] | None:
     # where one of the two did not note what it left out, that is not compared
-    return lines.get(key) or lines.get((*key[:4], "" if key[4] else None))
+    return lines.get(key) or lines.get((*key[:3], "" if key[3] else None))
 
 
 def _sum(parts: Mapping[Rows, str]) -> str:
