@@ -47,7 +47,7 @@ spike: $(TRAIN)  ## plant bad documents, find them by their loss spikes, train w
 PYTEST = temp=$$(mktemp -d); trap 'rm -rf "$$temp"' EXIT; \
 	PYTHONDONTWRITEBYTECODE= TMPDIR=$$temp $(BIN)/python -m pytest -n 2 --basetemp $$temp/pytest
 
-test: $(TEST)  ## tests, doctests and README's blocks: less than ten minutes on two cores
+test: $(TEST)  ## tests, doctests and README's blocks: under five minutes on two idle cores
 	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
 
 test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, the laws on three times as many examples
