@@ -148,7 +148,9 @@ class ArrowIpcSource(TabularSource):
         self._files.check_unchanged(file)
         stat, footer = self._files.stat(file), self._footers[file]
         if self._mapped(file):
-            opened = FileParts(stat, footer, [(0, stat.size)], [mapped(stat.path)])
+            opened = FileParts(
+                stat, footer, [(0, stat.size)], [mapped(stat.path, told=self._advice is not None)]
+            )
         else:
             spans = footer.common()
             data = reading(self._files.storage, [(stat, span) for span in spans])

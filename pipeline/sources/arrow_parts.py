@@ -88,8 +88,13 @@ class FileParts(NamedTuple):
         return ipc.open_stream(RangeFile(ends[-1], spans, parts).opened())
 
 
-def mapped(path: str) -> pa.Buffer:
+def mapped(path: str, *, told: bool) -> pa.Buffer:
     """The bytes of a local file, mapped.
+
+    Args:
+        path: of the file.
+        told: whether the kernel is told what will be read, so that a touched page need not bring
+            the megabytes around it, as it must where batches are decoded whole.
 
     Raises:
         SourceError: it cannot be mapped.
@@ -101,7 +106,7 @@ def mapped(path: str) -> pa.Buffer:
             data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as e:  # an empty file cannot be mapped
         raise unreadable(path, e) from e
-    if can_tell():  # what is needed is told; else a touched page would bring megabytes around it
+    if told and can_tell():
         data.madvise(mmap.MADV_RANDOM)
     return pa.py_buffer(data)
 

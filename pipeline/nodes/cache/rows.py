@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns, Int64s, Values
 from pipeline.checks import numeric
 from pipeline.errors import ChainError, need
+from pipeline.sources.exact import objects
 from pipeline.tree import DEEPEST, leaves, map_leaves, too_deep
 
 _HEAD = struct.Struct("<BxxxI")  # whether the row came from columns; bytes of the skeleton
@@ -225,7 +226,7 @@ def _value(skeleton: Any, data: _Bytes) -> Any:
     if tag == "O":
         return _Box(_value(rest[0], data))
     if tag == "o":
-        return _objects([_value(v, data) for v in rest[1]]).reshape(rest[0])
+        return objects([_value(v, data) for v in rest[1]]).reshape(rest[0])
     if tag == "d":
         return {k: _value(v, data) for k, v in rest[0]}
     parts = [_value(v, data) for v in rest[0]]
@@ -236,13 +237,6 @@ def _scalar(data: _Bytes, dtype: Any, shape: list[int]) -> Any:
     if shape or dtype[1] in ("S", "U"):
         raise ValueError("an earlier version wrote arrays of NumPy's other types as plain ones")
     return data.array(dtype, shape)[()]
-
-
-def _objects(values: list[Any]) -> NDArray[Any]:
-    a = np.empty(len(values), object)
-    for i, value in enumerate(values):  # a[:] = values would spread nested sequences
-        a[i] = value
-    return a
 
 
 def _signature(row: Any) -> Any:
@@ -257,7 +251,7 @@ def _stacked(rows: list[Any]) -> Columns:
     def column(*cells: Any) -> NDArray[Any]:
         boxed = isinstance(cells[0], _Box)
         if boxed:
-            return _objects([c.value for c in cells])
+            return objects([c.value for c in cells])
         return np.stack(cells).astype(cells[0].dtype, copy=False)
 
     return Columns(map_leaves(column, *rows))

@@ -64,7 +64,8 @@ class Advice:
 
     Attributes:
         alone: whether this process reads all that is read. Workers, of whom each would tell of
-            what another one reads, tell of nothing: that measured slower than saying nothing.
+            what another one reads, tell of no records to come: that measured slower than saying
+            nothing. What they read `now` they tell of.
     """
 
     alone: ClassVar[bool] = True

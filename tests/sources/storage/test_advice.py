@@ -253,3 +253,17 @@ def test_columns_that_are_converted_are_told_whole(tmp_path: Path, told: Told):
         writer.write_table(pa.table(columns))
     ArrowIpcSource(path, columns=["b"]).read(np.array([5]))
     assert max(size for _, _, size in told) == 50_000
+
+
+@pytest.mark.parametrize("codec", [None, "lz4"])
+def test_pages_come_alone_only_where_the_kernel_is_told(codec: str | None, tmp_path: Path):
+    path = str(tmp_path / "a.arrow")
+    table = pa.table({"x": np.arange(10_000)})
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_file(path, table.schema, options=options) as writer:
+        writer.write_table(table)
+    source = ArrowIpcSource(path)
+    source.read(np.array([5]))
+    found = Path("/proc/self/smaps").read_text().split(path)[1]
+    flags = found[found.index("VmFlags:") :].split("\n")[0].split()
+    assert ("rr" in flags) == (codec is None)  # decoded batches are read whole
