@@ -161,7 +161,8 @@ class ArrowIpcSource(TabularSource):
 
     def _decode(self, chunks: list[int]) -> list[Chunk]:
         places = [self._chunks.place(batch) for batch in chunks]
-        self._tell([(file, *self._footers[file].message(batch)) for file, batch in places])
+        if self._is_cold:
+            self._tell([(file, *self._footers[file].message(batch)) for file, batch in places])
         spans = [self._footers[file].block(batch) for file, batch in places]
         remote = [
             self._files.stat(file).range(*span)
@@ -184,7 +185,7 @@ class ArrowIpcSource(TabularSource):
         try:
             batch = opened.batch(inner)
             if number not in self._valid:
-                self._tell(self._frames(file, opened.addresses(), batch))
+                self._tell_frame(file, opened.addresses(), batch)
                 check_batch(batch)
                 self._valid.add(number)
             columns = self._fields.columns(pa.Table.from_batches([batch]))
@@ -196,21 +197,28 @@ class ArrowIpcSource(TabularSource):
             return self._bad(number, f"record batch {inner}", why)
         return Chunk(columns, batch.num_rows, mapped=opened.addresses())
 
-    def _frames(self, file: int, at: range, batch: pa.RecordBatch) -> list[tuple[int, int, int]]:
-        # the bytes of a batch that are read when it is decoded: all of columns that are converted
+    def _tell_frame(self, file: int, at: range, batch: pa.RecordBatch) -> None:
+        # tell of what decoding a batch reads: where values lie, and all of columns to be converted
+        if not at or not self._is_cold:
+            return
+        batch.validate()  # lengths alone: with wrong ones, looking at parts ends the process
         found: list[tuple[int, int]] = []
-        for field in self._fields.schema if at else ():
+        for field in self._fields.schema:
             column = batch.column(field.name)
             if is_viewed(column, field.type):
                 found += frame_of(column)
             else:
                 found += [(b.address, b.size) for b in column.buffers() if b is not None]
         inner = [(first - at.start, size) for first, size in found if first in at]
-        return [(file, start, start + size) for start, size in inner]
+        self._tell([(file, start, start + size) for start, size in inner])
+
+    @property
+    def _is_cold(self) -> bool:
+        return self._advice is not None and self._advice.cold
 
     def _tell(self, spans: list[tuple[int, int, int]]) -> None:
-        # what a batch is decoded by: else its mapped pages would come one after another
-        if spans and self._advice is not None and self._advice.cold:
+        # the pages of a mapped file would come one after another
+        if spans and self._advice is not None:
             self._advice.tell_spans(*np.array(spans, np.int64).T)
 
     def _weigh(self, chunk: int) -> int:

@@ -122,7 +122,8 @@ def test_a_step_that_does_not_stand_out(
 def test_other_bits_are_the_machine_s(
     planted: tuple[Path, Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = planted[0].with_name("flipped")  # beside it: the settings name the data by where they lie
+    # beside it: the settings name the data by where they lie
+    run = planted[0].with_name("other-bits")
     shutil.copytree(planted[0], run)
     ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
     ledger[24]["loss_bits"] = f"{int(ledger[24]['loss_bits'], 16) ^ 1:08x}"
