@@ -13,7 +13,7 @@ from benchmarks.measure import Workload, both, installed, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
-COUNT, WIDTH, HEIGHT, SIDE, BATCH, WARM = 512, 500, 375, 224, 32, 3
+COUNT, WIDTH, HEIGHT, SIDE, BATCH, WARM = 512, 500, 375, 224, 32, 16
 
 
 def with_pillow(record: bytes) -> Any:
