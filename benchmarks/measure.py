@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 Attempt = Callable[[], float]  # one measured run: its figure in the workload's unit
 LONGEST = 1.5  # seconds of one run, so that all of them together end soon
+STARTED = 1.5  # seconds in which worker processes come up, ours and those of peers
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,24 @@ def _better(workload: Workload, mine: Figure, other: Figure) -> float:
 
 
 def rate(
-    batches: Iterable[Any], rows: int, *, warm: int, most: int, longest: float | None = None
+    batches: Iterable[Any],
+    rows: int,
+    *,
+    warm: int,
+    most: int,
+    longest: float | None = None,
+    after: float = 0.0,
 ) -> float:
     """Rows a second of an iterable of batches of `rows` rows, once `warm` of them have come.
 
+    Nor are those measured that come within `after` seconds: `STARTED` where processes are at work.
+
     `most` batches are measured, or those of `longest` seconds, by default `LONGEST`.
     """
-    iterator = iter(batches)
+    began, iterator = time.perf_counter(), iter(batches)
     for _ in range(warm):
+        next(iterator)
+    while time.perf_counter() - began < after:
         next(iterator)
     started, n = time.perf_counter(), 0
     for n, _ in enumerate(_first(iterator, most), 1):  # noqa: B007

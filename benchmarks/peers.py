@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import installed, rate
+from benchmarks.measure import STARTED, installed, rate
 
 WARM = 8  # batches before those that are measured
 Fetch = Callable[[list[int]], list[Any]]
@@ -55,16 +55,20 @@ def torch_loader(rows: Any, batch: int, workers: int = 0, collate: Any = stacked
 
 
 def torch_run(
-    rows: Callable[[], Any], batch: int, workers: int, *, most: int, warm: int = WARM
+    rows: Callable[[], Any], batch: int, workers: int, *, most: int, warm: int = WARM, **how: float
 ) -> dict[str, Callable[[], float]]:
-    """Rows a second of such a loader, by the peer's name; nothing where torch is not installed."""
+    """Rows a second of such a loader, by the peer's name; nothing where torch is not installed.
+
+    `how` is passed on to `rate`; workers are first left time to start.
+    """
     if not installed("torch"):
         return {}
 
     def run() -> float:
         found = rows()
         loader = torch_loader(found, batch, workers)
-        return rate(loader, batch, warm=warm, most=min(most, len(found) // batch - warm))
+        least = min(most, len(found) // batch - warm)
+        return rate(loader, batch, warm=warm, most=least, **_once_started(workers, how))
 
     return {"torch": run}
 
@@ -94,17 +98,27 @@ def grain_batches(ds: Any, batch: int, workers: int = 0) -> Iterator[Any]:
 
 
 def grain_run(
-    dataset: Callable[[], Any], batch: int, workers: int, *, most: int, warm: int = WARM
+    dataset: Callable[[], Any],
+    batch: int,
+    workers: int,
+    *,
+    most: int,
+    warm: int = WARM,
+    **how: float,
 ) -> dict[str, Callable[[], float]]:
-    """Rows a second of Grain, by the peer's name; nothing where it is not installed."""
+    """As `torch_run`, for Grain."""
     if not installed("grain"):
         return {}
 
     def run() -> float:
         with grain_batches(dataset(), batch, workers) as batches:
-            return rate(batches, batch, warm=warm, most=most)
+            return rate(batches, batch, warm=warm, most=most, **_once_started(workers, how))
 
     return {"grain": run}
+
+
+def _once_started(workers: int, how: dict[str, float]) -> dict[str, float]:
+    return {"after": STARTED if workers else 0.0, **how}
 
 
 class RandomAccess:

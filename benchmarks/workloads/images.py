@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, both, rate
+from benchmarks.measure import STARTED, Workload, both, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader
 
@@ -46,7 +46,8 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
     def ours(workers: Any, most: int) -> float:
         ds = Dataset(ArrayRecordSource(path), seed=1).shuffle().random_map(augmented).repeat()
         with Loader(ds, BATCH, workers=workers) as loader:
-            return rate(loader, BATCH, warm=max(8, most // 4), most=most)
+            after = STARTED if workers else 0.0
+            return rate(loader, BATCH, warm=max(8, most // 4), most=most, after=after)
 
     def limit() -> float:
         rng, batch = np.random.default_rng(0), np.empty((BATCH, CROP, CROP, 3), np.float32)
@@ -106,7 +107,7 @@ def _peers(path: str, workers: int, most: int) -> dict[str, Callable[[], float]]
         source = grain.MapDataset.source(RandomAccess(path, COUNT))
         return source.shuffle(seed=1).random_map(augmented, seed=1).repeat()
 
-    rows = BATCH * (most + 16)
+    rows = BATCH * (most + 2048)
     return {
         **torch_run(lambda: Fetched(rows, lambda: fetching(path)), BATCH, workers, most=most),
         **grain_run(dataset, BATCH, workers, most=most),

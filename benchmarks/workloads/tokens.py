@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Workload, both, by_two_threads, rate
+from benchmarks.measure import STARTED, Workload, both, by_two_threads, rate
 from benchmarks.peers import Fetch, Fetched, RandomAccess, grain_run, native, torch_run
 from pipeline import ArrayRecordSource, Dataset, Loader, Threads
 
@@ -52,10 +52,10 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
     count = max(20_000, int(200_000 * size))
     path, most = written(folder, count), max(20, int(1000 * size))
 
-    def ours(workers: Any) -> float:
+    def ours(workers: Any, after: float = 0.0) -> float:
         ds = Dataset(ArrayRecordSource(path), seed=1).shuffle().map(_decoded)
         with Loader(ds.repeat(), BATCH, workers=workers) as loader:
-            return rate(loader, BATCH, warm=20, most=most)
+            return rate(loader, BATCH, warm=20, most=most, after=after)
 
     def limit() -> float:
         from array_record.python.array_record_module import ArrayRecordReader
@@ -82,14 +82,15 @@ def workloads(folder: Path, size: float) -> Iterator[Workload]:
     alone = "read, decode and stack alone"
     serial: Runs = {"lockstep": lambda: ours(0), **_peers(path, count, 0, most)}
     serial |= {"limit": limit, alone: bare}
-    two: Runs = {"lockstep": lambda: ours(2), **_peers(path, count, 2, most)}
-    two[alone] = lambda: both(bare)
-    for name, prepare in (("", _warm), (", cold", _cold)):
+    # within seconds all that is cold would be warm: there, starting counts
+    for name, prepare, after in (("", _warm, STARTED), (", cold", _cold, 0.0)):
         aims: dict[tuple[str, str], float] = {("lockstep", "limit"): 0.6}
         if name:
             aims = {("lockstep", "torch"): 2.0}
         runs = {of: partial(_prepared, path, prepare, run) for of, run in serial.items()}
         yield Workload(f"tokens{name}", f"{what}, serial", "records/s", runs, aims)
+        two: Runs = {"lockstep": partial(ours, 2, after), **_peers(path, count, 2, most, after)}
+        two[alone] = lambda: both(bare)
         runs = {of: partial(_prepared, path, prepare, run) for of, run in two.items()}
         aims = {("lockstep", "torch"): 2.0} if name else {}
         yield Workload(
@@ -106,21 +107,25 @@ def _prepared(path: str, prepare: Callable[[str], None], run: Callable[[], float
     return run()
 
 
-def _peers(path: str, count: int, workers: int, most: int) -> Runs:
+def _peers(path: str, count: int, workers: int, most: int, after: float = 0.0) -> Runs:
     def rows() -> Fetched:
-        return Fetched(count, lambda: _decoding(native(path)))
+        passes = 16 if after else 1  # records come again, so that they last
+        return Fetched(passes * count, lambda: _decoding(native(path), count))
 
     def dataset() -> Any:
         import grain  # pyright: ignore[reportMissingImports]
 
         source = grain.MapDataset.source(RandomAccess(path, count))
-        return source.shuffle(seed=1).map(_decoded)
+        return source.shuffle(seed=1).map(_decoded).repeat()
 
     return {
-        **torch_run(rows, BATCH, workers, most=most),
-        **grain_run(dataset, BATCH, workers, most=most),
+        **torch_run(rows, BATCH, workers, most=most, after=after),
+        **grain_run(dataset, BATCH, workers, most=most, after=after),
     }
 
 
-def _decoding(fetch: Fetch) -> Fetch:
-    return lambda indices: [_decoded(record).copy() for record in fetch(indices)]
+def _decoding(fetch: Fetch, count: int) -> Fetch:
+    def decoded(indices: list[int]) -> list[Any]:
+        return [_decoded(record).copy() for record in fetch([i % count for i in indices])]
+
+    return decoded
