@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import enum
 import hashlib
 import struct
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
 from typing import Any, NamedTuple, cast
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +53,7 @@ class MemorySource:
     def __init__(self, values: Any) -> None:
         self._values = _columns(values) if _is_columns(values) else _sequence(values)
         self._digest: str | None = None
+        self._unseen: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -91,8 +98,18 @@ class MemorySource:
         """
         if self._digest is None:
             own = getattr(self._values, "fingerprint", None)
-            self._digest = str(own()) if callable(own) else _digest(self._values)
+            if callable(own):
+                self._digest = str(own())
+                return self._digest
+            found = _digest(self._values)
+            self._digest, self._unseen = str(found.hexdigest()), tuple(sorted(found.unseen))
         return self._digest
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Objects of which the fingerprint depends on no more than the type, in words."""
+        self.fingerprint()
+        return self._unseen
 
 
 class _ColumnsState(NamedTuple):
@@ -108,6 +125,7 @@ def _opened(leaf: Any) -> Any:
 _SAMPLE = 64
 _INT64 = (1 << 63) - 1
 _PIECE = 16 << 20  # bytes hashed at once
+_TOLD_BY_TEXT = (PurePath, datetime.timedelta, Decimal, Fraction, UUID)
 _LARGE = 64 << 20  # bytes; of larger mapped arrays only a sample is hashed
 
 
@@ -171,13 +189,26 @@ def _sequence(values: Any) -> Any:
     return values
 
 
-def _digest(values: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+class _Digest:
+    """A hash of values.
+
+    Attributes:
+        unseen: objects of which no more than the type was hashed, in words.
+    """
+
+    def __init__(self) -> None:
+        made: Any = hashlib.blake2b(digest_size=16)
+        self.update, self.hexdigest = made.update, made.hexdigest
+        self.unseen: set[str] = set()
+
+
+def _digest(values: Any) -> _Digest:
+    digest = _Digest()
     _hash(digest, values)
-    return digest.hexdigest()
+    return digest
 
 
-def _hash(digest: Any, value: Any) -> None:
+def _hash(digest: _Digest, value: Any) -> None:
     """Hash a canonical encoding, in which a tag and a length precede each part."""
     if isinstance(value, Columns):
         _tagged(digest, "columns", b"")
@@ -191,20 +222,48 @@ def _hash(digest: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray | np.generic):
         _hash_array(digest, np.asarray(value))
     elif isinstance(value, set | frozenset):  # their order depends on PYTHONHASHSEED
-        _tagged(digest, "set", "".join(sorted(_digest(v) for v in value)).encode())
+        parts = [_digest(v) for v in value]
+        digest.unseen.update(*(part.unseen for part in parts))
+        _tagged(digest, "set", "".join(sorted(part.hexdigest() for part in parts)).encode())
     elif (parts := children(value)) is not None:
         _hash_parts(digest, value, parts)
-    elif hasattr(value, "__array__"):
-        _hash_array(digest, np.asarray(value))
+    elif hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        _hash_foreign(digest, value)
     elif isinstance(value, range):
         _tagged(digest, "range", repr(value).encode())
     elif hasattr(value, "__len__") and hasattr(value, "__getitem__"):
         _hash_sequence(digest, value)
+    elif (text := _text_of(value)) is not None:
+        _tagged(digest, _name(value), text.encode("utf-8", "surrogateescape"))
     else:
-        _tagged(digest, "object", _name(value).encode())
+        _hash_type(digest, value)
 
 
-def _hash_sequence(digest: Any, value: Any) -> None:
+def _hash_foreign(digest: _Digest, value: Any) -> None:
+    # arrays of other libraries, and Pillow's images
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # torch's bfloat16, gradients
+        _hash_type(digest, value)
+    else:
+        _hash_array(digest, array)
+
+
+def _hash_type(digest: _Digest, value: Any) -> None:
+    _tagged(digest, "object", _name(value).encode())
+    digest.unseen.add(f"objects of type {_name(value)}")
+
+
+def _text_of(value: Any) -> str | None:
+    """A text that tells a path, time or number from others of its type; None for other objects."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, enum.Enum):
+        return value.name
+    return str(value) if isinstance(value, _TOLD_BY_TEXT) else None
+
+
+def _hash_sequence(digest: _Digest, value: Any) -> None:
     # reading a record of an unknown sequence may be slow, so a sample must do
     n = len(value)
     known = n if isinstance(value, list | tuple) else min(n, _SAMPLE)
@@ -213,7 +272,7 @@ def _hash_sequence(digest: Any, value: Any) -> None:
         _hash(digest, value[k * n // known])
 
 
-def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:
+def _hash_parts(digest: _Digest, value: Any, parts: list[tuple[str, Any]]) -> None:
     kind = type(value).__name__ if isinstance(value, dict | tuple) else _name(value)
     _tagged(digest, kind, b"%d" % len(parts))
     for name, part in sorted(parts, key=lambda p: p[0]) if isinstance(value, dict) else parts:
@@ -221,7 +280,7 @@ def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:
         _hash(digest, part)
 
 
-def _hash_array(digest: Any, a: NDArray[Any]) -> None:
+def _hash_array(digest: _Digest, a: NDArray[Any]) -> None:
     shape = ",".join(map(str, a.shape))
     if a.dtype.hasobject:
         _tagged(digest, "objects", shape.encode())
@@ -278,7 +337,7 @@ def _number(value: Any) -> bytes:
     return repr(value).encode()
 
 
-def _tagged(digest: Any, tag: str, payload: Any) -> None:
+def _tagged(digest: _Digest, tag: str, payload: Any) -> None:
     digest.update(f"{tag} {len(payload)}:".encode())
     digest.update(payload)
 

@@ -79,6 +79,7 @@ class SequenceSource:
             self._values = self._values.with_format(None, columns=said.get("columns"))
         self._fields: Fields | None = None
         self._digest: str | None = None
+        self._unseen: tuple[str, ...] = ()
         if self._taken is not None:
             schema = self._taken(np.zeros(0, np.int64)).schema
             self._fields = Fields(projected(f"this {self._name}", schema, None), self._nulls)
@@ -165,7 +166,15 @@ class SequenceSource:
 
     def _sample(self) -> str:
         some = np.linspace(0, len(self) - 1, min(len(self), _SAMPLE)).astype(np.int64)
-        return MemorySource(self.read(some)).fingerprint()
+        sample = MemorySource(self.read(some))
+        self._unseen = sample.unseen
+        return sample.fingerprint()
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """As of `MemorySource`."""
+        self.fingerprint()
+        return self._unseen
 
 
 def is_dataset(values: Any) -> bool:
