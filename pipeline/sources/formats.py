@@ -230,7 +230,10 @@ def _source_of(source: Any) -> Source:
         )
     if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         return MemorySource(source)
+    remedy = "Write a source: docs/how/files.md shows how"
+    if hasattr(source, "__iter__"):
+        remedy = "Is it a stream? Give list(…) of it, or write it to files first"
     raise ChainError(
         f"a dataset needs a source (with len and read), a dict of columns, a sequence or a path: "
-        f"got {type(source).__name__}. Write a source: docs/how/files.md shows how."
+        f"got {type(source).__name__}. {remedy}."
     )

@@ -7,7 +7,7 @@ import datetime
 import enum
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
@@ -30,13 +30,13 @@ class MemorySource:
     """Records held in memory.
 
     Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, possibly nested, a
-    single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything
-    else with a length and `[i]` is a sequence of records: a list, a tuple of records, your own
-    object. `read` returns copies, so writing to them changes nothing here: objects of other types
-    are copied as `copy.deepcopy` does, and only what cannot be copied, such as a lock, is shared.
-    Do not change the values afterwards: `fingerprint` hashes them only once. Memory-mapped arrays
-    stay in their files: a pickle holds the path, and the fingerprint of a large one depends on a
-    sample.
+    single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Other
+    mappings, such as what `np.load` returns for `.npz`, count as dicts. Anything else with a length
+    and `[i]` is a sequence of records: a list, a tuple of records, your own object. `read` returns
+    copies, so writing to them changes nothing here: objects of other types are copied as
+    `copy.deepcopy` does, and only what cannot be copied, such as a lock, is shared. Do not change
+    the values afterwards: `fingerprint` hashes them only once. Memory-mapped arrays stay in their
+    files: a pickle holds the path, and the fingerprint of a large one depends on a sample.
 
     Args:
         values: columns or a sequence.
@@ -51,6 +51,8 @@ class MemorySource:
     """
 
     def __init__(self, values: Any) -> None:
+        if isinstance(values, Mapping) and not isinstance(values, dict):
+            values = dict(cast(Mapping[Any, Any], values))
         self._values = _columns(values) if _is_columns(values) else _sequence(values)
         self._digest: str | None = None
         self._unseen: tuple[str, ...] = ()
@@ -151,7 +153,7 @@ def _columns(values: Any) -> Columns:
 def _column(leaf: Any) -> Any:
     refuse_mask(leaf)
     if not isinstance(leaf, list):
-        return leaf
+        return _foreign_column(leaf) if hasattr(leaf, "__array__") else leaf
     typed = (v.dtype for v in leaf if isinstance(v, np.ndarray | np.generic))
     _refuse_mixed({dtype.newbyteorder("=") for dtype in typed})
     # NumPy string arrays would strip zero bytes, turn [1, "a"] into text, and pad to the longest
@@ -165,6 +167,20 @@ def _column(leaf: Any) -> Any:
         if stacked.dtype.kind in "biufcmM":
             return stacked
     return objects(leaf)
+
+
+def _foreign_column(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    try:
+        return exact(leaf)
+    except InexactError as e:
+        raise ChainError(f"a column has {e}") from None
+    except (TypeError, ValueError, RuntimeError) as e:  # torch's bfloat16, gradients
+        raise ChainError(
+            f"a column is a {type(leaf).__name__} that NumPy cannot hold ({e}). Convert it, or "
+            "give a list of its rows."
+        ) from e
 
 
 def _refuse_mixed(dtypes: set[np.dtype[Any]]) -> None:
