@@ -76,7 +76,7 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".bag": _BAGZ,
     ".bagz": _BAGZ,
     ".bin": _tokens,
-    ".gz": _packed,
+    **dict.fromkeys((".bz2", ".gz", ".tgz", ".xz", ".zip", ".zst"), _packed),
     ".json": _JSON,
     ".jsonl": _JSON,
     ".ndjson": _JSON,
@@ -89,8 +89,13 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".u32": _TOKENS,
     ".uint16": _TOKENS,
     ".uint32": _TOKENS,
-    ".zst": _packed,
     **dict.fromkeys(_WHOLE, _FILES),
+}
+# formats that other libraries read into memory
+_ELSEWHERE = {
+    ".csv": "Dataset(pandas.read_csv(path)), or convert it to Parquet once",
+    ".tsv": 'Dataset(pandas.read_csv(path, sep="\\t")), or convert it to Parquet once',
+    ".npz": "Dataset(numpy.load(path))",
 }
 # a list of strings that all end in these suffixes names files; any other holds records
 _LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")
@@ -148,9 +153,11 @@ def found(
 def _format(file: str) -> Callable[..., Source]:
     suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
     if suffix not in SUFFIXES:
+        remedy = "Narrow the pattern, or build the source by its class"
+        if suffix in _ELSEWHERE:
+            remedy = f"Give {_ELSEWHERE[suffix]}"
         raise SourceError(
-            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. "
-            "Narrow the pattern, or build the source by its class."
+            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. {remedy}."
         )
     return SUFFIXES[suffix]
 

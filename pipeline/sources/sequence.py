@@ -114,9 +114,10 @@ class SequenceSource:
         if not some or not hasattr(self._values, "__getitems__"):
             return [fresh(self._values[i]) for i in some]
         rows = self._values.__getitems__(some)
-        if len(rows) != len(some):
+        if not hasattr(rows, "__len__") or len(rows) != len(some):
+            gave = f"{len(rows)} records" if hasattr(rows, "__len__") else type(rows).__name__
             raise SourceError(
-                f"{self._name}.__getitems__ gave {len(rows)} records for "
+                f"{self._name}.__getitems__ gave {gave} for "
                 f"{len(some)} indices. It must return a list of one record an index."
             )
         return [fresh(row) for row in rows]

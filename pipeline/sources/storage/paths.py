@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ _NOTE = re.compile(r"\.\w+\.manifest\.json$")  # the manifest of a conversion, b
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
+_POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/spec/v1\noid ", (120, 200)
 _MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
 
 
@@ -52,9 +54,9 @@ def expand(
         empty: whether a file of 0 bytes is a valid file without records.
 
     Raises:
-        SourceError: nothing matches, a path is a directory, a file is missing or empty, or a glob
-            matches only some shards of a set, several generations of it, a link to nothing, or one
-            file by several paths.
+        SourceError: nothing matches, a path is a directory, a file is missing, empty or a pointer
+            of Git LFS, or a glob matches only some shards of a set, several generations of it, a
+            link to nothing, or one file by several paths.
     """
     storage = storage or Storage()
     try:
@@ -74,7 +76,19 @@ def expand(
             raise SourceError(
                 f"{stat.path} is empty (0 bytes). Rewrite it, or remove it from paths."
             )
+        if _POINTER_SIZE[0] <= stat.size <= _POINTER_SIZE[1] and not is_url(stat.path):
+            _refuse_pointer(stat.path)
     return files
+
+
+def _refuse_pointer(path: str) -> None:
+    # what a clone without Git LFS holds in place of a file; as text it would pass for data
+    with suppress(OSError), open(path, "rb") as f:
+        if f.read(len(_POINTER)) == _POINTER:
+            raise SourceError(
+                f"{path} is a pointer of Git LFS, not the file itself. Fetch the files: git lfs "
+                "pull."
+            )
 
 
 def patterns(paths: Paths) -> list[str]:

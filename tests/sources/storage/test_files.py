@@ -92,6 +92,15 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         expand(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".jpg", ".parquet", ".u16"])
+def test_pointers_of_git_lfs_are_no_files(tmp_path, suffix):
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 123456\n"
+    (tmp_path / f"a{suffix}").write_text(text)
+    for path in (tmp_path / f"a{suffix}", tmp_path / f"*{suffix}"):
+        with pytest.raises(SourceError, match=rf"a\{suffix} is a pointer of Git LFS.*git lfs pull"):
+            open_path(path)
+
+
 def test_nothing_is_refused():
     with pytest.raises(SourceError, match="names no file"):
         expand([])
@@ -110,8 +119,11 @@ def test_the_suffix_decides(tmp_path):
     with pytest.raises(SourceError, match=r"several formats, such as a\.array.* and b\.parquet"):
         open_path(str(tmp_path / "*"))
     touch(tmp_path, "c.csv")
-    with pytest.raises(SourceError, match=r"'\.csv'; known are \.array_record, .*\.parquet"):
+    with pytest.raises(SourceError, match=r"'\.csv'; known are \.array_record, .*\.pq.*pandas"):
         open_path(str(tmp_path / "*.csv"))
+    touch(tmp_path, "d.jsonl.bz2")
+    with pytest.raises(SourceError, match=r"d\.jsonl\.bz2 is compressed as a whole"):
+        open_path(str(tmp_path / "*.bz2"))
 
 
 def test_importing_sources_opens_no_format():
