@@ -422,7 +422,8 @@ class Dataset:
                 delete it as you like. None keeps rows in memory, each worker process its own.
 
         Raises:
-            ChainError: rows beneath differ by epoch, are counted or never end.
+            ChainError: rows beneath differ by epoch, are counted or never end; or, with a folder,
+                no fingerprint sees all that they depend on.
 
         >>> ds = Dataset(range(4)).map(lambda x: x * x, name="slow").cache().shuffle().repeat()
         >>> sorted(ds.head(4))
@@ -434,7 +435,7 @@ class Dataset:
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )
         if folder is not None:
-            refuse_unseen(top.fingerprint(), f"cache({folder!r})")
+            refuse_unseen(top.fingerprint(), f"cache({folder!r})", top.components)
         check_cacheable(top.node, any(part.skips for part in top.parts.values()))
         return of_part(replace(top, node=Cached(top.node, top.seed, folder)))
 

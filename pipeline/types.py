@@ -149,6 +149,22 @@ def where(source: Source, record: int) -> tuple[str, int]:
     return str(file), int(inner)
 
 
+def unseen(source: Source) -> tuple[str, ...]:
+    """Which of a source's records its fingerprint does not look into, in words.
+
+    A source may say so itself: `MemorySource` does of objects that it cannot hash.
+
+    >>> class Squares:
+    ...     def __len__(self): return 3
+    ...     def read(self, indices): return [int(i) ** 2 for i in indices]
+    >>> unseen(Squares())
+    ('records of Squares, which has no fingerprint()',)
+    """
+    if getattr(source, "fingerprint", None) is None:
+        return (f"records of {type(source).__name__}, which has no fingerprint()",)
+    return getattr(source, "unseen", ())
+
+
 @runtime_checkable
 class Source(Protocol):
     """Random access to n records, many at a time.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -31,7 +34,7 @@ from pipeline.transforms import (
     versions,
     warn_of_versions,
 )
-from pipeline.types import ENDLESS, At, where
+from pipeline.types import ENDLESS, At, Source, where
 from pipeline.workers import Workers, budget, chosen
 from pipeline.workers.work import Executor, Rows
 
@@ -72,8 +75,8 @@ def scan(
         The results: `.values` is an array `[records]`, or a dict of them if f returns dicts.
 
     Raises:
-        ChainError: rows of the dataset have no lasting positions, or lie in no local files and no
-            path is given.
+        ChainError: rows of the dataset have no lasting positions, lie in no local files and no
+            path is given, or depend on something that no fingerprint sees.
         ScanError: path holds a scan of another dataset or function, or f returned something else.
 
     >>> ds = Dataset(["to", "be", "", "or"], seed=1)
@@ -90,11 +93,13 @@ def scan(
     who = chosen(workers)
     stage = Measure(function("scan", f), name or code_name(f), given=fingerprint)
     of = dataset.top.scan_key()
-    refuse_unseen({**of, "the function": stage.fingerprint()}, "scan")
+    said = {**of, "the function": stage.fingerprint()}
     of = {**of, "function": f"{stage.name} {stage.code.digest}"}
     digest = key_digest(of)
     packages = versions(stage.packages) | dataset.top.node.packages
     folder = os.path.abspath(path or _beside(dataset, f"{stage.name}-{digest[:12]}"))
+    found_again = [c for c in dataset.components if path or not _in_memory(c.source)]
+    refuse_unseen(said, "scan", found_again)
     if not _finished(folder, of, packages):
         pieces = Pieces(folder, digest, len(dataset))
         try:
@@ -143,14 +148,29 @@ def _beside(dataset: Dataset, name: str) -> str:
     source = dataset.components[0].source
     file, _ = where(source, 0)
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "", name)
-    if isinstance(source, MemorySource | SequenceSource):
-        return os.path.join(_until_exit(os.getpid()), f"{plain}.scan")
+    if _in_memory(source):
+        return os.path.join(_until_exit(os.getpid()), f"{plain}-{_number(dataset)}.scan")
     if not os.path.isfile(file):
         raise ChainError(
             f"a scan is kept beside the data, but the records of {type(source).__name__} lie in no "
             "file here: give path="
         )
     return os.path.join(os.path.dirname(os.path.abspath(file)), f"{plain}.scan")
+
+
+def _in_memory(source: Source) -> bool:
+    return isinstance(source, MemorySource | SequenceSource)
+
+
+def _number(dataset: Dataset) -> str:
+    # tells sources in memory apart as objects: fingerprints of some look at a sample of records
+    held = [c.source for c in dataset.components if _in_memory(c.source)]
+    numbers = [_NUMBERS.setdefault(source, next(_COUNT)) for source in held]
+    return hashlib.blake2b(str(numbers).encode(), digest_size=6).hexdigest()
+
+
+_NUMBERS: WeakKeyDictionary[Source, int] = WeakKeyDictionary()
+_COUNT = itertools.count()
 
 
 @lru_cache(1)

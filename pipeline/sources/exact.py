@@ -32,7 +32,8 @@ def exact(value: Any) -> Array:
 
     Raises:
         InexactError: the array would lose a mask, or digits of a number: a list of whole numbers
-            from 2**63 on beside smaller ones becomes float64.
+            from 2**63 on beside smaller ones becomes float64, and so does a column of whole numbers
+            and nulls of pyarrow, pandas or Polars.
         ValueError: parts of a list differ in length.
 
     >>> exact([1, 2.5])
@@ -56,7 +57,18 @@ def exact(value: Any) -> Array:
                     f"{shown(number)}, which {made.dtype} does not hold. Give arrays of np.uint64 "
                     "or of np.int64, or text."
                 )
+    if made.dtype.kind == "f" and _holds_integers(value) and (np.abs(made) >= _WHOLE).any():
+        raise InexactError(
+            f"nulls beside integers that {made.dtype}, which NumPy makes of both, does not hold. "
+            "Fill the nulls, or give the whole table."
+        )
     return made
+
+
+def _holds_integers(value: Any) -> bool:
+    # by its own account, though the array that NumPy makes of it is one of floats
+    kind = getattr(value, "dtype", getattr(value, "type", None))
+    return not isinstance(value, list) and str(kind).lower().startswith(("int", "uint"))
 
 
 def _numbers(value: Any) -> Iterator[Any]:

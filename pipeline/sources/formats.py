@@ -76,7 +76,7 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".bag": _BAGZ,
     ".bagz": _BAGZ,
     ".bin": _tokens,
-    ".gz": _packed,
+    **dict.fromkeys((".bz2", ".gz", ".tgz", ".xz", ".zip", ".zst"), _packed),
     ".json": _JSON,
     ".jsonl": _JSON,
     ".ndjson": _JSON,
@@ -89,8 +89,13 @@ SUFFIXES: dict[str, Callable[..., Source]] = {
     ".u32": _TOKENS,
     ".uint16": _TOKENS,
     ".uint32": _TOKENS,
-    ".zst": _packed,
     **dict.fromkeys(_WHOLE, _FILES),
+}
+# formats that other libraries read into memory
+_ELSEWHERE = {
+    ".csv": "Dataset(pandas.read_csv(path)), or convert it to Parquet once",
+    ".tsv": 'Dataset(pandas.read_csv(path, sep="\\t")), or convert it to Parquet once',
+    ".npz": "Dataset(numpy.load(path))",
 }
 # a list of strings that all end in these suffixes names files; any other holds records
 _LISTED = (".parquet", ".arrow", ".array_record", ".tfrecord", ".bagz", ".tar")
@@ -148,9 +153,11 @@ def found(
 def _format(file: str) -> Callable[..., Source]:
     suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
     if suffix not in SUFFIXES:
+        remedy = "Narrow the pattern, or build the source by its class"
+        if suffix in _ELSEWHERE:
+            remedy = f"Give {_ELSEWHERE[suffix]}"
         raise SourceError(
-            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. "
-            "Narrow the pattern, or build the source by its class."
+            f"{file} has the suffix {suffix!r}; known are {', '.join(_known())}. {remedy}."
         )
     return SUFFIXES[suffix]
 
@@ -230,7 +237,10 @@ def _source_of(source: Any) -> Source:
         )
     if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         return MemorySource(source)
+    remedy = "Write a source: docs/how/files.md shows how"
+    if hasattr(source, "__iter__"):
+        remedy = "Is it a stream? Give list(…) of it, or write it to files first"
     raise ChainError(
         f"a dataset needs a source (with len and read), a dict of columns, a sequence or a path: "
-        f"got {type(source).__name__}. Write a source: docs/how/files.md shows how."
+        f"got {type(source).__name__}. {remedy}."
     )

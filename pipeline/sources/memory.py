@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import enum
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
 from typing import Any, NamedTuple, cast
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +30,13 @@ class MemorySource:
     """Records held in memory.
 
     Columns are a dict, namedtuple, dataclass or tuple of arrays `[n, ...]`, possibly nested, a
-    single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Anything
-    else with a length and `[i]` is a sequence of records: a list, a tuple of records, your own
-    object. `read` returns copies, so writing to them changes nothing here: objects of other types
-    are copied as `copy.deepcopy` does, and only what cannot be copied, such as a lock, is shared.
-    Do not change the values afterwards: `fingerprint` hashes them only once. Memory-mapped arrays
-    stay in their files: a pickle holds the path, and the fingerprint of a large one depends on a
-    sample.
+    single array, or `Columns`; in a dict, lists of numbers or strings count as arrays. Other
+    mappings, such as what `np.load` returns for `.npz`, count as dicts. Anything else with a length
+    and `[i]` is a sequence of records: a list, a tuple of records, your own object. `read` returns
+    copies, so writing to them changes nothing here: objects of other types are copied as
+    `copy.deepcopy` does, and only what cannot be copied, such as a lock, is shared. Do not change
+    the values afterwards: `fingerprint` hashes them only once. Memory-mapped arrays stay in their
+    files: a pickle holds the path, and the fingerprint of a large one depends on a sample.
 
     Args:
         values: columns or a sequence.
@@ -45,8 +51,11 @@ class MemorySource:
     """
 
     def __init__(self, values: Any) -> None:
+        if isinstance(values, Mapping) and not isinstance(values, dict):
+            values = dict(cast(Mapping[Any, Any], values))
         self._values = _columns(values) if _is_columns(values) else _sequence(values)
         self._digest: str | None = None
+        self._unseen: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -91,8 +100,18 @@ class MemorySource:
         """
         if self._digest is None:
             own = getattr(self._values, "fingerprint", None)
-            self._digest = str(own()) if callable(own) else _digest(self._values)
+            if callable(own):
+                self._digest = str(own())
+                return self._digest
+            found = _digest(self._values)
+            self._digest, self._unseen = str(found.hexdigest()), tuple(sorted(found.unseen))
         return self._digest
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Objects of which the fingerprint depends on no more than the type, in words."""
+        self.fingerprint()
+        return self._unseen
 
 
 class _ColumnsState(NamedTuple):
@@ -108,6 +127,7 @@ def _opened(leaf: Any) -> Any:
 _SAMPLE = 64
 _INT64 = (1 << 63) - 1
 _PIECE = 16 << 20  # bytes hashed at once
+_TOLD_BY_TEXT = (PurePath, datetime.timedelta, Decimal, Fraction, UUID)
 _LARGE = 64 << 20  # bytes; of larger mapped arrays only a sample is hashed
 
 
@@ -133,7 +153,7 @@ def _columns(values: Any) -> Columns:
 def _column(leaf: Any) -> Any:
     refuse_mask(leaf)
     if not isinstance(leaf, list):
-        return leaf
+        return _foreign_column(leaf) if hasattr(leaf, "__array__") else leaf
     typed = (v.dtype for v in leaf if isinstance(v, np.ndarray | np.generic))
     _refuse_mixed({dtype.newbyteorder("=") for dtype in typed})
     # NumPy string arrays would strip zero bytes, turn [1, "a"] into text, and pad to the longest
@@ -147,6 +167,20 @@ def _column(leaf: Any) -> Any:
         if stacked.dtype.kind in "biufcmM":
             return stacked
     return objects(leaf)
+
+
+def _foreign_column(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    try:
+        return exact(leaf)
+    except InexactError as e:
+        raise ChainError(f"a column has {e}") from None
+    except (TypeError, ValueError, RuntimeError) as e:  # torch's bfloat16, gradients
+        raise ChainError(
+            f"a column is a {type(leaf).__name__} that NumPy cannot hold ({e}). Convert it, or "
+            "give a list of its rows."
+        ) from e
 
 
 def _refuse_mixed(dtypes: set[np.dtype[Any]]) -> None:
@@ -171,13 +205,26 @@ def _sequence(values: Any) -> Any:
     return values
 
 
-def _digest(values: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+class _Digest:
+    """A hash of values.
+
+    Attributes:
+        unseen: objects of which no more than the type was hashed, in words.
+    """
+
+    def __init__(self) -> None:
+        made: Any = hashlib.blake2b(digest_size=16)
+        self.update, self.hexdigest = made.update, made.hexdigest
+        self.unseen: set[str] = set()
+
+
+def _digest(values: Any) -> _Digest:
+    digest = _Digest()
     _hash(digest, values)
-    return digest.hexdigest()
+    return digest
 
 
-def _hash(digest: Any, value: Any) -> None:
+def _hash(digest: _Digest, value: Any) -> None:
     """Hash a canonical encoding, in which a tag and a length precede each part."""
     if isinstance(value, Columns):
         _tagged(digest, "columns", b"")
@@ -191,20 +238,48 @@ def _hash(digest: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray | np.generic):
         _hash_array(digest, np.asarray(value))
     elif isinstance(value, set | frozenset):  # their order depends on PYTHONHASHSEED
-        _tagged(digest, "set", "".join(sorted(_digest(v) for v in value)).encode())
+        parts = [_digest(v) for v in value]
+        digest.unseen.update(*(part.unseen for part in parts))
+        _tagged(digest, "set", "".join(sorted(part.hexdigest() for part in parts)).encode())
     elif (parts := children(value)) is not None:
         _hash_parts(digest, value, parts)
-    elif hasattr(value, "__array__"):
-        _hash_array(digest, np.asarray(value))
+    elif hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        _hash_foreign(digest, value)
     elif isinstance(value, range):
         _tagged(digest, "range", repr(value).encode())
     elif hasattr(value, "__len__") and hasattr(value, "__getitem__"):
         _hash_sequence(digest, value)
+    elif (text := _text_of(value)) is not None:
+        _tagged(digest, _name(value), text.encode("utf-8", "surrogateescape"))
     else:
-        _tagged(digest, "object", _name(value).encode())
+        _hash_type(digest, value)
 
 
-def _hash_sequence(digest: Any, value: Any) -> None:
+def _hash_foreign(digest: _Digest, value: Any) -> None:
+    # arrays of other libraries, and Pillow's images
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # torch's bfloat16, gradients
+        _hash_type(digest, value)
+    else:
+        _hash_array(digest, array)
+
+
+def _hash_type(digest: _Digest, value: Any) -> None:
+    _tagged(digest, "object", _name(value).encode())
+    digest.unseen.add(f"objects of type {_name(value)}")
+
+
+def _text_of(value: Any) -> str | None:
+    """A text that tells a path, time or number from others of its type; None for other objects."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, enum.Enum):
+        return value.name
+    return str(value) if isinstance(value, _TOLD_BY_TEXT) else None
+
+
+def _hash_sequence(digest: _Digest, value: Any) -> None:
     # reading a record of an unknown sequence may be slow, so a sample must do
     n = len(value)
     known = n if isinstance(value, list | tuple) else min(n, _SAMPLE)
@@ -213,7 +288,7 @@ def _hash_sequence(digest: Any, value: Any) -> None:
         _hash(digest, value[k * n // known])
 
 
-def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:
+def _hash_parts(digest: _Digest, value: Any, parts: list[tuple[str, Any]]) -> None:
     kind = type(value).__name__ if isinstance(value, dict | tuple) else _name(value)
     _tagged(digest, kind, b"%d" % len(parts))
     for name, part in sorted(parts, key=lambda p: p[0]) if isinstance(value, dict) else parts:
@@ -221,7 +296,7 @@ def _hash_parts(digest: Any, value: Any, parts: list[tuple[str, Any]]) -> None:
         _hash(digest, part)
 
 
-def _hash_array(digest: Any, a: NDArray[Any]) -> None:
+def _hash_array(digest: _Digest, a: NDArray[Any]) -> None:
     shape = ",".join(map(str, a.shape))
     if a.dtype.hasobject:
         _tagged(digest, "objects", shape.encode())
@@ -278,7 +353,7 @@ def _number(value: Any) -> bytes:
     return repr(value).encode()
 
 
-def _tagged(digest: Any, tag: str, payload: Any) -> None:
+def _tagged(digest: _Digest, tag: str, payload: Any) -> None:
     digest.update(f"{tag} {len(payload)}:".encode())
     digest.update(payload)
 

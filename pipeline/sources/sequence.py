@@ -79,6 +79,7 @@ class SequenceSource:
             self._values = self._values.with_format(None, columns=said.get("columns"))
         self._fields: Fields | None = None
         self._digest: str | None = None
+        self._unseen: tuple[str, ...] = ()
         if self._taken is not None:
             schema = self._taken(np.zeros(0, np.int64)).schema
             self._fields = Fields(projected(f"this {self._name}", schema, None), self._nulls)
@@ -113,9 +114,10 @@ class SequenceSource:
         if not some or not hasattr(self._values, "__getitems__"):
             return [fresh(self._values[i]) for i in some]
         rows = self._values.__getitems__(some)
-        if len(rows) != len(some):
+        if not hasattr(rows, "__len__") or len(rows) != len(some):
+            gave = f"{len(rows)} records" if hasattr(rows, "__len__") else type(rows).__name__
             raise SourceError(
-                f"{self._name}.__getitems__ gave {len(rows)} records for "
+                f"{self._name}.__getitems__ gave {gave} for "
                 f"{len(some)} indices. It must return a list of one record an index."
             )
         return [fresh(row) for row in rows]
@@ -165,7 +167,15 @@ class SequenceSource:
 
     def _sample(self) -> str:
         some = np.linspace(0, len(self) - 1, min(len(self), _SAMPLE)).astype(np.int64)
-        return MemorySource(self.read(some)).fingerprint()
+        sample = MemorySource(self.read(some))
+        self._unseen = sample.unseen
+        return sample.fingerprint()
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """As of `MemorySource`."""
+        self.fingerprint()
+        return self._unseen
 
 
 def is_dataset(values: Any) -> bool:

@@ -12,6 +12,7 @@ from pipeline.sources.storage.storage import Stat, Storage
 
 _BLOCK = 512
 _REGULAR = b"0\x007"
+_EMPTY = b"123456"  # links, devices, folders and FIFOs: no contents follow, whatever size is said
 _NAMELESS = b""
 _EXTENSION = 16 << 20  # bytes of an extended header at most: names and attributes
 
@@ -47,7 +48,8 @@ def members(stat: Stat, storage: Storage) -> Iterator[Member]:
         if not any(head):  # the end of the archive
             return
         _check(stat, head, at)
-        kind, size = head[156:157], _size(stat, head, own, at)
+        kind = head[156:157]
+        size = 0 if kind in _EMPTY else _size(stat, head, own, at)
         start, stop = at + _BLOCK, at + _BLOCK + size
         at = start + -(-size // _BLOCK) * _BLOCK
         if kind in b"xgLK":

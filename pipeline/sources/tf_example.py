@@ -22,7 +22,7 @@ def parse_example(record: bytes) -> dict[str, Any]:
             feature without values is an empty list of bytes.
 
     Raises:
-        ValueError: the bytes are not an Example.
+        ValueError: the bytes are not an Example, or are a SequenceExample.
 
     >>> feature = b"\\n\\x02id\\x12\\x05\\x1a\\x03\\n\\x01\\x07"
     >>> parse_example(b"\\n\\r\\n\\x0b" + feature)
@@ -30,8 +30,10 @@ def parse_example(record: bytes) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     try:
-        for features in _parts(record, 1):
-            for entry in _parts(features, 1):
+        for field, features in _fields(record):
+            if field == 2:
+                raise ValueError("field 2 is that of a tf.train.SequenceExample, its feature lists")
+            for entry in _parts(features, 1) if field == 1 else ():
                 name = b"".join(list(_parts(entry, 1))[-1:]).decode()
                 found[name] = _feature(b"".join(_parts(entry, 2)))
     except (IndexError, TypeError, ValueError) as e:
@@ -40,14 +42,13 @@ def parse_example(record: bytes) -> dict[str, Any]:
 
 
 def _feature(data: bytes) -> list[bytes] | NDArray[Any]:
+    kind, values = 1, b""
     for field, value in _fields(data):
-        if field == 1:
-            return list(_parts(value, 1))
-        if field == 2:
-            return np.frombuffer(_packed(value), "<f4").astype(np.float32)
-        if field == 3:
-            return _varints(_packed(value))
-    return []
+        if field in (1, 2, 3):  # of several kinds the last counts; lists of one kind are joined
+            kind, values = field, values + value if field == kind else value
+    if kind == 2:
+        return np.frombuffer(_packed(values), "<f4").astype(np.float32)
+    return _varints(_packed(values)) if kind == 3 else list(_parts(values, 1))
 
 
 def _parts(data: bytes, wanted: int) -> Iterator[bytes]:

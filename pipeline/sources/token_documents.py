@@ -29,8 +29,8 @@ class TokenDocumentSource(TokenRecords):
         eos: the token that ends a document.
 
     Raises:
-        SourceError: a file is missing, truncated or compressed, its dtype is unknown, or dtypes
-            differ.
+        SourceError: a file is missing, truncated or compressed, its dtype is unknown, dtypes
+            differ, or no token can be `eos`.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/a.bin"
@@ -58,6 +58,11 @@ class TokenDocumentSource(TokenRecords):
         files = self._files
         stats = [files.stat(i) for i in range(len(files.paths))]
         self._dtype = one_type(files.paths, [token_file(s, storage, kind) for s in stats])
+        if self._eos > np.iinfo(self._dtype).max:
+            raise SourceError(
+                f"eos={self._eos} is no {self.dtype}, of which the tokens in {files.paths[0]} are. "
+                "Give the token that ends documents there."
+            )
         self._identity = ("token documents", f"{self._dtype} {self._eos}")
 
 

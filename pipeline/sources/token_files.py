@@ -129,7 +129,8 @@ def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
         raise unreadable(
             stat.path,
             f"it holds {kind} of shape {shape}, {order}, but tokens are integers of one or two "
-            "dimensions, row by row",
+            "dimensions, row by row. Other arrays are columns: Dataset(np.load(path, "
+            'mmap_mode="r"))',
         )
     return _checked(stat, TokenFile(kind.str, f.tell(), shape), dtype)
 

@@ -91,7 +91,8 @@ class TokenSource(FileSource):
         self._offsets = np.array([f.offset for f in found], np.int64)
         if length is None:
             self._length = _width(tokens.paths, found)
-        self._stride = whole("stride", stride or self._length or 1, 1, SourceError)
+        step = (self._length or 1) if stride is None else stride
+        self._stride = whole("stride", step, 1, SourceError)
         rows = np.maximum(0, (tokens.counts - (self._length or 1)) // self._stride + 1)
         self._files = Files(tokens.paths, tokens.sizes, rows, storage, tokens.tags)
         what = f"{self._dtype} {self._length} {self._stride}"

@@ -63,7 +63,7 @@ class WebDatasetSource(FramedSource):
             raise SourceError(f'{fields=}: give a list of names, such as ["{fields}"]')
         self._fields = None if fields is None else frozenset(fields)
         names = ["all"] if self._fields is None else sorted(self._fields)
-        super().__init__(paths, "webdataset 1", _load, storage, ("webdataset", *names))
+        super().__init__(paths, "webdataset 2", _load, storage, ("webdataset", *names))
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:
         """Records by index, in the order given, repeats included: `__key__`, and bytes by field.
@@ -128,7 +128,7 @@ def _decoded(name: bytes) -> str:
 
 
 def _load(stat: Stat, storage: Storage) -> Arrays:
-    return indexed(stat, storage, "webdataset 1", _scan)
+    return indexed(stat, storage, "webdataset 2", _scan)
 
 
 def _scan(stat: Stat, storage: Storage) -> Arrays:

@@ -18,7 +18,7 @@ from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.memory_maps import MapReference, described, sample_digest
 from pipeline.tree import children, fresh_elements, map_leaves, rebuild
-from pipeline.types import Source
+from pipeline.types import Source, unseen
 
 
 class _Stream(Protocol):
@@ -31,6 +31,7 @@ class _Stream(Protocol):
 
     def places(self, starts: Int64s) -> list[tuple[str, int]] | None: ...
     def fingerprint(self) -> str: ...
+    def unseen(self) -> tuple[str, ...]: ...
     def chunk_bounds(self) -> Int64s | None: ...
     def close(self) -> None: ...
 
@@ -59,6 +60,9 @@ class _Array:
             mapped = isinstance(self._tokens, np.memmap)
             self._digest = sample_digest(self._tokens) if mapped else _hashed(self._tokens)
         return self._digest
+
+    def unseen(self) -> tuple[str, ...]:
+        return MemorySource(self._tokens).unseen if self._tokens.dtype.hasobject else ()
 
     def chunk_bounds(self) -> Int64s | None:
         return None
@@ -98,6 +102,9 @@ class _Records:
     def fingerprint(self) -> str:
         own = getattr(self._source, "fingerprint", None)
         return own() if own else f"{type(self._source).__name__} {len(self._source)}"
+
+    def unseen(self) -> tuple[str, ...]:
+        return unseen(self._source)
 
     def chunk_bounds(self) -> Int64s | None:
         return getattr(self._source, "chunk_bounds", None)
@@ -233,6 +240,11 @@ class WindowSource:
         return (
             f"windows {self.length} {self.stride} {self.tail} {sizes} {self._stream.fingerprint()}"
         )
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Which tokens the stream's fingerprint does not look into, in words."""
+        return self._stream.unseen()
 
     @property
     def chunk_bounds(self) -> Int64s | None:

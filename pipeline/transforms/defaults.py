@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,6 +10,7 @@ from pipeline.checks import shown, whole
 from pipeline.errors import ChainError
 from pipeline.seeds import Name, derive_seed
 from pipeline.transforms.code import Code
+from pipeline.types import Component, unseen
 
 
 class TransformDefaults:
@@ -141,25 +142,36 @@ class FunctionTransform(TransformDefaults):
 _UNSEEN = " unseen: "  # in a stage's fingerprint, before what it cannot see
 
 
-def refuse_unseen(fingerprint: Mapping[str, str], what: str) -> None:
+def refuse_unseen(
+    fingerprint: Mapping[str, str], what: str, components: Iterable[Component] = ()
+) -> None:
     """Refuse to keep rows by a fingerprint that does not see all that they depend on.
 
     Args:
         fingerprint: the fingerprint of a dataset, or of some of its stages.
         what: what would keep the rows, for the message.
+        components: the sources of the dataset.
 
     Raises:
-        ChainError: a stage's function holds something whose content cannot be seen.
+        ChainError: a stage's function holds something whose content cannot be seen, or a source
+            has records whose content cannot be seen.
     """
+    finds = f"{what} finds rows again by the fingerprint of all that makes them, but"
     for stage, said in fingerprint.items():
-        shown, mark, unseen = said.partition(_UNSEEN)
+        shown, mark, hidden = said.partition(_UNSEEN)
         if mark:
             raise ChainError(
-                f"{what} finds rows again by the fingerprint of all that makes them, but "
-                f"{stage}: {shown} holds what no fingerprint can look into ({unseen}): rows made "
-                "by another one would be served. Give the stage fingerprint=, a text that you "
-                "change whenever its function computes something else; or give the object a "
-                "fingerprint() method."
+                f"{finds} {stage}: {shown} holds what no fingerprint can look into ({hidden}): "
+                "rows made by another one would be served. Give the stage fingerprint=, a text "
+                "that you change whenever its function computes something else; or give the "
+                "object a fingerprint() method."
+            )
+    for component in components:
+        if hidden := unseen(component.source):
+            raise ChainError(
+                f"{finds} no fingerprint looks into {', '.join(hidden)}: rows made from others "
+                "would be served. Give the source a fingerprint() method, which returns a text "
+                "that differs where its records do; or records of text, numbers and arrays."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 import signal
@@ -16,7 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Dataset, Loader, Processes, Threads, concatenate, interleave, mix, zip_datasets
+from pipeline import (
+    Dataset,
+    Loader,
+    Processes,
+    Threads,
+    WindowSource,
+    concatenate,
+    interleave,
+    mix,
+    scan,
+    zip_datasets,
+)
 from pipeline.block import Columns
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, CollateError
@@ -234,6 +246,52 @@ def test_another_dataset_finds_none_of_them(tmp_path: Path) -> None:
     for ds in variants:
         assert rows(ds.cache(tmp_path)) == rows(ds)
     assert len(list(tmp_path.iterdir())) == len(variants)
+
+
+class Unnamed:
+    """A source that does not say which records it holds."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __len__(self) -> int:
+        return 9
+
+    def read(self, indices: Any) -> list[int]:
+        return (indices + self.first).tolist()
+
+
+class Opaque:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (Unnamed, r"records of Unnamed, which has no fingerprint\(\)"),
+        (lambda first: WindowSource(Unnamed(first), 2), "records of Unnamed"),
+        (lambda first: [Opaque(first + i) for i in range(9)], "objects of type .*Opaque"),
+        (lambda first: WindowSource([Opaque(first)] * 9, 2), "objects of type .*Opaque"),
+    ],
+)
+def test_records_that_no_fingerprint_tells_from_others_are_not_kept_on_disk(
+    source: Any, says: str, tmp_path: Path
+) -> None:
+    # rows of other records, as many, would be served
+    ds = Dataset(source(0))
+    for chain in (ds, concatenate([numbers(), ds])):
+        with pytest.raises(ChainError, match=rf"looks into {says}.*Give the source a fingerprint"):
+            chain.cache(tmp_path)
+        with pytest.raises(ChainError, match=rf"scan finds rows again.*looks into {says}"):
+            scan(chain, bool, path=tmp_path / "scan", workers=0)
+    assert len(list(ds.cache())) == len(ds)
+
+
+def test_rows_of_other_paths_and_times_are_other_rows(tmp_path: Path) -> None:
+    for year in (2020, 2021):
+        days = Dataset([dt.date(year, 1, day) for day in range(1, 9)])
+        assert set(days.map(lambda day: day.year, name="year").cache(tmp_path)) == {year}
 
 
 def test_a_component_has_rows_of_its_own_path(tmp_path: Path) -> None:

@@ -221,6 +221,25 @@ def test_rows_in_memory_need_no_path() -> None:
         assert os.listdir(folder) == []
 
 
+class Sampled:
+    """A sequence of which a fingerprint looks at 64 records."""
+
+    def __init__(self, odd: int) -> None:
+        self.odd = odd
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, i: int) -> int:
+        return -1 if i == self.odd else i
+
+
+def test_a_scan_of_rows_in_memory_is_of_these_rows_alone() -> None:
+    for odd in (501, 502):
+        found = scan(Dataset(Sampled(odd)), lambda x: x < 0, workers=0, name="odd")
+        assert np.flatnonzero(found.values).tolist() == [odd]
+
+
 def test_rows_without_lasting_places_are_refused(tmp_path: Path) -> None:
     base = Dataset(range(8))
     for ds, why in [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import Dataset, Loader, WindowSource, pad_to
@@ -54,6 +55,22 @@ def test_lists_whose_numbers_are_held_are_arrays(values: Any):
 def test_no_way_into_a_batch_changes_numbers(values: Any, use: Any):
     with pytest.raises(PipelineError):
         use(values)
+
+
+def test_integers_beside_nulls_of_other_libraries_are_not_rounded():
+    pd = pytest.importorskip("pandas")
+    big = 2**60 + 1
+    for values in ([big, None], [big, 7]):
+        columns = [pa.array(values), pa.chunked_array([values[:1], values[1:]], pa.int64())]
+        for column in [*columns, pd.Series(values, dtype="UInt64")]:
+            if None in values:
+                with pytest.raises(ChainError, match=r"nulls beside integers.*Fill the nulls"):
+                    Dataset({"id": column})
+                with pytest.raises(ChainError, match="nulls beside integers"):
+                    Dataset(column)
+            else:
+                assert Dataset({"id": column})[0]["id"] == big
+    assert np.isnan(Dataset({"id": pa.array([7, None])})[1]["id"])  # held by float64, as it was
 
 
 def test_columns_of_several_dtypes_are_refused_whatever_their_values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 import subprocess
@@ -9,10 +10,15 @@ import sys
 import tracemalloc
 from collections import namedtuple
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import Dataset, Loader
 from pipeline.block import Columns
@@ -28,6 +34,10 @@ Pair = namedtuple("Pair", "x y")
 class Fields:
     x: np.ndarray
     y: np.ndarray
+
+
+class Form(Enum):
+    LONG, SHORT = 1, 2
 
 
 @dataclass
@@ -127,8 +137,40 @@ def test_fingerprints_differ_where_contents_do():
         [(1, 2)],
         [Opaque(1)],
         [frozenset({1, 2})],
+        [Path("a")],
+        [Path("b")],
+        [dt.date(2020, 1, 1)],
+        [dt.date(2020, 1, 2)],
+        [dt.datetime(2020, 1, 1)],
+        [dt.datetime(2020, 1, 1, tzinfo=dt.UTC)],
+        [dt.time(1)],
+        [dt.time(2)],
+        [dt.timedelta(1)],
+        [dt.timedelta(2)],
+        [Decimal("1.0")],
+        [Decimal("1.00")],
+        [UUID(int=1)],
+        [UUID(int=2)],
+        [Form.LONG],
+        [Form.SHORT],
+        [Image.new("L", (2, 2), 1)],
+        [Image.new("L", (2, 2), 2)],
     ]
-    assert len({MemorySource(v).fingerprint() for v in different}) == len(different)
+    sources = [MemorySource(v) for v in different]
+    assert len({source.fingerprint() for source in sources}) == len(different)
+    unseen = [v for v, source in zip(different, sources, strict=True) if source.unseen]
+    assert [type(v[0]) for v in unseen] == [Opaque]
+
+
+def test_what_a_fingerprint_does_not_look_into_is_told():
+    torch = pytest.importorskip("torch")
+    odd = torch.zeros(2, dtype=torch.bfloat16)  # NumPy has no such type
+    for values in ([{"x": (Opaque(1),)}], {"x": [Opaque(1)]}, [{Opaque(1)}], [{"x": odd}]):
+        assert len(MemorySource(values).unseen) == 1
+    assert MemorySource([Opaque(1), odd, Opaque(2)]).unseen == (
+        f"objects of type {__name__}.Opaque",
+        "objects of type torch.Tensor",
+    )
 
 
 def test_a_fingerprint_looks_at_what_equal_contents_share():

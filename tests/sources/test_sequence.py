@@ -134,6 +134,13 @@ def test_what_is_no_sequence():
     with pytest.raises(SourceError, match="gave 1 records for 2 indices"):
         read(SequenceSource(Columns()), [0, 1])
 
+    class Lazy(Many):
+        def __getitems__(self, indices) -> Any:
+            return (i for i in indices)
+
+    with pytest.raises(SourceError, match="__getitems__ gave generator for 2 indices"):
+        Dataset(Lazy()).read([0, 1])
+
 
 FRAME = {"id": [2**53 + 1, 7], "w": [0.5, 1.5], "s": ["a", None]}
 

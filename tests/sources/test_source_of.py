@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +48,32 @@ def test_sequences_too_long_for_order_arithmetic():
 def test_answers_that_are_no_records(answer):
     with pytest.raises(SourceError, match=r"Made\.read gave an? \w+ for 4 indices.*list of"):
         next(Loader(Dataset(Made(4, answer)), 4))
+
+
+def test_mappings_are_columns(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.ones((3, 2)))
+    with np.load(tmp_path / "a.npz") as loaded:
+        ds = Dataset(loaded)
+    assert len(ds) == 3
+    assert ds[1]["x"] == 1
+    for kind in (UserDict, MappingProxyType):  # a tokenizer of Hugging Face gives a UserDict
+        same = Dataset(kind({"x": [1, 2], "s": ["a", "b"]}))
+        assert [row["s"] for row in same] == ["a", "b"]
+        assert same.fingerprint() == Dataset({"x": [1, 2], "s": ["a", "b"]}).fingerprint()
+
+
+def test_streams_are_refused_with_what_to_do():
+    for stream in (iter([1]), (i for i in range(3)), {1, 2}):
+        with pytest.raises(ChainError, match=r"Is it a stream\? Give list\(…\) of it, or write"):
+            Dataset(stream)
+
+
+def test_tensors_that_numpy_cannot_hold_are_no_columns():
+    torch = pytest.importorskip("torch")
+    for odd in (torch.ones(2, dtype=torch.bfloat16), torch.ones(2, requires_grad=True)):
+        for values in (odd, {"x": odd}):
+            with pytest.raises(ChainError, match="a column is a Tensor that NumPy cannot hold"):
+                Dataset(values)
 
 
 def test_a_list_of_paths_opens_files(tmp_path):

@@ -138,6 +138,22 @@ def test_an_example_is_a_dict():
     assert parse_example(b"") == {}
 
 
+def test_a_feature_of_several_lists_is_read_as_protocol_buffers_are_merged():
+    number, text = integers([5]), field(1, field(1, b"a"))
+    got = parse_example(example(joined=number + integers([6]), last=text + number, text=text * 2))
+    assert {name: list(values) for name, values in got.items()} == {
+        "joined": [5, 6],
+        "last": [5],
+        "text": [b"a", b"a"],
+    }
+
+
+def test_a_sequence_example_is_not_taken_for_its_context():
+    lists = field(2, field(1, field(1, b"frames") + field(2, field(1, integers([1])))))
+    with pytest.raises(ValueError, match=r"no tf\.train\.Example: field 2 is that of a .*Sequence"):
+        parse_example(example(id=integers([7])) + lists)
+
+
 def test_what_is_no_example_says_so():
     whole = example(a=integers([1, 300]), b=field(1, field(1, b"text")))
     endless = example(a=field(3, field(1, b"\x80" * 10 + b"\1")))

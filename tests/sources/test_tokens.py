@@ -130,6 +130,10 @@ def test_what_does_not_fit_says_so(tmp_path):
         TokenSource(c, "uint16")
     with pytest.raises(SourceError, match="stride=2 is the distance of rows: give length="):
         TokenSource(a, stride=2)
+    with pytest.raises(SourceError, match="stride=0: give a whole number from 1 on"):
+        TokenSource(a, length=2, stride=0)
+    with pytest.raises(SourceError, match=r"eos=100257 is no uint16, of which the tokens in .*u16"):
+        TokenDocumentSource(a, eos=100257)
     c.write_bytes(b"")
     with pytest.raises(SourceError, match=r"c\.bin is empty and does not say.*Give dtype="):
         TokenSource(c)

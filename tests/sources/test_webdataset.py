@@ -48,6 +48,19 @@ def test_what_is_no_record(tmp_path):
     assert records(path) == [{"__key__": "a", "txt": b""}]
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE])
+def test_a_size_of_what_has_no_contents_skips_no_record(tmp_path, kind):
+    # some writers give folders and links the size that the file system tells
+    path = tmp_path / "a.tar"
+    info = tarfile.TarInfo("0.x")
+    info.type, info.linkname, info.size = kind, "a.txt", 4096
+    tar_of(path, [(f"{i}.txt", b"a") for i in range(3)])
+    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + path.read_bytes())
+    with tarfile.open(path) as known:
+        assert len(known.getnames()) == 4
+    assert [r["__key__"] for r in records(path)] == ["0", "1", "2"]
+
+
 def test_large_members_and_sizes_that_octal_cannot_say(tmp_path):
     path = tmp_path / "a.tar"
     big = np.random.default_rng(0).bytes(700_001)

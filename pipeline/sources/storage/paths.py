@@ -6,8 +6,10 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import islice
+from pathlib import Path
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import unreadable
@@ -21,6 +23,7 @@ _NOTE = re.compile(r"\.\w+\.manifest\.json$")  # the manifest of a conversion, b
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
+_POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/spec/v1\noid ", (120, 200)
 _MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
 
 
@@ -51,8 +54,9 @@ def expand(
         empty: whether a file of 0 bytes is a valid file without records.
 
     Raises:
-        SourceError: nothing matches, a path is a directory, a file is missing or empty, or a glob
-            matches only some shards of a set, or several generations of it.
+        SourceError: nothing matches, a path is a directory, a file is missing, empty or a pointer
+            of Git LFS, or a glob matches only some shards of a set, several generations of it, a
+            link to nothing, or one file by several paths.
     """
     storage = storage or Storage()
     try:
@@ -72,7 +76,19 @@ def expand(
             raise SourceError(
                 f"{stat.path} is empty (0 bytes). Rewrite it, or remove it from paths."
             )
+        if _POINTER_SIZE[0] <= stat.size <= _POINTER_SIZE[1] and not is_url(stat.path):
+            _refuse_pointer(stat.path)
     return files
+
+
+def _refuse_pointer(path: str) -> None:
+    # what a clone without Git LFS holds in place of a file; as text it would pass for data
+    with suppress(OSError), open(path, "rb") as f:
+        if f.read(len(_POINTER)) == _POINTER:
+            raise SourceError(
+                f"{path} is a pointer of Git LFS, not the file itself. Fetch the files: git lfs "
+                "pull."
+            )
 
 
 def patterns(paths: Paths) -> list[str]:
@@ -111,17 +127,43 @@ def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     if os.path.isdir(path):
         raise _is_folder(path)
     if os.path.exists(path):  # tried before globbing, since a name may contain brackets
+        if Path(path).is_fifo():
+            raise SourceError(
+                f"{path} is a pipe, which can be read only once. Write its contents to a file."
+            )
         return [os.path.abspath(path)]  # so that a later chdir does not lose it
     if not glob.has_magic(path):
         raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
-    found = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
-    found = [f for f in found if not _NOTE.search(f)]
+    # in a set, as a file below several "**" is found in several ways
+    every = [f for f in sorted(set(glob.glob(path, recursive=True))) if not _NOTE.search(f)]
+    found = [f for f in every if os.path.isfile(f)]
+    _check_links(path, every, found)
     if not found:
         raise SourceError(
             f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
         )
     _check_shards(path, found)
     return [os.path.abspath(f) for f in found]
+
+
+def _check_links(pattern: str, every: Sequence[str], found: Sequence[str]) -> None:
+    """Refuse a glob that matches a link to nothing, or a file twice through links to folders."""
+    if broken := next((f for f in every if os.path.islink(f) and not os.path.exists(f)), None):
+        raise SourceError(
+            f"{pattern} matches {broken}, a link to {os.readlink(broken)}, which does not exist. "
+            "Restore the file, remove the link, or give a list of the files."
+        )
+    folders = {os.path.dirname(f) for f in found}
+    real = {folder: os.path.realpath(folder) for folder in folders}
+    seen: dict[tuple[str, str], str] = {}
+    for f in found:
+        folder, name = os.path.split(f)
+        other = seen.setdefault((real[folder], name), f)
+        if other != f:
+            raise SourceError(
+                f"{pattern} matches one file by two paths, {other} and {f}, as a folder is a link. "
+                "Narrow the pattern, or give a list of the files."
+            )
 
 
 def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:

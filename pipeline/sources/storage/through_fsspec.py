@@ -10,6 +10,7 @@ import base64
 import os
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -220,6 +221,8 @@ def _as_stat(url: str, info: Mapping[str, Any]) -> Stat:
     if info.get("size") is None:
         raise unreadable(url, "the store does not tell its size")
     tag = next((info[name] for name in _TAGS if info.get(name)), "")
+    if isinstance(tag, datetime):  # memory:// lists a time as a number, and tells it as this
+        tag = tag.timestamp()
     if info.get("md5Hash") and "generation" in info:  # how the XML API makes an object's etag
         tag = f'"{base64.b64decode(info["md5Hash"]).hex()}"'
     return Stat(url, int(info["size"]), str(tag))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,37 @@ def test_globs_are_sorted_and_explicit_order_is_kept(tmp_path):
     assert expand(tmp_path / "?.y") == (c,)
 
 
+def test_a_file_below_several_stars_is_one_file(tmp_path):
+    folder = tmp_path / "a" / "b" / "b"
+    folder.mkdir(parents=True)
+    (path,) = touch(folder, "x.x")
+    assert expand(str(tmp_path / "**" / "b" / "**" / "*.x")) == (path,)
+    assert expand(str(tmp_path / "**" / "**" / "*.x")) == (path,)
+
+
+def test_a_link_to_nothing_is_refused_by_name(tmp_path):
+    touch(tmp_path, "a.x")
+    (tmp_path / "b.x").symlink_to(tmp_path / "gone")
+    with pytest.raises(SourceError, match=r"b\.x, a link to .*gone, which does not exist"):
+        expand(str(tmp_path / "*.x"))
+
+
+@pytest.mark.parametrize("to", ["v1", "."])
+def test_a_file_found_twice_through_a_linked_folder_is_refused(tmp_path, to):
+    (tmp_path / "v1").mkdir()
+    touch(tmp_path / "v1", "a.x")
+    (tmp_path / "latest").symlink_to(to)
+    with pytest.raises(SourceError, match=r"one file by two paths, .*latest.*a\.x and .*a\.x, as"):
+        expand(str(tmp_path / "**" / "*.x"))
+    assert len(expand(str(tmp_path / "v1" / "*.x"))) == 1
+
+
+def test_links_to_files_are_files(tmp_path):
+    touch(tmp_path, "a.x")
+    (tmp_path / "b.x").symlink_to("a.x")  # a folder of links, as caches have them
+    assert len(expand(str(tmp_path / "*.x"))) == 2
+
+
 def test_a_name_may_hold_brackets(tmp_path):
     (path,) = touch(tmp_path, "a[1].x")
     assert expand(path) == (path,)
@@ -52,6 +84,21 @@ def test_a_name_may_hold_brackets(tmp_path):
 def test_what_names_no_file_says_so(tmp_path, name, message):
     with pytest.raises(SourceError, match=message):
         expand(str(tmp_path / name))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(SourceError, match=r"a\.txt is a pipe, which can be read only once"):
+        expand(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".jpg", ".parquet", ".u16"])
+def test_pointers_of_git_lfs_are_no_files(tmp_path, suffix):
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 123456\n"
+    (tmp_path / f"a{suffix}").write_text(text)
+    for path in (tmp_path / f"a{suffix}", tmp_path / f"*{suffix}"):
+        with pytest.raises(SourceError, match=rf"a\{suffix} is a pointer of Git LFS.*git lfs pull"):
+            open_path(path)
 
 
 def test_nothing_is_refused():
@@ -72,8 +119,11 @@ def test_the_suffix_decides(tmp_path):
     with pytest.raises(SourceError, match=r"several formats, such as a\.array.* and b\.parquet"):
         open_path(str(tmp_path / "*"))
     touch(tmp_path, "c.csv")
-    with pytest.raises(SourceError, match=r"'\.csv'; known are \.array_record, .*\.parquet"):
+    with pytest.raises(SourceError, match=r"'\.csv'; known are \.array_record, .*\.pq.*pandas"):
         open_path(str(tmp_path / "*.csv"))
+    touch(tmp_path, "d.jsonl.bz2")
+    with pytest.raises(SourceError, match=r"d\.jsonl\.bz2 is compressed as a whole"):
+        open_path(str(tmp_path / "*.bz2"))
 
 
 def test_importing_sources_opens_no_format():

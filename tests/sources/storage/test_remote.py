@@ -101,6 +101,7 @@ def test_other_protocols(tmp_path: Any) -> None:
     storage.write("memory://storage-test/a", DATA)
     (stat,) = storage.glob("memory://storage-test/*")
     assert stat.path == "memory://storage-test/a"
+    assert stat == storage.stat(stat.path)  # else the file would seem to have changed
     assert storage.read(some_ranges(stat)) == expected(some_ranges(stat))
     (tmp_path / "a").write_bytes(DATA)
     (stat,) = storage.glob(f"file://{tmp_path}/*")
