@@ -144,6 +144,10 @@ class RunDir:
         if last:
             write_json(self.path / "evaluation.json", dict(result))
 
+    def drop_evaluation(self) -> None:
+        """Forget the one after the last step, as the run goes back to before it."""
+        (self.path / "evaluation.json").unlink(missing_ok=True)
+
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations, in the order in which they were made."""
         return read_lines(self.path / "evaluations.jsonl")
