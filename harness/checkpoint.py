@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,9 @@ from harness.step import StepFunctions, TrainState
 from harness.stop import greatest
 from pipeline.errors import MismatchError
 
-_LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')  # of tensorstore's messages
+# of tensorstore's messages
+_LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 class Checkpoints:
@@ -104,13 +107,25 @@ class Checkpoints:
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
         self._saving = step
-        self._orbax.save_checkpointables_async(
-            step,
-            {_STATE: state, "data": loader, _DIGESTS: digests},
-            force=True,
-            overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
-            custom_metadata=told,
-        )
+        with self._writing():
+            self._orbax.save_checkpointables_async(
+                step,
+                {_STATE: state, "data": loader, _DIGESTS: digests},
+                force=True,
+                overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
+                custom_metadata=told,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        # tensorstore tells of a full disk in the text of a ValueError
+        try:
+            yield
+        except ValueError as e:
+            if code := _OS_ERROR.search(str(e)):
+                place = str(self._path / str(self._saving))
+                raise OSError(int(code[1]), os.strerror(int(code[1])), place) from e
+            raise
 
     def restore(self, step: int, functions: StepFunctions, loader: Any | None = None) -> TrainState:
         """Load the state onto the devices of `functions`, and set the loader if there is one.
@@ -257,7 +272,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until the save under way, if any, is whole on disk; then remove what it made old."""
-        self._orbax.wait()
+        with self._writing():
+            self._orbax.wait()
         old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every, best=self.best)
         if not old or not self._prunes:
             return

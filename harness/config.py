@@ -430,4 +430,5 @@ def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
             f"the run's config.json has settings that this version does not know: {unknown}. "
             "Resume it with the version that began it."
         )
-    return {**{name: known.before for name, known in _KNOWN.items()}, **named}
+    before = {name: known.before for name, known in _KNOWN.items()}
+    return before | {name: typed(name, value, _KNOWN) for name, value in named.items()}

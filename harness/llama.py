@@ -81,7 +81,7 @@ def _check_none_left(folder: Path, left: Mapping[str, Any], found: Mapping[str, 
 def _check_same_model(file: Path, cfg: Config) -> None:
     """Check what no shape tells, if a config.json of Hugging Face stands beside the weights."""
     theirs = read_json(file)
-    if not isinstance(theirs, dict) or "num_attention_heads" not in theirs:
+    if theirs is None or "num_attention_heads" not in theirs:
         return
     if (kind := theirs.get("model_type", "llama")) not in _KINDS:
         raise ConfigError(f"{file} describes a {kind}; init takes a {' or '.join(_KINDS)}.")

@@ -106,7 +106,8 @@ def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> l
                 f"launches.jsonl has no line of launch {entry.launch}, which says on what devices "
                 f"step {entry.step:,} was computed: restore the file."
             )
-        stage = of.get(entry.launch, found[0])  # a kill may take the line; they are all alike
+        stage = of.get(entry.launch, found[0])  # all that are known are alike
+        stage.begin = min(stage.begin, entry.step)
         stage.entries.setdefault(entry.step, []).append(entry)
     return found
 

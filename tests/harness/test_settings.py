@@ -76,6 +76,12 @@ def test_mistakes_are_named(word: str, told: str) -> None:
         make(parse([word]))
 
 
+def test_a_run_s_settings_of_another_type_are_named() -> None:
+    assert settle({"steps": "70"}, {}).steps == 70
+    with pytest.raises(ConfigError, match="steps='many' is not of type int"):
+        settle({"steps": "many"}, {})
+
+
 @pytest.mark.parametrize("table", ["train = {web = ['a', 'b']}", "evaluation = {web = 3}"])
 def test_a_part_that_is_no_path_is_named(table: str, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f"[data]\n{table}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -161,6 +162,17 @@ def test_lora_goes_on_beside_the_weights_that_it_began_with(tmp_path: Path) -> N
         checkpoints.restore(3, one, loader)
         with pytest.raises(CheckpointError, match="adapts other weights than init has now"):
             checkpoints.restore(3, other, loader)
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait() -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']")
+
+    with opened(tmp_path) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(checkpoints._orbax, "wait", wait)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            checkpoints.wait()
+    assert raised.value.errno == errno.ENOSPC
 
 
 def bits_of(state: TrainState) -> list[bytes]:
