@@ -403,6 +403,9 @@ def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config
     """
     if stored is None:
         return make(given)
+    if isinstance(parts := given.get("data.train"), dict):  # a begun run keeps its parts
+        was = _completed(stored)["data.train"]
+        given = {**given, "data.train": {**(was if isinstance(was, dict) else {}), **parts}}
     if changed := changes(stored, given):
         raise ConfigError(
             f"this run was begun with other settings. {'; '.join(changed)}. Leave them out to "

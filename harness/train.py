@@ -130,6 +130,7 @@ class _Loop:
         """Evaluate and save if it is due."""
         best = False
         if _due(step, self.cfg.evaluate.every):
+            self.watch.flush()  # W&B takes nothing of a step before one that it has
             with self.scribe.saving():
                 best = self.judge(step, state)
         if best:

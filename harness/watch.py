@@ -150,7 +150,7 @@ class Watch:
     def done(self, step: int, batch: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         """Note that a step was dispatched. The metrics of the step before it are ready by now."""
         if self._since is None:  # the first step includes compilation: speed is of those after it
-            self._since = time.perf_counter(), self.clock.seconds["data_wait"], 0
+            self._since = self._now(), self.clock.seconds["data_wait"], 0
         else:
             when, waited, units = self._since
             self._since = when, waited, units + _units(batch)
@@ -160,6 +160,10 @@ class Watch:
         if self._tracing and self._trace is not None and step + 1 >= self._trace[0].stop:
             jax.block_until_ready(told)
             self._end_trace()
+
+    def _now(self) -> float:
+        # evaluations are no part of the speed of training
+        return time.perf_counter() - self.clock.seconds["evaluation"]
 
     def flush(self) -> None:
         """Report the step that was dispatched last, if one is due."""
@@ -171,7 +175,7 @@ class Watch:
         found: dict[str, Any] = {k: finite(np.asarray(v)) for k, v in told.items()}
         assert self._since is not None
         when, waited, units = self._since
-        now, wait = time.perf_counter(), self.clock.seconds["data_wait"]
+        now, wait = self._now(), self.clock.seconds["data_wait"]
         if not units:  # of the first step alone no speed is known
             self.write(step, found)
             return

@@ -193,6 +193,8 @@ def test_the_best_checkpoint_outlives_newer_ones(
     kept = [int(p.name) for p in run.checkpoints.iterdir() if p.name.isdigit()]
     assert best in kept
     assert len(kept) <= 4
+    written = [line["step"] for line in read_lines(run.metrics)]
+    assert written == sorted(written)  # by step, as W&B demands
     capsys.readouterr()
     words = ["sample", "--run", str(run.path), "--tokens", "12", "--prompt", "We"]
     assert main([*words, "--at", "best"]) == 0

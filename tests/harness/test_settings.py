@@ -34,6 +34,11 @@ def test_a_part_that_a_word_names_joins_those_of_a_file(tmp_path: Path) -> None:
     assert make(parse(["data.train=x", "data.train.web=y"])).data.train == {"web": "y"}
 
 
+def test_a_part_of_a_begun_run_that_lies_elsewhere_now() -> None:
+    stored = dataclasses.asdict(make({"data.train": {"a": "x", "b": "y"}}))
+    assert settle(stored, parse(["data.train.b=/z"])).data.train == {"a": "x", "b": "/z"}
+
+
 def test_a_run_s_settings_are_a_config_file_of_another(tmp_path: Path) -> None:
     cfg = make({"seed": 4, "model.qk_norm": True, "data.train": {"a": "x", "b": "y"}})
     file = tmp_path / "config.json"
