@@ -34,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             SIGTERM or Ctrl-C, with everything saved.
     """
     args = _parser().parse_args(argv)
-    _before_jax(args)
     status = _run(args)
     distributed.leave(status)
     return status
@@ -42,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
+        _before_jax(args)
         from harness.metrics import Screen
 
         if "processes" in args:
@@ -111,7 +111,8 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
                 deterministic=args.deterministic,
             )
         if stopped is not None:
-            screen.say(f"{stopped.name}: saved. Run the same command again to resume.")
+            again = "the same command again" if args.begin_at is None else "it without --from"
+            screen.say(f"{stopped.name}: saved. Run {again} to resume.")
             return 128 + stopped
         done = run.evaluation()
     else:

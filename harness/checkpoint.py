@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,8 +26,10 @@ import numpy as np
 import orbax.checkpoint
 from orbax.checkpoint.experimental import v1 as ocp
 
+from harness.config import changes, flat, settle
 from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
+from harness.files import read_json
 from harness.leaves import FILE as DIGESTS
 from harness.leaves import DigestFile, differing_leaves, leaf_names
 from harness.rundir import RunDir
@@ -35,7 +38,9 @@ from harness.step import StepFunctions, TrainState
 from harness.stop import greatest
 from pipeline.errors import MismatchError
 
-_LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')  # of tensorstore's messages
+# of tensorstore's messages
+_LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 class Checkpoints:
@@ -97,18 +102,30 @@ class Checkpoints:
         if step in self.steps:
             return
         told: Any = {"config": config, "step": step, "versions": versions()}
-        told["lineage"] = lineage_of(self._path.parent)
+        told |= {"lineage": lineage_of(self._path.parent), "base": functions.base()}
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
         self._saving = step
-        self._orbax.save_checkpointables_async(
-            step,
-            {_STATE: state, "data": loader, _DIGESTS: digests},
-            force=True,
-            overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
-            custom_metadata=told,
-        )
+        with self._writing():
+            self._orbax.save_checkpointables_async(
+                step,
+                {_STATE: state, "data": loader, _DIGESTS: digests},
+                force=True,
+                overwrite=True,  # what is no checkpoint; else Orbax would read the metadata of all
+                custom_metadata=told,
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        # tensorstore tells of a full disk in the text of a ValueError
+        try:
+            yield
+        except ValueError as e:
+            if code := _OS_ERROR.search(str(e)):
+                place = str(self._path / str(self._saving))
+                raise OSError(int(code[1]), os.strerror(int(code[1])), place) from e
+            raise
 
     def restore(self, step: int, functions: StepFunctions, loader: Any | None = None) -> TrainState:
         """Load the state onto the devices of `functions`, and set the loader if there is one.
@@ -118,12 +135,13 @@ class Checkpoints:
         Raises:
             DamagedCheckpointError: its files hold other bits than were saved.
             MismatchError: it was saved over another dataset.
-            CheckpointError: it is of a fork, and the run's `fork.json` says something else.
+            CheckpointError: the run's `config.json` or `fork.json`, or the weights that LoRA
+                adapts, are others now.
         """
         changed = self._changed(step)
         if changed and "/d/" not in changed:  # no file of arrays, which the leaf tells more of
             raise self._damaged(step, f"file {changed}: other bits than were saved")
-        self._check_lineage(step)
+        self._check_surroundings(step, functions)
         with self._reading(step, changed):
             if loader is not None:
                 with RunDir(self._path.parent).same_data():
@@ -177,21 +195,35 @@ class Checkpoints:
         if changed_files(self._path / str(step), [name]):
             raise self._damaged(step, f"file {name}: other bits than were saved")
 
-    def _check_lineage(self, step: int) -> None:
-        saved = self._told(step).get("lineage") or {}
-        if json.dumps(saved) != json.dumps(lineage_of(self._path.parent)):
+    def _check_surroundings(self, step: int, functions: StepFunctions) -> None:
+        told, run = self._told(step), self._path.parent
+        saved = told.get("lineage") or {}
+        if json.dumps(saved) != json.dumps(lineage_of(run)):
             raise CheckpointError(
-                f"{self._path.parent / FILE} does not say what checkpoint {step} was saved under: "
+                f"{run / FILE} does not say what checkpoint {step} was saved under: "
                 f"{json.dumps(saved) if saved else 'no fork'}. Put that back into the file."
+            )
+        settings, now = told.get("config"), read_json(run / "config.json")
+        if settings and now and (changed := changes(settings, flat(settle(now, {})))):
+            raise CheckpointError(
+                f"{run / 'config.json'} has other settings than checkpoint {step} was saved under: "
+                f"{'; '.join(changed)}. Put them back, or remove the file and write it again: "
+                f"python -m harness settings --run {run}. Other settings are for another run."
+            )
+        if told.get("base") not in (None, functions.base()):
+            raise CheckpointError(
+                f"checkpoint {step} of {run} adapts other weights than init has now. Give --set "
+                "init= the folder that the run was begun with, as it was then."
             )
 
     def set_aside(self, after: int) -> list[int]:
         """Take the checkpoints after a step out of the way, as folders named `set-aside-K`."""
         later = [step for step in _numbered(self._path) if step > after]
-        for step in later:
+        for step in later if jax.process_index() == 0 else ():
             target = self._path / f"{_ASIDE}{step}"
             shutil.rmtree(target, ignore_errors=True)
             (self._path / str(step)).rename(target)
+        np.asarray(greatest(0))  # no process goes on before all are moved
         self._orbax.reload()
         return later
 
@@ -240,7 +272,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until the save under way, if any, is whole on disk; then remove what it made old."""
-        self._orbax.wait()
+        with self._writing():
+            self._orbax.wait()
         old = expendable(self.steps, keep=self._keep, keep_every=self._keep_every, best=self.best)
         if not old or not self._prunes:
             return

@@ -58,15 +58,22 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _within("data.held_out", self.held_out, 0, 1)
+        for name in ("train", "evaluation"):
+            value = getattr(self, name)
+            for part, path in value.items() if isinstance(value, dict) else ():
+                if not isinstance(path, str) or not path:
+                    raise ConfigError(f"data.{name}.{part}={path!r} must be a path, glob or URL.")
         parts = self.train if isinstance(self.train, dict) else {}
         weights = self.weights or {}
+        if not isinstance(weights, dict):
+            raise ConfigError(f"data.weights={weights!r} must be a table: a number for each part.")
         if weights and set(weights) != set(parts):
             raise ConfigError(
                 f"data.weights names {sorted(weights)}, data.train {sorted(parts)}: "
                 "give each part its weight."
             )
         for name, weight in weights.items():
-            if not isinstance(weight, int) or weight < 1:
+            if type(weight) is not int or weight < 1:
                 raise ConfigError(f"data.weights.{name}={weight!r} must be a whole number above 0.")
 
 
@@ -122,7 +129,11 @@ class ModelConfig:
 class OptimConfig:
     """[optim]: the optimizer and its schedule."""
 
-    name: str = setting("adamw", "adamw, muon (matrices by Muon, the rest by AdamW)")
+    name: str = setting(
+        "adamw",
+        "adamw, muon (matrices by Muon; embedding, head and gains by AdamW, whose weights do not "
+        "decay)",
+    )
     schedule: str = setting("cosine", "cosine, wsd, linear, constant")
     final: float = setting(0.05, "rate after the last step, as a share of learning_rate")
     decay: float = setting(0.2, "wsd: share of the steps in which the rate falls")
@@ -321,15 +332,17 @@ _SHORT = {"data": "data.source"}
 SETTINGS_HELP = help_text(_KNOWN)
 
 
-def _typed(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name, each of its type."""
+def _typed(tables: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, each of its type. A part of a table joins those given before."""
     named = {_SHORT.get(k, k): v for k, v in flatten(tables, _KNOWN).items()}
     found: dict[str, Any] = {}
     for name, value in named.items():
         table, _, part = name.rpartition(".")
         if name not in _KNOWN and table in _KNOWN and _KNOWN[table].kind not in _PLAIN:
             inner = int(value) if table == "data.weights" and str(value).isdigit() else value
-            found[table] = {**(found.get(table) or {}), part: inner}  # data.train.web=…
+            others = found.get(table, before.get(table))
+            others = others if isinstance(others, dict) else {}
+            found[table] = {**others, part: inner}  # data.train.web=…
         else:
             found[name] = typed(name, value, _KNOWN)
     return found
@@ -352,8 +365,8 @@ def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for file in files:
-        found |= _typed(read_file(file))
-    return found | _typed(dict(split_words(pairs)))
+        found |= _typed(read_file(file), found)
+    return found | _typed(dict(split_words(pairs)), found)
 
 
 def make(settings: Mapping[str, Any]) -> Config:
@@ -390,23 +403,35 @@ def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config
     """
     if stored is None:
         return make(given)
-    stored = {_SHORT.get(k, k): v for k, v in flatten(stored, _KNOWN).items()}
-    unknown = sorted(set(stored) - set(_KNOWN))
+    if isinstance(parts := given.get("data.train"), dict):  # a begun run keeps its parts
+        was = _completed(stored)["data.train"]
+        given = {**given, "data.train": {**(was if isinstance(was, dict) else {}), **parts}}
+    if changed := changes(stored, given):
+        raise ConfigError(
+            f"this run was begun with other settings. {'; '.join(changed)}. Leave them out to "
+            "resume it, or give --run another directory. (To train longer, use --steps.)"
+        )
+    return make({**_completed(stored), **given})
+
+
+def changes(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The given settings that would change the bits of a run with the stored ones, in words."""
+    was = _completed(stored)
+    return [
+        f"{key}: {was[key]!r} -> {value!r}"
+        for key, value in given.items()
+        if not _KNOWN[key].free and value != was[key]
+    ]
+
+
+def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings by dotted name; one that is younger has what the older version did."""
+    named = {_SHORT.get(k, k): v for k, v in flatten(stored, _KNOWN).items()}
+    unknown = sorted(set(named) - set(_KNOWN))
     if unknown:
         raise ConfigError(
             f"the run's config.json has settings that this version does not know: {unknown}. "
             "Resume it with the version that began it."
         )
-    # a setting that is younger than the run has what the older version did
-    stored = {**{name: known.before for name, known in _KNOWN.items()}, **stored}
-    changed = [
-        f"{key}: {stored[key]!r} -> {value!r}"
-        for key, value in given.items()
-        if not _KNOWN[key].free and value != stored[key]
-    ]
-    if changed:
-        raise ConfigError(
-            f"this run was begun with other settings. {'; '.join(changed)}. Leave them out to "
-            "resume it, or give --run another directory. (To train longer, use --steps.)"
-        )
-    return make({**stored, **given})
+    before = {name: known.before for name, known in _KNOWN.items()}
+    return before | {name: typed(name, value, _KNOWN) for name, value in named.items()}

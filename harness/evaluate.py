@@ -26,14 +26,14 @@ class Score(NamedTuple):
     """The model's result on the held-out part.
 
     Attributes:
-        loss: mean loss, for tokens in nats; NaN if nothing is held out.
-        tokens: how many were predicted.
-        size: bytes of text in these tokens; 0 if rows are not text.
+        loss: mean loss, for tokens in nats; NaN if nothing is held out, or nothing of it counts.
+        tokens: how many were predicted, each by its weight.
+        size: bytes of text in these tokens, likewise; 0 or NaN if rows are not text.
     """
 
     loss: float
-    tokens: int
-    size: int
+    tokens: float
+    size: float
 
     def told(self, step: int, unigram_entropy: float | None) -> dict[str, Any]:
         """The score after `step` steps, as plain data.
@@ -47,7 +47,7 @@ class Score(NamedTuple):
             "loss": finite(self.loss),
             "loss_bits": float_bits(self.loss),
             "bits_per_byte": finite(bits / self.size) if self.size else None,
-            "tokens": self.tokens,
+            "tokens": round(self.tokens),
             "unigram_entropy": unigram_entropy,
         }
 
@@ -77,18 +77,22 @@ def evaluate(parts: Assembly, params: Any, screen: Screen) -> Score:
             if len(under_way) > _UNDER_WAY:
                 sums.append([float(np.asarray(x)) for x in under_way.popleft()])
         sums += [[float(np.asarray(x)) for x in told] for told in under_way]
-    total, n, size = (math.fsum(column) for column in zip(*sums, strict=True))
-    return Score(total / n, round(n), round(size))
+    total, n, size = (math.fsum(told[i] for told in sums) for i in range(3))
+    return Score(total / n if n else math.nan, n, size)
 
 
 def _measure(parts: Assembly) -> Any:
-    """A function: batch -> bytes of text in its predicted tokens, int32[]."""
+    """A function: batch -> bytes of text in its predicted tokens, each by its weight, float32[].
+
+    It is NaN where the tokenizer lacks a token: then tokens of your own are of another one.
+    """
     if not isinstance(parts.task, Language):
         return lambda batch: 0
-    sizes = np.array(parts.task.tokenizer.sizes(), np.int32)
+    sizes = np.array(parts.task.tokenizer.sizes(), np.float32)
 
     def measure(batch: Any) -> jax.Array:
-        counted = predicted(batch) > 0
-        return jnp.sum(jnp.asarray(sizes)[batch["tokens"][:, 1:]], where=counted)
+        each = jnp.asarray(sizes).at[batch["tokens"][:, 1:]].get(mode="fill", fill_value=jnp.nan)
+        weights = predicted(batch)
+        return jnp.sum(each * weights, where=weights > 0)
 
     return jax.jit(measure, out_shardings=replicated(parts.mesh))

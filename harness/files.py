@@ -22,18 +22,21 @@ def write_json(path: Path, value: Any) -> None:
         f.write((json.dumps(value, indent=1) + "\n").encode())
 
 
-def read_json(path: Path) -> Any | None:
-    """The JSON value in a file; None if there is no such file.
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is no such file.
 
     Raises:
-        DamageError: it is not JSON.
+        DamageError: it is no JSON object.
     """
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as e:
         raise DamageError(f"{path} is not JSON: {e}. Restore it, or remove it.") from e
+    if not isinstance(found, dict):
+        raise DamageError(f"{path} holds no JSON object. Restore it, or remove it.")
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -11,13 +11,20 @@ from flax import nnx
 
 from harness.config import Config
 from harness.errors import ConfigError
-from harness.files import write_json
+from harness.files import read_json, write_json
 from pipeline.errors import need
 
 _FILE = "model.safetensors"
+_KINDS = ("llama", "mistral", "qwen3")  # of a config.json's model_type: computed as our model is
 _NORMS = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
 _QK_NORMS = {"self_attn.q_norm": "q_norm", "self_attn.k_norm": "k_norm"}
 _MLP = {"mlp.gate_proj": "gate", "mlp.up_proj": "up", "mlp.down_proj": "down"}
+_ROPE = {
+    "model.rope_factor": "factor",
+    "model.rope_low": "low_freq_factor",
+    "model.rope_high": "high_freq_factor",
+    "model.rope_original": "original_max_position_embeddings",
+}
 
 
 def save_llama(folder: Path, cfg: Config, params: Any, vocab: int) -> None:
@@ -33,22 +40,82 @@ def load_llama(folder: Path, cfg: Config) -> dict[str, Any]:
     """Parameters from a folder's *.safetensors as nested dicts, float32.
 
     Raises:
-        ConfigError: there are no such files, tensors are missing, or their shapes differ from
-            cfg's.
+        ConfigError: there are no such files, or they or the config.json beside them are of another
+            model than cfg's.
     """
     safetensors = _safetensors()
-    files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
+    inside = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+    files = [folder] if folder.is_file() else inside
     if not files:
         raise ConfigError(f"init={str(folder)!r} holds no *.safetensors.")
+    _check_same_model(files[0].parent / "config.json", cfg)
     tensors: dict[str, Any] = {}
     for file in files:
         tensors |= safetensors.load_file(str(file))
-    if any(name.startswith(f"model.layers.{cfg.layers}.") for name in tensors):
-        raise ConfigError(f"init={str(folder)!r} has more layers than layers={cfg.layers}.")
+    tensors = {k: np.asarray(v, np.float32) for k, v in tensors.items()}
     try:
-        return from_llama(cfg, {k: np.asarray(v, np.float32) for k, v in tensors.items()})
+        found = from_llama(cfg, tensors)
     except (KeyError, IndexError) as e:
         raise ConfigError(f"{folder} has no tensor {e}: is the model another than cfg's?") from e
+    _check_none_left(folder, tensors, found)
+    return found
+
+
+def _check_none_left(folder: Path, left: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    # older files also hold the rotary frequencies, and those of tied models the head
+    unknown = [
+        name
+        for name, tensor in left.items()
+        if not name.endswith("rotary_emb.inv_freq")
+        and not (name == "lm_head.weight" and np.array_equal(tensor, found["embed"]["embedding"]))
+    ]
+    if unknown:
+        raise ConfigError(
+            f"init={str(folder)!r} holds {unknown[0]}"
+            + (f" and {len(unknown) - 1} other tensors" if len(unknown) > 1 else "")
+            + ", for which the settings have no place. Set layers, model.qk_norm and model.tied as "
+            "its config.json says; models with biases are not trained here."
+        )
+
+
+def _check_same_model(file: Path, cfg: Config) -> None:
+    """Check what no shape tells, if a config.json of Hugging Face stands beside the weights."""
+    theirs = read_json(file)
+    if theirs is None or "num_attention_heads" not in theirs:
+        return
+    if (kind := theirs.get("model_type", "llama")) not in _KINDS:
+        raise ConfigError(f"{file} describes a {kind}; init takes a {' or '.join(_KINDS)}.")
+    there, here = _meaning(theirs), _meaning(llama_config(cfg, 0))
+    differs = [
+        f"{name} is {there.get(name)!r}, in the settings {here.get(name)!r}"
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    ]
+    if differs:
+        raise ConfigError(
+            f"{file} describes another model: {'; '.join(differs)}. Set these as it says; or, if "
+            "the weights are to be used otherwise than they were trained, change the file."
+        )
+
+
+def _meaning(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the outputs depend on besides the weights, by the names of settings."""
+    heads, rope = config["num_attention_heads"], config.get("rope_parameters")
+    rope = rope or config.get("rope_scaling") or {}
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    found = {
+        "heads": heads,
+        "model.kv_heads": config.get("num_key_value_heads") or heads,
+        "model.head_width": config.get("head_dim") or config.get("hidden_size", 0) // heads,
+        "model.norm_eps": config.get("rms_norm_eps", 1e-6),
+        "model.tied": config.get("tie_word_embeddings", False),
+        "model.rope_theta": rope.get("rope_theta") or config.get("rope_theta") or 10_000.0,
+        "model.rope_scaling": "none" if scaling == "default" else scaling,
+        "the activation": config.get("hidden_act", "silu"),
+    }
+    if scaling != "default":
+        found |= {ours: rope[name] for ours, name in _ROPE.items() if name in rope}
+    return found
 
 
 def _safetensors() -> Any:
@@ -82,28 +149,33 @@ def to_llama(cfg: Config, params: Mapping[str, Any]) -> dict[str, Any]:
     return {k: np.ascontiguousarray(v) for k, v in found.items()}
 
 
-def from_llama(cfg: Config, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `to_llama`: parameters as nested dicts, layers stacked if cfg scans them."""
+def from_llama(cfg: Config, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `to_llama`: parameters as nested dicts, layers stacked if cfg scans them.
+
+    The tensors that it uses are taken out of `tensors`.
+    """
+
+    def take(name: str) -> Any:
+        return tensors.pop(f"{name}.weight")
+
     layers: list[dict[str, Any]] = []
-    for i in range(cfg.layers):
-        at = {k.removeprefix(f"model.layers.{i}."): v for k, v in tensors.items() if f".{i}." in k}
-        qkv = [at[f"self_attn.{part}_proj.weight"] for part in "qkv"]
+    for at in (f"model.layers.{i}." for i in range(cfg.layers)):
         attention = {
-            "qkv": {"kernel": np.concatenate(qkv).T},
-            "out": {"kernel": at["self_attn.o_proj.weight"].T},
+            "qkv": {"kernel": np.concatenate([take(f"{at}self_attn.{p}_proj") for p in "qkv"]).T},
+            "out": {"kernel": take(f"{at}self_attn.o_proj").T},
         }
         for theirs, ours in _QK_NORMS.items() if cfg.model.qk_norm else ():
-            attention[ours] = {"scale": at[f"{theirs}.weight"]}
-        mlp = {ours: {"kernel": at[f"{theirs}.weight"].T} for theirs, ours in _MLP.items()}
-        norms = {ours: {"scale": at[f"{theirs}.weight"]} for theirs, ours in _NORMS.items()}
+            attention[ours] = {"scale": take(at + theirs)}
+        mlp = {ours: {"kernel": take(at + theirs).T} for theirs, ours in _MLP.items()}
+        norms = {ours: {"scale": take(at + theirs)} for theirs, ours in _NORMS.items()}
         layers.append({"attention": attention, "mlp": mlp, **norms})
     found: dict[str, Any] = {
-        "embed": {"embedding": tensors["model.embed_tokens.weight"]},
+        "embed": {"embedding": take("model.embed_tokens")},
         "layers": _stack(layers) if cfg.model.scan else dict(enumerate(layers)),
-        "norm": {"scale": tensors["model.norm.weight"]},
+        "norm": {"scale": take("model.norm")},
     }
     if not cfg.model.tied:
-        found["head"] = {"kernel": tensors["lm_head.weight"].T}
+        found["head"] = {"kernel": take("lm_head").T}
     return found
 
 

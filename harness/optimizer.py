@@ -37,7 +37,8 @@ def make_schedule(cfg: Config) -> optax.Schedule:
 
 def make_optimizer(cfg: Config) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon; if set, averaged gradients and parameters."""
-    optim, schedule = cfg.optim, make_schedule(cfg)
+    optim = cfg.optim
+    schedule = _by_update(make_schedule(cfg), optim.every)
     if optim.name == "muon":
         update = contrib.muon(
             schedule,
@@ -45,6 +46,7 @@ def make_optimizer(cfg: Config) -> optax.GradientTransformation:
             weight_decay_mask=_matrices,
             adam_b1=optim.b1,
             adam_b2=optim.b2,
+            eps=optim.eps,
             muon_weight_dimension_numbers=_inner_matrices,
             consistent_rms=0.2,  # updates as large as AdamW's, so that one learning rate suits both
         )
@@ -64,6 +66,16 @@ def make_optimizer(cfg: Config) -> optax.GradientTransformation:
     if optim.every == 1:
         return chain
     return optax.MultiSteps(chain, optim.every).gradient_transformation()
+
+
+def _by_update(rate: optax.Schedule, every: int) -> optax.Schedule:
+    """The rate of each update, which is all that an optimizer counts: that of its last step.
+
+    >>> rate = _by_update(lambda step: step, 4)
+    >>> [rate(update) for update in (0, 1)]
+    [3, 7]
+    """
+    return rate if every == 1 else lambda update: rate((update + 1) * every - 1)
 
 
 def _matrices(params: Any) -> Any:

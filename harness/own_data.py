@@ -42,6 +42,11 @@ def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
             f"data={cfg.data.source!r} gives {type(train).__name__}: give a pipeline.Dataset, or a "
             "function of the config that returns one or two, for training and held out."
         )
+    if held_out is not None and held_out.endless and not cfg.evaluate.batches:
+        raise ConfigError(
+            f"data={cfg.data.source!r} gives held-out rows without end: leave .repeat() out, or "
+            "set evaluate.batches."
+        )
     parts = [part if part is None else _rows(part, cfg) for part in (train, held_out)]
     assert parts[0] is not None
     return parts[0] if parts[0].endless else parts[0].repeat(), parts[1]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.errors import CheckpointError, ConfigError
+from harness.errors import CheckpointError, ConfigError, DamageError
 from harness.ledger import Entry
 
 
@@ -101,7 +101,14 @@ def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> l
             found.append(Stage([launch["launch"]], mesh, launch["processes"], launch["step"]))
     of = {number: stage for stage in found for number in stage.launches}
     for entry in entries:
-        of.get(entry.launch, found[-1]).entries.setdefault(entry.step, []).append(entry)
+        if entry.launch not in of and len(found) != 1:
+            raise DamageError(
+                f"launches.jsonl has no line of launch {entry.launch}, which says on what devices "
+                f"step {entry.step:,} was computed: restore the file."
+            )
+        stage = of.get(entry.launch, found[0])  # all that are known are alike
+        stage.begin = min(stage.begin, entry.step)
+        stage.entries.setdefault(entry.step, []).append(entry)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config, settle
-from harness.errors import ConfigError, DamageError
+from harness.errors import ConfigError
 from harness.files import LineLog, read_json, read_lines, write_json
 from pipeline.errors import MismatchError
 
@@ -73,15 +73,13 @@ class RunDir:
         """
         return settle(self._stored(), given or {})
 
-    def _stored(self) -> Any | None:
+    def _stored(self) -> dict[str, Any] | None:
         stored = read_json(self.path / "config.json")
         if stored is None and self._has_steps():
             raise ConfigError(
                 f"{self.path} holds a run, but its config.json is gone. Each checkpoint holds the "
                 f"settings too: python -m harness settings --run {self.path} writes them again."
             )
-        if stored is not None and not isinstance(stored, dict):
-            raise DamageError(f"{self.path / 'config.json'} holds no settings: restore the file.")
         return stored
 
     def _has_steps(self) -> bool:
@@ -143,6 +141,10 @@ class RunDir:
         log.close()
         if last:
             write_json(self.path / "evaluation.json", dict(result))
+
+    def drop_evaluation(self) -> None:
+        """Forget the one after the last step, as the run goes back to before it."""
+        (self.path / "evaluation.json").unlink(missing_ok=True)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluations, in the order in which they were made."""

@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
@@ -38,6 +40,7 @@ class StepFunctions(NamedTuple):
         train: (TrainState, batch) -> (TrainState, {"loss", "grad_norm"}); the state is donated.
         evaluate: (params, batch) -> (weighted sum of losses, sum of weights), float32.
         digest: TrainState -> uint32[leaves, 4], see `leaves.leaf_digests`.
+        base: () -> a checksum of the parameters that are not trained; None if all are.
         finite: TrainState -> bool[], whether it has neither infinities nor NaN.
         losses: as `evaluate`, but not compiled, for differentiating and mapping.
         model: parameters -> the model, including the parameters that are not trained.
@@ -48,6 +51,7 @@ class StepFunctions(NamedTuple):
     train: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
     digest: Callable[[TrainState], jax.Array]
+    base: Callable[[], int | None]
     finite: Callable[[TrainState], jax.Array]
     losses: Callable[[Any, Batch], tuple[jax.Array, jax.Array]]
     model: Callable[[Any], nnx.Module]
@@ -131,6 +135,7 @@ def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
         donate_argnums=0,
     )
     evaluate = jax.jit(parts.losses, in_shardings=(*places, rows), out_shardings=one)
+    beside = jax.jit(leaf_digests, in_shardings=(places[1],), out_shardings=one)
     return StepFunctions(
         init=lambda: started(with_given(made()[0], cfg)),
         abstract=jax.tree.map(
@@ -139,6 +144,9 @@ def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
         train=lambda state, batch: train(state, frozen(), batch),
         evaluate=lambda params, batch: evaluate(params, frozen(), batch),
         digest=jax.jit(leaf_digests, in_shardings=(shardings,), out_shardings=one),
+        base=lambda: (
+            crc32(np.asarray(beside(frozen())).tobytes()) if jax.tree.leaves(rest) else None
+        ),
         finite=jax.jit(_finite, in_shardings=(shardings,), out_shardings=one),
         losses=lambda params, batch, key=None: parts.losses(params, frozen(), batch, key),
         model=lambda params: nnx.merge(parts.graphs[0], params, frozen()),

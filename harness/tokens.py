@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
     def decode(self, tokens: NDArray[np.int32]) -> str: ...
 
     def sizes(self) -> list[int]:
-        """Bytes of text in each token; 0 for one that is not text."""
+        """Bytes of text in each token that it knows; 0 for one that is not text."""
         ...
 
 
@@ -65,7 +65,8 @@ class Bytes:
 class JsonTokenizer:
     """A tokenizer.json of Hugging Face's tokenizers, whose own template adds special tokens.
 
-    `vocab` is rounded up to a multiple of 8, so that it can be split over devices.
+    Documents stay whole, whatever length the file would cut or pad them to. `vocab` is rounded up
+    to a multiple of 8, so that it can be split over devices.
     """
 
     def __init__(self, path: str) -> None:
@@ -85,14 +86,14 @@ class JsonTokenizer:
 
     def sizes(self) -> list[int]:
         known = self._tokenizer.get_vocab()
-        special = {t.content for t in self._tokenizer.get_added_tokens_decoder().values()}
         # byte-level tokenizers write each byte as one character, a space as this one
         by_byte = any(text.startswith("\u0120") for text in known)
-        sizes = [0] * self.vocab
+        sizes = [0] * (max(known.values(), default=0) + 1)
         for text, token in known.items():
-            if text not in special:
-                one = len(text) if by_byte else len(text.replace("\u2581", " ").encode())
-                sizes[token] = 1 if text.startswith("<0x") and not by_byte else one
+            one = len(text) if by_byte else len(text.replace("\u2581", " ").encode())
+            sizes[token] = 1 if text.startswith("<0x") and not by_byte else one
+        for token, added in self._tokenizer.get_added_tokens_decoder().items():
+            sizes[token] = 0 if added.special else len(added.content.encode())
         return sizes
 
 
@@ -104,9 +105,12 @@ def _load(path: str) -> Any:
     if not Path(path).is_file():
         raise ConfigError(f"data.tokenizer={path!r} is no file: give a tokenizer.json, or 'bytes'.")
     try:
-        return Loaded.from_file(path)
+        loaded = Loaded.from_file(path)
     except Exception as e:  # the package raises bare Exceptions
         raise ConfigError(f"data.tokenizer={path!r} is no tokenizer.json: {e}.") from e
+    loaded.no_truncation()
+    loaded.no_padding()
+    return loaded
 
 
 def make_tokenizer(name: str) -> Tokenizer:

@@ -80,7 +80,7 @@ def train(
             run.begin(cfg)
         screen.note(check(run.all_launches(), parts.mesh, strict=deterministic))
         if begin_at is not None:
-            _go_back(checkpoints, begin_at, screen)
+            _go_back(run, checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
@@ -118,6 +118,7 @@ class _Loop:
                 meter.advance(note=f"{self.scribe.news}  {self.watch.note}")
                 if step < until:
                     self.between(step, state)
+        self.watch.flush()
         self.save(step, state)
         with self.watch.clock("save"):
             self.checkpoints.wait()
@@ -129,6 +130,7 @@ class _Loop:
         """Evaluate and save if it is due."""
         best = False
         if _due(step, self.cfg.evaluate.every):
+            self.watch.flush()  # W&B takes nothing of a step before one that it has
             with self.scribe.saving():
                 best = self.judge(step, state)
         if best:
@@ -235,8 +237,10 @@ def _save(
         checkpoints.save(step, state, parts.functions, parts.loader, settings)
 
 
-def _go_back(checkpoints: Checkpoints, step: int, screen: Screen) -> None:
+def _go_back(run: RunDir, checkpoints: Checkpoints, step: int, screen: Screen) -> None:
     aside = checkpoints.set_aside(after=checkpoints.find(step))
+    if jax.process_index() == 0:
+        run.drop_evaluation()
     if aside:
         screen.say(f"set aside: checkpoints {', '.join(map(str, aside))}")
 

@@ -124,7 +124,8 @@ class Watch:
         self._first = True
         self._owed: tuple[int, Mapping[str, Any]] | None = None
         self._loader, self._looked = parts.loader, parts.loader.stats()
-        self._since = time.perf_counter(), 0.0, 0  # last report, data wait until then, units since
+        # time of the last report, data wait until then, units since
+        self._since: tuple[float, float, int] | None = None
         self.note = ""
 
     def data_wait(self, step: int) -> AbstractContextManager[Any]:
@@ -148,23 +149,39 @@ class Watch:
 
     def done(self, step: int, batch: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         """Note that a step was dispatched. The metrics of the step before it are ready by now."""
-        owed, self._owed = self._owed, (step, told)
-        when, waited, units = self._since
-        self._since = when, waited, units + batch.get("tokens", next(iter(batch.values()))).size
-        if owed is not None and (owed[0] + 1) % self._every == 0:
-            self._tell(*owed)
+        if self._since is None:  # the first step includes compilation: speed is of those after it
+            self._since = self._now(), self.clock.seconds["data_wait"], 0
+        else:
+            when, waited, units = self._since
+            self._since = when, waited, units + _units(batch)
+        self.flush()
+        self._owed = step, told
         self.clock.keep(at_most_every=_KEEP_EVERY)
         if self._tracing and self._trace is not None and step + 1 >= self._trace[0].stop:
             jax.block_until_ready(told)
             self._end_trace()
 
+    def _now(self) -> float:
+        # evaluations are no part of the speed of training
+        return time.perf_counter() - self.clock.seconds["evaluation"]
+
+    def flush(self) -> None:
+        """Report the step that was dispatched last, if one is due."""
+        owed, self._owed = self._owed, None
+        if owed is not None and (owed[0] + 1) % self._every == 0:
+            self._tell(*owed)
+
     def _tell(self, step: int, told: Mapping[str, Any]) -> None:
+        found: dict[str, Any] = {k: finite(np.asarray(v)) for k, v in told.items()}
+        assert self._since is not None
         when, waited, units = self._since
-        now, wait = time.perf_counter(), self.clock.seconds["data_wait"]
+        now, wait = self._now(), self.clock.seconds["data_wait"]
+        if not units:  # of the first step alone no speed is known
+            self.write(step, found)
+            return
         self._since = now, wait, 0
         speed = units / (now - when)
-        found: dict[str, Any] = {k: finite(np.asarray(v)) for k, v in told.items()}
-        found["tokens_per_second" if self._flops else "units_per_second"] = round(speed, 1)
+        found["tokens_per_second" if self._flops else "rows_per_second"] = round(speed, 1)
         found["data_wait"] = round((wait - waited) / (now - when), 5)
         for name in ("causal", "full") if self._flops else ():
             flops = getattr(self._flops, name)
@@ -174,8 +191,9 @@ class Watch:
         shown = f"  MFU {mfu:.1%} causal, {found['mfu_full']:.1%} full" if mfu is not None else ""
         stats = self._loader.stats()
         data, self._looked = reading(self._looked, stats), stats
-        self.note = f"{speed:,.0f} tokens/s{shown}  {data.rate:,.0f} rows/s"
-        self.note += f"  data wait {found['data_wait']:.1%}, limit: {data.limit}"
+        self.note = f"{speed:,.0f} tokens/s{shown}  " if self._flops else ""
+        self.note += f"{data.rate:,.0f} rows/s  data wait {found['data_wait']:.1%}"
+        self.note += f", limit: {data.limit}"
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Give metrics to every writer, except those that are unknown or not finite."""
@@ -193,6 +211,11 @@ class Watch:
         self.clock.keep()
         for writer in self._writers:
             writer.close()
+
+
+def _units(batch: Mapping[str, Any]) -> int:
+    """Tokens of a batch; of a batch without, its rows."""
+    return batch["tokens"].size if "tokens" in batch else len(next(iter(batch.values())))
 
 
 @contextmanager

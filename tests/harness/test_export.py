@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,55 @@ def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
             with_given(fresh, other)
     with pytest.raises(ConfigError, match="safetensors"):
         with_given(params, make({**TINY, "init": str(tmp_path / "none")}))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ({"rope_theta": 5e5, "rope_parameters": None}, r"model\.rope_theta is 500000\.0, in"),
+        ({"rms_norm_eps": 1e-5}, r"model\.norm_eps is 1e-05, in the settings 1e-06"),
+        ({"num_attention_heads": 2, "head_dim": 8}, "heads is 2, in the settings 4"),
+        ({"tie_word_embeddings": True}, r"model\.tied is True"),
+        (
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            r"model\.rope_scaling is 'linear', .* model\.rope_factor is 2\.0, in the settings None",
+        ),
+        ({"model_type": "granite"}, "describes a granite"),
+        ({"hidden_act": "gelu"}, "activation is 'gelu'"),
+    ],
+    ids=str,
+)
+def test_what_no_shape_tells_is_read_in_config_json(
+    theirs: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    cfg, model = made({})
+    params = nnx.state(model, nnx.Param)
+    save_llama(tmp_path, cfg, params, 40)
+    file = tmp_path / "config.json"
+    bare = {"vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads"}
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in config.items() if k in bare}))
+    load_llama(tmp_path, cfg)  # what it leaves out is Llama's default, and ours
+    file.write_text(json.dumps({**config, **theirs}))
+    with pytest.raises(ConfigError, match=told):
+        load_llama(tmp_path, cfg)
+
+
+def test_tensors_without_a_place_are_refused(tmp_path: Path) -> None:
+    flax = pytest.importorskip("safetensors.flax")
+    cfg, model = made({})
+    save_llama(tmp_path, cfg, nnx.state(model, nnx.Param), 40)
+    file = tmp_path / "model.safetensors"
+    tensors = flax.load_file(str(file))
+    flax.save_file(tensors, str(tmp_path / "consolidated.safetensors"))  # as Mistral's folders have
+    load_llama(tmp_path, cfg)
+    for name in ("layers.0.self_attn.q_proj.bias", "layers.1.self_attn.q_norm.weight"):
+        flax.save_file({**tensors, f"model.{name}": jnp.ones(8)}, str(file))
+        with pytest.raises(ConfigError, match=f"holds model.{name}, for which"):
+            load_llama(tmp_path, cfg)
+    more = {"model.layers.0.self_attn.rotary_emb.inv_freq": jnp.ones(2)}
+    flax.save_file({**tensors, **more}, str(file))
+    load_llama(tmp_path, cfg)
 
 
 @pytest.mark.long

@@ -82,6 +82,9 @@ def test_json_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"{")
     with pytest.raises(DamageError, match=r"x\.json is not JSON"):
         read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_bytes(b"[]")
+    with pytest.raises(DamageError, match=r"x\.json holds no JSON object"):
+        read_json(tmp_path / "x.json")
 
 
 def test_no_log(tmp_path: Path) -> None:

@@ -10,24 +10,32 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
+import numpy as np
 import pytest
 
 from harness.__main__ import main
 from harness.config import make
+from harness.data import Corpus
 from harness.doctor import check, differences
-from harness.errors import CheckpointError, ConfigError
-from harness.evaluate import Score
+from harness.errors import CheckpointError, ConfigError, DamageError
+from harness.evaluate import Score, evaluate
 from harness.files import read_lines
 from harness.goodput import BUCKETS, Clock, account, process_began, report
 from harness.ledger import Entry
+from harness.metrics import Screen
 from harness.mfu import PEAKS, peak, token_flops, utilisation
 from harness.plan import route, stages
 from harness.rundir import RunDir
+from harness.sharding import make_mesh
+from harness.step import make_steps
+from harness.task import Language
 from harness.tokens import Bytes
 from harness.watch import TensorBoard, Wandb
+from pipeline import Dataset
 from pipeline.errors import MissingExtraError
 from tests.harness.runs import TINY
 
@@ -97,7 +105,7 @@ def test_a_run_s_buckets_sum_to_its_wall_time(
 @pytest.mark.slow
 def test_metrics_are_a_line_every_few_steps(uninterrupted: Callable[[int], Path]) -> None:
     lines = [line for line in read_lines(uninterrupted(1) / "metrics.jsonl") if "loss" in line]
-    assert [line["step"] for line in lines] == list(range(4, 35, 5))
+    assert [line["step"] for line in lines] == list(range(4, 40, 5))
     assert all(line["tokens_per_second"] > 0 <= line["data_wait"] <= 1 for line in lines)
 
 
@@ -138,8 +146,32 @@ def test_flops_of_a_token_in_both_conventions() -> None:
 
 def test_bits_per_byte() -> None:
     assert Score(math.log(2), 10, 5).told(1, None)["bits_per_byte"] == pytest.approx(2.0)
-    assert Score(math.nan, 0, 0).told(1, None)["bits_per_byte"] is None
+    for size in (0, math.nan):
+        assert Score(math.nan, 0, size).told(1, None)["bits_per_byte"] is None
     assert sum(Bytes().sizes()) == 256
+
+
+def test_a_score_counts_by_weight() -> None:
+    cfg = make({"width": 16, "layers": 1, "heads": 2, "hidden": 16, "length": 8, "batch_size": 2})
+    mesh = make_mesh(cfg)
+    functions, task = make_steps(cfg, mesh), Language(cfg)
+    params = functions.init().params
+
+    def score(weight: float) -> Score:
+        one, places = np.ones((4, 8), np.int32), np.tile(np.arange(8, dtype=np.int32), (4, 1))
+        weights = np.full((4, 8), weight, np.float32)
+        row = {"tokens": 65 * one, "segment_ids": one, "positions": places, "weights": weights}
+        corpus = Corpus(Path(), train=Dataset(row), held_out=Dataset(row))
+        parts: Any = SimpleNamespace(
+            cfg=cfg, mesh=mesh, corpus=corpus, functions=functions, task=task
+        )
+        return evaluate(parts, params, Screen(quiet=True))
+
+    whole, half, none = (score(weight) for weight in (1.0, 0.5, 0.0))
+    assert whole.told(1, None) == {**half.told(1, None), "tokens": 28, "loss_bits": ANY}
+    assert half.tokens == 14
+    assert none.told(1, None)["loss"] is None
+    assert none.told(1, None)["bits_per_byte"] is None
 
 
 @pytest.mark.long
@@ -161,6 +193,8 @@ def test_the_best_checkpoint_outlives_newer_ones(
     kept = [int(p.name) for p in run.checkpoints.iterdir() if p.name.isdigit()]
     assert best in kept
     assert len(kept) <= 4
+    written = [line["step"] for line in read_lines(run.metrics)]
+    assert written == sorted(written)  # by step, as W&B demands
     capsys.readouterr()
     words = ["sample", "--run", str(run.path), "--tokens", "12", "--prompt", "We"]
     assert main([*words, "--at", "best"]) == 0
@@ -249,6 +283,14 @@ def test_a_part_is_reached_by_way_of_the_mesh_before_it() -> None:
     assert [leg.start for leg in route(found, 2, 22, [0])] == [0, 10, 20]
     with pytest.raises(CheckpointError, match="at or before step 4"):
         route(found, 0, 4, [25])
+
+
+def test_lines_of_launches_that_are_lost() -> None:
+    [stage] = stages([launch(0, 0)], [entry(0, 0), entry(1, 1)])  # all known ones are alike
+    assert sorted(stage.entries) == [0, 1]
+    for known in ([], [launch(0, 0), launch(1, 1, fsdp=2)]):
+        with pytest.raises(DamageError, match=r"no line of launch 2, .* step 1 was"):
+            stages(known, [entry(2, 1)])
 
 
 def test_what_has_changed_since_the_last_launch_is_told_or_refused() -> None:

@@ -19,7 +19,7 @@ from harness.errors import ConfigError
 from harness.metrics import Screen
 from harness.named import check_folder
 from harness.own_data import own_data
-from harness.tokens import BOS, decode
+from harness.tokens import BOS, decode, make_tokenizer
 from pipeline import Dataset, Loader
 
 TEXTS = [f"This is document {i}." for i in range(200)]
@@ -105,6 +105,32 @@ def test_a_tokenizer_of_hugging_face(files: Path) -> None:
     assert row["tokens"][:6].tolist() == [1, 2, 3, 4, 0, 0]
     with pytest.raises(ConfigError, match=r"none\.json"):
         streams(data__train="a.parquet", data__tokenizer="none.json")
+
+
+def test_documents_are_whole_whatever_length_a_tokenizer_s_file_names(files: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "is": 1}, "[PAD]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.enable_truncation(2)
+    made.enable_padding(length=8)
+    made.save("short.json")
+    tokenizer = make_tokenizer("short.json")
+    assert tokenizer.encode(b"is is is").tolist() == [1, 1, 1]
+    assert tokenizer.encode(b"is").tolist() == [1]
+
+
+def test_bytes_of_added_tokens(files: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({"\u0120": 0, "a": 1}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["<s>"])
+    made.add_tokens(["  \u00e9"])  # text that is one token, as runs of spaces often are
+    made.save("added.json")
+    tokenizer = make_tokenizer("added.json")
+    sizes = tokenizer.sizes()
+    for text, size in (("  \u00e9", 4), ("a", 1), ("<s>", 0), (" ", 1)):
+        [token] = tokenizer.encode(text.encode()).tolist()
+        assert sizes[token] == size, text
 
 
 MINE = """
@@ -204,6 +230,13 @@ def test_tokens_of_files_are_in_the_vocabulary(files: Path) -> None:
         next(loader)
     assert "record 2" in "".join(raised.value.__notes__)
     streams(data__train="tokens.jsonl", data__held_out=0, model__vocab=404)[0].head(1)
+
+
+def test_held_out_rows_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Dataset([TOKENS])
+    with pytest.raises(ConfigError, match=r"held-out rows without end: leave \.repeat\(\) out"):
+        rows_of(monkeypatch, (rows, rows.repeat()))
+    assert rows_of(monkeypatch, (rows, rows.repeat()), evaluate__batches=1).endless
 
 
 def test_functions_that_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,15 @@ def test_stopped_killed_and_resumed_on_other_numbers_of_processes(
 
 
 @pytest.mark.long
+def test_processes_go_back_together(workplace: Workplace) -> None:
+    for more in ((), ("--from", "20")):
+        found = outcomes(workplace.start_several("back", 2, *more))
+        assert [status for status, _ in found] == [0, 0], found
+    aside = (workplace.path / "back/checkpoints").glob("set-aside-*/state")
+    assert sorted(path.parent.name for path in aside) == ["set-aside-35", "set-aside-40"]
+
+
+@pytest.mark.long
 def test_processes_that_do_not_divide_the_lanes_are_refused(workplace: Workplace) -> None:
     found = outcomes(workplace.start_several("odd", 2, "lanes=1"))
     for status, out in found:

@@ -118,6 +118,30 @@ def test_a_run_on_lines(
     assert "goes up to step 7, but no checkpoint is in" in capsys.readouterr().err
 
 
+@pytest.mark.long
+def test_a_run_that_goes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--run", str(tmp_path / "run")]
+    assert main([*train, "--set", *SETTINGS, "evaluate.batches=1"]) == 0
+    assert main([*train, "--from", "0", "--steps", "3"]) == 0
+    (tmp_path / "run/evaluation.json").unlink()  # as if it were killed before the evaluation
+    capsys.readouterr()
+    assert main(train) == 0
+    assert "resume" in capsys.readouterr().out
+    config = tmp_path / "run/config.json"
+    whole = config.read_text()
+    config.write_text(whole.replace('"learning_rate": 0.004', '"learning_rate": 0.04'))
+    for words in ([*train, "--steps", "8"], ["sample", *train[1:], "--tokens", "1"]):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert "has other settings than checkpoint 6 was saved under: learning_rate: " in told
+    config.write_text(whole.replace('"save_every": 50', '"save_every": 4'))
+    assert main([*train, "--steps", "8"]) == 0
+    launches = tmp_path / "run/launches.jsonl"
+    launches.write_text("{\n" + launches.read_text())
+    assert main(["replay", *train[1:], "--steps", "0:2"]) == 2
+    assert "DamageError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -25,6 +25,20 @@ def test_files_and_words_the_later_holds(tmp_path: Path) -> None:
     assert cfg.data.weights == {"web": 3, "code": 1}
 
 
+def test_a_part_that_a_word_names_joins_those_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("[data]\ntrain = {web = 'w', code = 'c'}\nweights = {web = 1, code = 1}\n")
+    cfg = make(parse(["data.train.code=d", "data.weights.web=3"], [file]))
+    assert cfg.data.train == {"web": "w", "code": "d"}
+    assert cfg.data.weights == {"web": 3, "code": 1}
+    assert make(parse(["data.train=x", "data.train.web=y"])).data.train == {"web": "y"}
+
+
+def test_a_part_of_a_begun_run_that_lies_elsewhere_now() -> None:
+    stored = dataclasses.asdict(make({"data.train": {"a": "x", "b": "y"}}))
+    assert settle(stored, parse(["data.train.b=/z"])).data.train == {"a": "x", "b": "/z"}
+
+
 def test_a_run_s_settings_are_a_config_file_of_another(tmp_path: Path) -> None:
     cfg = make({"seed": 4, "model.qk_norm": True, "data.train": {"a": "x", "b": "y"}})
     file = tmp_path / "config.json"
@@ -59,11 +73,25 @@ def test_a_run_older_than_a_setting_does_as_it_did() -> None:
         ("model.loss_chunk=7", "model.loss_chunk=7"),
         ("mesh.tensor=0", "mesh.tensor=0"),
         ("data.weights.a=1", "data.weights"),
+        ("data.weights=a", "data.weights='a' must be a table"),
     ],
 )
 def test_mistakes_are_named(word: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         make(parse([word]))
+
+
+def test_a_run_s_settings_of_another_type_are_named() -> None:
+    assert settle({"steps": "70"}, {}).steps == 70
+    with pytest.raises(ConfigError, match="steps='many' is not of type int"):
+        settle({"steps": "many"}, {})
+
+
+@pytest.mark.parametrize("table", ["train = {web = ['a', 'b']}", "evaluation = {web = 3}"])
+def test_a_part_that_is_no_path_is_named(table: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f"[data]\n{table}")
+    with pytest.raises(ConfigError, match=rf"data\.{table.split()[0]}\.web=.* must be a path"):
+        make(parse([], [tmp_path / "a.toml"]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -21,15 +22,17 @@ import pytest
 from harness.__main__ import main
 from harness.checkpoint import Checkpoints
 from harness.config import Config, make
-from harness.errors import ConfigError, DamagedCheckpointError, NotFiniteError
+from harness.errors import CheckpointError, ConfigError, DamagedCheckpointError, NotFiniteError
 from harness.leaves import differing_leaves, leaf_digests, leaf_names
 from harness.ledger import read
+from harness.llama import save_llama
 from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.seal import FILE, sealed_files
 from harness.sharding import make_mesh
 from harness.step import StepFunctions, TrainState, make_steps
 from harness.task import Batch, Language
+from harness.tokens import VOCAB
 from harness.train import train
 from pipeline import Dataset, Loader
 from tests.harness.runs import LIMIT, TINY, Workplace
@@ -137,6 +140,39 @@ def test_one_that_is_damaged_does_not_stand_in_the_way_of_others(saved: Saved) -
         checkpoints.wait()
         assert checkpoints.steps == [0, 5, 7, 9]
         assert checkpoints.set_aside(0) == [5, 7, 9]
+
+
+@pytest.mark.long
+def test_lora_goes_on_beside_the_weights_that_it_began_with(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "length": 8}
+    for seed in (0, 1):
+        cfg = make({**sizes, "seed": seed})
+        params = make_steps(cfg, make_mesh(cfg)).init().params
+        save_llama(tmp_path / f"base-{seed}", cfg, params, VOCAB)
+    one, other = (
+        make_steps(cfg, make_mesh(cfg))
+        for cfg in (
+            make({**sizes, "lora.rank": 2, "init": str(tmp_path / f"base-{seed}")})
+            for seed in (0, 1)
+        )
+    )
+    with Loader(Dataset({"x": np.arange(64)}), 8) as loader, opened(tmp_path) as checkpoints:
+        checkpoints.save(3, one.init(), one, loader, {})
+        checkpoints.wait()
+        checkpoints.restore(3, one, loader)
+        with pytest.raises(CheckpointError, match="adapts other weights than init has now"):
+            checkpoints.restore(3, other, loader)
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait() -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']")
+
+    with opened(tmp_path) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(checkpoints._orbax, "wait", wait)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            checkpoints.wait()
+    assert raised.value.errno == errno.ENOSPC
 
 
 def bits_of(state: TrainState) -> list[bytes]:

@@ -14,7 +14,7 @@ from flax import nnx
 from harness.attention import attend, document_mask, plain_attention
 from harness.config import Config, make
 from harness.model import Transformer
-from harness.optimizer import make_schedule
+from harness.optimizer import make_optimizer, make_schedule
 from harness.quantized import rounding
 from harness.sharding import make_mesh
 from harness.step import StepFunctions, TrainState, evaluated, make_steps
@@ -163,6 +163,20 @@ def test_several_steps_an_update_and_an_average() -> None:
     assert (kernels[1] != kernels[2]).any()
     average = jax.tree.leaves(evaluated(two))[0]
     np.testing.assert_allclose(average, (kernels[1] + kernels[2]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_update_has_the_rate_of_its_step(every: int) -> None:
+    given = {"steps": 12, "warmup": 4, "weight_decay": 0.0, "optim.every": every}
+    cfg = make({**given, "optim.schedule": "linear"})
+    optimizer, rate = make_optimizer(cfg), make_schedule(cfg)
+    params, grads = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}  # AdamW's updates are the rate then
+    state = optimizer.init(params)
+    for step in range(cfg.steps):
+        updates, state = optimizer.update(grads, state, params)
+        due = float(jnp.asarray(rate(step))) if step % every == every - 1 else 0
+        [moved] = jax.tree.leaves(updates)
+        np.testing.assert_allclose(moved, -due, atol=1e-6, err_msg=f"{step=}")
 
 
 @pytest.mark.long

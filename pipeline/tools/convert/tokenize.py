@@ -73,6 +73,9 @@ class Tokenize:
                 self._tokenizer = Tokenizer.from_str(self._text)
             except Exception as e:
                 raise SourceError(f"{self._name} is no tokenizer.json: {e}. Give another.") from e
+            # texts stay whole, whatever length the file would cut or pad them to
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
         return self._tokenizer
 
     def _token(self, eos: str | int) -> int:

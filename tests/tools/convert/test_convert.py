@@ -383,6 +383,8 @@ def test_a_tokenizer_of_the_library(tmp_path: Path) -> None:
 
     known = Tokenizer(WordLevel({"row": 0, "</s>": 1, "?": 2}, unk_token="?"))
     known.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    known.enable_truncation(2)  # texts are whole, whatever length the file names
+    known.enable_padding(length=9)
     known.save(str(tmp_path / "t.json"))
     ds = Dataset(ROWS).map(Tokenize(str(tmp_path / "t.json"), eos="</s>"))
     assert ds[3]["tokens"].tolist() == [0, 2, 2, 1]
