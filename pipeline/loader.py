@@ -431,6 +431,16 @@ class Loader(Generic[BatchT]):
         step = whole("step", step, 0, PositionError, MOST_STEPS)
         self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
 
+    def _to_next_pass(self) -> None:
+        # for pipeline.compat: leave the pass, where arithmetic tells its end; else stay
+        def left(run: Run) -> Position:
+            cursor, stream = run.settle(), run.stream
+            if not self._dataset.counted and stream.per_pass is not None:
+                cursor = stream.advance(cursor, MOST_STEPS)
+            return replace(run.position, cursor=cursor)
+
+        self._move(left)
+
     def start(self) -> None:
         """Begin the workers and their reading ahead now, rather than with the first batch.
 

@@ -1,12 +1,16 @@
 """Hugging Face's Trainer, fed by a Loader: a resumed run continues its data exactly, and at once.
 
-    trainer = LockstepTrainer(model, args, train_dataset=ds, data_collator=None)
+    trainer = LockstepTrainer(model, args, train_dataset=ds)
     trainer.train(resume_from_checkpoint=True)
 
 `ds` is a Dataset whose rows are what the model takes. The global batch size is `args`'
 `per_device_train_batch_size` times the number of processes. Keep the product, and a run resumes on
 another number of processes with the same global batches. The Trainer by itself would read and
 discard all earlier batches on a resume.
+
+With `gradient_accumulation_steps`, a pass ends with the last whole optimizer step: the Trainer
+resumes right only from passes that hold no part of one. Rows that are left out come in other
+passes, as they do with a short last batch.
 """
 
 from __future__ import annotations
@@ -35,11 +39,13 @@ class LockstepTrainer(_Trainer):
 
     Args:
         train_dataset: the Dataset.
+        data_collator: if given, makes each training batch from a list of rows, too.
         steps: batches in a pass; needed if the dataset is streamed or endless.
         loader_options: of the Loader, such as workers=.
 
     Raises:
-        LengthError: the dataset is streamed or endless, and `steps` is missing.
+        LengthError: the dataset is streamed or endless, and `steps` is missing; or it is no
+            multiple of `gradient_accumulation_steps`.
     """
 
     def __init__(
@@ -53,20 +59,48 @@ class LockstepTrainer(_Trainer):
         if steps is None and (train_dataset.counted or train_dataset.endless):
             raise LengthError("the Trainer wants to know how many batches a pass has: give steps=")
         super().__init__(*args, **kwargs)
+        if steps is not None and steps != (fit := self._whole_updates(steps)):
+            raise LengthError(
+                f"{steps=} is no multiple of gradient_accumulation_steps="
+                f"{self.args.gradient_accumulation_steps}: a run resumed inside a pass would lose "
+                f"an optimizer step. Give steps={fit}."
+            )
         self.train_dataset = train_dataset  # only now: Trainer would want a length of any dataset
-        self._options: dict[str, Any] = {"remainder": "drop", "steps": steps}
+        collator = kwargs.get("data_collator", args[2] if len(args) > 2 else None)
+        self._options: dict[str, Any] = {"remainder": "drop", "steps": steps, "collate": collator}
         self._options |= loader_options or {}
         self._loader: Loader | None = None
+        self._begun: dict[str, Any] | None = None  # where this training goes on
+        self._size = 0
         self.args.ignore_data_skip = True  # the Loader's state says where to resume
         self.add_callback(_Saving(self))
 
     def get_train_dataloader(self) -> Loader:
         """The Loader for this process's rows of the global batch."""
-        if self._loader is None:
-            size = self._train_batch_size * self.args.world_size
-            feed = TorchFeed(self.args.device)
-            self._loader = Loader(self.train_dataset, size, feed=feed, **self._options)
+        size = self._train_batch_size * self.args.world_size
+        if self._loader is None or size != self._size:  # auto_find_batch_size tries smaller ones
+            self._close()
+            self._loader, self._size = self._opened(size), size
         return self._loader
+
+    def _opened(self, size: int) -> Loader:
+        feed = TorchFeed(self.args.device)
+        loader = Loader(self.train_dataset, size, feed=feed, **self._options)
+        if (steps := self._whole_updates(len(loader))) != len(loader):
+            loader = loader.like(steps=steps)
+        if self._begun is not None:
+            loader.load_state_dict(self._begun)
+        return loader
+
+    def _whole_updates(self, batches: int) -> int:
+        # batches of a pass without the part of an optimizer step at its end
+        each = self.args.gradient_accumulation_steps
+        return batches if batches < each else batches // each * each
+
+    def _close(self) -> None:
+        loader, self._loader = self._loader, None
+        if loader is not None:
+            loader.close()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As the Trainer's; restores the data state of the checkpoint too.
@@ -76,16 +110,17 @@ class LockstepTrainer(_Trainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
-        if resume_from_checkpoint:
-            self._restore(str(resume_from_checkpoint))
+        self._close()  # a training begins at its checkpoint, or at the start
+        self._begun = _saved(str(resume_from_checkpoint)) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
-    def _restore(self, folder: str) -> None:
-        path = os.path.join(folder, _STATE)
-        if not os.path.exists(path):
-            raise StateError(f"{folder} has no {_STATE}: a run without LockstepTrainer wrote it")
-        with open(path) as file:
-            self.get_train_dataloader().load_state_dict(json.load(file))
+
+def _saved(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, _STATE)
+    if not os.path.exists(path):
+        raise StateError(f"{folder} has no {_STATE}: a run without LockstepTrainer wrote it")
+    with open(path) as file:
+        return json.load(file)
 
 
 class _Saving(transformers.TrainerCallback):

@@ -13,12 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pipeline.checks import whole
 from pipeline.dataset import Dataset
-from pipeline.errors import OptionError
+from pipeline.errors import BatchError, OptionError, PositionError
 from pipeline.feed import TorchFeed
 from pipeline.loader import Loader
 
-_IGNORED = {"pin_memory", "persistent_workers", "prefetch_factor", "timeout", "in_order"}
+# torch's arguments for speed, with their defaults: they are attributes, and change nothing here
+_IGNORED: dict[str, Any] = {
+    "pin_memory": False,
+    "pin_memory_device": "",
+    "persistent_workers": False,
+    "prefetch_factor": None,
+    "timeout": 0,
+    "in_order": True,
+}
 _REFUSED = {
     "sampler": "give a Dataset in the order that you want: ds.shuffle(), ds[[3, 1]], mix(…)",
     "batch_sampler": "the Loader cuts batches: batch_size=, or ds.bucket(…) for similar lengths",
@@ -31,8 +40,10 @@ _REFUSED = {
 class DataLoader:
     """Batches of this process as tensors; `for batch in loader` is one pass from its start.
 
-    If a loop is left early, the next `for` begins its pass again. After `load_state_dict`, the next
-    `for` goes on where the state says.
+    If a loop is left early, the next `for` is the next pass, in another order, as torch's is. Where
+    nobody knows where a pass ends (a streamed dataset, or an endless one without steps=), the next
+    `for` goes on instead. After `load_state_dict`, it goes on where the state says. One loop runs
+    at a time: a second one over the same object ends the first.
 
     Args:
         dataset: a Dataset, or anything with `__len__` and `__getitem__`, as torch's are.
@@ -41,7 +52,7 @@ class DataLoader:
         num_workers: processes that evaluate.
         collate_fn: makes a batch from a list of this process's rows.
         drop_last: leave out a short last batch.
-        seed: of the order.
+        seed: of the order; by default a Dataset's own, and 0 for other datasets.
         device: where tensors go.
         steps: batches in a pass; None for all.
         others: torch's arguments for speed are accepted and ignored; those that would change the
@@ -64,7 +75,7 @@ class DataLoader:
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         drop_last: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         device: Any = "cpu",
         steps: int | None = None,
         **others: Any,
@@ -73,14 +84,18 @@ class DataLoader:
             if value is not None and name not in _IGNORED:
                 remedy = _REFUSED.get(name, "it is no argument of torch's DataLoader")
                 raise OptionError(f"{name}={value!r}: {remedy}")
-        ds = dataset if isinstance(dataset, Dataset) else Dataset(dataset, seed=seed)
+        whole("batch_size", batch_size, 1, BatchError)
+        ds, order = dataset, seed
+        if not isinstance(dataset, Dataset):
+            ds, order = Dataset(dataset, seed=seed or 0), None
         feed = TorchFeed(device)
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         self.num_workers, self.collate_fn = num_workers, collate_fn
         self.sampler = self.batch_sampler = None
         self.pin_memory = bool(others.get("pin_memory"))
+        vars(self).update(dict.fromkeys(_REFUSED) | _IGNORED | others)
         self.loader = Loader(
-            ds.shuffle() if shuffle else ds,
+            ds.shuffle(seed=order) if shuffle else ds,
             batch_size * feed.hosts,
             feed=feed,
             collate=collate_fn,
@@ -88,14 +103,21 @@ class DataLoader:
             workers=num_workers,
             steps=steps,
         )
-        self._begun: dict[str, Any] | None = None  # state at the start of a pass that has not ended
+        self._begun: int | None = None  # the pass of the last loop
+        self._loops = 0
 
     def __iter__(self) -> Iterator[Any]:
-        if self._begun is not None:
-            self.loader.load_state_dict(self._begun)
-        self._begun = self.loader.state_dict()
-        yield from self.loader
-        self._begun = None
+        if self.loader.epoch == self._begun:  # that loop was left early
+            self.loader._to_next_pass()
+        self._begun = self.loader.epoch
+        self._loops = mine = self._loops + 1
+        for batch in self.loader:
+            yield batch
+            if self._loops != mine:
+                raise PositionError(
+                    "another loop over this DataLoader has begun, and both would take batches from "
+                    "each other: make a DataLoader for each"
+                )
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -70,6 +70,15 @@ class TorchFeed:
         dims = f", dims={self._dims}" if self._dims else ""
         return f"TorchFeed({str(self.device)!r}, prefetch={self.prefetch}{dims})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # another process has a torch, a stream and a place of its own
+        return vars(self) | {"_torch": None, "_made": None, "_stream": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import torch
+
+        vars(self).update(state, _torch=torch)
+
     # ---- which rows
 
     @property
