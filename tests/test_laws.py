@@ -18,6 +18,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline import Dataset, Loader, Threads, merge
+from pipeline.checkpoint.state import MANY
 from pipeline.debug.digest import digest
 from pipeline.errors import BatchError, MismatchError, PipelineError, StreamEndError
 from tests.datasets import (
@@ -390,7 +391,8 @@ def test_a_state_of_another_dataset_is_refused(files: Files, one: Any, other: An
         for k in {**a.fingerprint(), **b.fingerprint()}
         if a.fingerprint().get(k) != b.fingerprint().get(k)
     }
-    assert all(k.replace("stages.", "stage ") in str(caught.value) for k in differing)
+    told = [k for k in differing if k.replace("stages.", "stage ") in str(caught.value)]
+    assert len(told) >= min(len(differing), MANY)
     if not a.counted and not b.counted:
         loader.load_state_dict(state, allow=differing)
 

@@ -101,7 +101,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "days": lambda: np.datetime64("2024-01-01") + np.arange(3),
     "no time": lambda: np.array(["NaT", "2024-01-01T00:00:01"], "M8[ns]"),
     "spans": lambda: np.arange(3).astype("m8[h]"),
-    "generic span": lambda: np.timedelta64(3),
+    "generic span": lambda: np.array(3).view("m8")[()],
     "datetime": lambda: datetime.datetime(2024, 1, 1),
     "dates": lambda: [datetime.date(2024, 1, 1)],
     "timedelta": lambda: datetime.timedelta(1),
