@@ -15,6 +15,8 @@ from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
+from pipeline.sources.windows import WindowSource
+from pipeline.transforms.map import unshared
 from pipeline.types import At, Component, Source
 
 
@@ -51,15 +53,25 @@ class Leaf(Node):
         return METER.timed(scope.source, self._read, at)
 
     def _read(self, at: At) -> Block:
+        # a source may sort the indices in place, and fill the memory that it returns again
+        index = at.index.copy() if self._foreign else at.index
         try:
-            values = patiently(self.source.read, at.index)
+            values = patiently(self.source.read, index)
         except Exception as error:
             records, epochs = _shown(at.index), _shown(np.unique(at.epoch))
             kind = type(self.source).__name__
             error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
         values = checked(values, len(at.index), type(self.source).__name__)
+        if self._foreign and isinstance(values, Columns):
+            values = unshared(values)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
+
+    @cached_property
+    def _foreign(self) -> bool:
+        # whether records come from a source that is not ours; windows may be views of such
+        ours = type(self.source).__module__.startswith("pipeline.sources.")
+        return not ours or isinstance(self.source, WindowSource)
 
     def origin(self, at: At, scope: Scope) -> Origin:
         return Origin.of_records(0, at.epoch, at.index)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Columns, Dataset, MemorySource
+from pipeline import Columns, Dataset, Loader, MemorySource, Threads, WindowSource, mix
+from pipeline.debug.digest import digest
 from pipeline.errors import SourceError
 from tests.nodes.checks import check_indexed
 
@@ -59,6 +60,43 @@ def test_chunk_bounds_rise_from_nothing_to_the_length(bounds: Any) -> None:
 
     with pytest.raises(SourceError, match="must rise from 0 to 9"):
         len(Dataset(Chunked(range(9))).shuffle(chunks=2))
+
+
+class Filling:
+    """A source that fills one array again with each read, and sorts what it is asked for."""
+
+    def __init__(self, whole: bool) -> None:
+        self.rows, self.whole = np.zeros((500, 2), np.int64), whole
+
+    def __len__(self) -> int:
+        return 500
+
+    def read(self, indices: Any) -> Any:
+        if self.whole and len(self.rows) != len(indices):
+            self.rows = np.zeros((len(indices), 2), np.int64)
+        rows = self.rows[: len(indices)] if not self.whole else self.rows
+        rows[:] = indices[:, None]
+        indices.sort()
+        return Columns({"x": rows})
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda ds: ds.shuffle(),
+        lambda ds: ds.shuffle().filter(lambda row: row["x"][0] % 3 > 0, block=7).lanes(2),
+        lambda ds: mix({"a": ds, "b": ds.filter(lambda row: True)}, {"a": 1, "b": 2}),
+        lambda ds: ds.shuffle().random_map(lambda row, rng: {"x": row["x"] + rng.random()}),
+        lambda ds: Dataset(WindowSource(ds.components[0].source, 2)).shuffle(),
+    ],
+)
+def test_memory_that_a_source_fills_again_is_copied(chain: Any, whole: bool) -> None:
+    known = Dataset({"x": np.repeat(np.arange(500)[:, None], 2, 1)}, seed=1)
+    expected = [digest(batch) for batch in Loader(chain(known), 16)]
+    for workers in (0, Threads(1)):
+        with Loader(chain(Dataset(Filling(whole), seed=1)), 16, workers=workers) as loader:
+            assert [digest(batch) for batch in list(loader)] == expected
 
 
 def test_an_error_of_a_source_tells_records_and_epochs() -> None:
