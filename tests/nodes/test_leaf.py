@@ -99,6 +99,39 @@ def test_memory_that_a_source_fills_again_is_copied(chain: Any, whole: bool) -> 
             assert [digest(batch) for batch in list(loader)] == expected
 
 
+class OneRow:
+    """A source whose rows are one object, or share an array, filled again or the same for all."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.row = how, {"x": np.zeros(3, np.int64), "i": [0]}
+
+    def __len__(self) -> int:
+        return 9
+
+    def read(self, indices: Any) -> list[Any]:
+        return [self.one(i) for i in indices.tolist()]
+
+    def one(self, i: int) -> Any:
+        if self.how == "constant":
+            return {"x": self.row["x"], "i": i}
+        self.row["x"][:] = self.row["i"][0] = i
+        if self.how == "array":
+            return {"x": self.row["x"][:2], "i": i}
+        return self.row["i"] if self.how == "list" else self.row
+
+
+@pytest.mark.parametrize("how", ["row", "array", "list"])
+def test_rows_that_a_source_fills_again_are_refused(how: str) -> None:
+    with pytest.raises(SourceError, match=r"OneRow\.read returned one object for records 8 and 7"):
+        next(Loader(Dataset(OneRow(how))[::-1], 4))
+    assert len(next(Loader(Dataset(OneRow(how)), 1)))
+
+
+def test_rows_may_share_what_does_not_change() -> None:
+    batches = list(Loader(Dataset(OneRow("constant")), 3))
+    assert [batch["i"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
 def test_an_error_of_a_source_tells_records_and_epochs() -> None:
     class Broken(MemorySource):
         def read(self, indices: Any) -> Any:
