@@ -19,7 +19,7 @@ from pipeline.sources.windows import WindowSource
 from pipeline.transforms.calling import Watch
 from pipeline.transforms.map import unshared
 from pipeline.tree import ATOMS, leaves
-from pipeline.types import At, Component, Source
+from pipeline.types import At, Component, Source, fingerprint_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,7 @@ class Leaf(Node):
         return (Component(path, self.source),)
 
     def fingerprint(self) -> dict[str, str]:
-        own = getattr(self.source, "fingerprint", None)
-        text = own() if own else f"{type(self.source).__name__} {len(self.source)}"
+        text = fingerprint_of(self.source)
         return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
     def written(self, seed: int) -> list[str]:

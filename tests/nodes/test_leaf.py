@@ -62,6 +62,23 @@ def test_chunk_bounds_rise_from_nothing_to_the_length(bounds: Any) -> None:
         len(Dataset(Chunked(range(9))).shuffle(chunks=2))
 
 
+@pytest.mark.parametrize("said", [7, b"v1", None])
+def test_a_fingerprint_is_a_text(said: Any) -> None:
+    class Named(Answers):
+        def fingerprint(self) -> Any:
+            return said
+
+    with pytest.raises(SourceError, match=r"Named\.fingerprint\(\) returned .*\. Return a text"):
+        Dataset(Named([1, 2])).fingerprint()
+
+
+def test_a_fingerprint_may_be_an_attribute() -> None:
+    class Named(Answers):
+        fingerprint = "v1"
+
+    assert Dataset(Named([1, 2])).fingerprint() != Dataset(Answers([1, 2])).fingerprint()
+
+
 class Filling:
     """A source that fills one array again with each read, and sorts what it is asked for."""
 
