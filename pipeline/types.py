@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.block import Block, Columns, Int64s, Origin
+from pipeline.checks import shown
+from pipeline.errors import SourceError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # Python's own takes no default before 3.13
@@ -147,6 +149,22 @@ def where(source: Source, record: int) -> tuple[str, int]:
         return type(source).__name__, record
     file, inner = known(np.array([record], np.int64))[0]
     return str(file), int(inner)
+
+
+def fingerprint_of(source: Source) -> str:
+    """A source's own fingerprint; its type and length if it has none.
+
+    Raises:
+        SourceError: it is no text.
+    """
+    kind = type(source).__name__
+    own = getattr(source, "fingerprint", None)
+    if own is None:
+        return f"{kind} {len(source)}"
+    text = own() if callable(own) else own
+    if not isinstance(text, str):
+        raise SourceError(f"{kind}.fingerprint() returned {shown(text)}. Return a text.")
+    return text
 
 
 def unseen(source: Source) -> tuple[str, ...]:

@@ -15,7 +15,11 @@ from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
-from pipeline.types import At, Component, Source
+from pipeline.sources.windows import WindowSource
+from pipeline.transforms.calling import Watch
+from pipeline.transforms.map import unshared
+from pipeline.tree import ATOMS, leaves
+from pipeline.types import At, Component, Source, fingerprint_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +44,7 @@ class Leaf(Node):
         return (Component(path, self.source),)
 
     def fingerprint(self) -> dict[str, str]:
-        own = getattr(self.source, "fingerprint", None)
-        text = own() if own else f"{type(self.source).__name__} {len(self.source)}"
+        text = fingerprint_of(self.source)
         return {"source": hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}
 
     def written(self, seed: int) -> list[str]:
@@ -51,15 +54,46 @@ class Leaf(Node):
         return METER.timed(scope.source, self._read, at)
 
     def _read(self, at: At) -> Block:
+        # a source may sort the indices in place, and fill the memory that it returns again
+        index = at.index.copy() if self._foreign else at.index
         try:
-            values = patiently(self.source.read, at.index)
+            values = patiently(self.source.read, index)
         except Exception as error:
             records, epochs = _shown(at.index), _shown(np.unique(at.epoch))
             kind = type(self.source).__name__
             error.add_note(f"in source {kind}, records {records}, epochs {epochs}")
             raise
         values = checked(values, len(at.index), type(self.source).__name__)
+        if self._foreign and isinstance(values, Columns):
+            values = unshared(values)
+        elif self._foreign and not self._looked_at:
+            self._refuse_filled_again(values, at.index)
         return Block(values, Origin.of_records(0, at.epoch, at.index))
+
+    @cached_property
+    def _foreign(self) -> bool:
+        # whether records come from a source that is not ours; windows may be views of such
+        ours = type(self.source).__module__.startswith("pipeline.sources.")
+        return not ours or isinstance(self.source, WindowSource)
+
+    @cached_property
+    def _looked_at(self) -> list[bool]:
+        # empty until records that share an object were found to be right
+        return []
+
+    def _refuse_filled_again(self, rows: Any, index: Int64s) -> None:
+        # two records may share an object, but not one that reading the first again changes
+        if len(rows) < 2 or index[0] == index[1] or not _share(rows[0], rows[1]):
+            return
+        first = Watch(rows[0])
+        self.source.read(index[:1].copy())
+        if first.changed:
+            raise SourceError(
+                f"{type(self.source).__name__}.read returned one object for records {index[0]} and "
+                f"{index[1]}, filled again for each, so that it holds the last one. Return new "
+                "ones, as buffer.copy()."
+            )
+        self._looked_at.append(True)
 
     def origin(self, at: At, scope: Scope) -> Origin:
         return Origin.of_records(0, at.epoch, at.index)
@@ -118,6 +152,22 @@ def checked(answer: Any, n: int, source: str) -> Values:
             "record an index."
         )
     return answer if isinstance(answer, Columns) else list(answer)
+
+
+def _share(a: Any, b: Any) -> bool:
+    """Whether two rows hold an object or memory in common that may be changed."""
+    return not _held(a).isdisjoint(_held(b))
+
+
+def _held(row: Any) -> set[tuple[bool, int]]:
+    # where the memory of its arrays lies, and the identity of other objects
+    found = {(False, id(row))} if type(row) not in ATOMS else set[tuple[bool, int]]()
+    for _, leaf in leaves(row):
+        if isinstance(leaf, np.ndarray):
+            found.add((True, leaf.__array_interface__["data"][0]))
+        elif type(leaf) not in ATOMS:
+            found.add((False, id(leaf)))
+    return found
 
 
 def _shown(numbers: Int64s) -> str:

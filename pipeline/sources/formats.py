@@ -14,6 +14,7 @@ from pipeline.errors import ChainError, SourceError
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.saved import open_saved
 from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
+from pipeline.sources.storage.location import protocol
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.storage import Storage
 from pipeline.types import Source
@@ -151,7 +152,8 @@ def found(
 
 
 def _format(file: str) -> Callable[..., Source]:
-    suffix = os.path.splitext(_SHARD.sub("", file))[1].lower()
+    name = file.partition("?")[0] if protocol(file) in ("http", "https") else file
+    suffix = os.path.splitext(_SHARD.sub("", name))[1].lower()
     if suffix not in SUFFIXES:
         remedy = "Narrow the pattern, or build the source by its class"
         if suffix in _ELSEWHERE:

@@ -89,6 +89,8 @@ class MemorySource:
         values = self._values
         if type(values) is range and _fits_int64(values):
             return (values.start + values.step * wanted).tolist()
+        if type(values) not in (list, tuple):  # an object of one's own may fill one record again
+            return [fresh(values[i]) for i in wanted.tolist()]
         rows = [values[i] for i in wanted.tolist()]
         return rows if ATOMS.issuperset(map(type, rows)) else list(map(fresh, rows))
 

@@ -203,6 +203,13 @@ def arrow_table(values: Any) -> pa.Table:
     """
     import pyarrow as pa
 
+    names, kinds = getattr(values, "columns", ()), getattr(values, "dtypes", ())
+    for name, kind in zip(names, kinds, strict=False):
+        if str(kind) == "Object":  # Polars exports the addresses of these as bytes
+            raise SourceError(
+                f"this {type(values).__name__} has a column of Python objects, {name!r}, which "
+                "Arrow cannot hold. Give a list of dicts, as frame.to_dicts() returns."
+            )
     try:
         table = pa.table(values)
     except (pa.ArrowException, TypeError, ValueError) as e:

@@ -18,7 +18,7 @@ from pipeline.sources.indices import inside
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.memory_maps import MapReference, described, sample_digest
 from pipeline.tree import children, fresh_elements, map_leaves, rebuild
-from pipeline.types import Source, unseen
+from pipeline.types import Source, fingerprint_of, unseen
 
 
 class _Stream(Protocol):
@@ -100,8 +100,7 @@ class _Records:
         return None if known is None else known(starts)
 
     def fingerprint(self) -> str:
-        own = getattr(self._source, "fingerprint", None)
-        return own() if own else f"{type(self._source).__name__} {len(self._source)}"
+        return fingerprint_of(self._source)
 
     def unseen(self) -> tuple[str, ...]:
         return unseen(self._source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from operator import is_
 from typing import Any, NoReturn, cast
 
@@ -298,6 +298,12 @@ def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None
         )
     if isinstance(value, np.ma.MaskedArray):
         raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
+    if not name and isinstance(value, Mapping) and not isinstance(value, dict):
+        # Hugging Face's tokenizers return such
+        raise CollateError(
+            f"cannot stack rows: {describe(i)} is a {type(value).__name__}, which is no dict. "
+            "Return dict(…) of it in .map."
+        )
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         try:
             a = np.asarray(value)

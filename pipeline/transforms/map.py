@@ -92,7 +92,7 @@ def unshared(columns: Columns) -> Columns:
         shared = a.flags.writeable and _held(a) > _alone(bare, a.base is not None)
         return a.copy() if shared else a
 
-    return columns.each(own)
+    return Columns.of(map_leaves(own, columns.tree), len(columns))
 
 
 def _held(a: np.ndarray[Any, Any]) -> int:

@@ -199,6 +199,27 @@ def test_a_fingerprint_holds_in_another_process_with_another_hash_seed():
     assert digests == {MemorySource([{"a", "b", "c"}, {"x": 1.5, "y": "z"}]).fingerprint() + "\n"}
 
 
+class Filling:
+    """A sequence that fills one record again and again."""
+
+    def __init__(self):
+        self.row = {"x": np.zeros(2), "seen": [0]}
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        self.row["x"][:] = self.row["seen"][0] = i
+        return self.row
+
+
+def test_records_that_a_sequence_fills_again_are_copied_one_by_one():
+    for batch in (1, 7, 20):
+        rows = [row for b in Loader(Dataset(Filling()), batch) for row in b["x"][:, 0].tolist()]
+        assert rows == list(range(20))
+    assert [row["seen"] for row in Dataset(Filling()).head(3)] == [[0], [1], [2]]
+
+
 def test_an_own_fingerprint_is_taken():
     class Own(Squares):
         def fingerprint(self):

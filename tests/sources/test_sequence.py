@@ -194,6 +194,23 @@ def test_a_frame_that_arrow_cannot_hold_says_which_column():
         Dataset(pandas.DataFrame({"a": [1, "x"]}))
 
 
+def test_addresses_of_python_objects_are_no_column():
+    class Frame:  # as one of Polars with a column of type Object
+        columns, dtypes = ("id", "image"), ("Int64", "Object")
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, name):
+            raise AssertionError("by name")
+
+        def __arrow_c_stream__(self, requested_schema=None):
+            return pa.table({"id": [1], "image": [b"address."]}).__arrow_c_stream__()
+
+    with pytest.raises(SourceError, match=r"Python objects, 'image', .*frame\.to_dicts\(\)"):
+        Dataset(Frame())
+
+
 def test_a_dict_of_datasets_is_refused_naming_them():
     made = table()
     splits = datasets.DatasetDict({"train": made, "test": made})

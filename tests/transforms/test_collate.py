@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import UserDict, namedtuple
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,6 +142,14 @@ def _say(i: int) -> str:
 def test_refusals_name_field_and_records(rows, message):
     with pytest.raises(CollateError, match=message):
         collate(rows, _say)
+
+
+def test_rows_that_are_mappings_but_no_dicts_are_told_what_to_do():
+    ds = Dataset([1, 2, 3]).map(lambda x: UserDict(x=x))
+    for size in (1, 3):
+        with pytest.raises(CollateError, match=r"record 0 .* is a UserDict, which is no dict\."):
+            next(Loader(ds, size))
+    assert next(Loader(ds.map(dict), 3))["x"].tolist() == [1, 2, 3]
 
 
 def test_columns_pass_through():

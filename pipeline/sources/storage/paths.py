@@ -133,7 +133,10 @@ def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
             )
         return [os.path.abspath(path)]  # so that a later chdir does not lose it
     if not glob.has_magic(path):
-        raise SourceError(f"{path} does not exist. Correct the path, or remove it from paths.")
+        remedy = "Correct the path, or remove it from paths"
+        if "{" in path:
+            remedy = "Braces stand for themselves: use * or ?, or give a list"
+        raise SourceError(f"{path} does not exist. {remedy}.")
     # in a set, as a file below several "**" is found in several ways
     every = [f for f in sorted(set(glob.glob(path, recursive=True))) if not _NOTE.search(f)]
     found = [f for f in every if os.path.isfile(f)]

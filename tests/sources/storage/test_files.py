@@ -77,7 +77,8 @@ def test_a_name_may_hold_brackets(tmp_path):
     ("name", "message"),
     [
         ("*.none", r"no file matches the pattern '.*\*\.none'"),
-        ("missing", r"missing does not exist"),
+        ("missing", r"missing does not exist. Correct the path"),
+        ("a-{000..003}.tar", r"a-{000..003}\.tar does not exist. Braces stand for themselves: use"),
         ("", r"is a directory. Name its files with a glob: '.*\*'"),
     ],
 )

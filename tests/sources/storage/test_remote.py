@@ -19,7 +19,7 @@ import pytest
 
 from pipeline import Dataset, Loader
 from pipeline.errors import MissingExtraError, MissingFileError, SourceError, StorageError
-from pipeline.sources import Storage
+from pipeline.sources import Storage, open_path
 from pipeline.sources.storage.location import Answer
 from pipeline.sources.storage.remote import check_answer
 from pipeline.sources.storage.storage import Range, Stat
@@ -94,6 +94,12 @@ def test_web_addresses(gcs: Gcs, engine: Any) -> None:
             storage.stat(url + missing)
     gcs.put("empty", b"")
     assert storage.stat(web(gcs, "empty")).size == 0
+
+
+def test_the_query_of_a_web_address_is_no_part_of_the_suffix(gcs: Gcs) -> None:
+    gcs.put("a.txt", b"to\nbe\n")
+    source = open_path(web(gcs, "a.txt") + "?download=true", storage=Storage(deadline=5))
+    assert source.read(np.array([1, 0])) == ["be", "to"]
 
 
 def test_other_protocols(tmp_path: Any) -> None:
