@@ -28,7 +28,8 @@ class LockstepDataModule(_Base):
     Args:
         train: the training data.
         batch_size: rows of the global batch, over all processes.
-        held_out: the validation data, read from its start each time.
+        held_out: the validation data, read from its start each time. A short last batch is left
+            out, as in training: remainder="pad" keeps it, and marks its rows in "mask".
         steps: batches in a pass. A streamed dataset (packed, filtered) needs it: Lightning fetches
             one batch ahead from a loader without a length, and would save the state after that
             batch.
@@ -55,12 +56,20 @@ class LockstepDataModule(_Base):
             )
         self._train, self._held_out, self._steps = train, held_out, steps
         self._size, self._options = batch_size, options
+        self._loader: Loader | None = None
 
-    def train_dataloader(self) -> Loader:
-        """The training Loader. Called once processes are connected."""
-        feed = TorchFeed()  # the Trainer moves batches to devices
-        options: dict[str, Any] = {"remainder": "drop", "steps": self._steps, **self._options}
-        return Loader(self._train, self._size, feed=feed, **options)
+    def train_dataloader(self) -> Loader | Once:
+        """The training Loader. Called once processes are connected.
+
+        A Trainer that asks again between its epochs, or trains further, gets the same Loader, which
+        goes on. With `overfit_batches`, each epoch is the first one.
+        """
+        trainer = getattr(self, "trainer", None)
+        if self._loader is None or not getattr(trainer, "global_step", 0):
+            feed = TorchFeed()  # the Trainer moves batches to devices
+            options: dict[str, Any] = {"remainder": "drop", "steps": self._steps, **self._options}
+            self._loader = Loader(self._train, self._size, feed=feed, **options)
+        return self._loader.once() if getattr(trainer, "overfit_batches", 0) else self._loader
 
     def val_dataloader(self) -> Once | list[Any]:
         """The validation data, from the start each time."""

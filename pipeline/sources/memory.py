@@ -98,7 +98,8 @@ class MemorySource:
         """Hex digest of the contents. Of an object of unknown type only its type's name counts.
 
         Of a sequence other than a list, tuple or range, its own `fingerprint()` counts, if it has
-        one. Else its length and 64 evenly spaced records do.
+        one. Else its length and 64 evenly spaced records do; the length alone where a record is
+        another each time it is read, as with random augmentation in `__getitem__`.
         """
         if self._digest is None:
             own = getattr(self._values, "fingerprint", None)
@@ -127,6 +128,7 @@ def _opened(leaf: Any) -> Any:
 
 
 _SAMPLE = 64
+FEW = 16  # records that are read twice, to see whether they are random
 _INT64 = (1 << 63) - 1
 _PIECE = 16 << 20  # bytes hashed at once
 _TOLD_BY_TEXT = (PurePath, datetime.timedelta, Decimal, Fraction, UUID)
@@ -283,11 +285,20 @@ def _text_of(value: Any) -> str | None:
 
 def _hash_sequence(digest: _Digest, value: Any) -> None:
     # reading a record of an unknown sequence may be slow, so a sample must do
-    n = len(value)
-    known = n if isinstance(value, list | tuple) else min(n, _SAMPLE)
+    n, held = len(value), isinstance(value, list | tuple)
+    known = n if held else min(n, _SAMPLE)
     _tagged(digest, "sequence", b"%d" % n)
+    if not held and _is_random(value):
+        return _tagged(digest, "random", b"")
     for k in range(known):
         _hash(digest, value[k * n // known])
+    return None
+
+
+def _is_random(value: Any) -> bool:
+    # whether its records differ from one reading to the next: a resume could never find them equal
+    few = range(0, len(value), max(1, len(value) // FEW))
+    return any(_digest(value[k]) != _digest(value[k]) for k in few)
 
 
 def _hash_parts(digest: _Digest, value: Any, parts: list[tuple[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from pipeline.sources.arrow_arrays import as_plain
 from pipeline.sources.arrow_columns import Unusable, put, room
 from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
-from pipeline.sources.memory import MemorySource
+from pipeline.sources.memory import FEW, MemorySource
 from pipeline.sources.projection import projected
 from pipeline.tree import fresh
 
@@ -140,7 +140,7 @@ class SequenceSource:
 
         It is made of the length and the first of these that exists: a digest of all the contents,
         for a table; the object's own `fingerprint()`; the fingerprint of a Hugging Face dataset; a
-        digest of 64 evenly spaced records.
+        digest of 64 evenly spaced records, unless a record is another each time it is read.
         """
         if self._digest is None:
             known = getattr(self._values, "_fingerprint", None)
@@ -167,6 +167,11 @@ class SequenceSource:
 
     def _sample(self) -> str:
         some = np.linspace(0, len(self) - 1, min(len(self), _SAMPLE)).astype(np.int64)
+        few = some[:: max(1, len(some) // FEW)]
+        once, again = (MemorySource(self.read(few)).fingerprint() for _ in range(2))
+        if once != again:
+            self._unseen = ("records that are others each time they are read",)
+            return "random"
         sample = MemorySource(self.read(some))
         self._unseen = sample.unseen
         return sample.fingerprint()

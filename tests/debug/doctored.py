@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from multiprocessing import shared_memory
 from typing import Any
@@ -132,6 +134,13 @@ class InWorkers(Right):
         return random.Random(f"{self.epoch} {self.workers}").sample(range(N), N)
 
 
+def unseeded_torch(workers: int = 0, hosts: int = 1) -> Any:
+    import torch
+
+    records: Any = [{"id": i} for i in range(N)]
+    return torch.utils.data.DataLoader(records, 2, shuffle=True, num_workers=workers)
+
+
 def in_workers(workers: int = 0) -> InWorkers:
     return InWorkers(workers)
 
@@ -150,8 +159,6 @@ def for_hosts(host: int = 0, hosts: int = 1) -> ForHosts:
 
 
 def _forever() -> None:
-    import time
-
     time.sleep(600)
 
 
@@ -166,6 +173,34 @@ class Silent(Right):
             if not worker.is_alive():
                 self.at, self.epoch = 0, self.epoch + 1
                 return
+            yield batch
+        worker.kill()
+        worker.join()
+
+
+class Signalled(Exception):
+    """An error that is written while another signal arrives."""
+
+    def __str__(self) -> str:
+        signal.raise_signal(signal.SIGCHLD)
+        return "a worker died"
+
+
+def _raise(*_: Any) -> None:
+    raise RuntimeError("a worker was killed")
+
+
+class Signals(Right):
+    """Raises from a handler of signals, as torch does where a worker has died: at any moment."""
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = multiprocessing.get_context("fork").Process(target=_forever, daemon=True)
+        worker.start()
+        for batch in super().__iter__():
+            worker.join(0.05)
+            if not worker.is_alive():
+                signal.signal(signal.SIGCHLD, _raise)
+                raise Signalled
             yield batch
         worker.kill()
         worker.join()
@@ -187,6 +222,44 @@ class Memory(Right):
 
         self.memory = shared_memory.SharedMemory(create=True, size=16)
         resource_tracker.unregister(self.memory._name, "shared_memory")  # type: ignore[attr-defined]
+
+
+class OneShot:
+    """An iterator that ends once and for all, with a state."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self.at == N:
+            raise StopIteration
+        self.at += 2
+        return {"id": np.array([self.at - 2, self.at - 1])}
+
+    def state_dict(self) -> Any:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.at = state["at"]
+
+
+class Slow(Right):
+    """Takes longer than it is given, but not much."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            time.sleep(0.06)
+            yield batch
+
+
+class Hangs(Right):
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            time.sleep(600 if self.at == 10 else 0)
+            yield batch
 
 
 class Fails(Right):

@@ -41,6 +41,7 @@ CASES = {
     "in_workers": {"worker count does not matter"},
     "for_hosts": {"host count does not matter"},
     "Silent": {"worker killed: error or recovery, never silence"},
+    "Signals": set[str](),
     "Littering": {"nothing left behind"},
     "Memory": {"nothing left behind"},
 }
@@ -48,6 +49,7 @@ CASES = {
 FOLLOWS = {
     "Clock": {"resume at the epoch's edge", "every record once", "epochs differ"},
     "Silent": {"nothing left behind"},
+    "Signals": {"nothing left behind"},
 }
 
 
@@ -73,6 +75,37 @@ def test_no_alarm_where_the_laws_hold(name: str) -> None:
     claims = {row.law for row in found.rows if row.verdict == "held"}
     if name in ("shuffled", "packed_mix", "fed"):
         assert claims == set(LAWS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "seconds"), [("OneShot", 60), ("Slow", 1)])
+def test_no_alarm_for_a_single_pass_nor_for_a_slow_one(name: str, seconds: float) -> None:
+    found = report(name, shuffled=False, seconds=seconds)
+    assert not broken(found), str(found)
+    held = {row.law for row in found.rows if row.verdict == "held"}
+    assert {"resume", "resume at the epoch's edge", "every record once"} <= held
+
+
+@pytest.mark.long
+def test_what_no_two_runs_share_is_not_laid_to_workers_and_hosts() -> None:
+    pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
+    found = report("unseeded_torch", shuffled=False, hosts=(1, 2))
+    assert broken(found) == {"same order twice"}
+    for law in ("worker count does not matter", "host count does not matter"):
+        assert "two runs differ already" in found[law].note
+
+
+@pytest.mark.long
+def test_a_loader_that_hangs_is_not_examined() -> None:
+    with pytest.raises(DoctorError, match=r"at step 4: nothing more within \d s"):
+        report("Hangs", seconds=2)
+
+
+@pytest.mark.long
+def test_a_state_that_cannot_be_taken_is_no_order_that_changes() -> None:
+    found = report("Fails")
+    assert found["state unchanged by use"].came == "NotImplementedError: no state yet"
+    assert "changes the order" not in str(found)
 
 
 @pytest.mark.long
@@ -142,7 +175,8 @@ def test_a_key_that_no_batch_has_is_named() -> None:
 
 
 def test_counts_that_mean_nothing_are_refused() -> None:
-    for options in ({"workers": (-1,)}, {"hosts": (0,)}, {"workers": ()}, {"batches": 1}):
+    counts = ({"workers": (-1,)}, {"hosts": (0,)}, {"workers": ()}, {"batches": 1})
+    for options in (*counts, {"seconds": 0}, {"seconds": float("nan")}):
         with pytest.raises(ChainError):
             report("right", **options)
 

@@ -23,7 +23,7 @@ from PIL import Image
 from pipeline import Dataset, Loader
 from pipeline.block import Columns
 from pipeline.debug.conformance import check_source, same
-from pipeline.errors import ChainError, PositionError
+from pipeline.errors import ChainError, MismatchError, PositionError
 from pipeline.sources import memory
 from pipeline.sources.memory import MemorySource
 
@@ -226,6 +226,25 @@ def test_an_own_fingerprint_is_taken():
             return "mine"
 
     assert MemorySource(Own(3)).fingerprint() == "mine"
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_of_records_that_are_others_each_time_the_number_counts(batched):
+    class Augmented(Squares):
+        def __getitem__(self, i):
+            return i + np.random.default_rng().random()
+
+    class Batched(Augmented):
+        def __getitems__(self, some):
+            return [self[i] for i in some]
+
+    def state(n):
+        return Loader(Dataset((Batched if batched else Augmented)(n)).shuffle(), 4).state_dict()
+
+    resumed = Loader(Dataset((Batched if batched else Augmented)(40)).shuffle(), 4)
+    resumed.load_state_dict(state(40))
+    with pytest.raises(MismatchError, match="source"):
+        resumed.load_state_dict(state(41))
 
 
 def rows_of(source) -> Any:

@@ -56,6 +56,8 @@ def examine(
     if not workers or not hosts:
         raise ChainError("--workers and --hosts want one count at least, as in 0,2")
     whole("batches", batches, 2)
+    if not seconds > 0:
+        raise ChainError(f"{seconds=}: give a number above 0")
     options = Options(workers, hosts, key, batches, shuffled, seed, seconds)
     launcher = Launcher(factory)
     try:

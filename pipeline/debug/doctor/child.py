@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +99,8 @@ def _do(job: Job, make: Any, folder: Path) -> None:
         log.write(done=True, heavy=[name for name in _HEAVY if name in sys.modules])
         _leave(job)
     except BaseException as error:
+        # torch raises from this signal wherever it arrives: while the error is written, too
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         log.write(error=_said(error), kind=type(error).__name__)
         raise
 
@@ -131,7 +134,7 @@ def _wait(pid: int, job: Job, folder: str) -> None:
     until = time.monotonic() + job.seconds
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         if time.monotonic() > until:
-            Log(_log(folder, job)).write(hung=job.seconds)
+            Log(_log(folder, job)).hung(job.seconds)
             processes.end([*processes.descendants(pid), pid])
             os.waitpid(pid, 0)
             return

@@ -75,7 +75,9 @@ class Launcher:
 
     def close(self) -> None:
         """End what still runs, and remove the folder."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        processes.end(processes.marked(self._token))  # an interrupted examination waits for none
+        self._pool.shutdown()
         processes.end(processes.marked(self._token))
         self._temporary.cleanup()
 
@@ -90,7 +92,7 @@ class Launcher:
                 processes.end(processes.marked(mark))  # they did not stay: they were not waited for
                 process.wait()
                 for job in jobs:
-                    Log(self.folder / f"{job.name}.{job.rank}.log").write(hung=job.seconds)
+                    Log(self.folder / f"{job.name}.{job.rank}.log").hung(job.seconds)
         seen = [read(self.folder, job) for _, jobs in running for job in jobs]
         self._look_behind(mark, seen)
         return seen

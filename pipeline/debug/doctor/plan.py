@@ -18,7 +18,8 @@ from pipeline.errors import PipelineError
 _PAST = 4  # batches to see of the pass after the first
 _FURTHEST = 10  # times the batches asked for, to find where a pass ends
 _FIRST = 3  # times the limit: the first run imports all for the first time
-_SLOWER = 6  # times as long as it did may other runs take
+_SLOWER = 6  # times as long as it did may other runs take, as far as the limit goes
+_LEAST = 2  # times as long as it did may they take in any case
 _SHORTEST = 15.0  # seconds that each of them has
 _HOST_STEPS = 8  # steps of several hosts to see after a cut
 
@@ -120,9 +121,11 @@ class _Plan:
         n, limit, started = self._options.batches, self._options.seconds, time.monotonic()
         job = replace(self._job, least=n, past=_PAST, most=n * _FURTHEST, seconds=_FIRST * limit)
         base = self._start(job).result()[0]
-        # how long the others may take depends on how busy the machine is
+        # how long the others may take depends on how busy the machine is, and how slow the loader
         took = time.monotonic() - started
-        self._job = replace(self._job, seconds=min(limit, max(_SHORTEST, _SLOWER * took)))
+        others = min(limit, max(_SHORTEST, _SLOWER * took))
+        others = others if "hung" in base.facts else max(others, _LEAST * took)
+        self._job = replace(self._job, seconds=others)
         self._launcher.importing = max(self._launcher.importing, _SLOWER * took)
         if "early" in base.facts:
             raise DoctorError(base.facts["error"])
@@ -130,9 +133,12 @@ class _Plan:
             raise DoctorError(f"the loader fails by itself: {base.failure}")
         if not base.batches:
             raise DoctorError("the loader gives no batch: there is nothing to compare")
-        if base.failure and "hung" not in base.facts:
+        # one that is merely slow is examined as far as it came
+        silent = base.facts.get("silent")
+        if base.failure and (silent is None or silent > limit / 2):
             done = len(base.batches)
-            raise DoctorError(f"the loader fails by itself at step {done}: {base.failure}")
+            failure = base.failure if silent is None else f"nothing more within {silent:.0f} s"
+            raise DoctorError(f"the loader fails by itself at step {done}: {failure}")
         return base
 
     def _cut(self) -> Runs:

@@ -19,6 +19,7 @@ from pipeline.debug.doctor.report import Report, Row
 from pipeline.debug.doctor.rows import Record
 
 _STATELESS = "the loader has no state"
+_UNLIKE = "two runs differ already where nothing does"
 
 
 def judged(runs: Runs) -> Report:
@@ -31,9 +32,12 @@ def judged(runs: Runs) -> Report:
 
 
 def _same_order(runs: Runs) -> Row:
+    return _row(report.SAME, _unlike(runs))
+
+
+def _unlike(runs: Runs) -> Difference | None:
     # where states were taken and the order was another, a run without tells which it was
-    second = runs.by_name.get("again", runs.by_name["saved"])
-    return _row(report.SAME, difference(runs.base, second))
+    return difference(runs.base, runs.by_name.get("again", runs.by_name["saved"]))
 
 
 def _resume(runs: Runs) -> Row:
@@ -63,6 +67,8 @@ def _at_edges(runs: Runs) -> Row:
 def _unchanged(runs: Runs) -> Row:
     if not runs.base.facts["keeps"]:
         return _unclaimed(report.UNCHANGED, _STATELESS)
+    if (unsaved := _unsaved(runs)) is not None:
+        return _row(report.UNCHANGED, unsaved)
     for run in (runs.by_name["saved"], *runs.named("resumed")):
         if "changed" in run.facts:
             when = "after it was loaded" if run.job.load else "by the batches after it"
@@ -97,10 +103,12 @@ def _workers(runs: Runs) -> Row:
             "restored": f"saved with {base} workers, restored with {count}",
             "back": f"saved with {count} workers, restored with {base}",
         }
+        if not kind and _unlike(runs):
+            continue  # it is not for its workers that a fresh run differs
         said = words.get(kind, f"{count} workers from the start")
         saver = {"": runs.base, "restored": runs.saved}.get(kind, runs.by_name[f"workers{count}"])
         found += _noted([difference(saver, run)], said)
-    return _row(report.WORKERS, *found)
+    return _row(report.WORKERS, *found) if found else _unclaimed(report.WORKERS, _UNLIKE)
 
 
 def _hosts(runs: Runs) -> Row:
@@ -108,10 +116,14 @@ def _hosts(runs: Runs) -> Row:
     if not runs.groups:
         one = "--hosts names one count"
         return _unclaimed(report.HOSTS, one if named else "the factory names no `host`, `hosts`")
+    unlike = _unlike(runs) is not None
     found = [
         _noted([global_difference(group.whole, group.ranks, group.skip)], group.words)
         for group in runs.groups
+        if not (unlike and group.whole is runs.base)
     ]
+    if not found:
+        return _unclaimed(report.HOSTS, _UNLIKE)
     return _row(report.HOSTS, *chain.from_iterable(found))
 
 
@@ -161,6 +173,8 @@ def _killed(runs: Runs) -> Row:
         return _row(report.KILLED, Difference(None, run.failure, "batches before the kill"))
     if "error" in run.facts:
         return Row(report.KILLED, "held")
+    if run.failure is None and _unlike(runs):
+        return _unclaimed(report.KILLED, _UNLIKE)
     # with workers the order may be another: that is another law
     same = runs.by_name.get(f"workers{max(runs.options.workers)}", runs.base)
     return _row(report.KILLED, difference(same, run))

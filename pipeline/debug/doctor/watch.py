@@ -77,6 +77,11 @@ class Log:
         with open(self._path, "a") as file:
             file.write(json.dumps(what) + "\n")
 
+    def hung(self, seconds: float) -> None:
+        """Say that the run was ended after so many seconds, and how long it had been silent."""
+        silent = time.time() - self._path.stat().st_mtime if self._path.exists() else seconds
+        self.write(hung=seconds, silent=silent)
+
 
 class Watching:
     """Looks on as a subject runs; see `subjects.Watch`."""
@@ -124,7 +129,7 @@ class Watching:
     def _enough(self) -> bool:
         job, taken = self._job, self._step - self._job.start
         if taken >= job.most:
-            return True
+            return self._step not in job.ends  # the end of the pass is still to be seen
         if taken < job.least:
             return False
         return job.past is None or bool(self._edges and self._step >= self._edges[0] + job.past)
@@ -153,8 +158,8 @@ class Watching:
             self._log.write(workerless=True)
             raise Enough
         victim = random.Random(self._job.seed).choice(found)
+        self._log.write(killed=victim)  # first: the loader may raise as soon as it is dead
         os.kill(victim, signal.SIGKILL)
-        self._log.write(killed=victim)
 
     def _remember_shared_memory(self) -> None:
         pids = [os.getpid(), *processes.descendants(os.getpid())]
