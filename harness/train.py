@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import shutil
 import signal
 from collections.abc import Iterator
@@ -172,15 +173,39 @@ def _check_profile(profile: range | None, run: RunDir, begin_at: int | None, unt
 def _alone(run: RunDir) -> Iterator[None]:
     # the first process holds the lock for all; a run refused before it begins leaves nothing
     if jax.process_index():
+        _check_shared(run)
         yield
         return
     made = not run.path.exists()
     with locked(run.lock, wait=False):
         try:
+            _check_shared(run)
             yield
         finally:
             if made and not (run.path / "config.json").exists():
                 shutil.rmtree(run.path)
+
+
+def _check_shared(run: RunDir) -> None:
+    """Check that all processes see the folder of the first, or saves would wait without end.
+
+    Raises:
+        ConfigError: one of them sees another.
+    """
+    if jax.process_count() == 1:
+        return
+    number = 0
+    if jax.process_index() == 0:
+        number = 1 + secrets.randbelow(2**31 - 1)
+        run.lock.write_text(str(number))
+    number = int(np.asarray(greatest(number)))  # comes when the first process has written it
+    lost = not run.lock.exists() or run.lock.read_text() != str(number)
+    odd = int(np.asarray(greatest((jax.process_index() + 1) * lost)))
+    if odd:
+        raise ConfigError(
+            f"process {odd - 1} does not see the run's folder of process 0; here it is {run.path}. "
+            "Give all of them the same --run, on a file system that all machines share."
+        )
 
 
 def _due(step: int, every: int) -> bool:
