@@ -14,8 +14,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from harness.__main__ import main
 from harness.config import make
@@ -172,6 +174,33 @@ def test_a_score_counts_by_weight() -> None:
     assert half.tokens == 14
     assert none.told(1, None)["loss"] is None
     assert none.told(1, None)["bits_per_byte"] is None
+
+
+def test_rows_that_fill_up_a_batch_do_not_count() -> None:
+    class Squares:  # a task that heeds no mask
+        def model(self, rngs: nnx.Rngs) -> nnx.Module:
+            return nnx.Linear(1, 1, rngs=rngs)
+
+        def losses(self, model: Any, batch: Any, key: Any) -> Any:
+            loss = (model(batch["x"][:, None])[:, 0] - 1) ** 2
+            return loss, jnp.ones_like(loss)
+
+        def show(self, row: Any, segment: int) -> str:
+            return ""
+
+    cfg, task = make({"batch_size": 4, "length": 8}), Squares()
+    mesh = make_mesh(cfg)
+    rows = Dataset({"x": np.arange(6, dtype=np.float32)})
+    functions, corpus = make_steps(cfg, mesh, task), Corpus(Path(), train=rows, held_out=rows)
+    parts: Any = SimpleNamespace(cfg=cfg, mesh=mesh, corpus=corpus, functions=functions, task=task)
+    params = functions.init().params
+    score = evaluate(parts, params, Screen(quiet=True))
+    model = functions.model(params)
+    expected = np.mean(
+        [float(task.losses(model, {"x": jnp.float32([i])}, None)[0][0]) for i in range(6)]
+    )
+    assert score.tokens == 6
+    assert score.loss == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.long
