@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -79,13 +80,14 @@ def train(
     ):
         if jax.process_index() == 0:
             run.begin(cfg)
-        screen.note(check(run.all_launches(), parts.mesh, strict=deterministic))
+        facts = manifest(parts.mesh, cfg.task)
+        screen.note(check(run.all_launches(), facts, strict=deterministic))
         if begin_at is not None:
             _go_back(run, checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, clock, alarm) as scribe,
+            _scribe(run, parts, facts, clock, alarm) as scribe,
             watching(run, parts, clock, profile) as watch,
         ):
             loop = _Loop(run, cfg, parts, checkpoints, scribe, watch, screen)
@@ -271,14 +273,16 @@ def _go_back(run: RunDir, checkpoints: Checkpoints, step: int, screen: Screen) -
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> Iterator[Scribe]:
-    facts = {
+def _scribe(
+    run: RunDir, parts: Assembly, facts: dict[str, Any], clock: Clock, alarm: Alarm | None
+) -> Iterator[Scribe]:
+    told = {
         "mesh": dict(parts.mesh.shape),
         "processes": jax.process_count(),
         **versions(),
-        "manifest": manifest(parts.mesh),
+        "manifest": facts,
     }
     data = "harness.opened:dataset"
-    with Journal(run.path, parts.loader, data=data, facts=facts) as journal:
+    with Journal(run.path, parts.loader, data=data, facts=told) as journal:
         clock.launch = journal.launch
         yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)

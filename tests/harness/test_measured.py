@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from flax import nnx
 from harness.__main__ import main
 from harness.config import make
 from harness.data import Corpus
-from harness.doctor import check, differences
+from harness.doctor import check, differences, manifest
 from harness.errors import CheckpointError, ConfigError, DamageError
 from harness.evaluate import Score, evaluate
 from harness.files import read_lines
@@ -323,20 +324,28 @@ def test_lines_of_launches_that_are_lost() -> None:
 
 
 def test_what_has_changed_since_the_last_launch_is_told_or_refused() -> None:
-    import jax
-
-    from harness.doctor import manifest
-
-    mesh = jax.make_mesh((1,), ("data",))
-    now = manifest(mesh)
+    now = manifest(jax.make_mesh((1,), ("data",)))
     assert differences(now, now) == []
-    assert check([{"launch": 0, "manifest": now}], mesh, strict=True) == ""
+    assert check([{"launch": 0, "manifest": now}], now, strict=True) == ""
     older = {**now, "jax": "0.1", "mesh": {"fsdp": 8}}
-    told = check([{"launch": 0, "manifest": older}], mesh, strict=False)
+    told = check([{"launch": 0, "manifest": older}], now, strict=False)
     assert "jax 0.1 -> " in told
     assert "{'fsdp': 8} -> {}" in told
     with pytest.raises(ConfigError, match=r"since launch 0 changed: jax 0\.1"):
-        check([{"launch": 0, "manifest": older}], mesh, strict=True)
+        check([{"launch": 0, "manifest": older}], now, strict=True)
+
+
+def test_the_code_of_a_task_belongs_to_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("tasks")
+    monkeypatch.setitem(sys.modules, "tasks", module)
+
+    def found(body: str) -> dict[str, Any]:
+        exec(f"class Task:\n    def losses(self): return {body}", module.__dict__)
+        return manifest(jax.make_mesh((1,), ("data",)), "tasks:Task")
+
+    assert found("1") == found("1")
+    [told] = differences(found("1"), found("2"))
+    assert told.startswith("task ")
 
 
 @pytest.mark.long
