@@ -118,16 +118,16 @@ def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     else:
         screen.say(f"{run.path} stands at step {done['step']:,}: nothing left to train.")
     if done is not None:  # with several processes, only the first writes it
-        _tell(run, done, screen)
+        _tell(run, done, "token" if cfg.task == "language" else "row", screen)
     return 0
 
 
-def _tell(run: RunDir, done: dict[str, Any], screen: Screen) -> None:
-    unit = "nats a byte" if done["unigram_entropy"] else "a unit"
+def _tell(run: RunDir, done: dict[str, Any], unit: str, screen: Screen) -> None:
     entropy = f"; unigram entropy {done['unigram_entropy']:.4f}" if done["unigram_entropy"] else ""
-    loss = "is not known" if done["loss"] is None else f"{done['loss']:.4f} {unit}"
+    each = f"nats a {'byte' if entropy else unit}" if unit == "token" else f"a {unit}"
+    loss = "is not known" if done["loss"] is None else f"{done['loss']:.4f} {each}"
     screen.say(
-        f"held-out loss {loss} after step {done['step']:,} ({done['tokens']:,} tokens{entropy})\n"
+        f"held-out loss {loss} after step {done['step']:,} ({done['tokens']:,} {unit}s{entropy})\n"
         f"run          {run.path}\n"
         f"checkpoints  {run.checkpoints}\n"
         f"ledger       {run.ledger}\n"

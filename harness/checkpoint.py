@@ -103,6 +103,7 @@ class Checkpoints:
             return
         told: Any = {"config": config, "step": step, "versions": versions()}
         told |= {"lineage": lineage_of(self._path.parent), "base": functions.base()}
+        told["leaves"] = _described(functions.abstract)
         digests = DigestFile(
             leaf_names(state), functions.digest(state), primary=jax.process_index() == 0
         )
@@ -210,6 +211,15 @@ class Checkpoints:
                 f"{'; '.join(changed)}. Put them back, or remove the file and write it again: "
                 f"python -m harness settings --run {run}. Other settings are for another run."
             )
+        leaves, mine = told.get("leaves") or {}, _described(functions.abstract)
+        others = [k for k in {**leaves, **mine} if leaves.get(k) != mine.get(k)] if leaves else []
+        if others:
+            raise CheckpointError(
+                f"checkpoint {step} of {run} is of another model: {others[0]} is "
+                f"{leaves.get(others[0], 'not in it')}, here {mine.get(others[0], 'none')}; "
+                f"{len(others)} in all. The code of the model or of a library has changed since: "
+                "go back to what it was, or begin another run."
+            )
         if told.get("base") not in (None, functions.base()):
             raise CheckpointError(
                 f"checkpoint {step} of {run} adapts other weights than init has now. Give --set "
@@ -297,6 +307,12 @@ class Checkpoints:
 
 _STATE, _DIGESTS = "state", "digests"
 _TRASH, _ASIDE = ".removed-", "set-aside-"
+
+
+def _described(state: TrainState) -> dict[str, str]:
+    """Type and shape of each leaf, by its name."""
+    named = zip(leaf_names(state), jax.tree.leaves(state), strict=True)
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named}
 
 
 def complete_steps(path: Path) -> list[int]:

@@ -13,6 +13,8 @@ import jax
 from jax.sharding import Mesh
 
 from harness.errors import ConfigError
+from harness.named import load_named
+from pipeline.transforms.code import code_digest
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _PACKAGES += ("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "libtpu")
@@ -33,8 +35,12 @@ def pin(cache: Path) -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
 
 
-def manifest(mesh: Mesh) -> dict[str, Any]:
+def manifest(mesh: Mesh, task: str = "language") -> dict[str, Any]:
     """What the bits of losses depend on, as plain data for `differences`.
+
+    Args:
+        mesh: of the devices.
+        task: the setting; of a task of the user's own, its code counts.
 
     >>> "jax" in manifest(jax.make_mesh((1,), ("data",)))
     True
@@ -59,6 +65,7 @@ def manifest(mesh: Mesh) -> dict[str, Any]:
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",  # pyright: ignore
         "x64": jax.config.jax_enable_x64,  # pyright: ignore[reportAttributeAccessIssue]
         "instructions": _instructions() if device.platform == "cpu" else None,
+        **({} if task == "language" else {"task": code_digest(load_named("task", task))}),
     }
 
 
@@ -88,14 +95,14 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{k} {was.get(k)} -> {now.get(k)}" for k in names if was.get(k) != now.get(k)]
 
 
-def compared(launches: Sequence[Mapping[str, Any]], mesh: Mesh) -> dict[str, Any]:
-    """A comparison of this machine with each launch of a run, as plain data.
+def compared(launches: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison of this machine's manifest with each launch of a run, as plain data.
 
     Returns:
         "same": whether nothing differs from the last launch; "differences" from it; "said": a line
             for each launch; "now": this machine's manifest.
     """
-    now, said = manifest(mesh), list[str]()
+    said = list[str]()
     found: list[str] = []
     for launch in launches:
         if "manifest" not in launch:
@@ -109,15 +116,15 @@ def compared(launches: Sequence[Mapping[str, Any]], mesh: Mesh) -> dict[str, Any
     return {"same": known and not found, "differences": found, "said": said, "now": now}
 
 
-def check(launches: Sequence[Mapping[str, Any]], mesh: Mesh, *, strict: bool) -> str:
-    """What has changed since the last launch, in words; "" for nothing.
+def check(launches: Sequence[Mapping[str, Any]], now: Mapping[str, Any], *, strict: bool) -> str:
+    """What has changed in the manifest since the last launch, in words; "" for nothing.
 
     Raises:
         ConfigError: something has changed, and `strict` is True.
     """
     if not launches or "manifest" not in launches[-1]:
         return ""
-    found = differences(launches[-1]["manifest"], manifest(mesh))
+    found = differences(launches[-1]["manifest"], now)
     if found and strict:
         raise ConfigError(
             f"since launch {launches[-1]['launch']} changed: {'; '.join(found)}. Losses may differ "

@@ -17,7 +17,7 @@ from harness.config import Config
 from harness.errors import ConfigError
 from harness.llama import save_llama
 from harness.rundir import RunDir
-from harness.sharding import make_mesh
+from harness.sharding import parameter_mesh
 from harness.step import evaluated, make_steps
 from harness.task import Language, make_task
 from pipeline.errors import need
@@ -41,7 +41,7 @@ def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: st
     task = make_task(cfg)
     if not isinstance(task, Language):
         raise ConfigError(f"task={cfg.task!r}: only language models are exported.")
-    functions = make_steps(cfg, make_mesh(cfg), task)
+    functions = make_steps(cfg, parameter_mesh(), task)
     with Checkpoints(run.checkpoints) as checkpoints:
         step = checkpoints.find(step)
         state = checkpoints.restore(step, functions)

@@ -86,7 +86,7 @@ def _other_machine(
 
     Bits can only be compared on the same mesh, kind of device and versions.
     """
-    now = _decisive(manifest(past.parts.mesh))
+    now = _decisive(manifest(past.parts.mesh, past.parts.cfg.task))
     wanted = {e.launch for step in steps for e in entries.get(step, ())}
     for launch in past.run.all_launches():
         if launch["launch"] not in wanted:

@@ -57,10 +57,10 @@ def _goodput(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
 
 def _doctor(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     cfg = run.begun().config()
-    from harness.doctor import compared
+    from harness.doctor import compared, manifest
     from harness.sharding import make_mesh
 
-    told = compared(run.all_launches(), make_mesh(cfg))
+    told = compared(run.all_launches(), manifest(make_mesh(cfg), cfg.task))
     print(json.dumps(told) if args.json else "\n".join(told["said"]))
     return 0 if told["same"] else 1
 

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints
 from harness.config import Config
 from harness.errors import CheckpointError, ConfigError
-from harness.metrics import Screen
 from harness.rundir import RunDir
-from harness.step import evaluated
+from harness.sharding import parameter_mesh
+from harness.step import evaluated, make_steps
 from harness.task import Language, make_task
 
 
@@ -48,26 +47,25 @@ def sample(
 
     Raises:
         CheckpointError: there is no such checkpoint.
-        ConfigError: the run's task is not language.
+        ConfigError: the run's task is not language, or there is nothing to continue.
     """
     task = make_task(cfg)
     if not isinstance(task, Language):
         raise ConfigError(f"task={cfg.task!r}: only language models write text.")
-    with (
-        assemble(run, cfg, Screen(quiet=True)) as parts,
-        Checkpoints(run.checkpoints) as checkpoints,
-    ):
-        step = _step(run, checkpoints, at)
-        params = evaluated(checkpoints.restore(step, parts.functions))
-        window = list(task.tokenizer.encode(prompt.encode()))
-        key = jax.random.key(seed)
-        following = _following(parts, params)
+    window = list(task.tokenizer.encode(prompt.encode()))
+    if not window:
+        raise ConfigError("the tokenizer begins texts with no token of its own: give --prompt.")
+    mesh, key = parameter_mesh(), jax.random.key(seed)
+    functions = make_steps(cfg, mesh, task)
+    with jax.set_mesh(mesh), Checkpoints(run.checkpoints) as checkpoints:
+        state = checkpoints.restore(_step(run, checkpoints, at), functions)
+        following = _following(functions.model(evaluated(state)), cfg.length)
         for i in range(tokens):
             scores = following(window[-cfg.length :])
             if temperature:
                 scores += temperature * jax.random.gumbel(jax.random.fold_in(key, i), scores.shape)
             window.append(int(jnp.argmax(scores)))
-        return task.tokenizer.decode(np.array(window))
+    return task.tokenizer.decode(np.array(window))
 
 
 def _step(run: RunDir, checkpoints: Checkpoints, at: str) -> int:
@@ -80,10 +78,9 @@ def _step(run: RunDir, checkpoints: Checkpoints, at: str) -> int:
     return min(made, key=lambda e: e["loss"])["step"]
 
 
-def _following(parts: Assembly, params: Any) -> Any:
+def _following(model: Any, length: int) -> Any:
     """A function: tokens -> float32[V], the logits of the next token."""
-    length = parts.cfg.length
-    graph, state = nnx.split(parts.functions.model(params))
+    graph, state = nnx.split(model)
 
     @jax.jit
     def logits(state: Any, row: jax.Array, n: jax.Array) -> jax.Array:

@@ -50,6 +50,12 @@ def make_mesh(cfg: Config, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
 
 
+def parameter_mesh() -> Mesh:
+    """All devices, parameters split over them: for a model without batches, whatever its run's."""
+    shape, kinds = (1, len(jax.devices()), 1), (AxisType.Auto,) * 3
+    return jax.make_mesh(shape, AXES, axis_types=kinds)
+
+
 def partition(names: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """The mesh axes of an array, by its axes' logical names; one that does not divide is not split.
 

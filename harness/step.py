@@ -21,7 +21,7 @@ from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
 from harness.optimizer import averaged_parameters, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
-from harness.task import Batch, Task, make_task
+from harness.task import Batch, Task, make_task, without_padding
 
 
 class TrainState(NamedTuple):
@@ -77,6 +77,7 @@ def make_steps(cfg: Config, mesh: Mesh, task: Task | None = None) -> StepFunctio
 
     def losses(params: Any, frozen: Any, batch: Batch, key: jax.Array | None = None) -> Any:
         loss, weights = task.losses(nnx.merge(graphs[0], params, frozen), batch, key)
+        weights = without_padding(batch, weights)
         # a unit of weight 0 must not count, even if its loss is not finite
         total = jnp.sum(loss * weights, where=weights > 0)
         return total, jnp.sum(weights, where=weights > 0)

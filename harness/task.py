@@ -40,7 +40,8 @@ class Task(Protocol):
         """Losses and their weights, both float32[B, ...]. Their weighted mean is minimised.
 
         It must be a pure function of its arguments. `key` is the step's random key, for dropout and
-        the like; None when the model is evaluated.
+        the like; None when the model is evaluated. Rows that only fill up a batch get weight 0,
+        whatever their weights here.
         """
         ...
 
@@ -72,11 +73,18 @@ def row_weights(batch: Batch, like: jax.Array) -> jax.Array:
     >>> row_weights({"mask": jnp.array([True, False])}, jnp.ones(2)).tolist()
     [1.0, 0.0]
     """
-    weights = batch.get("weights", jnp.ones(like.shape, jnp.float32))
-    if "mask" in batch:
-        mask = batch["mask"].reshape(-1, *(1,) * (like.ndim - 1))
-        weights = jnp.where(mask, weights, 0)
-    return weights
+    return without_padding(batch, batch.get("weights", jnp.ones(like.shape, jnp.float32)))
+
+
+def without_padding(batch: Batch, weights: jax.Array) -> jax.Array:
+    """Weights [B, ...], with 0 for rows that only fill up the last batch of a pass.
+
+    >>> without_padding({"mask": jnp.array([True, False])}, jnp.ones((2, 1))).tolist()
+    [[1.0], [0.0]]
+    """
+    if "mask" not in batch:
+        return weights
+    return jnp.where(batch["mask"].reshape(-1, *(1,) * (weights.ndim - 1)), weights, 0)
 
 
 class Language:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,13 +80,14 @@ def train(
     ):
         if jax.process_index() == 0:
             run.begin(cfg)
-        screen.note(check(run.all_launches(), parts.mesh, strict=deterministic))
+        facts = manifest(parts.mesh, cfg.task)
+        screen.note(check(run.all_launches(), facts, strict=deterministic))
         if begin_at is not None:
             _go_back(run, checkpoints, begin_at, screen)
         step, state = _stand(run, parts, checkpoints, clock, screen)
         with (
             Stop() as stop,
-            _scribe(run, parts, clock, alarm) as scribe,
+            _scribe(run, parts, facts, clock, alarm) as scribe,
             watching(run, parts, clock, profile) as watch,
         ):
             loop = _Loop(run, cfg, parts, checkpoints, scribe, watch, screen)
@@ -172,15 +175,39 @@ def _check_profile(profile: range | None, run: RunDir, begin_at: int | None, unt
 def _alone(run: RunDir) -> Iterator[None]:
     # the first process holds the lock for all; a run refused before it begins leaves nothing
     if jax.process_index():
+        _check_shared(run)
         yield
         return
     made = not run.path.exists()
     with locked(run.lock, wait=False):
         try:
+            _check_shared(run)
             yield
         finally:
             if made and not (run.path / "config.json").exists():
                 shutil.rmtree(run.path)
+
+
+def _check_shared(run: RunDir) -> None:
+    """Check that all processes see the folder of the first, or saves would wait without end.
+
+    Raises:
+        ConfigError: one of them sees another.
+    """
+    if jax.process_count() == 1:
+        return
+    number = 0
+    if jax.process_index() == 0:
+        number = 1 + secrets.randbelow(2**31 - 1)
+        run.lock.write_text(str(number))
+    number = int(np.asarray(greatest(number)))  # comes when the first process has written it
+    lost = not run.lock.exists() or run.lock.read_text() != str(number)
+    odd = int(np.asarray(greatest((jax.process_index() + 1) * lost)))
+    if odd:
+        raise ConfigError(
+            f"process {odd - 1} does not see the run's folder of process 0; here it is {run.path}. "
+            "Give all of them the same --run, on a file system that all machines share."
+        )
 
 
 def _due(step: int, every: int) -> bool:
@@ -246,14 +273,16 @@ def _go_back(run: RunDir, checkpoints: Checkpoints, step: int, screen: Screen) -
 
 
 @contextmanager
-def _scribe(run: RunDir, parts: Assembly, clock: Clock, alarm: Alarm | None) -> Iterator[Scribe]:
-    facts = {
+def _scribe(
+    run: RunDir, parts: Assembly, facts: dict[str, Any], clock: Clock, alarm: Alarm | None
+) -> Iterator[Scribe]:
+    told = {
         "mesh": dict(parts.mesh.shape),
         "processes": jax.process_count(),
         **versions(),
-        "manifest": manifest(parts.mesh),
+        "manifest": facts,
     }
     data = "harness.opened:dataset"
-    with Journal(run.path, parts.loader, data=data, facts=facts) as journal:
+    with Journal(run.path, parts.loader, data=data, facts=told) as journal:
         clock.launch = journal.launch
         yield Scribe(journal, stops=parts.cfg.on_nonfinite == "stop", alarm=alarm)

@@ -45,17 +45,20 @@ class Workplace:
         )
 
     def start_several(
-        self, run: str, processes: int, *more: str, devices: int = 1
+        self, run: str, processes: int, *more: str, devices: int = 1, apart: bool = False
     ) -> list[subprocess.Popen[str]]:
-        """Begin or resume training in several processes; the caller ends them."""
+        """Begin or resume training in several processes; the caller ends them.
+
+        Apart, each has a folder of its own, as on machines that share no file system.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         told = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
-        command = [sys.executable, "-m", "harness", "train", "--run", str(self.path / run)]
+        command = [sys.executable, "-m", "harness", "train", "--run"]
         return [
             subprocess.Popen(
-                [*command, "--set", *TINY, *more],
+                [*command, str(self.path / f"{run}{i * apart or ''}"), "--set", *TINY, *more],
                 env={**self.environment(devices), **told, "JAX_PROCESS_ID": str(i)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

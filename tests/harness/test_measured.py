@@ -14,13 +14,16 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from harness.__main__ import main
 from harness.config import make
 from harness.data import Corpus
-from harness.doctor import check, differences
+from harness.doctor import check, differences, manifest
 from harness.errors import CheckpointError, ConfigError, DamageError
 from harness.evaluate import Score, evaluate
 from harness.files import read_lines
@@ -174,6 +177,33 @@ def test_a_score_counts_by_weight() -> None:
     assert none.told(1, None)["bits_per_byte"] is None
 
 
+def test_rows_that_fill_up_a_batch_do_not_count() -> None:
+    class Squares:  # a task that heeds no mask
+        def model(self, rngs: nnx.Rngs) -> nnx.Module:
+            return nnx.Linear(1, 1, rngs=rngs)
+
+        def losses(self, model: Any, batch: Any, key: Any) -> Any:
+            loss = (model(batch["x"][:, None])[:, 0] - 1) ** 2
+            return loss, jnp.ones_like(loss)
+
+        def show(self, row: Any, segment: int) -> str:
+            return ""
+
+    cfg, task = make({"batch_size": 4, "length": 8}), Squares()
+    mesh = make_mesh(cfg)
+    rows = Dataset({"x": np.arange(6, dtype=np.float32)})
+    functions, corpus = make_steps(cfg, mesh, task), Corpus(Path(), train=rows, held_out=rows)
+    parts: Any = SimpleNamespace(cfg=cfg, mesh=mesh, corpus=corpus, functions=functions, task=task)
+    params = functions.init().params
+    score = evaluate(parts, params, Screen(quiet=True))
+    model = functions.model(params)
+    expected = np.mean(
+        [float(task.losses(model, {"x": jnp.float32([i])}, None)[0][0]) for i in range(6)]
+    )
+    assert score.tokens == 6
+    assert score.loss == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_best_checkpoint_outlives_newer_ones(
@@ -294,20 +324,28 @@ def test_lines_of_launches_that_are_lost() -> None:
 
 
 def test_what_has_changed_since_the_last_launch_is_told_or_refused() -> None:
-    import jax
-
-    from harness.doctor import manifest
-
-    mesh = jax.make_mesh((1,), ("data",))
-    now = manifest(mesh)
+    now = manifest(jax.make_mesh((1,), ("data",)))
     assert differences(now, now) == []
-    assert check([{"launch": 0, "manifest": now}], mesh, strict=True) == ""
+    assert check([{"launch": 0, "manifest": now}], now, strict=True) == ""
     older = {**now, "jax": "0.1", "mesh": {"fsdp": 8}}
-    told = check([{"launch": 0, "manifest": older}], mesh, strict=False)
+    told = check([{"launch": 0, "manifest": older}], now, strict=False)
     assert "jax 0.1 -> " in told
     assert "{'fsdp': 8} -> {}" in told
     with pytest.raises(ConfigError, match=r"since launch 0 changed: jax 0\.1"):
-        check([{"launch": 0, "manifest": older}], mesh, strict=True)
+        check([{"launch": 0, "manifest": older}], now, strict=True)
+
+
+def test_the_code_of_a_task_belongs_to_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("tasks")
+    monkeypatch.setitem(sys.modules, "tasks", module)
+
+    def found(body: str) -> dict[str, Any]:
+        exec(f"class Task:\n    def losses(self): return {body}", module.__dict__)
+        return manifest(jax.make_mesh((1,), ("data",)), "tasks:Task")
+
+    assert found("1") == found("1")
+    [told] = differences(found("1"), found("2"))
+    assert told.startswith("task ")
 
 
 @pytest.mark.long

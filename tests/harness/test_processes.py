@@ -137,6 +137,16 @@ def test_processes_go_back_together(workplace: Workplace) -> None:
 
 
 @pytest.mark.long
+def test_processes_that_share_no_folder_are_refused(workplace: Workplace) -> None:
+    found = outcomes(workplace.start_several("apart", 2, apart=True))
+    for status, out in found:
+        assert status in (2, LOST), out
+        assert "Traceback" not in out
+    assert any("process 1 does not see the run's folder" in out for _, out in found)
+    assert not list(workplace.path.glob("apart*"))
+
+
+@pytest.mark.long
 def test_processes_that_do_not_divide_the_lanes_are_refused(workplace: Workplace) -> None:
     found = outcomes(workplace.start_several("odd", 2, "lanes=1"))
     for status, out in found:

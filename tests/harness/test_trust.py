@@ -164,6 +164,23 @@ def test_lora_goes_on_beside_the_weights_that_it_began_with(tmp_path: Path) -> N
             checkpoints.restore(3, other, loader)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"hidden": 16}, r"kernel.* is float32\[8, 8\], here float32\[16, 8\]"),
+        ({"layers": 2}, "is not in it, here float32"),
+    ],
+)
+def test_a_changed_model_is_no_damage(saved: Saved, more: dict[str, Any], told: str) -> None:
+    sizes = {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "length": 8}
+    cfg = make({**sizes, **more})
+    with opened(saved.path) as checkpoints, pytest.raises(CheckpointError, match=told) as raised:
+        checkpoints.restore(5, make_steps(cfg, make_mesh(cfg)), saved.loader)
+    assert "is of another model" in str(raised.value)
+    assert not isinstance(raised.value, DamagedCheckpointError)
+
+
 def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wait() -> None:
         raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes [os_error_code='28']")
