@@ -128,6 +128,7 @@ def _opened(leaf: Any) -> Any:
 
 
 _SAMPLE = 64
+RANDOM = "records that are others each time they are read"  # in `unseen`
 FEW = 16  # records that are read twice, to see whether they are random
 _INT64 = (1 << 63) - 1
 _PIECE = 16 << 20  # bytes hashed at once
@@ -289,10 +290,11 @@ def _hash_sequence(digest: _Digest, value: Any) -> None:
     known = n if held else min(n, _SAMPLE)
     _tagged(digest, "sequence", b"%d" % n)
     if not held and _is_random(value):
-        return _tagged(digest, "random", b"")
+        digest.unseen.add(RANDOM)
+        _tagged(digest, "random", b"")
+        return
     for k in range(known):
         _hash(digest, value[k * n // known])
-    return None
 
 
 def _is_random(value: Any) -> bool:

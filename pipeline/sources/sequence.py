@@ -16,7 +16,7 @@ from pipeline.sources.arrow_arrays import as_plain
 from pipeline.sources.arrow_columns import Unusable, put, room
 from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
-from pipeline.sources.memory import FEW, MemorySource
+from pipeline.sources.memory import FEW, RANDOM, MemorySource
 from pipeline.sources.projection import projected
 from pipeline.tree import fresh
 
@@ -170,7 +170,7 @@ class SequenceSource:
         few = some[:: max(1, len(some) // FEW)]
         once, again = (MemorySource(self.read(few)).fingerprint() for _ in range(2))
         if once != again:
-            self._unseen = ("records that are others each time they are read",)
+            self._unseen = (RANDOM,)
             return "random"
         sample = MemorySource(self.read(some))
         self._unseen = sample.unseen

@@ -261,6 +261,22 @@ class Unnamed:
         return (indices + self.first).tolist()
 
 
+class Random:
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, i: int) -> Any:
+        return self.first + i + np.random.default_rng().random()
+
+
+class RandomBatches(Random):
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[i] for i in indices]
+
+
 class Opaque:
     def __init__(self, x: int) -> None:
         self.x = x
@@ -272,6 +288,8 @@ class Opaque:
         (Unnamed, r"records of Unnamed, which has no fingerprint\(\)"),
         (lambda first: WindowSource(Unnamed(first), 2), "records of Unnamed"),
         (lambda first: [Opaque(first + i) for i in range(9)], "objects of type .*Opaque"),
+        (Random, "records that are others each time"),
+        (RandomBatches, "records that are others each time"),
         (lambda first: WindowSource([Opaque(first)] * 9, 2), "objects of type .*Opaque"),
     ],
 )
