@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -255,12 +254,11 @@ def _flag(row: Row) -> bool:
 @examples(25)
 def test_rows_kept_by_a_scan_agree(pair: tuple[Any, Dataset], repeats: int) -> None:
     theirs, ours = pair
-    with tempfile.TemporaryDirectory() as folder:
-        flags = scan(ours, _flag, path=folder, workers=0)
-        kept = np.flatnonzero(flags.values).tolist()
-        assume(kept)
-        theirs = model.Slice(theirs, kept).shuffle("after").repeat(repeats)
-        loader = Loader(ours.filter(flags).shuffle(name="after").repeat(repeats), 1)
+    flags = scan(ours, _flag, workers=0)
+    kept = np.flatnonzero(flags.values).tolist()
+    assume(kept)
+    theirs = model.Slice(theirs, kept).shuffle("after").repeat(repeats)
+    loader = Loader(ours.filter(flags).shuffle(name="after").repeat(repeats), 1)
     reference: Any = model.Loader(theirs, 1)
     for step in range(len(loader)):
         assert _our_rows(loader, step) == _model_rows(reference.next())
@@ -274,17 +272,14 @@ def test_rows_packed_by_a_scan_agree(pair: tuple[Any, Dataset], length: int) -> 
         return 1 + _length_hash(row.record) % length
 
     theirs, ours = pair
-    with tempfile.TemporaryDirectory() as folder:
-        lengths = scan(ours, size, path=folder, workers=0)
-        docs = ours.map(lambda row: np.full(size(row), row.record))
-        packed = docs.pack(
-            length, lengths=lengths, how="first_fit", block=BLOCK, longest_first=False
-        )
-        loader = Loader(packed, 1)
-        reference: Any = model.Loader(theirs.pack(length), 1)
-        for step in range(len(loader)):
-            assert _our_rows(loader, step) == _model_rows(reference.next())
-        assert reference.next() is None
+    lengths = scan(ours, size, workers=0)
+    docs = ours.map(lambda row: np.full(size(row), row.record))
+    packed = docs.pack(length, lengths=lengths, how="first_fit", block=BLOCK, longest_first=False)
+    loader = Loader(packed, 1)
+    reference: Any = model.Loader(theirs.pack(length), 1)
+    for step in range(len(loader)):
+        assert _our_rows(loader, step) == _model_rows(reference.next())
+    assert reference.next() is None
 
 
 @given(_counted_chains(), st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (8, 8), (8, 4)]))

@@ -171,7 +171,8 @@ def refuse_unseen(
             raise ChainError(
                 f"{finds} no fingerprint looks into {', '.join(hidden)}: rows made from others "
                 "would be served. Give the source a fingerprint() method, which returns a text "
-                "that differs where its records do; or records of text, numbers and arrays."
+                "that differs where its records do; or records of text, numbers, arrays, dicts and "
+                "dataclasses."
             )
 
 
