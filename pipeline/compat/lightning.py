@@ -57,6 +57,7 @@ class LockstepDataModule(_Base):
         self._train, self._held_out, self._steps = train, held_out, steps
         self._size, self._options = batch_size, options
         self._loader: Loader | None = None
+        self._state: dict[str, Any] | None = None  # of a checkpoint, for the next Loader
 
     def train_dataloader(self) -> Loader | Once:
         """The training Loader. Called once processes are connected.
@@ -69,7 +70,25 @@ class LockstepDataModule(_Base):
             feed = TorchFeed()  # the Trainer moves batches to devices
             options: dict[str, Any] = {"remainder": "drop", "steps": self._steps, **self._options}
             self._loader = Loader(self._train, self._size, feed=feed, **options)
+            self._restore()
         return self._loader.once() if getattr(trainer, "overfit_batches", 0) else self._loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training Loader's state, for each checkpoint. All processes must call it."""
+        return {} if self._loader is None else {"train": self._loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint was written.
+
+        Lightning restores the state of a loader only where an epoch had not ended.
+        """
+        self._state = state_dict.get("train")
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._loader is not None and self._state is not None:
+            self._loader.load_state_dict(self._state)
+            self._state = None
 
     def val_dataloader(self) -> Once | list[Any]:
         """The validation data, from the start each time."""

@@ -56,6 +56,9 @@ class JaxFeed:
     def __repr__(self) -> str:
         return f"JaxFeed({self.sharding!r}, prefetch={self.prefetch})"
 
+    def __deepcopy__(self, memo: Any) -> JaxFeed:
+        return self  # it never changes, and devices cannot be copied
+
     @property
     def primary(self) -> bool:
         """Whether this process writes what all of them share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,33 @@ def test_a_trainer_goes_on_and_another_one_begins_anew() -> None:
     first.fit(model, data)
     trainer(max_epochs=1).fit(model, data)
     assert model.seen == [*PASSES[:2], PASSES[0]]
+
+
+class Saving(pl.Callback):
+    """Writes a checkpoint at the end of the first epoch, as ModelCheckpoint does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_checkpoint_of_an_epoch_s_end_goes_on_with_the_next_pass(
+    tmp_path: Path, *, fresh: bool
+) -> None:
+    data, path = LockstepDataModule(DS, 8), tmp_path / "end.ckpt"
+    whole, resumed = Model(), Model()
+    trainer(max_epochs=3, callbacks=[Saving(path)]).fit(whole, data)
+    data = LockstepDataModule(DS, 8) if fresh else data
+    trainer(max_epochs=3).fit(resumed, data, ckpt_path=path)
+    assert whole.seen == PASSES
+    assert resumed.seen == PASSES[1:]
+    anew = Model()
+    trainer(max_epochs=1).fit(anew, data)
+    assert anew.seen == PASSES[:1]
 
 
 def test_overfitting_has_the_same_batches_in_each_epoch() -> None:

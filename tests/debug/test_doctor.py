@@ -11,6 +11,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.debug.doctor import LAWS, DoctorError, Report, examine
 from pipeline.debug.doctor.compare import difference, global_difference, lost_and_repeated
+from pipeline.debug.doctor.frameworks import Accelerated
 from pipeline.debug.doctor.launch import Seen
 from pipeline.debug.doctor.subjects import subject_of
 from pipeline.debug.doctor.watch import Job
@@ -118,6 +119,18 @@ def test_each_of_a_torch_feed_s_states_is_whole() -> None:
     subject_of(restored).restore([state, state], rank=1)
     assert restored.state_dict() == state
     assert next(restored)["tokens"].tolist() == next(saved)["tokens"].tolist()
+
+
+def test_what_ranks_save_into_one_folder_is_there_for_each_of_them() -> None:
+    class Accelerator:
+        def load_state(self, folder: str) -> None:
+            self.found = {path.name: path.read_text() for path in Path(folder).iterdir()}
+
+    accelerator = Accelerator()
+    files = ({"model": b"0", "random_0": b"a"}, {"model": b"1", "random_1": b"b"})
+    states = [{"taken": 3, "files": held} for held in files]
+    Accelerated(accelerator, []).restore(states, rank=1)
+    assert accelerator.found == {"model": "0", "random_0": "a", "random_1": "b"}
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -54,6 +55,12 @@ def test_numbers_out_of_the_range_of_jax_are_refused(values: Any, said: str) -> 
 def test_numbers_that_are_not_finite_stay_so() -> None:
     batch = next(Loader(Dataset({"x": [np.inf, -np.inf, np.nan, 1e30]}), 4, feed=feed()))
     assert batch["x"].tolist()[:2] == [np.inf, -np.inf]
+
+
+def test_a_loader_with_a_feed_can_be_copied() -> None:
+    loader = Loader(Dataset({"x": np.arange(12)}), 4, feed=feed())
+    next(loader)
+    assert next(copy.deepcopy(loader))["x"].tolist() == next(loader)["x"].tolist()
 
 
 def test_a_prefetch_that_is_no_number_is_refused() -> None:

@@ -109,10 +109,11 @@ class Accelerated(Skipping):
             return {"taken": self._taken, "files": _files(folder)}
 
     def restore(self, states: list[Any], rank: int) -> None:
-        state = states[rank % len(states)]
-        self._skip = 0 if self._stateful else state["taken"]
+        self._skip = 0 if self._stateful else states[rank % len(states)]["taken"]
+        # ranks save into one folder: the first one what all share, each what is its own
+        files = {name: content for s in reversed(states) for name, content in s["files"].items()}
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in state["files"].items():
+            for name, content in files.items():
                 path = os.path.join(folder, name)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb") as file:
