@@ -255,7 +255,9 @@ def test_fields_that_are_not_there(files: Path) -> None:
     with pytest.raises(ConfigError, match="no field 'body'"):
         streams(data__train="b.jsonl", data__text="body")
     Path("lines.txt").write_text("a line\n" * 9)
-    with pytest.raises(ConfigError, match=r"data\.prompt='ask' is a field, and the records of lines"):
+    with pytest.raises(
+        ConfigError, match=r"data\.prompt='ask' is a field, and the records of lines"
+    ):
         streams(data__train="lines.txt", data__prompt="ask")
     for without in ("text", "ask"):
         lines = [{"text": "a", "ask": "b"}, {"text": "a", "ask": "b"}]
