@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import distributed
+from harness.arguments import directory, positive, window
 from harness.config import SETTINGS_HELP, parse, settle
 from harness.errors import ConfigError, HarnessError
 from harness.run_commands import add_run_commands
@@ -178,28 +179,6 @@ def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0
 
 
-def _directory(text: str) -> Path:
-    if "://" in text:
-        raise argparse.ArgumentTypeError(
-            f"{text}: a run lies in a local directory, which its lock and ledger need. Train in "
-            f"one, and copy it to {text} when training stands still."
-        )
-    return Path(text)
-
-
-def _window(text: str) -> range:
-    start, _, stop = text.partition(":")
-    if not (start.isdigit() and stop.isdigit() and int(start) < int(stop)):
-        raise argparse.ArgumentTypeError(f"{text!r}: give first:end, such as 100:120")
-    return range(int(start), int(stop))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
-    return int(text)
-
-
 def _add_train(commands: Any) -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
@@ -207,7 +186,7 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
         epilog=f"settings and their defaults:\n{SETTINGS_HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    train.add_argument("--steps", type=_positive, help="stop after so many steps of the run")
+    train.add_argument("--steps", type=positive, help="stop after so many steps of the run")
     train.add_argument(
         "--from",
         type=int,
@@ -217,7 +196,7 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
     )
     add_on_spike(train)
     train.add_argument(
-        "--profile", type=_window, metavar="A:B", help="write an XProf trace of these steps"
+        "--profile", type=window, metavar="A:B", help="write an XProf trace of these steps"
     )
     train.add_argument(
         "--deterministic",
@@ -267,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     settings.set_defaults(run_command=_settings)
 
     replay = commands.add_parser("replay", help="prove steps against the ledger")
-    replay.add_argument("--steps", type=_window, required=True, metavar="A:B", help="A, ..., B-1")
+    replay.add_argument("--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1")
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
     replay.set_defaults(run_command=_replay)
 
@@ -282,15 +261,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
     export.set_defaults(run_command=_export)
 
-    add_spike_commands(commands, _directory, _window)
-    looking = add_run_commands(commands, window=_window, positive=_positive)
-    for command in (train, replay, report, settings, export, *looking):
+    add_spike_commands(commands)
+    add_run_commands(commands)
+    for command in commands.choices.values():
         command.add_argument(
-            "--run", type=_directory, required=True, metavar="DIR", help="folder of the run"
+            "--run", type=directory, required=True, metavar="DIR", help="folder of the run"
         )
-    for command in (train, replay):
+    for command in (train, replay, export):
         _add_shared(command)
-    _add_shared(export)
     return parser
 
 

@@ -7,7 +7,6 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,9 +247,8 @@ def _begin(
         write_json(temporary / "config.json", settings)
         write_json(temporary / FILE, dataclasses.asdict(lineage))
         change(past.parts.loader)
-        save = Checkpoints(temporary / "checkpoints", keep=1, keep_every=1, clean=True)
-        with closing(save) as checkpoints:
-            parts = past.parts
+        parts = past.parts
+        with Checkpoints(temporary / "checkpoints") as checkpoints:
             checkpoints.save(lineage.checkpoint, state, parts.functions, parts.loader, settings)
         if path.exists():
             path.rmdir()

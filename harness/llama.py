@@ -211,6 +211,8 @@ def llama_config(cfg: Config, vocab: int) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": cfg.model.tied,
+        "bos_token_id": None,  # else those of Llama's tokenizer, at which generation would stop
+        "eos_token_id": None,
         "torch_dtype": "float32",
     }
 

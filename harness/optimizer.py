@@ -116,13 +116,3 @@ def average_of_parameters(decay: float) -> optax.GradientTransformation:
         return updates, AverageState(mixed)
 
     return optax.GradientTransformation(AverageState, update)  # pyright: ignore
-
-
-def averaged_parameters(params: Any, opt_state: Any) -> Any:
-    """The parameters to evaluate: their average if the optimizer keeps one, else the parameters.
-
-    >>> averaged_parameters({"w": 1}, (AverageState({"w": 2}),))
-    {'w': 2}
-    """
-    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AverageState))
-    return next((x.average for x in states if isinstance(x, AverageState)), params)

@@ -108,7 +108,13 @@ def _records(path: str, cfg: Config) -> Dataset:
     first = records.head(1)
     if not first:
         raise ConfigError(f"{path} has no records: give files that have.")
-    if isinstance(first[0], dict) and (missing := [f for f in fields if f not in first[0]]):
+    if not isinstance(first[0], dict):
+        if cfg.data.prompt:
+            raise ConfigError(
+                f"data.prompt={cfg.data.prompt!r} is a field, and the records of {path} have none: "
+                "give files that have, such as JSON lines."
+            )
+    elif missing := [f for f in fields if f not in first[0]]:
         raise ConfigError(
             f"the records of {path} have no field {missing[0]!r}; they have {sorted(first[0])}. "
             "Set data.text, and data.prompt if there is one."
@@ -170,10 +176,10 @@ class Encode:
 
     def _encoded(self, record: Any) -> dict[str, Any]:
         encode = _tokenizer(self.tokenizer).encode
-        text = record[self.text] if isinstance(record, dict) else record
+        text = record.get(self.text) if isinstance(record, dict) else record
         if not self.prompt:
             return {"tokens": _tokens(text, encode, begins=True)}
-        prompt = _tokens(record[self.prompt], encode, begins=True)
+        prompt = _tokens(record.get(self.prompt), encode, begins=True)
         tokens = np.concatenate([prompt, _tokens(text, encode, begins=False)])
         return {"tokens": tokens, "weights": (np.arange(len(tokens)) >= len(prompt)).astype("f4")}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,8 +107,7 @@ def opened(run: RunDir, cfg: Config, screen: Screen) -> Iterator[Past]:
     """
     if jax.process_count() > 1:
         raise ConfigError("looking back is done by one process: start a single one.")
-    keep = Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
-    with assemble(run, cfg, screen) as parts, closing(keep) as checkpoints:
+    with assemble(run, cfg, screen) as parts, Checkpoints(run.checkpoints) as checkpoints:
         yield Past(run, parts, checkpoints, screen)
 
 

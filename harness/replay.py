@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +43,7 @@ def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen
     found = _stages(run, steps)
     asked = [i for i, stage in enumerate(found) if any(step in stage.entries for step in steps)]
     found_so_far = PROVED
-    with closing(
-        Checkpoints(run.checkpoints, keep=cfg.keep, keep_every=cfg.keep_every, clean=False)
-    ) as checkpoints:
+    with Checkpoints(run.checkpoints) as checkpoints:
         for i in asked:
             mine = [step for step in steps if step in found[i].entries]
             window = range(mine[0], mine[-1] + 1)

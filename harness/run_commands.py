@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.arguments import positive, temperature, window
 from harness.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -65,20 +64,8 @@ def _doctor(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
     return 0 if told["same"] else 1
 
 
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: give 0 or more, such as 0.8")
-    return value
-
-
-def add_run_commands(
-    commands: Any, *, window: Callable[[str], range], positive: Callable[[str], int]
-) -> list[argparse.ArgumentParser]:
-    """Add these commands, and return their parsers."""
+def add_run_commands(commands: Any) -> None:
+    """Their arguments, onto argparse's `commands`."""
     show = commands.add_parser("show", help="print the records and text of steps; needs no model")
     show.add_argument("--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1")
     show.set_defaults(run_command=_show)
@@ -91,7 +78,7 @@ def add_run_commands(
     sample = commands.add_parser("sample", help="let the model write")
     sample.add_argument("--prompt", default="", help="what it continues")
     sample.add_argument("--tokens", type=positive, default=200, help="how many it writes")
-    sample.add_argument("--temperature", type=_temperature, default=0.8, help="0: the likeliest")
+    sample.add_argument("--temperature", type=temperature, default=0.8, help="0: the likeliest")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--at", default="newest", help="newest, best, or a checkpoint's step")
     sample.set_defaults(run_command=_sample)
@@ -103,4 +90,3 @@ def add_run_commands(
     doctor.set_defaults(run_command=_doctor)
     for command in (goodput, doctor):
         command.add_argument("--json", action="store_true")
-    return [show, seen, sample, goodput, doctor]

@@ -16,7 +16,7 @@ from harness.ledger import read
 from harness.metrics import Screen
 from harness.plan import check_known
 from harness.rundir import RunDir
-from harness.tokens import make_tokenizer
+from harness.task import make_task
 from pipeline import Loader
 
 Shown = Callable[[Mapping[str, Any], int], str]  # a row of a batch, or its segment k, as text
@@ -30,7 +30,7 @@ def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
     """
     data_steps = {entry.step: entry.data_step for entry in read(run.ledger)}
     check_known(steps, data_steps)
-    shown = _shown(cfg)
+    shown = make_task(cfg).show
     data = training_data(open_data(cfg, run.data(cfg), screen), cfg)
     with closing(Loader(data, cfg.batch_size)) as loader:
         state = _state_before(run, data_steps[steps.start])
@@ -64,12 +64,3 @@ def show_rows(
         for k, (at, span) in enumerate(parts or [(origin, "")]):
             place = f"epoch {at.epoch}  record {at.file_record} of {Path(at.file).name}"
             screen.say(f"  row {i}  {place}{span}\n    {shown(row, k)}")
-
-
-def _shown(cfg: Config) -> Shown:
-    if cfg.task != "language":
-        from harness.task import make_task
-
-        return make_task(cfg).show
-    tokenizer = make_tokenizer(cfg.data.tokenizer)  # as in Language, which would import a model
-    return lambda row, k: tokenizer.decode(row["tokens"][row["segment_ids"] == k + 1])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.arguments import directory, step, window
 from harness.config import Config, parse
 from harness.errors import ConfigError
 from harness.rundir import RunDir
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
     from harness.metrics import Screen
 
 
-def add_spike_commands(
-    commands: Any, directory: Callable[[str], Path], window: Callable[[str], range]
-) -> None:
+def add_spike_commands(commands: Any) -> None:
     """Their arguments, onto argparse's `commands`."""
     spikes = commands.add_parser("spikes", help="steps whose loss or gradient norm stands out")
     spikes.add_argument("--window", type=int, default=100, metavar="N", help="steps compared with")
@@ -35,14 +32,14 @@ def add_spike_commands(
     )
     blame.set_defaults(run_command=_blame)
     for command in (inspect, blame):
-        command.add_argument("--step", type=_step, required=True, metavar="S")
+        command.add_argument("--step", type=step, required=True, metavar="S")
     for command in (spikes, inspect, blame):
         command.add_argument("--json", action="store_true", help="as JSON, on stdout alone")
 
     rewind = commands.add_parser(
         "rewind", help="train again from an earlier step without some data"
     )
-    rewind.add_argument("--to", type=_step, required=True, metavar="K", help="step to go back to")
+    rewind.add_argument("--to", type=step, required=True, metavar="K", help="step to go back to")
     rewind.add_argument("--skip", type=window, metavar="A:B", help="steps whose data is left out")
     rewind.add_argument(
         "--consume", action="store_true", help="draw the skipped data without update, not jump it"
@@ -57,18 +54,14 @@ def add_spike_commands(
         default="mask",
         help="their tokens count for nothing, or other records take their place",
     )
-    fork.add_argument("--to", type=_step, metavar="K", help="begin at or before this step instead")
+    fork.add_argument("--to", type=step, metavar="K", help="begin at or before this step instead")
     fork.set_defaults(run_command=_fork)
     for command in (rewind, fork):
         command.add_argument("--fork", type=directory, required=True, metavar="DIR")
         command.add_argument(
             "--without", nargs="+", default=[], metavar="FILE:N", help="records, or a file of them"
         )
-        command.add_argument("--steps", type=_step, help="train up to this step; 0: not at all")
-    for command in (spikes, inspect, blame, rewind, fork):
-        command.add_argument(
-            "--run", type=directory, required=True, metavar="DIR", help="folder of the run"
-        )
+        command.add_argument("--steps", type=step, help="train up to this step; 0: not at all")
 
 
 def add_on_spike(train: argparse.ArgumentParser) -> None:
@@ -87,12 +80,6 @@ def train_with_policy(
     from harness.policy import Policy, train_on
 
     return train_on(run, cfg, Policy.parse(text), until=until, screen=screen)
-
-
-def _step(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r}: give the number of a step")
-    return int(text)
 
 
 def _quiet(args: argparse.Namespace, screen: Screen) -> Screen:

@@ -19,7 +19,7 @@ from harness.config import Config
 from harness.frozen import trained_kind, with_given
 from harness.invariant import Invariant, Pieces
 from harness.leaves import leaf_digests, leaf_names
-from harness.optimizer import averaged_parameters, make_optimizer
+from harness.optimizer import AverageState, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
 from harness.task import Batch, Task, make_task, without_padding
 
@@ -155,8 +155,13 @@ def _compiled(cfg: Config, mesh: Mesh, parts: _Parts) -> StepFunctions:
 
 
 def evaluated(state: TrainState) -> Any:
-    """The parameters to evaluate: their moving average if the optimizer keeps one."""
-    return averaged_parameters(state.params, state.opt_state)
+    """The parameters to evaluate: their moving average if the optimizer keeps one.
+
+    >>> evaluated(TrainState({"w": 1}, (AverageState({"w": 2}),)))
+    {'w': 2}
+    """
+    states = jax.tree.leaves(state.opt_state, is_leaf=lambda x: isinstance(x, AverageState))
+    return next((x.average for x in states if isinstance(x, AverageState)), state.params)
 
 
 def _accumulated(losses: Callable[..., Any], parts: int) -> Callable[..., Any]:

@@ -78,8 +78,6 @@ def train(
         assemble(run, cfg, screen) as parts,
         _checkpoints(run, cfg) as checkpoints,
     ):
-        if jax.process_index() == 0:
-            run.begin(cfg)
         facts = manifest(parts.mesh, cfg.task)
         screen.note(check(run.all_launches(), facts, strict=deterministic))
         if begin_at is not None:
@@ -243,6 +241,8 @@ def _stand(
             "another one."
         )
     state = parts.functions.init()
+    if jax.process_index() == 0:
+        run.begin(parts.cfg)  # not earlier: what cannot begin leaves no settings behind
     n = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     screen.say(f"begin {run.path}: {n:,} parameters")
     _save(checkpoints, 0, state, parts, clock)

@@ -82,6 +82,7 @@ def test_the_logits_of_transformers(settings: dict[str, Any], tmp_path: Path) ->
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, attn_implementation="eager", dtype=torch.float32
     )
+    assert theirs.config.eos_token_id is None
     tokens = np.random.default_rng(0).integers(0, 40, (2, 16), dtype=np.int32)
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens, dtype=torch.long)).logits.numpy()

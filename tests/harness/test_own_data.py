@@ -254,6 +254,19 @@ def test_functions_that_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fields_that_are_not_there(files: Path) -> None:
     with pytest.raises(ConfigError, match="no field 'body'"):
         streams(data__train="b.jsonl", data__text="body")
+    Path("lines.txt").write_text("a line\n" * 9)
+    with pytest.raises(
+        ConfigError, match=r"data\.prompt='ask' is a field, and the records of lines"
+    ):
+        streams(data__train="lines.txt", data__prompt="ask")
+    for without in ("text", "ask"):
+        lines = [{"text": "a", "ask": "b"}, {"text": "a", "ask": "b"}]
+        del lines[1][without]
+        Path("less.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        train, _ = streams(data__train="less.jsonl", data__prompt="ask", data__held_out=0)
+        with pytest.raises(ConfigError, match="None is neither text nor") as raised:
+            train.head(1)
+        assert "record 1" in "".join(raised.value.__notes__)
 
 
 def test_modules_that_cannot_be_imported(files: Path) -> None:

@@ -174,6 +174,20 @@ def test_a_refused_start_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert run.exists()
 
 
+@pytest.mark.long
+def test_weights_that_do_not_fit_leave_no_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for made in (True, False):
+        run = tmp_path / f"run-{made}"
+        if made:
+            run.mkdir()
+        assert main(["train", "--run", str(run), "--set", *SETTINGS, "init=none"]) == 2
+        assert "holds no *.safetensors" in capsys.readouterr().err
+        assert not (run / "config.json").exists()
+        assert run.exists() == made
+
+
 def test_a_folder_of_files_is_not_the_corpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
