@@ -14,7 +14,7 @@ from pipeline.debug.doctor.compare import difference, global_difference, lost_an
 from pipeline.debug.doctor.frameworks import Accelerated
 from pipeline.debug.doctor.launch import Seen
 from pipeline.debug.doctor.subjects import subject_of
-from pipeline.debug.doctor.watch import Job
+from pipeline.debug.doctor.watch import Job, Log
 from pipeline.errors import ChainError
 from tests.debug.doctored import fed
 
@@ -119,6 +119,19 @@ def test_each_of_a_torch_feed_s_states_is_whole() -> None:
     subject_of(restored).restore([state, state], rank=1)
     assert restored.state_dict() == state
     assert next(restored)["tokens"].tolist() == next(saved)["tokens"].tolist()
+
+
+def test_a_process_that_stays_when_its_run_is_done_is_waited_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    log = Log(path)
+    assert not log.lingers()
+    log.write(rows=[1])
+    os.utime(path, (0, 0))
+    assert not log.lingers()
+    log.write(done=True, heavy=[])
+    assert not log.lingers()
+    os.utime(path, (0, 0))
+    assert log.lingers()
 
 
 def test_what_ranks_save_into_one_folder_is_there_for_each_of_them() -> None:

@@ -131,10 +131,10 @@ def _leave(job: Job) -> None:
 
 def _wait(pid: int, job: Job, folder: str) -> None:
     # a run that hangs is ended, and said to hang
-    until = time.monotonic() + job.seconds
+    log, until = Log(_log(folder, job)), time.monotonic() + job.seconds
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if time.monotonic() > until:
-            Log(_log(folder, job)).hung(job.seconds)
+        if time.monotonic() > until or log.lingers():
+            log.hung(job.seconds)
             processes.end([*processes.descendants(pid), pid])
             os.waitpid(pid, 0)
             return

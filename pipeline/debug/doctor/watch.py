@@ -21,6 +21,7 @@ from pipeline.debug.doctor.subjects import Subject
 from pipeline.sources.storage.atomic import written_whole
 
 _STARTING = 10.0  # seconds that workers may need to start
+_LEAVING = 20.0  # seconds that a process may stay when its run is done
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,18 @@ class Log:
 
     def hung(self, seconds: float) -> None:
         """Say that the run was ended after so many seconds, and how long it had been silent."""
-        silent = time.time() - self._path.stat().st_mtime if self._path.exists() else seconds
-        self.write(hung=seconds, silent=silent)
+        self.write(hung=seconds, silent=self._silent() if self._path.exists() else seconds)
+
+    def lingers(self) -> bool:
+        """Whether the run said long ago that it was done."""
+        if not self._path.exists() or self._silent() < _LEAVING:
+            return False
+        with open(self._path, "rb") as file:
+            file.seek(max(0, self._path.stat().st_size - 4096))  # its last lines
+            return b'"done": true' in file.read()
+
+    def _silent(self) -> float:
+        return time.time() - self._path.stat().st_mtime
 
 
 class Watching:
