@@ -217,8 +217,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {step} of {run} is of another model: {others[0]} is "
                 f"{leaves.get(others[0], 'not in it')}, here {mine.get(others[0], 'none')}; "
-                f"{len(others)} in all. The code of the model or of a library has changed since: "
-                "go back to what it was, or begin another run."
+                f"{len(others)} in all. The settings, the model's code or a library changed since: "
+                "go back to what they were, or begin another run."
             )
         if told.get("base") not in (None, functions.base()):
             raise CheckpointError(
