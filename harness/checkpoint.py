@@ -142,7 +142,9 @@ class Checkpoints:
         changed = self._changed(step)
         if changed and "/d/" not in changed:  # no file of arrays, which the leaf tells more of
             raise self._damaged(step, f"file {changed}: other bits than were saved")
-        self._check_surroundings(step, functions)
+        told = self._told(step)
+        self._check_files(step, told)
+        self._check_model(step, told, functions)
         with self._reading(step, changed):
             if loader is not None:
                 with RunDir(self._path.parent).same_data():
@@ -196,9 +198,9 @@ class Checkpoints:
         if changed_files(self._path / str(step), [name]):
             raise self._damaged(step, f"file {name}: other bits than were saved")
 
-    def _check_surroundings(self, step: int, functions: StepFunctions) -> None:
-        told, run = self._told(step), self._path.parent
-        saved = told.get("lineage") or {}
+    def _check_files(self, step: int, told: dict[str, Any]) -> None:
+        # fork.json and config.json are those that the checkpoint was saved under
+        run, saved = self._path.parent, told.get("lineage") or {}
         if json.dumps(saved) != json.dumps(lineage_of(run)):
             raise CheckpointError(
                 f"{run / FILE} does not say what checkpoint {step} was saved under: "
@@ -211,19 +213,22 @@ class Checkpoints:
                 f"{'; '.join(changed)}. Put them back, or remove the file and write it again: "
                 f"python -m harness settings --run {run}. Other settings are for another run."
             )
-        leaves, mine = told.get("leaves") or {}, _described(functions.abstract)
-        others = [k for k in {**leaves, **mine} if leaves.get(k) != mine.get(k)] if leaves else []
-        if others:
+
+    def _check_model(self, step: int, told: dict[str, Any], functions: StepFunctions) -> None:
+        # older checkpoints tell neither leaves nor base
+        there, here = told.get("leaves"), _described(functions.abstract)
+        others = [k for k in {**there, **here} if there.get(k) != here.get(k)] if there else []
+        if there and others:
             raise CheckpointError(
-                f"checkpoint {step} of {run} is of another model: {others[0]} is "
-                f"{leaves.get(others[0], 'not in it')}, here {mine.get(others[0], 'none')}; "
-                f"{len(others)} in all. The code of the model or of a library has changed since: "
-                "go back to what it was, or begin another run."
+                f"checkpoint {self._path / str(step)} is of another model: {others[0]} is "
+                f"{there.get(others[0], 'not in it')}, here {here.get(others[0], 'none')}; "
+                f"{len(others)} in all. The settings, the model's code or a library changed since: "
+                "go back to what they were, or begin another run."
             )
         if told.get("base") not in (None, functions.base()):
             raise CheckpointError(
-                f"checkpoint {step} of {run} adapts other weights than init has now. Give --set "
-                "init= the folder that the run was begun with, as it was then."
+                f"checkpoint {self._path / str(step)} adapts other weights than init has now. Give "
+                "--set init= the folder that the run was begun with, as it was then."
             )
 
     def set_aside(self, after: int) -> list[int]:

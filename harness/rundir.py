@@ -29,6 +29,7 @@ class RunDir:
         D/metrics.jsonl      a line every log.every steps: loss, speed, utilisation
         D/goodput.jsonl      where wall time went, a line every few seconds
         D/profile/           an XProf trace, if one was asked for
+        D/wandb.id           its name at Weights & Biases, if metrics go there
         D/lock               held while a process trains
 
     >>> RunDir(Path("runs/a")).ledger.as_posix()

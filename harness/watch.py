@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -71,9 +72,16 @@ class Wandb:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as e:
             raise need("wandb", "wandb") from e
-        name = path.resolve().name
+        name, known = path.resolve().name, path / "wandb.id"
+        if not known.exists():  # its own: a folder of this name elsewhere, or before, is another
+            known.write_text(f"{name}-{secrets.token_hex(4)}")
         self._run = wandb.init(
-            project=project, name=name, id=name, resume="allow", dir=path, config=dict(settings)
+            project=project,
+            name=name,
+            id=known.read_text(),
+            resume="allow",
+            dir=path,
+            config=dict(settings),
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

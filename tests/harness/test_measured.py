@@ -279,12 +279,18 @@ def test_wandb_goes_on_with_the_directory_s_run(
     module = ModuleType("wandb")
     module.init = lambda **told: logged.append(told) or Run()  # pyright: ignore
     monkeypatch.setitem(sys.modules, "wandb", module)
-    writer = Wandb("p", tmp_path / "a", {"seed": 1})
-    writer.write(3, {"loss": 1.0})
-    writer.close()
-    assert logged[0]["id"] == "a"
-    assert logged[0]["resume"] == "allow"
-    assert logged[1:] == [(3, {"loss": 1.0}), "finished"]
+    for folder in ("a", "b/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        for _ in range(2):
+            writer = Wandb("p", tmp_path / folder, {"seed": 1})
+            writer.write(3, {"loss": 1.0})
+            writer.close()
+    begun = logged[::3]
+    assert logged[1:3] == [(3, {"loss": 1.0}), "finished"]
+    assert {told["resume"] for told in begun} == {"allow"}
+    assert {told["name"] for told in begun} == {"a"}
+    one, again, other, _ = (told["id"] for told in begun)
+    assert one == again != other  # a folder of the same name elsewhere is another run
 
 
 def launch(number: int, step: int, processes: int = 1, **mesh: int) -> dict[str, Any]:
