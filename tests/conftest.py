@@ -29,6 +29,7 @@ settings.load_profile("lockstep")
 _OF_TORCH = ["transforms/test_layout.py", "transforms/test_pickled.py"]
 collect_ignore = [] if find_spec("torch") else _OF_TORCH
 collect_ignore += [] if find_spec("torchtitan") else ["compat/torchtitan_state.py"]
+collect_ignore += [] if find_spec("transformers") else ["compat/trainings.py"]
 
 
 def _children() -> set[str]:

@@ -158,8 +158,12 @@ def test_a_loader_in_real_torch_workers_is_refused() -> None:
     batches: Any = iter(theirs)
     with pytest.raises(HostsError, match="of a torch DataLoader with num_workers=2"):
         next(batches)
+    # after an error torch would wait five seconds for each; it raises wherever it misses one
+    torch.utils.data._utils.signal_handling._remove_worker_pids(id(batches))
+    batches._worker_pids_set = False
     for worker in batches._workers:
-        worker.terminate()  # after an error torch would wait five seconds for each
+        worker.terminate()
+        worker.join()
     assert next(loader)["x"].tolist() == [4, 5, 6, 7]
 
 
