@@ -15,10 +15,10 @@ from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
+from pipeline.sources.sharing import share
 from pipeline.sources.windows import WindowSource
 from pipeline.transforms.calling import Watch
 from pipeline.transforms.map import unshared
-from pipeline.tree import ATOMS, leaves
 from pipeline.types import At, Component, Source, fingerprint_of
 
 
@@ -83,7 +83,7 @@ class Leaf(Node):
 
     def _refuse_filled_again(self, rows: Any, index: Int64s) -> None:
         # two records may share an object, but not one that reading the first again changes
-        if len(rows) < 2 or index[0] == index[1] or not _share(rows[0], rows[1]):
+        if len(rows) < 2 or index[0] == index[1] or not share(rows[0], rows[1]):
             return
         first = Watch(rows[0])
         self.source.read(index[:1].copy())
@@ -152,22 +152,6 @@ def checked(answer: Any, n: int, source: str) -> Values:
             "record an index."
         )
     return answer if isinstance(answer, Columns) else list(answer)
-
-
-def _share(a: Any, b: Any) -> bool:
-    """Whether two rows hold an object or memory in common that may be changed."""
-    return not _held(a).isdisjoint(_held(b))
-
-
-def _held(row: Any) -> set[tuple[bool, int]]:
-    # where the memory of its arrays lies, and the identity of other objects
-    found = {(False, id(row))} if type(row) not in ATOMS else set[tuple[bool, int]]()
-    for _, leaf in leaves(row):
-        if isinstance(leaf, np.ndarray):
-            found.add((True, leaf.__array_interface__["data"][0]))
-        elif type(leaf) not in ATOMS:
-            found.add((False, id(leaf)))
-    return found
 
 
 def _shown(numbers: Int64s) -> str:

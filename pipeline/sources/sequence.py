@@ -18,6 +18,7 @@ from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import FEW, RANDOM, MemorySource
 from pipeline.sources.projection import projected
+from pipeline.sources.sharing import share
 from pipeline.tree import fresh
 
 if TYPE_CHECKING:
@@ -113,6 +114,12 @@ class SequenceSource:
         some = wanted.tolist()
         if not some or not hasattr(self._values, "__getitems__"):
             return [fresh(self._values[i]) for i in some]
+        rows = self._asked(some)
+        if len(some) > 1 and some[0] != some[1] and share(rows[0], rows[1]):
+            rows = [fresh(self._asked([i])[0]) for i in some]  # it may be one object filled again
+        return [fresh(row) for row in rows]
+
+    def _asked(self, some: list[int]) -> list[Any]:
         rows = self._values.__getitems__(some)
         if not hasattr(rows, "__len__") or len(rows) != len(some):
             gave = f"{len(rows)} records" if hasattr(rows, "__len__") else type(rows).__name__
@@ -120,7 +127,7 @@ class SequenceSource:
                 f"{self._name}.__getitems__ gave {gave} for "
                 f"{len(some)} indices. It must return a list of one record an index."
             )
-        return [fresh(row) for row in rows]
+        return list(rows)
 
     def _columns(self, fields: Fields, table: Any, wanted: Int64s) -> Columns:
         tree, rows = fields.columns(table), np.arange(len(wanted))

@@ -66,6 +66,25 @@ def test_what_the_object_holds_stays_as_it_is():
     assert second == held == {"x": [1, 2]}
 
 
+@pytest.mark.parametrize("how", ["row", "array", "constant"])
+def test_one_object_filled_again_for_each_of_many_gives_each_its_own_values(how):
+    filled: dict[str, Any] = {"x": np.zeros(3, np.int64), "i": 0}
+
+    class Filling(Many):
+        def __getitems__(self, indices) -> Any:
+            return list(map(self.one, indices))
+
+        def one(self, i) -> Any:
+            if how == "constant":
+                return {"x": filled["x"], "i": i}
+            filled["x"][:] = filled["i"] = i
+            return filled if how == "row" else {"x": filled["x"][:2], "i": i}
+
+    batches = list(Loader(Dataset(Filling(9))[::-1], 4))
+    assert [i for b in batches for i in b["i"].tolist()] == list(range(9))[::-1]
+    assert all((b["i"] * (how != "constant") == b["x"].T).all() for b in batches)
+
+
 def test_many_are_asked_for_at_once_and_dataset_does_so():
     many = Many()
     ds = Dataset(many)

@@ -1,0 +1,30 @@
+"""Whether records have something in common that may be changed, such as one array filled again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.tree import ATOMS, leaves
+
+
+def share(a: Any, b: Any) -> bool:
+    """Whether two records hold an object or memory in common that may be changed.
+
+    >>> buffer = np.zeros(2)
+    >>> share({"x": buffer}, {"x": buffer}), share("one text", "one text")
+    (True, False)
+    """
+    return not _held(a).isdisjoint(_held(b))
+
+
+def _held(row: Any) -> set[tuple[bool, int]]:
+    # where the memory of its arrays lies, and the identity of other objects
+    found = {(False, id(row))} if type(row) not in ATOMS else set[tuple[bool, int]]()
+    for _, leaf in leaves(row):
+        if isinstance(leaf, np.ndarray):
+            found.add((True, leaf.__array_interface__["data"][0]))
+        elif type(leaf) not in ATOMS:
+            found.add((False, id(leaf)))
+    return found
