@@ -641,7 +641,8 @@ class Dataset:
 
         Args:
             item: a position; a slice; a list or array of positions, in any order, repeats included
-                (which give the same row again); or an array with a boolean for each row.
+                (which give the same row again); or an array with a boolean for each row. Arrays of
+                other libraries, such as tensors, count as NumPy's.
 
         Raises:
             PositionError: a position lies outside, or a mask is of another length.
@@ -653,7 +654,7 @@ class Dataset:
         if isinstance(item, slice):
             self._refuse_counted("slice")
             return self._ordered(sliced(item, self.top.length))
-        if isinstance(item, list | tuple | range) or (isinstance(item, np.ndarray) and item.ndim):
+        if isinstance(item, list | tuple | range) or (hasattr(item, "__array__") and np.ndim(item)):
             self._refuse_counted("ds[positions]")
             return self._ordered(Select(chosen(item, self.top.length)))
         self._refuse_counted("ds[i]")
@@ -661,7 +662,8 @@ class Dataset:
             raise PositionError(
                 f"ds[{item!r}]: give a row by its number; a field of it is ds[0][{item!r}]"
             )
-        item, n = whole("row", item, -(1 << 62), PositionError), self.top.length
+        one: Any = np.asarray(item)[()] if hasattr(item, "__array__") else item
+        item, n = whole("row", one, -(1 << 62), PositionError), self.top.length
         position = item + n if item < 0 and not self.endless else item
         if not 0 <= position < n:
             raise PositionError(f"row {item} of a dataset of {n} rows")

@@ -64,12 +64,14 @@ def chosen(item: Any, n: int) -> Int64s:
         n: rows of the dataset.
 
     Raises:
-        ChainError: it holds something else, or has more than one axis.
+        ChainError: it holds something else, has more than one axis, or is a masked array.
         PositionError: an integer is outside the range, or there are not n booleans.
 
     >>> chosen([3, -1, 0], 5).tolist(), chosen([True, False, True], 3).tolist()
     ([3, 4, 0], [0, 2])
     """
+    if isinstance(item, np.ma.MaskedArray):
+        raise ChainError("ds[...] got a masked array: give those that count, as a.compressed()")
     a = np.asarray(item) if len(item) else np.zeros(0, np.int64)
     mixed = isinstance(item, list) and a.dtype.kind in "iu" and bool in set(map(type, item))
     # ds[1, 2] arrives as a tuple, which NumPy's users take for two axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,8 +68,19 @@ def test_what_is_no_choice_is_refused() -> None:
     for item in ([0.5], [[1, 2]], ["a"], np.zeros((2, 2), int), (1, 2), (0, "x")):
         with pytest.raises(ChainError, match="flat list or array of integers or booleans"):
             ds[item]
+    with pytest.raises(ChainError, match=r"masked array.*a\.compressed\(\)"):
+        ds[np.ma.array([1, 2], mask=[True, False])]
     with pytest.raises(ChainError, match="counts rows as they come"):
         ds.filter(bool)[[1, 2]]
+
+
+def test_arrays_of_other_libraries_choose_as_numpy_s_do() -> None:
+    ds: Any = Dataset(range(9))
+    pandas, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
+    for make in (pa.array, pandas.Index, pandas.Series, torch.tensor):
+        assert list(ds[make([3, 1])]) == [3, 1]
+        assert list(ds[make([i == 4 for i in range(9)])]) == [4]
+    assert ds[torch.tensor(4)] == 4
 
 
 def test_an_empty_choice_is_an_empty_dataset() -> None:
