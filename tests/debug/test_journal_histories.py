@@ -208,7 +208,7 @@ def start(save: int, rows: int = 4, hosts: int = 1) -> tuple[str, int, int]:
 @example([MORE, SAVE, start(0), MORE, ("back", 5, 0), WITHOUT, MORE], 1)  # before its own start
 @example([MORE, SAVE, start(0, 8), MORE, MORE], 2)  # another batch size
 @example([SAVE, start(0, 8, 2), TWO, SAVE, start(0, 4, 2), TWO, ("restore", 1, 0)], 2)
-@examples(8)
+@examples(5)
 def test_a_journal_tells_what_was_trained(
     tmp_path_factory: pytest.TempPathFactory,
     chain: str,
