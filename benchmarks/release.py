@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measure import installed, rate
+from benchmarks.measure import STARTED, installed, rate
 from benchmarks.workloads import jpeg
 from pipeline import Dataset, Loader, Threads
 
@@ -111,7 +111,8 @@ def measured(case: Case, workers: Any, seconds: float) -> float:
     rows, f, batch = case
     ds = Dataset(rows, seed=1).map(f).repeat()
     with Loader(ds, batch, workers=workers) as loader:
-        return rate(loader, batch, warm=16, most=10**6, longest=seconds)
+        after = STARTED if workers == 2 else 0.0
+        return rate(loader, batch, warm=16, most=10**6, longest=seconds, after=after)
 
 
 def main() -> None:
