@@ -114,7 +114,8 @@ def figure(results: Mapping[str, Any]) -> str:
         if ratio > 0
     ]
     far = max([abs(math.log10(ratio)) for _, ratio in bars] + [1.0])
-    width, left, step = 960, 440, 22
+    left, step = 12 + 7 * max(len(label) for label, _ in bars or [("", 1)]), 22
+    width = left + 520
     half = (width - left - 110) / 2
     middle, height = left + 55 + half, step * len(bars) + 20
     parts = [
