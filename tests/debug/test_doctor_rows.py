@@ -86,6 +86,7 @@ def torch_batches() -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of prototypes in torch
 def test_equal_tensors_are_equal_rows_wherever_they_lie() -> None:
     batches = [[rows_of(batch, None) for batch in torch_batches()] for _ in range(2)]

@@ -103,6 +103,7 @@ def test_another_model_s_folder_is_refused(tmp_path: Path) -> None:
         with_given(params, make({**TINY, "init": str(tmp_path / "none")}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("theirs", "told"),
     [

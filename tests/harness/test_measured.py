@@ -154,6 +154,7 @@ def test_bits_per_byte() -> None:
     assert sum(Bytes().sizes()) == 256
 
 
+@pytest.mark.long
 def test_a_score_counts_by_weight() -> None:
     cfg = make({"width": 16, "layers": 1, "heads": 2, "hidden": 16, "length": 8, "batch_size": 2})
     mesh = make_mesh(cfg)

@@ -392,6 +392,7 @@ def test_a_checkpoint_of_other_data_is_no_damage(run: Path) -> None:
         checkpoints.restore(40, functions_of(run), loader)
 
 
+@pytest.mark.long
 def test_a_seal_waits_for_metadata_that_orbax_writes_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

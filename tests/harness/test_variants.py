@@ -171,9 +171,9 @@ def test_an_update_has_the_rate_of_its_step(every: int) -> None:
     cfg = make({**given, "optim.schedule": "linear"})
     optimizer, rate = make_optimizer(cfg), make_schedule(cfg)
     params, grads = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}  # AdamW's updates are the rate then
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for step in range(cfg.steps):
-        updates, state = optimizer.update(grads, state, params)
+        updates, state = update(grads, state, params)
         due = float(jnp.asarray(rate(step))) if step % every == every - 1 else 0
         [moved] = jax.tree.leaves(updates)
         np.testing.assert_allclose(moved, -due, atol=1e-6, err_msg=f"{step=}")
