@@ -15,7 +15,7 @@ from pipeline.meter import METER
 from pipeline.nodes.faults import patiently
 from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
-from pipeline.sources.sharing import share
+from pipeline.sources.sharing import sharing
 from pipeline.sources.windows import WindowSource
 from pipeline.transforms.calling import Watch
 from pipeline.transforms.map import unshared
@@ -83,14 +83,15 @@ class Leaf(Node):
 
     def _refuse_filled_again(self, rows: Any, index: Int64s) -> None:
         # two records may share an object, but not one that reading the first again changes
-        if len(rows) < 2 or index[0] == index[1] or not share(rows[0], rows[1]):
+        other = sharing(rows, index.tolist())
+        if not other:
             return
         first = Watch(rows[0])
         self.source.read(index[:1].copy())
         if first.changed:
             raise SourceError(
                 f"{type(self.source).__name__}.read returned one object for records {index[0]} and "
-                f"{index[1]}, filled again for each, so that it holds the last one. Return new "
+                f"{index[other]}, filled again for each, so that it holds the last one. Return new "
                 "ones, as buffer.copy()."
             )
         self._looked_at.append(True)

@@ -18,7 +18,7 @@ from pipeline.sources.arrow_types import plain, widened
 from pipeline.sources.indices import inside
 from pipeline.sources.memory import FEW, RANDOM, MemorySource
 from pipeline.sources.projection import projected
-from pipeline.sources.sharing import share
+from pipeline.sources.sharing import sharing
 from pipeline.tree import fresh
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class SequenceSource:
         if not some or not hasattr(self._values, "__getitems__"):
             return [fresh(self._values[i]) for i in some]
         rows = self._asked(some)
-        if len(some) > 1 and some[0] != some[1] and share(rows[0], rows[1]):
+        if sharing(rows, some):
             rows = [fresh(self._asked([i])[0]) for i in some]  # it may be one object filled again
         return [fresh(row) for row in rows]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,17 @@ def share(a: Any, b: Any) -> bool:
     (True, False)
     """
     return not _held(a).isdisjoint(_held(b))
+
+
+def sharing(rows: Sequence[Any], indices: Sequence[int]) -> int:
+    """The first row of another record than row 0, if the two `share`; else 0.
+
+    >>> row = {"x": np.zeros(2)}
+    >>> sharing([row, row, row], [3, 3, 5]), sharing([row, row], [3, 3])
+    (2, 0)
+    """
+    other = next((k for k, i in enumerate(indices) if i != indices[0]), 0)
+    return other if other and share(rows[0], rows[other]) else 0
 
 
 def _held(row: Any) -> set[tuple[bool, int]]:

@@ -141,6 +141,8 @@ class OneRow:
 def test_rows_that_a_source_fills_again_are_refused(how: str) -> None:
     with pytest.raises(SourceError, match=r"OneRow\.read returned one object for records 8 and 7"):
         next(Loader(Dataset(OneRow(how))[::-1], 4))
+    with pytest.raises(SourceError, match="records 3 and 5"):
+        next(Loader(Dataset(OneRow(how))[[3, 3, 5]], 3))
     assert len(next(Loader(Dataset(OneRow(how)), 1)))
 
 
