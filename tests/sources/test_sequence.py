@@ -82,7 +82,7 @@ def test_one_object_filled_again_for_each_of_many_gives_each_its_own_values(how)
 
     batches = list(Loader(Dataset(Filling(9))[::-1], 4))
     assert [i for b in batches for i in b["i"].tolist()] == list(range(9))[::-1]
-    again = SequenceSource(Filling(9)).read(np.array([3, 3, 5]))
+    again = read(SequenceSource(Filling(9)), [3, 3, 5])
     assert [row["i"] for row in again] == [3, 3, 5]
     assert all((b["i"] * (how != "constant") == b["x"].T).all() for b in batches)
 
