@@ -429,7 +429,7 @@ class Loader(Generic[BatchT]):
                 sizes or rule.
         """
         step = whole("step", step, 0, PositionError, MOST_STEPS)
-        self._move(lambda run: replace(run.position, cursor=run.stream.locate(step)))
+        self._move(lambda run: run.position._replace(cursor=run.stream.locate(step)))
 
     def _to_next_pass(self) -> None:
         # for pipeline.compat: leave the pass, where arithmetic tells its end; else stay
@@ -437,7 +437,7 @@ class Loader(Generic[BatchT]):
             cursor, stream = run.settle(), run.stream
             if not self._dataset.counted and stream.per_pass is not None:
                 cursor = stream.advance(cursor, MOST_STEPS)
-            return replace(run.position, cursor=cursor)
+            return run.position._replace(cursor=cursor)
 
         self._move(left)
 
@@ -486,7 +486,7 @@ class Loader(Generic[BatchT]):
             since = run.settle().step
             excluded = Exclusions(self._dataset.components, run.position.exclusions)
             entries = excluded.plus(since, records, files).entries
-            return replace(run.position.skipping(steps, self._rule), exclusions=entries)
+            return run.position.skipping(steps, self._rule)._replace(exclusions=entries)
 
         self._move(moved, elsewhere=False)
 

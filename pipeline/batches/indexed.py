@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -98,26 +97,26 @@ class IndexedStream:
 
     def restored(self, saved: SavedState) -> Position:
         old = saved.position
-        cursor = replace(old.cursor, lanes=(), taken=0)
+        cursor = old.cursor._replace(lanes=(), taken=0)
         n, skips = self._part.length, old.skips
         if n != ENDLESS:
             saved.check_within("row", cursor.rows, cursor.epoch * n, (cursor.epoch + 1) * n)
         if any(skip.rule is None for skip in skips):
             skips = old_skips(old, self.rule, n)
-        position = replace(old, cursor=cursor, skips=skips)
+        position = old._replace(cursor=cursor, skips=skips)
         stream = self.at(position)
         # other sizes may reach the same row by chance: sizes that the state tells must agree too
         told = saved.rule is None or agree(
             saved.rule[0], self.rule[0], old.anchor.step, cursor.step
         )
         if not (told and stream._passes.reaches(cursor, old.anchor)):
-            position = replace(position, anchor=cursor)
+            position = position._replace(anchor=cursor)
             stream = self.at(position)
         passes = stream._passes
         if cursor.batch and passes.per_pass != 0 and passes.left(cursor) == 0:
             cursor = passes.turn(cursor)
         anchor = cursor if position.anchor.step == cursor.step > 0 else position.anchor
-        return replace(position, cursor=cursor, anchor=anchor)
+        return position._replace(cursor=cursor, anchor=anchor)
 
     def locate(self, step: int) -> Cursor:
         return self._bounded(self._passes.locate(step, self._anchor))
@@ -222,10 +221,11 @@ class IndexedStream:
     # ---- ahead
 
     def prefetch(self, cursor: Cursor, settle: Settle) -> None:
-        started = time.perf_counter()
+        started = None
         for _ in range(BEGIN):
             if self._barren or not self._executor.has_capacity():
                 return
+            started = started or time.perf_counter()
             if len(self._ahead) > GROUP and time.perf_counter() - started > SPENT:
                 return
             if not self._ahead:

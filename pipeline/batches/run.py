@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.batches.skipping import Skipping
-from pipeline.batches.stream import Stream, Take
+from pipeline.batches.stream import Settle, Stream, Take
 from pipeline.checkpoint.position import Position
 from pipeline.sampling.cursor import Cursor
 
@@ -63,7 +63,9 @@ class Run:
         self.stream, self.position = stream, position
         self._make, self._prefetch = make, prefetch
         self.skipping = Skipping(stream)
+        self._settled: Settle = self.skipping.settled if stream.jumps else _where_it_is
         self.ready: deque[tuple[Made, Position]] = deque()
+        self._begun: Cursor | None = None  # the cursor from which workers were told to go on
 
     def settle(self) -> Cursor:
         """Move past skipped steps of the pass and return the cursor there."""
@@ -71,9 +73,6 @@ class Run:
         if cursor is not self.position.cursor:
             self._go(cursor)
         return cursor
-
-    def _settled(self, cursor: Cursor) -> Cursor:
-        return self.skipping.settled(cursor) if self.stream.jumps else cursor
 
     def at_skipped_pass(self) -> bool:
         """Whether it stands at the start of a pass whose steps are all skipped."""
@@ -102,7 +101,7 @@ class Run:
         while True:
             if across and self.at_skipped_pass():
                 self._go(self.skipping.past(self.position.cursor))
-            self.settle()
+                self.settle()
             self._fill(1 + self._prefetch)
             if self.ready:
                 return True
@@ -118,33 +117,44 @@ class Run:
 
     def _fill(self, want: int) -> None:
         # batches ahead, within the pass; an error among them waits until its batch is asked for
+        cursor = self._settled(self.ready[-1][1].cursor) if self.ready else self.settle()
         while len(self.ready) < want:
-            last = self.ready[-1][1].cursor if self.ready else self.position.cursor
-            cursor = self._settled(last)
             if self.ready and cursor.epoch != self.position.cursor.epoch:
                 return
             try:
-                self.stream.prefetch(cursor, self._settled)
+                if self._begun is not cursor:
+                    self._begin(cursor)
                 made = self._make(self.stream, cursor)
+                if made is None:
+                    return
+                self.ready.append((made, self.position.at(made.after)))
+                cursor = self._settled(made.after)
+                # workers go on while the loop uses this batch; not into a pass that may never be
+                # asked for
+                if cursor.epoch == self.position.cursor.epoch:
+                    self._begin(cursor)
             except Exception:
                 if self.ready:
                     return
                 raise
-            if made is None:
-                return
-            self.ready.append((made, self.position.at(made.after)))
-        # workers go on while the loop uses this batch; not into a pass that may never be asked for
-        cursor = self._settled(self.ready[-1][1].cursor)
-        if cursor.epoch == self.position.cursor.epoch:
-            self.stream.prefetch(cursor, self._settled)
+
+    def _begin(self, cursor: Cursor) -> None:
+        # let workers begin with the batches from a cursor on
+        self.stream.prefetch(cursor, self._settled)
+        self._begun = cursor
 
     def prefetch(self) -> None:
         """Let workers begin with the batches from here on."""
         cursor = self._settled(self.position.cursor)
         if self.skipping.end(cursor.step) is None:
-            self.stream.prefetch(cursor, self._settled)
+            self._begin(cursor)
 
     def cancel(self) -> None:
         """Drop the batches made ahead, and cancel those begun."""
         self.ready.clear()
+        self._begun = None
         self.stream.cancel()
+
+
+def _where_it_is(cursor: Cursor) -> Cursor:
+    return cursor

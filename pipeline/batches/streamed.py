@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import cast
 
@@ -97,11 +96,11 @@ class LaneStream:
         epoch, lanes = cursor.epoch + 1, cursor.lanes
         if not self._reader.endless:
             lanes = tuple((lane, self._reader.turn(place, epoch)) for lane, place in lanes)
-        return replace(cursor, epoch=epoch, batch=0, lanes=lanes, taken=0)
+        return cursor._replace(epoch=epoch, batch=0, lanes=lanes, taken=0)
 
     def restored(self, saved: SavedState) -> Position:
         old, rule = saved.position, saved.rule
-        position = replace(old, cursor=self._own(old.cursor))
+        position = old._replace(cursor=self._own(old.cursor))
         self._check_blocks(saved, position.cursor)
         cursor, anchor = position.cursor, position.anchor
         same = cursor.step <= anchor.step or (
@@ -115,11 +114,11 @@ class LaneStream:
         if same and anchor.step < max(1, cursor.step):
             # of an edited mix, a pass may end where none ended before
             edited = cursor.batch and not saved.same and self.at(position)._over(cursor)
-            return replace(position, cursor=self.turn(cursor)) if edited else position
-        stream = self.at(replace(position, anchor=replace(cursor, lanes=())))
+            return position._replace(cursor=self.turn(cursor)) if edited else position
+        stream = self.at(position._replace(anchor=cursor._replace(lanes=())))
         if cursor.batch and stream._over(cursor):
             cursor = self.turn(cursor)
-        return replace(position, cursor=cursor, anchor=replace(cursor, lanes=()))
+        return position._replace(cursor=cursor, anchor=cursor._replace(lanes=()))
 
     def _check_blocks(self, saved: SavedState, cursor: Cursor) -> None:
         reader, epoch = self._reader, cursor.epoch
@@ -143,7 +142,7 @@ class LaneStream:
                 f"the state's lanes do not fit this dataset ({e}): it is another, or a mix in it "
                 "got its first filter, flat_map or pack: let that filter or pack by a scan"
             ) from e
-        return replace(cursor, lanes=tuple((lane, known[lane]) for lane in self.lanes))
+        return cursor._replace(lanes=tuple((lane, known[lane]) for lane in self.lanes))
 
     def _mark(self, cursor: Cursor) -> None:
         # seeks start from the nearest mark; of too many every second is dropped, never the first
@@ -372,7 +371,7 @@ class LaneStream:
             return Cursor(step=first, epoch=epoch, lanes=tuple(begin))
         remaining = Without(reader, self._excluded, anchor.step - 1)
         given = [remaining.pull(x, at, epoch, anchor.taken)[1] for x, at in begin]
-        return replace(anchor, lanes=tuple(zip(range(self._part.lanes), given, strict=True)))
+        return anchor._replace(lanes=tuple(zip(range(self._part.lanes), given, strict=True)))
 
     def begin(self, cursor: Cursor) -> None:
         """Count steps from a cursor on."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipeline.sampling.cursor import Cursor
 from pipeline.sampling.cuts import Ranges, joined
@@ -33,8 +34,7 @@ class Skip:
         return self.rule[1:] == rule[1:] and agree(self.rule[0], rule[0], anchor.step, stop)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a loader stands.
 
     Attributes:
@@ -48,7 +48,7 @@ class Position:
     cursor: Cursor = START
     anchor: Cursor = START
     skips: tuple[Skip, ...] = ()
-    exclusions: tuple[Exclusion, ...] = field(default=())
+    exclusions: tuple[Exclusion, ...] = ()
 
     def at(self, cursor: Cursor) -> Position:
         """The position with another cursor."""
@@ -62,4 +62,4 @@ class Position:
         if (last.rule, last.anchor) != (rule, self.anchor):
             before, last = [*before, last], Skip((), rule, self.anchor)
         last = replace(last, steps=joined([*last.steps, *steps]))
-        return replace(self, skips=(*before, last))
+        return self._replace(skips=(*before, last))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -152,7 +152,7 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
     else:
         # an older state tells whether the batch rule changed before it, but not where
         if _whole(state.get("since", 0)):
-            anchor = replace(cursor, lanes=())
+            anchor = cursor._replace(lanes=())
         steps = _ranges(state.get("skips", ()))
         skips = (Skip(steps, rule, anchor),) if steps else ()
     excluded = tuple(map(_exclusion, state.get("excluded", ())))

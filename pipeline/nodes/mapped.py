@@ -133,8 +133,8 @@ class _Stage:
 
     def one(self, i: int, row: Any) -> Any:
         """Row i of the block, changed; `UNUSUAL` where `apply` has to look at it."""
-        started = time.perf_counter()
-        row = self._f(*[column[i] for column in self._columns], row)
+        columns, started = self._columns, time.perf_counter()
+        row = self._f(*[column[i] for column in columns], row) if columns else self._f(row)
         self._seconds += time.perf_counter() - started
         kind = type(row)
         if kind is bytes:

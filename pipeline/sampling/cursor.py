@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # position of a lane: (block, rows already taken from it), or those of a mix's components
 Place = tuple[Any, ...]
@@ -14,8 +13,7 @@ class Parts(tuple[tuple[str, Place], ...]):
     """The positions of a lane in a mix's components: (name, place), sorted by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """The position of a stream of batches, just before a batch.
 
     Attributes:

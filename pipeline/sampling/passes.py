@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.errors import BatchError, PositionError
 from pipeline.sampling.cursor import Cursor
@@ -94,7 +94,7 @@ class Passes:
     def turn(self, cursor: Cursor) -> Cursor:
         """The start of the next pass; the step stays the same."""
         rows = cursor.rows if self.n == ENDLESS else self._end(cursor)
-        return replace(cursor, rows=rows, epoch=cursor.epoch + 1, batch=0)
+        return cursor._replace(rows=rows, epoch=cursor.epoch + 1, batch=0)
 
     def locate(self, step: int, cursor: Cursor) -> Cursor:
         """The cursor at a step, counted from another cursor. Looks at each cut at most once.

@@ -158,7 +158,10 @@ def _putting(row: Any, columns: Any) -> Put | None:
     def put(i: int, row: Any) -> bool:
         if type(row) is not kind or (list(row) != keys if kind is dict else len(row) != len(keys)):
             return False
-        return all(into(i, row[key]) for key, into in puts)
+        for key, into in puts:  # noqa: SIM110  (`all` of a generator costs half a microsecond)
+            if not into(i, row[key]):
+                return False
+        return True
 
     return put
 
