@@ -122,6 +122,7 @@ class Loader(Generic[BatchT]):
         self._neighbours.check(warn=False)
         self._account = Account()
         self._owner, self._last, self._checked = 0, None, -1
+        self._waiting: list[int] = []  # threads that want a turn, each once
         self._once: Once[BatchT] | None = None
         self._observer: Observer | None = None
         stream = self._open()
@@ -145,11 +146,19 @@ class Loader(Generic[BatchT]):
     # ---- one thread at a time
 
     def _take_turn(self, me: int) -> None:
-        # threads take turns. One assignment takes a turn, another gives it back: no thread and no
-        # interrupt can come between the test and the assignment, as they could with a lock
-        while self._owner and self._owner != me:
-            time.sleep(0.0005)
-        self._owner = me
+        # threads take turns, in the order in which they came. One assignment takes a turn, another
+        # gives it back: no thread and no interrupt can come between the test and the assignment,
+        # as they could with a lock
+        if self._owner == me:
+            return
+        try:
+            self._waiting.append(me)
+            while self._waiting[0] != me or self._owner:
+                time.sleep(0.0002)
+            self._owner = me
+        finally:
+            if me in self._waiting:  # not if an interrupt came first
+                self._waiting.remove(me)
 
     def _ask(self, question: Callable[[Run], Any]) -> Any:
         # ask the current run, while no other thread changes it
@@ -168,6 +177,7 @@ class Loader(Generic[BatchT]):
         # this process lacks the parent's workers, and a thread of the parent that held a turn
         self._inherited = self._executor, self._run
         self._owner, self._checked, self._observer = 0, -1, None
+        self._waiting = []  # threads of the parent
         self._account = Account()  # what the parent's batches cost is the parent's to count
         self._run = Run(self._open().at(self._position), self._position, self._make, self._prefetch)
 

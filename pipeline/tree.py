@@ -315,7 +315,7 @@ def _fresh_array(a: NDArray[Any]) -> NDArray[Any]:
 
 def _fresh_leaf(value: Any) -> Any:
     kind = type(value)
-    if _is_constant(kind):
+    if is_constant(kind):
         return value
     try:
         if kind is _tensor_type() and not vars(value):
@@ -334,7 +334,8 @@ def _tensor_type() -> Any:
 
 
 @lru_cache(1 << 12)
-def _is_constant(kind: type) -> bool:
+def is_constant(kind: type) -> bool:
+    """Whether values of a type cannot be changed in place, or are never copied."""
     if issubclass(kind, np.void):
         return False  # the fields of a structured scalar can be set
     return kind in ATOMS or kind in _CONSTANTS or issubclass(kind, _CONSTANT_KINDS)

@@ -342,7 +342,7 @@ class LaneStream:
         want = self._batch(cursor.step) // self._part.lanes if self._remainder == "drop" else 1
         want = want if cuts is NO_CUTS else cuts.after(first, want) - first
         reader = self._remaining(cursor.step)
-        left = [reader.has(lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
+        left = [_has(reader, lane, at, cursor.epoch, want) for lane, at in cursor.lanes]
         return not (all(left) if self._remainder == "drop" else any(left))
 
     def _lane_rows(self, lane: int, epoch: int) -> int:
@@ -427,3 +427,11 @@ class LaneStream:
 
     def cancel(self) -> None:
         self._reader.cancel()
+
+
+def _has(reader: Reader | Without, lane: int, place: Place, epoch: int, want: int) -> bool:
+    # an error among rows to come waits until their batch is asked for: this one is whole
+    try:
+        return reader.has(lane, place, epoch, want)
+    except Exception:
+        return True

@@ -146,7 +146,8 @@ class JaxFeed:
             )
         if not a.dtype.isnative or a.dtype == np.longdouble:
             raise FeedError(f"field {name!r} holds {a.dtype.str}: .astype(np.{a.dtype.name}) it")
-        if a.dtype.kind not in "biufc" and a.dtype.name not in _ML_DTYPES:
+        # dtypes of ml_dtypes are those that jax.numpy has by their name, such as bfloat16
+        if a.dtype.kind not in "biufc" and not hasattr(self._jax.numpy, a.dtype.name):
             raise FeedError(
                 f"field {name!r} holds {a.dtype}, which no device takes. Drop it in a .map, or "
                 "turn it into numbers."
@@ -167,6 +168,3 @@ def _check_range(name: str, a: NDArray[Any], small: np.dtype[Any]) -> None:
                 f"field {name!r} holds {finite.min()}..{finite.max()}, but jax takes {a.dtype} as "
                 f"{small}. Set jax_enable_x64, or map it to a smaller range."
             )
-
-
-_ML_DTYPES = {"bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"}

@@ -162,7 +162,8 @@ class TorchFeed:
         try:
             return self._torch.from_numpy(_plain(a))
         except TypeError as e:
-            remedy = _REMEDY.get(a.dtype.kind, "Convert it in a .map, or drop it there.")
+            kind = "V" if a.dtype.names else a.dtype.kind.replace("V", "")
+            remedy = _REMEDY.get(kind, "Convert it in a .map, or drop it there.")
             raise FeedError(f"field {name!r} holds {a.dtype}, which torch lacks. {remedy}") from e
 
     def _send(self, leaf: Any) -> Any:

@@ -205,7 +205,7 @@ class LaneMixReader:
     ) -> tuple[list[Block], Place]:
         """As of every reader; not `across`, rows are of one pass of the mix."""
         blocks, empty = list[Block](), 0
-        while want and not self._ended(place, epoch) and (across or not blocks):
+        while want and not self.ended(place, epoch) and (across or not blocks):
             hand = self._deal(lane, place, want)
             turns, row, _ = place
             got = len(hand.which)
@@ -222,7 +222,7 @@ class LaneMixReader:
 
     def has(self, lane: int, place: Place, epoch: int, want: int) -> bool:
         empty = 0
-        while want > 0 and empty <= self.patience and not self._ended(place, epoch):
+        while want > 0 and empty <= self.patience and not self.ended(place, epoch):
             hand = self._deal(lane, place, want)
             turns, row, _ = place
             want, empty = want - len(hand.which), 0 if len(hand.which) else empty + 1
@@ -259,7 +259,8 @@ class LaneMixReader:
 
     # ---- passes
 
-    def _ended(self, place: Place, epoch: int) -> bool:
+    def ended(self, place: Place, epoch: int) -> bool:
+        """Whether pass `epoch` ends at a place."""
         return not self.endless and place[0] >= (epoch + 1) * self._passes
 
     def _next_pass(self, place: Place) -> Place:

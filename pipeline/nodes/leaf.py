@@ -17,7 +17,7 @@ from pipeline.nodes.node import Node, Span
 from pipeline.nodes.scope import Path, Scope
 from pipeline.sources.sharing import sharing
 from pipeline.sources.windows import WindowSource
-from pipeline.transforms.calling import Watch
+from pipeline.transforms.lending import Watch
 from pipeline.transforms.map import unshared
 from pipeline.types import At, Component, Source, fingerprint_of
 

@@ -14,7 +14,9 @@ from pipeline.nodes.node import Over, numbered
 from pipeline.nodes.scope import Scope, Stage
 from pipeline.transforms.calling import called, maker, rows_of, say_exit, stopped
 from pipeline.transforms.collate import Empty
+from pipeline.transforms.lending import Given
 from pipeline.transforms.stacking import FIRST, Put, Stack
+from pipeline.tree import fresh
 from pipeline.types import At, Site, Transform
 
 UNUSUAL = object()  # stands for a row that is None, or of a type not met before
@@ -84,9 +86,10 @@ class Mapped(Over):
                     return None
                 stack.finish()
                 continue
-            piece = rows[start:stop]
+            piece, lists = rows[start:stop], 2
             for stage in stages:
-                piece, made = stage.apply(piece, made, start)
+                piece, made = stage.apply(Given(piece, lists), made, start)
+                lists = 1
             stack.add(piece, stages[-1].kinds)
             del piece  # its memory is the next rows'
         self._hint.first = stack.first
@@ -114,9 +117,10 @@ class _Stage:
         self._site, self.name, self._origin = site, name, origin
         self._f, self._columns = cast(Any, node.transform).caller(origin, site)
         self._size, self._seconds = 0, 0.0
+        self._copies = False  # whether rows are copied for the function, as it changes them
         self.kinds = self._met = set[type]()
 
-    def apply(self, rows: list[Any], made: str, first: int) -> tuple[list[Any], str]:
+    def apply(self, rows: Given, made: str, first: int) -> tuple[list[Any], str]:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
         started = time.perf_counter()
         with marked(self.name):
@@ -127,14 +131,16 @@ class _Stage:
         self.kinds, self._met = kinds, self._met | kinds
         if bytes in kinds:
             self._size += sum(len(row) for row in results if type(row) is bytes)
-        if own and any(row is None for row in rows):
+        if own and any(row is None for row in rows.all):
             own = made  # handed on
+        self._copies = rows.copied
         return results, own or made
 
     def one(self, i: int, row: Any) -> Any:
         """Row i of the block, changed; `UNUSUAL` where `apply` has to look at it."""
         columns, started = self._columns, time.perf_counter()
-        row = self._f(*[column[i] for column in columns], row) if columns else self._f(row)
+        given = fresh(row) if self._copies else row
+        row = self._f(*[column[i] for column in columns], given) if columns else self._f(given)
         self._seconds += time.perf_counter() - started
         kind = type(row)
         if kind is bytes:

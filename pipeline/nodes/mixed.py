@@ -197,8 +197,11 @@ class Mixed(Mixture, RowJoin):
         first = turn * part.length + place // most * most
         size = min(most, part.length - first % part.length)
         permuted = Permutation(size, derive_seed(seed, "exclude", name, first, attempt))
-        there = self._row(c, order, first + int(permuted(np.array([given - first]))[0]))
-        return order * self.length + there if 0 <= there < self.length else row
+        drawn = first + int(permuted(np.array([given - first]))[0])
+        if drawn < self._before(c, order):
+            return row  # an earlier pass of the mix gave it
+        there = self._row(c, order, drawn)
+        return order * self.length + there if there < self.length else row
 
 
 def check_names(parts: Mapping[str, Part]) -> None:

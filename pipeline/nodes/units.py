@@ -60,6 +60,8 @@ class _Unit:
 
 
 class _OfOnePass(Protocol):
+    def ended(self, place: Place, epoch: int) -> bool: ...
+
     def pull(
         self, lane: int, place: Place, epoch: int, want: int, *, across: bool
     ) -> tuple[list[Block], Place]: ...
@@ -78,6 +80,7 @@ class UnitReader(PieceReader):
 
     def __init__(self, node: Units, here: Here, below: Reader) -> None:
         self._node, self._here, self._below = node, here, below
+        self._mix = cast(_OfOnePass, below)
         self.endless = below.endless
         self._units: dict[int, dict[Place, _Unit]] = {}
 
@@ -120,17 +123,18 @@ class UnitReader(PieceReader):
     # ---- pieces
 
     def piece(self, lane: int, at: Place, epoch: int) -> Block | None:
+        if self._mix.ended(at, epoch):
+            return None  # where one pass ends the next one begins, whose unit may be known
         units = self._units.setdefault(lane, {})
         if at not in units:
             unit = self._unit(lambda: self._pulled(lane, at, epoch))
             if unit is None:
-                return None  # not kept: where one pass ends the next one begins
+                return None
             units[at] = unit
         return units[at].block
 
     def _pulled(self, lane: int, at: Place, epoch: int) -> tuple[list[Block], Place]:
-        below = cast(_OfOnePass, self._below)
-        return below.pull(lane, at, epoch, self._node.block, across=False)
+        return self._mix.pull(lane, at, epoch, self._node.block, across=False)
 
     def _unit(self, pull: Callable[[], tuple[list[Block], Place]]) -> _Unit | None:
         # a unit after the stages here, and then those of the mixes above; None at a pass's end

@@ -81,7 +81,7 @@ class Bucket(FunctionTransform):
             column = dict(children(values.tree) or ()).get(self.f)
             if isinstance(column, np.ndarray) and column.ndim > 1:
                 return block, np.full(len(block), column.shape[1])
-        return each(lambda row: self._length(row, site), block, site)
+        return each(lambda row: self._length(row, site), block, site, kept=True)
 
     def _length(self, row: Any, site: Site) -> Any:
         if isinstance(self.f, str):

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import array
 import logging
-import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pipeline.block import Block, Columns, Origin
 from pipeline.errors import ChainError
 from pipeline.meter import BEACON
-from pipeline.tree import ATOMS, DEEPEST, children, map_leaves
+from pipeline.transforms.lending import Given, Watch
+from pipeline.tree import map_leaves
 from pipeline.types import Site
 
 # a function, and columns of the values that come before the row in its arguments
 Caller = tuple[Callable[..., Any], Sequence[Sequence[Any]]]
 
 LOGGER = logging.getLogger("pipeline")
-WATCHED = 1 << 13  # elements of an array or a list that are looked at, at most
 
 
 def guarded(tree: Any) -> Any:
@@ -45,11 +42,12 @@ def rows_of(block: Block) -> list[Any]:
 
 
 def each(
-    f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any]
+    f: Callable[..., Any], block: Block, site: Site, *columns: Sequence[Any], kept: bool = False
 ) -> tuple[Block, list[Any]]:
     """The results of `f(row)` for each row of a block; values of `columns` come before the row.
 
-    No row is given to f twice, since f may change it in place.
+    No row is given to f twice, since f may change it in place: see `Given`, unless the rows
+    themselves are `kept`, with what f has changed in them.
 
     Returns:
         The block, without the rows that failed and are skipped; and a result for each of its rows.
@@ -60,11 +58,12 @@ def each(
     """
     rows, results, bad = rows_of(block), list[Any](), list[int]()
     if site.skip is None:
-        return block, called(f, columns, rows, block.origin, site)
+        return block, called(f, columns, rows if kept else Given(rows), block.origin, site)
     while len(results) + len(bad) < len(rows):
         first = len(results) + len(bad)
         try:
-            called(f, columns, rows[first:], block.origin, site, first, results)
+            given = rows[first:] if kept else Given(rows[first:], lists=2)
+            called(f, columns, given, block.origin, site, first, results)
         except Exception as error:
             failed = len(results) + len(bad)
             if not site.skip(failed, error):
@@ -76,7 +75,7 @@ def each(
 def called(
     f: Callable[..., Any],
     columns: Sequence[Sequence[Any]],
-    rows: list[Any],
+    rows: list[Any] | Given,
     origin: Origin,
     site: Site,
     first: int = 0,
@@ -109,33 +108,6 @@ def called(
     return results
 
 
-class Watch:
-    """A row as a function returned it, to be compared with what it is later.
-
-    Arrays, tensors on the CPU, bytearrays, sets, lists, dicts and the like are looked into, of
-    large ones some elements; other objects only need to be the same ones.
-
-    >>> row = {"x": [1, 2]}
-    >>> watch = Watch(row)
-    >>> watch.changed
-    False
-    >>> row["x"][1] = 3
-    >>> watch.changed
-    True
-    """
-
-    __slots__ = ("_held", "_row")
-
-    def __init__(self, row: Any) -> None:
-        self._row = row
-        self._held = None if type(row) in ATOMS else _content(row)
-
-    @property
-    def changed(self) -> bool:
-        """Whether the row is no longer what it was."""
-        return self._held is not None and _content(self._row) != self._held
-
-
 class Outputs(list[Any]):
     """The rows that a function returned for one row: the first of them is watched."""
 
@@ -146,68 +118,6 @@ def watch(result: Any) -> Watch:
     """Begin to watch a function's result, or the first row of several."""
     first = next(iter(result), None) if type(result) is Outputs else result
     return Watch(first)
-
-
-class _Same:
-    # an object that is not looked into: equal to itself alone
-    __slots__ = ("_value",)
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._value is other._value
-
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
-
-
-def _content(value: Any, depth: int = 0) -> Any:
-    # something that equals what this returns later as long as the value is not changed
-    kind = type(value)
-    if kind in ATOMS:
-        return value
-    if depth > DEEPEST:  # said where it is stacked
-        return None
-    if isinstance(value, np.ndarray):
-        return _of_array(value, depth)
-    if isinstance(value, np.generic):
-        return kind, value.tobytes()
-    if isinstance(value, list | deque):
-        return [_content(v, depth + 1) for v in _some(list(cast(list[Any], value)))]
-    if kind is dict:
-        return {k: _content(v, depth + 1) for k, v in cast(dict[Any, Any], value).items()}
-    if isinstance(value, bytearray | array.array):
-        return bytes(value)
-    if isinstance(value, set):
-        return frozenset(cast(set[Any], value))
-    if type(value) is getattr(sys.modules.get("torch"), "Tensor", None):
-        return _of_tensor(value)
-    parts = children(value)
-    if parts is None:
-        return _Same(value)
-    return [(name, _content(part, depth + 1)) for name, part in parts]
-
-
-def _some(values: Any) -> Any:
-    return values[:: len(values) // WATCHED + 1]
-
-
-def _of_array(a: np.ndarray[Any, Any], depth: int) -> Any:
-    if not a.flags.writeable:  # who could write to it all the same does so on purpose
-        return _Same(a)
-    flat = _some(a.ravel(order="K")) if a.flags.forc else a[:1]
-    if not a.dtype.hasobject:
-        return flat.tobytes()
-    return [_content(v, depth + 1) for v in flat.reshape(-1).tolist()]
-
-
-def _of_tensor(tensor: Any) -> Any:
-    try:
-        flat = tensor.detach()
-        flat = _some(flat.view(-1)) if flat.is_contiguous() else flat[:1]
-        return flat.contiguous().view(sys.modules["torch"].uint8).numpy().tobytes()
-    except (RuntimeError, TypeError, ValueError):  # sparse, quantized, or on another device
-        return _Same(tensor)
 
 
 def filled_again(site: Site) -> ChainError:

@@ -30,7 +30,7 @@ class Filter(FunctionTransform):
         Raises:
             ChainError: f returned something else than a bool.
         """
-        block, keep = each(self.f, block, site)
+        block, keep = each(self.f, block, site, kept=True)
         for i, answer in enumerate(keep):
             if answer is not True and answer is not False and not isinstance(answer, np.bool_):
                 raise _no_bool(answer, i, block, site)

@@ -68,6 +68,26 @@ def _is_installed(place: str) -> bool:
     )
 
 
+def is_importable(module: str) -> bool:
+    """Whether a fresh interpreter with the same path finds a user's module by its name.
+
+    Scripts are not found, nor are modules that code has put into `sys.modules` itself, such as a
+    script in a process that `multiprocessing` spawned, which is called `__mp_main__` there.
+
+    >>> is_importable("numpy"), is_importable("__main__"), is_importable("__mp_main__")
+    (True, False, False)
+    """
+    if not is_users(module):
+        return True
+    return module != "__main__" and _is_found(module.partition(".")[0], tuple(sys.path))
+
+
+@lru_cache(1 << 10)
+def _is_found(top: str, path: tuple[str, ...]) -> bool:
+    finders = [f for finder in sys.meta_path if (f := getattr(finder, "find_spec", None))]
+    return any(find(top, None) is not None for find in finders)
+
+
 def package_of(module: str) -> str | None:
     """The installed package that a module belongs to; None if it is the user's or Python's.
 

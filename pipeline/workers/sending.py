@@ -2,7 +2,7 @@
 
 A module's function is sent by name, so a worker gets the module as it is on disk. Whatever the
 parent has changed in the module since is compared: plain values are sent along, and everything else
-must be equal.
+must be equal. Functions of scripts and of other modules that no worker finds are sent themselves.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pipeline.errors import ChainError, WorkerError
 from pipeline.nodes import Part
 from pipeline.transforms.bytecode import imports
 from pipeline.transforms.code import Code, code_digest
-from pipeline.transforms.ownership import is_users, module_of
+from pipeline.transforms.ownership import is_importable, is_users, module_of
 from pipeline.workers import packets
 
 ALIGN = 64  # of the parts in memory, in bytes
 SIMPLE = 1 << 16  # bytes of a pickled value up to which it is sent along
 PARTS = 1 << 14  # values in a container up to which it is sent along
-_NOT_AHEAD = {"jax", "jaxlib", "__main__"}  # jax starts threads, which make a fork unsafe
+_NOT_AHEAD = {"jax", "jaxlib"}  # jax starts threads, which make a fork unsafe
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -155,6 +155,7 @@ class _Pickler(cloudpickle.Pickler):
         self.stage = self._labels.get(id(obj), self.stage)
         if isinstance(obj, types.CodeType):  # from 3.1.3 on, cloudpickle drops the file's name
             return marshal.loads, (marshal.dumps(obj),)
+        _carry(obj.__name__ if isinstance(obj, types.ModuleType) else module_of(obj))
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self._import(obj.__name__)
@@ -170,8 +171,14 @@ class _Pickler(cloudpickle.Pickler):
         return reduced
 
     def _import(self, module: str) -> None:
-        if module and module not in sys.builtin_module_names:
+        if module and module not in sys.builtin_module_names and is_importable(module):
             self.modules[module] = None
+
+
+def _carry(module: str) -> None:
+    # what no worker could import by its name is pickled itself
+    if module in sys.modules and not is_importable(module):
+        cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
 def _codes(chain: Part) -> Iterator[tuple[str, Any]]:
@@ -188,7 +195,7 @@ def _relied_on(named: list[tuple[str, Any]]) -> Iterator[tuple[Name, Global]]:
     met: set[Name] = set()
     for stage, obj in named:
         for module, path in _names(obj):
-            if (module, path) not in met and module != "__main__" and is_users(module):
+            if (module, path) not in met and is_users(module) and is_importable(module):
                 met.add((module, path))
                 yield (module, path), _global(stage, _resolved(module, path))
 

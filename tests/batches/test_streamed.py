@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, mix
+from pipeline import Dataset, Loader, mix
 from pipeline.errors import BatchError, LanesError
 from pipeline.nodes.now import lane_blocks
 from tests.batches.checks import check_hosts, check_stream, opened, walked
@@ -79,3 +79,23 @@ def test_a_row_of_a_batch_is_of_the_lane_that_its_number_says() -> None:
 def _lane(ds: Dataset, lane: int) -> Dataset:
     # the rows of one lane, as a dataset of their own
     return Dataset([row for block in lane_blocks(ds.top, lane) for row in block.rows()])
+
+
+@pytest.mark.parametrize("remainder", ["keep", "drop", "pad"])
+def test_a_row_that_fails_costs_no_batch_before_its_own(remainder: Any) -> None:
+    # whether a pass goes on is looked up as a batch is handed out, among rows of the next one
+    def checked(x: int) -> dict[str, int]:
+        if x == 4:
+            raise ValueError("bad")
+        return {"x": x}
+
+    ds = Dataset(range(12)).filter(lambda x: True, block=1).map(checked)
+    loader = Loader(ds, 2, remainder=remainder)
+    assert [next(loader)["x"].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad"):
+            next(loader)
+        assert loader.step == 2
+    loader.skip(range(2, 3))
+    with pytest.raises(ValueError, match="bad"):  # rows of skipped steps are read
+        next(loader)

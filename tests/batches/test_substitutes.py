@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,19 @@ def test_no_excluded_record_comes_and_each_row_decides_alone(chain: str, bad: ra
         assert (origin.component == was.component).all()
     for some in (rows[::-1].copy(), rows[7:9], np.random.default_rng(0).permutation(rows)[:30]):
         assert substitutes.rows(some, 0).tolist() == found[some].tolist()
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1), (0.37, 0.63)])
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_substitutes_in_later_passes_of_a_mix(weights: tuple[float, float], stop: Any) -> None:
+    # others of the epoch of a dataset may have come in earlier passes of the mix
+    parts = {"a": Dataset(range(23)), "b": Dataset(range(7))}
+    ds = mix(parts, dict(zip(parts, weights, strict=True)), stop)
+    entries, rows = _entries(ds, range(3, 9)), np.arange(20 * len(ds))
+    found = Substitutes(ds.top, entries).rows(rows, 0)
+    assert (found // len(ds) == rows // len(ds)).all()
+    origin = ds.top.origin(At.of_rows(found, len(ds)))
+    assert not Exclusions(ds.top.components, entries).among(origin, 0).any()
 
 
 def test_before_its_step_an_exclusion_changes_nothing() -> None:

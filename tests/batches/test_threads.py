@@ -7,6 +7,8 @@ import os
 import pickle
 import sys
 import threading
+import time
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,30 @@ def test_threads_share_a_loader_and_get_each_batch_once(ds: Dataset, workers: An
     assert sorted(found)[: len(expected)] == expected or set(expected) <= set(found)
     assert len(found) == loader.step
     assert all(0 < state["step"] <= len(found) for state in states)
+
+
+def test_a_question_waits_for_one_batch_and_not_for_the_end_of_a_loop() -> None:
+    def slow(row: Any) -> Any:
+        time.sleep(0.005)
+        return row
+
+    loader, begun, taken = Loader(DS.map(slow), 1), threading.Event(), list[Any]()
+
+    def draw() -> None:
+        for batch in islice(loader, 100):
+            taken.append(batch)
+            begun.set()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    begun.wait(10)
+    waited: list[int] = []
+    for question in (loader.state_dict, lambda: loader.step, lambda: loader[3]):
+        before = len(taken)
+        question()
+        waited.append(len(taken) - before)
+    thread.join(30)
+    assert max(waited) <= 5
 
 
 def test_closing_ends_a_thread_that_waits() -> None:

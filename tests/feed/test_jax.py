@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -29,6 +30,23 @@ def test_what_is_no_sharding_is_refused(wrong: Any) -> None:
     with pytest.raises(FeedError, match=r"give a sharding of jax, as NamedSharding\(mesh"):
         JaxFeed(wrong)
     assert repr(feed()).startswith("JaxFeed(SingleDeviceSharding(")
+
+
+SMALL = ["float8_e4m3fn", "float8_e4m3", "float8_e8m0fnu", "float8_e5m2fnuz", "float4_e2m1fn"]
+
+
+@pytest.mark.parametrize("name", ["bfloat16", *SMALL, "int4", "uint4", "int2"])
+def test_small_numbers_that_jax_has_are_taken(name: str) -> None:
+    rows = np.ones((4, 2), getattr(ml_dtypes, name))
+    batch = next(Loader(Dataset(list(rows)), 4, feed=feed()))
+    assert batch.dtype == rows.dtype
+    assert np.asarray(batch).tobytes() == rows.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["i4,f8", "V3", "M8[s]", object, "U2"])
+def test_what_no_device_takes_is_refused(kind: Any) -> None:
+    with pytest.raises(FeedError, match=r"field 'x' holds .* which no device takes"):
+        feed().put({"x": np.zeros(2, kind)}, np.arange(2), 2)
 
 
 def test_batches_are_global_arrays() -> None:

@@ -47,6 +47,8 @@ def test_a_pass_begins_where_one_before_it_was_found_to_end() -> None:
     assert reader.has(0, begin, 1, 1)
     blocks, _ = reader.pull(0, begin, 1, 100)
     assert sum(map(len, blocks)) > 0
+    assert reader.pull(0, place, 0, 1)[0] == []  # also once the next pass was read
+    assert not reader.has(0, place, 0, 1)
 
 
 @pytest.mark.parametrize("stop", ["first", "all"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -337,3 +338,70 @@ def test_passes_of_once_may_overlap_and_break_off() -> None:
     assert [next(iter(once)).tolist() for _ in range(3)] == [[0, 1]] * 3
     assert [batch.tolist() for batch in once] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     once.close()
+
+
+_SCRIPT = """
+import multiprocessing, sys
+from typing import NamedTuple
+from pipeline import Dataset, Loader, Processes
+
+class Row(NamedTuple):
+    x: int
+
+def step(x):
+    return Row(x + OFFSET)
+
+OFFSET = 5
+DS = Dataset(range(8)).map(step)
+
+def train(rank, state, out):
+    with Loader(DS, 4, workers=Processes(1, parent=False)) as loader:
+        loader.load_state_dict(state)
+        batch = next(loader)
+        out.put((type(batch) is Row, batch.x.tolist(), loader.state_dict()))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    loader, out = Loader(DS, 4), context.Queue()
+    next(loader)
+    process = context.Process(target=train, args=(0, loader.state_dict(), out))
+    process.start()
+    alike, rows, state = out.get(timeout=60)
+    process.join()
+    loader.load_state_dict(state)
+    print(alike, rows, loader.epoch)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_in_a_spawned_process_has_workers(tmp_path: Path) -> None:
+    # as torch.multiprocessing.spawn starts trainings: the script is module __mp_main__ there
+    (tmp_path / "train.py").write_text(_SCRIPT)
+    command = [sys.executable, str(tmp_path / "train.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert (done.stdout, done.returncode) == ("True [9, 10, 11, 12] 1\n", 0), done.stderr
+
+
+def test_a_module_that_no_worker_finds_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "loaded.py").write_text(
+        "N = 3\n"
+        "class Row(dict): pass\n"
+        "def more(x): return x + N\n"
+        "def step(x): return Row(x=more(x))\n"
+    )
+    spec = importlib.util.spec_from_file_location("loaded_by_path", tmp_path / "loaded.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["loaded_by_path"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.N = 4  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        for f in (module.step, lambda x: module.step(x)):
+            ds = Dataset(range(4)).map(f)
+            workers = Processes(1, parent=False)
+            with Loader(ds, 4, collate=list, workers=workers) as loader:
+                rows = next(loader)
+            assert rows == [{"x": 4}, {"x": 5}, {"x": 6}, {"x": 7}]
+            assert all(type(row) is module.Row for row in rows)
+    finally:
+        del sys.modules["loaded_by_path"]
