@@ -134,6 +134,14 @@ def refused(path: str, reason: str) -> StorageError:
     return StorageError(f"{path} cannot be read: {reason}. Correct the path or Storage(options=).")
 
 
+def without_ranges(path: str, reason: str) -> StorageError:
+    """The error for a server that cannot send parts of a file."""
+    return StorageError(
+        f"{path} cannot be read: {reason}. Fetch the file as a whole, or have it sent by a server "
+        "that answers requests for ranges."
+    )
+
+
 def out_of_reach(
     path: str, reason: str, tries: int, seconds: float, deadline: float
 ) -> StorageError:

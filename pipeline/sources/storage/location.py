@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
@@ -33,7 +34,8 @@ class Stat(NamedTuple):
     Attributes:
         path: an absolute path, or a URL.
         size: bytes.
-        tag: changes with the contents (generation, etag, modification time); "" for local files.
+        tag: changes with the contents: generation or etag, else the time of the last change, of a
+            local file in nanoseconds. "" if unknown.
     """
 
     path: str
@@ -84,3 +86,28 @@ def has_magic(url: str) -> bool:
     if protocol(url) in ("http", "https"):
         return "*" in url
     return bool(_MAGIC.search(url))
+
+
+def matches(pattern: str, url: str) -> bool:
+    """Whether a pattern matches a URL by the rules of `glob.glob`, as it matches local paths.
+
+    Like there, a wildcard matches no name that begins with a dot: drafts and caches of programs.
+
+    >>> [matches("gs://b/**/*.txt", f"gs://b/{name}") for name in ("1.txt", "a/1.txt", "a/.1.txt")]
+    [True, True, False]
+    """
+    web = protocol(pattern) in ("http", "https")
+    plain = re.sub(r"[?\[]", r"[\g<0>]", pattern) if web else pattern
+    return _match(*([part for part in path.split("/") if part] for path in (plain, url)))
+
+
+def _match(parts: list[str], names: list[str]) -> bool:
+    if not parts or not names:
+        return parts == names
+    shown = not names[0].startswith(".")
+    if parts[0] != "**":
+        found = (shown or parts[0].startswith(".")) and fnmatchcase(names[0], parts[0])
+        return found and _match(parts[1:], names[1:])
+    if len(parts) == 1:
+        return not any(name.startswith(".") for name in names)
+    return _match(parts[1:], names) or (shown and _match(parts, names[1:]))

@@ -10,18 +10,21 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
+from urllib.parse import unquote
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import unreadable
-from pipeline.sources.storage.location import has_magic, is_url
+from pipeline.sources.storage.location import has_magic, is_url, matches
 from pipeline.sources.storage.storage import Stat, Storage
 
-MANIFEST = ".lockstep-manifest.json"  # the file beside the data; see manifest.py
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _NOTE = re.compile(r"\.\w+\.manifest\.json$")  # the manifest of a conversion, beside x.parquet
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
+_CHAIN = re.compile(
+    r"\w+(://[^:]*)?::[A-Za-z][\w+.\-]*://|(zip|tar|simplecache|filecache|blockcache)(://[^:]*)?::"
+)
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
 _POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/spec/v1\noid ", (120, 200)
 _MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
@@ -115,13 +118,22 @@ def _shards(path: str) -> list[str]:
 
 def _plain(path: str | os.PathLike[str]) -> str:
     name = path if isinstance(path, ListedPath) else os.path.expanduser(os.fsdecode(path))
-    return name.removeprefix("file://") if name.startswith("file:///") else name
+    if not name.startswith("file:///"):
+        return name
+    name = name.removeprefix("file://")
+    # `Path.as_uri` writes "%20" for a space; others write names as they are
+    return name if os.path.exists(name) or not os.path.exists(unquote(name)) else unquote(name)
 
 
 def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     """The files that one path names: their `Stat` if a listing gave it, else just the path."""
     if isinstance(path, ListedPath):
         return [path.stat]
+    if _CHAIN.match(path) and not os.path.exists(path):
+        raise SourceError(
+            f"{path} is a chain of file systems (::), which is not read. To keep copies of remote "
+            "files give Storage(cache='a folder'); unpack archives first."
+        )
     if is_url(path):
         return _expand_url(path, storage)
     if os.path.isdir(path):
@@ -175,7 +187,9 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
     if not has_magic(url):
         return [url]
     try:
-        found = [f for f in storage.glob(url) if not f.path.endswith(f"/{MANIFEST}")]
+        every = storage.glob(url)
+        # a file of just this name is given, too: names may contain brackets
+        found = [f for f in every if matches(url, f.path) or f.path == url]
         found = [f for f in found if not _NOTE.search(f.path)]
     except StorageError:
         raise

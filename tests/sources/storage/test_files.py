@@ -216,6 +216,72 @@ def test_shards_of_a_bucket(gcs):
         found(gcs.bucket + "/*.txt", gcs.storage())
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "simplecache::gs://b/*.txt",
+        "filecache::/d/a.txt",
+        "zip://a.txt::/d/z.zip",
+        "tar://*::s3://b/t",
+    ],
+)
+def test_chains_are_refused_with_the_remedy(path):
+    with pytest.raises(SourceError, match=r"is a chain .*Storage\(cache=.*unpack"):
+        found(path)
+
+
+def test_addresses_of_local_files_may_be_quoted(tmp_path):
+    for name in ("a b%.txt", "a%20b.txt", "c%20d.txt"):
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        assert expand(path.as_uri()) == expand(f"file://{path}") == (str(path),)
+
+
+@pytest.mark.parametrize("engine", ["fsspec", "obstore"])
+@pytest.mark.parametrize("store", ["gcs", "s3"])
+def test_marks_of_folders_are_no_files(request, store, engine):
+    bucket = request.getfixturevalue(store)
+    for name in ("m/", "m/a.txt", "m/sub/", "m/sub/x.txt/", "m/sub/x.txt/b.txt"):
+        bucket.put(name, b"" if name.endswith("/") else b"x")
+    storage, folder = bucket.storage(engine=engine), f"{bucket.bucket}/m/"
+    for pattern in ("**", "**/*.txt"):
+        there = [stat.path.removeprefix(folder) for stat in found(folder + pattern, storage)]
+        assert there == ["a.txt", "sub/x.txt/b.txt"]
+
+
+def test_names_with_an_empty_part(s3):
+    url = s3.put("n//a.txt", b"x")
+    assert [stat.path for stat in found(url, s3.storage())] == [url]
+    with pytest.raises(SourceError, match=r'cannot be listed: .*engine="fsspec"'):
+        found(f"{s3.bucket}/n/*.txt", s3.storage(engine="obstore"))
+
+
+@pytest.mark.parametrize("engine", ["fsspec", "obstore"])
+def test_globs_of_urls_match_what_globs_of_paths_match(tmp_path, gcs, engine):
+    names = [
+        "a.txt",
+        ".a.txt",
+        "_a.txt",
+        "d/b.txt",
+        ".d/b.txt",
+        "d/.b/c.txt",
+        "d/e/c.txt",
+        "d/.c.txt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+        gcs.put(name, b"x")
+    patterns = ["*.txt", "**/*.txt", "*/*.txt", ".*.txt", ".d/*", "d/**/*.txt", "d/**", "?.txt"]
+    patterns += ["[!_]*.txt", "*/.*.txt", "**/.b/*"]
+    for pattern in patterns:
+        there = found(f"{gcs.bucket}/{pattern}", gcs.storage(engine=engine))
+        near = found(f"{tmp_path}/{pattern}")
+        assert sorted(stat.path.removeprefix(f"{gcs.bucket}/") for stat in there) == sorted(
+            stat.path.removeprefix(f"{tmp_path}/") for stat in near
+        ), pattern
+
+
 @pytest.mark.parametrize("opened", [LinesSource, open_path])
 def test_what_a_manifest_lists_and_is_not_there_is_refused_by_name(tmp_path, opened):
     touch(tmp_path, "a.txt", "b.txt", "c.log")

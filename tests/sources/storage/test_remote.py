@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.registry import _registry as registry
 
 from pipeline import Dataset, Loader
 from pipeline.errors import MissingExtraError, MissingFileError, SourceError, StorageError
@@ -113,6 +115,43 @@ def test_other_protocols(tmp_path: Any) -> None:
     (stat,) = storage.glob(f"file://{tmp_path}/*")
     assert storage.read(some_ranges(stat)) == expected(some_ranges(stat))
     assert storage.read([Range(str(tmp_path / "a"), 5, 9)]) == [DATA[5:9]]
+
+
+class Hosts(AbstractFileSystem):
+    """A file system of which each host is another one, as of ftp and sftp."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.host = host.encode()
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": path.split("/")[2]}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.split("/", 3)[-1] if "://" in path else path
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        return [{"name": f"/{n}", "size": len(self.host), "type": "file"} for n in ("a", "b")]
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+        return self.host[start:end]
+
+
+def test_each_host_is_asked_for_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry, "hosts", Hosts)
+    storage = Storage()
+    for host in ("one", "another"):
+        stats = storage.glob(f"hosts://{host}/*")
+        assert [stat.path for stat in stats] == [f"hosts://{host}/a", f"hosts://{host}/b"]
+        assert storage.read([stats[0].range(0, 3)]) == [host.encode()[:3]]
+
+
+def test_a_protocol_may_be_in_capitals(gcs: Gcs, engine: Any) -> None:
+    gcs.put("a", DATA)
+    url = web(gcs, "a").replace("http", "HTTP")
+    assert Storage(deadline=5, engine=engine).read([Range(url, 0, 9)]) == [DATA[:9]]
 
 
 # ---- how it is fetched
