@@ -100,7 +100,11 @@ class BagzSource(FramedSource):
             return self._compression == "zstd"
         if not self._files.paths[file].endswith(".bagz"):
             return False
-        return record.startswith(_MAGIC) or self._packed.setdefault(file, self._has_frames(file))
+        if record.startswith(_MAGIC):
+            return True
+        if file not in self._packed:
+            self._packed[file] = self._has_frames(file)
+        return self._packed[file]
 
     def _has_frames(self, file: int) -> bool:
         """Whether any record of a sample is a zstd frame. A single record may just be damaged."""

@@ -101,3 +101,14 @@ def test_folders_must_all_say_it(tmp_path):
         ParquetSource(pattern, hive=True)
     with pytest.raises(SourceError, match="has a name such as year=2024"):
         ParquetSource(f"{tmp_path}/other/*.parquet", hive=True)
+
+
+@pytest.mark.parametrize("name", ["_metadata", "_common_metadata"])
+def test_a_summary_of_files_is_no_file_of_rows(tmp_path, name):
+    write(tmp_path, "y=1")
+    collected = []
+    pq.write_table(pa.table({"v": [1]}), tmp_path / "y=1/1.parquet", metadata_collector=collected)
+    collected[0].set_file_path("y=1/1.parquet")
+    pq.write_metadata(collected[0].schema.to_arrow_schema(), tmp_path / name, collected)
+    with pytest.raises(SourceError, match=rf"{name}: it only describes other files.*remove it"):
+        ParquetSource(f"{tmp_path}/_*")
