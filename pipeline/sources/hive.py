@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from pipeline.checks import shown
 from pipeline.errors import SourceError
 from pipeline.sources.complaints import parsing
-from pipeline.sources.storage.location import protocol
+from pipeline.sources.storage.location import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,9 +88,8 @@ def keys_of(path: str) -> dict[str, str | None]:
     >>> keys_of("/data/lang=en/k=a%20b/0.parquet"), keys_of("k=a/k=__HIVE_DEFAULT_PARTITION__/0")
     ({'lang': 'en', 'k': 'a b'}, {'k': None})
     """
-    plain = path.partition("?")[0] if protocol(path) in ("http", "https") else path
     found: dict[str, str | None] = {}
-    for folder in plain.split("/")[:-1]:
+    for folder in named(path).split("/")[:-1]:
         name, equals, value = folder.partition("=")
         if name and equals:
             with parsing(path):

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.block import Int64s
 from pipeline.sources.complaints import unreadable
 from pipeline.sources.parquet_footer import Footer, arrow_schema, footers
+from pipeline.sources.storage.location import named
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -41,7 +42,7 @@ def counted(
         SourceError: a file is not a Parquet file, or cannot be read.
     """
     for stat in stats:
-        if os.path.basename(stat.path) in _SUMMARIES:
+        if os.path.basename(named(stat.path)) in _SUMMARIES:
             raise unreadable(stat.path, "it only describes other files")
     for stat, metadata in zip(stats, footers(stats, storage), strict=True):
         rows = Footer(metadata, ()).rows().tolist()

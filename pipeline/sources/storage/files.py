@@ -17,7 +17,7 @@ from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage import manifest
 from pipeline.sources.storage.local import check_same, machine, stat_of
-from pipeline.sources.storage.location import is_url
+from pipeline.sources.storage.location import is_url, lasting
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns, stats_of
 from pipeline.sources.storage.storage import Stat, Storage
@@ -178,7 +178,7 @@ class Files:
         Of the bytes only the first and last 64 KiB count: where formats keep their indexes.
         """
         digest = hashlib.blake2b(digest_size=16)
-        names = (os.path.basename(path) for path in self.paths)
+        names = (os.path.basename(lasting(path)) for path in self.paths)
         facts = zip(names, self.sizes, self.counts.tolist(), self._ends, strict=True)
         for part in (kind, *more, *(f"{size} {n} {end} {name}" for name, size, n, end in facts)):
             text = part.encode("utf-8", "surrogateescape")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import parsed_json, parsing, warn_once
-from pipeline.sources.storage.location import Stat, is_url
+from pipeline.sources.storage.location import Stat, is_url, named
 from pipeline.sources.storage.storage import Storage
 
 LOGGER = logging.getLogger("pipeline")
@@ -162,8 +162,8 @@ def _gone(folder: str, noted: Set[str], storage: Storage) -> list[str]:
 
 
 def _split(file: Stat) -> tuple[str, str]:
-    folder, _, name = file.path.rpartition("/")
-    return folder, name
+    folder = named(file.path).rpartition("/")[0]  # a query may hold slashes
+    return folder, file.path[len(folder) + 1 :]
 
 
 def _key(kind: str, files: Sequence[Stat]) -> str:

@@ -25,6 +25,10 @@ _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
 _CHAIN = re.compile(
     r"\w+(://[^:]*)?::[A-Za-z][\w+.\-]*://|(zip|tar|simplecache|filecache|blockcache)(://[^:]*)?::"
 )
+_DRAFTS = {
+    "_temporary": "a draft of a job that has not ended, or failed",
+    "_delta_log": "the log of a Delta table",
+}
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
 _POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/spec/v1\noid ", (120, 200)
 _MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
@@ -157,6 +161,7 @@ def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
         raise SourceError(
             f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
         )
+    _check_drafts(path, found)
     _check_shards(path, found)
     return [os.path.abspath(f) for f in found]
 
@@ -197,8 +202,21 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
         raise unreadable(url, e) from e
     if not found:
         raise SourceError(f"no file matches the pattern {url!r}. Correct the pattern.")
+    _check_drafts(url, [f.path for f in found])
     _check_shards(url, [f.path for f in found])
     return found
+
+
+def _check_drafts(pattern: str, found: Sequence[str]) -> None:
+    """Refuse a glob that matches files that a table keeps beside those of its rows."""
+    for folder, what in _DRAFTS.items():
+        inner = f"/{folder}/"
+        drafts = (path for path in found if inner in path and folder not in pattern)
+        if draft := next(drafts, None):
+            raise SourceError(
+                f"{pattern} matches {draft}, {what}. Narrow the pattern, or give a list of files: "
+                "of a Delta table, what DeltaTable(folder).file_uris() returns."
+            )
 
 
 def _check_shards(pattern: str, found: Sequence[str]) -> None:

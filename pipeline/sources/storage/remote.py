@@ -146,7 +146,7 @@ class Remote:
         """The engine for a URL. It is opened in a thread, as looking for credentials may hang."""
         name = self._engine_name
         obstore = name == "obstore" or (name == "auto" and serves(url, self._options))
-        key = split(url)[0] if obstore else client_of(url)
+        key = f"obstore {split(url)[0]}" if obstore else f"fsspec {client_of(url)}"
         found = self._engines.get(key)
         if found is None:
             with self._lock:

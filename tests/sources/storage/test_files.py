@@ -237,6 +237,19 @@ def test_addresses_of_local_files_may_be_quoted(tmp_path):
         assert expand(path.as_uri()) == expand(f"file://{path}") == (str(path),)
 
 
+@pytest.mark.parametrize("draft", ["_temporary/0/y=1/1.txt", "_delta_log/1.checkpoint.txt"])
+def test_drafts_and_logs_of_tables_are_no_rows(tmp_path, gcs, draft):
+    for name in ("y=1/0.txt", draft):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+        gcs.put(f"t/{name}", b"x")
+    for root, storage in ((str(tmp_path), None), (f"{gcs.bucket}/t", gcs.storage())):
+        with pytest.raises(SourceError, match=rf"matches .*/{draft}, .*Narrow .*file_uris"):
+            found(f"{root}/**/*.txt", storage)
+        assert len(found(f"{root}/y=*/*.txt", storage)) == 1
+        assert len(found(f"{root}/{draft.split('/')[0]}/**/*.txt", storage)) == 1
+
+
 @pytest.mark.parametrize("engine", ["fsspec", "obstore"])
 @pytest.mark.parametrize("store", ["gcs", "s3"])
 def test_marks_of_folders_are_no_files(request, store, engine):
