@@ -25,13 +25,14 @@ def path(request, tmp_path, monkeypatch):
     return path
 
 
-def replace(path):
+def replace(path, *, in_place=False):
     """Another file of the same size and name, in the middle of which a byte differs."""
+    changed = path.stat().st_mtime_ns + 1
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    new = path.with_name("new")
+    new = path if in_place else path.with_name("new")
     new.write_bytes(data)
-    os.utime(new, ns=(1, path.stat().st_mtime_ns + 1))
+    os.utime(new, ns=(1, changed))
     new.replace(path)
 
 
@@ -46,6 +47,14 @@ def test_a_file_of_the_same_size_is_noticed(path):
     source.close()  # as when a file makes room for others: it is opened again by its name
     with pytest.raises(SourceError, match="has changed"):
         source.read(np.array([0, 99]))
+
+
+def test_so_is_one_that_is_written_over_an_open_one(path):
+    source = open_path(str(path))
+    source.read(np.array([0, 99]))
+    replace(path, in_place=True)
+    with pytest.raises(SourceError, match="has changed"):
+        source.read(np.array([50]))  # of another row group, as those of before are in memory
 
 
 def test_bad_records_are_not_skipped_for_it(path):

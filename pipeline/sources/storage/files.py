@@ -162,11 +162,20 @@ class Files:
 
     def check_unchanged(self, file: int) -> None:
         """Raise SourceError if a file was replaced, cut or removed since it was counted."""
-        check_same(self.stat(file), stats_of([self.paths[file]], self.storage)[0])
+        path = self.paths[file]
+        try:
+            if not is_url(path):
+                self.check_local(file, os.stat(path))
+                return
+        except OSError:
+            pass  # what follows says why
+        check_same(self.stat(file), stats_of([path], self.storage)[0])
 
     def check_local(self, file: int, found: os.stat_result) -> None:
         """Raise SourceError unless a local file is as it was when it was counted."""
-        check_same(self.stat(file), stat_of(self.paths[file], found))
+        tag = self.tags[file]
+        if found.st_size != self.sizes[file] or (tag and tag != str(found.st_mtime_ns)):
+            check_same(self.stat(file), stat_of(self.paths[file], found))
 
     def stat(self, file: int) -> Stat:
         """A file as it was when its records were counted."""

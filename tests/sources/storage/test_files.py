@@ -250,6 +250,18 @@ def test_drafts_and_logs_of_tables_are_no_rows(tmp_path, gcs, draft):
         assert len(found(f"{root}/{draft.split('/')[0]}/**/*.txt", storage)) == 1
 
 
+@pytest.mark.parametrize("pattern", ["**/*.x", "*/*/*.x", "locked/*.x", "l*/b/*.x", "*/b/a.x"])
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch, pattern):
+    for folder in ("open/b", "locked/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        touch(tmp_path / folder, "a.x")
+    allowed = os.access  # the superuser may read all
+    monkeypatch.setattr(os, "access", lambda f, how: "/locked" not in f and allowed(f, how))
+    with pytest.raises(SourceError, match=r"locked/, which may not be read.*Ask for"):
+        expand(f"{tmp_path}/{pattern}")
+    assert len(expand(f"{tmp_path}/open/**/*.x")) == 1
+
+
 @pytest.mark.parametrize("engine", ["fsspec", "obstore"])
 @pytest.mark.parametrize("store", ["gcs", "s3"])
 def test_marks_of_folders_are_no_files(request, store, engine):
