@@ -13,7 +13,7 @@ from pipeline.sources.arrow import Fields
 from pipeline.sources.arrow_columns import Tree
 from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed
-from pipeline.sources.hive import hive_of, refuse_both
+from pipeline.sources.hive import Hive, hive_of, refuse_both
 from pipeline.sources.parquet_footer import Footer, arrow_schema, check_decrypted, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
@@ -126,6 +126,11 @@ class ParquetSource(TabularSource):
         fields = {field.name: field for field in [*schema, *self._hive.schema()]}
         tops = list(fields) if wanted is None else [_top(name, fields) for name in wanted]
         return pa.schema([fields[name] for name in dict.fromkeys(tops)])
+
+    @property
+    def hive(self) -> Hive:
+        """The columns that the names of folders give."""
+        return self._hive
 
     def _begin(self) -> None:
         self._parsed: dict[int, Footer] = {}  # footers parsed while counting; each is used once

@@ -13,6 +13,7 @@ import pytest
 from pipeline import Dataset, ParquetSource
 from pipeline.debug.conformance import check_source
 from pipeline.errors import SourceError
+from pipeline.tools.convert import convert
 
 ROWS = 24
 
@@ -79,6 +80,16 @@ def test_what_folders_say_is_in_the_fingerprint_only_where_it_is_read(tmp_path):
     (tmp_path / "a/y=2").rename(tmp_path / "a/y=3")
     assert ParquetSource(pattern).fingerprint() == plain
     assert ParquetSource(pattern, hive=["y"]).fingerprint() not in (plain, hive)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl"])
+def test_conversions_keep_the_columns_of_folders(tmp_path, suffix):
+    pattern = write(tmp_path / "in", "y=1/lang=en", "y=__HIVE_DEFAULT_PARTITION__/lang=de e")
+    for columns in (["lang", "id"], ["lang"]):
+        ds = Dataset(ParquetSource(pattern, columns, hive=True))
+        out = f"{tmp_path}/{len(columns)}{suffix}"
+        convert(ds, out)
+        assert [dict(row) for row in Dataset(out)] == [dict(row) for row in ds]
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,13 @@ class Plain:
         return self._as_stats(pattern, found)
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
-        """Bytes `[start, stop)`, fewer if the body was truncated. Subclasses send the tag too."""
-        return Answer(await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop), start)
+        """Bytes `[start, stop)`, fewer if the body was truncated.
+
+        Subclasses send the tag with the request. Here it is looked up once more afterwards.
+        """
+        data = await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop)
+        now = await self.info(url) if tag else None
+        return Answer(data, start, now and now.size, now.tag if now else "")
 
     async def put(self, url: str, data: bytes) -> None:
         """Write a whole file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import random
 import re
@@ -21,7 +22,7 @@ from fsspec.registry import _registry as registry
 
 from pipeline import Dataset, Loader
 from pipeline.errors import MissingExtraError, MissingFileError, SourceError, StorageError
-from pipeline.sources import Storage, open_path
+from pipeline.sources import LinesSource, Storage, open_path
 from pipeline.sources.storage.location import Answer
 from pipeline.sources.storage.remote import check_answer
 from pipeline.sources.storage.storage import Range, Stat
@@ -115,6 +116,31 @@ def test_other_protocols(tmp_path: Any) -> None:
     (stat,) = storage.glob(f"file://{tmp_path}/*")
     assert storage.read(some_ranges(stat)) == expected(some_ranges(stat))
     assert storage.read([Range(str(tmp_path / "a"), 5, 9)]) == [DATA[5:9]]
+
+
+@pytest.mark.parametrize("scheme", ["memory", "local", "http"])
+def test_a_file_of_the_same_size_is_noticed(gcs: Gcs, tmp_path: Path, scheme: str) -> None:
+    def put(data: bytes) -> None:
+        if scheme == "http":
+            gcs.put("a", data)
+        elif scheme == "memory":
+            Storage().write(url, data)
+        else:
+            (tmp_path / "a").write_bytes(data)
+            os.utime(tmp_path / "a", ns=(1, len(set(data))))
+
+    urls = {
+        "http": web(gcs, "a"),
+        "memory": "memory://replaced/a",
+        "local": f"local://{tmp_path}/a",
+    }
+    url = urls[scheme]
+    put(b"to\nbe\n")
+    source = LinesSource(url)
+    assert source.read(np.array([1])) == ["be"]
+    put(b"or\nor\n")
+    with pytest.raises(SourceError, match="has changed"):
+        source.read(np.array([1]))
 
 
 class Hosts(AbstractFileSystem):
