@@ -108,6 +108,16 @@ def refuse_both(path: str, schema: pa.Schema, hive: Hive) -> None:
         )
 
 
+def tell_of_folders(path: str, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raise SourceError if a column that a file lacks is named by a folder of its path."""
+    folders = keys_of(path) if columns else {}
+    if named := [name for name in columns if name in folders and name not in schema.names]:
+        raise SourceError(
+            f"{path} has no column {shown(named)}, but folders of its path have that name. To "
+            "read it from there give hive=True."
+        )
+
+
 def _are_int32(values: Sequence[str | None]) -> bool:
     known = [text for text in values if text is not None]
     return bool(known) and all(

@@ -13,7 +13,7 @@ from pipeline.sources.arrow import Fields
 from pipeline.sources.arrow_columns import Tree
 from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed
-from pipeline.sources.hive import Hive, hive_of, refuse_both
+from pipeline.sources.hive import Hive, hive_of, refuse_both, tell_of_folders
 from pipeline.sources.parquet_footer import Footer, arrow_schema, check_decrypted, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
@@ -119,6 +119,7 @@ class ParquetSource(TabularSource):
             metadata = parsed.get(path) or found[path]
             every = arrow_schema(path, metadata)
             refuse_both(path, every, self._hive)
+            tell_of_folders(path, every, self._columns or ())
             own = projected(path, every, self._columns)
             check_decrypted(files.stat(i), Footer(metadata, leaves(metadata, self._columns)))
             schema = own if schema is None else joined(first, schema, path, own)

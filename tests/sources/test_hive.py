@@ -123,3 +123,9 @@ def test_a_summary_of_files_is_no_file_of_rows(tmp_path, name):
     pq.write_metadata(collected[0].schema.to_arrow_schema(), tmp_path / name, collected)
     with pytest.raises(SourceError, match=rf"{name}: it only describes other files.*remove it"):
         ParquetSource(f"{tmp_path}/_*")
+
+
+def test_a_column_that_only_folders_name_is_told_of(tmp_path):
+    pattern = write(tmp_path, "y=1", "y=2")
+    with pytest.raises(SourceError, match=r"no column \['y'\], but folders .*hive=True"):
+        ParquetSource(pattern, ["id", "y"])
