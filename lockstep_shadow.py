@@ -20,7 +20,7 @@ class Shadow:
             "SequenceSource", "Serial", "Source", "Storage", "TFRecordSource", "Threads",
             "TokenDocumentSource", "TokenSource", "TorchFeed", "WebDatasetSource", "WindowSource",
             "concatenate", "errors", "interleave", "merge", "mix", "pad_to", "padding_share",
-            "parse_example", "scan", "zip_datasets",
+            "parse_example", "parse_sequence_example", "scan", "zip_datasets",
         }
     )
     # fmt: on

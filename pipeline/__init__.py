@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         WebDatasetSource,
         WindowSource,
         parse_example,
+        parse_sequence_example,
     )
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "pad_to",
     "padding_share",
     "parse_example",
+    "parse_sequence_example",
     "scan",
     "zip_datasets",
 ]

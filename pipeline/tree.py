@@ -60,9 +60,14 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
     if isinstance(tree, tuple):
         names = getattr(tree, "_fields", range(len(tree)))
         return [(str(k), v) for k, v in zip(names, tree, strict=True)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type) and not _is_array(tree):
         return [(name, getattr(tree, name)) for name in _field_names(tree)]
     return None
+
+
+def _is_array(tree: Any) -> bool:
+    # an array of another library that is a dataclass, as those of zarr are
+    return all(hasattr(tree, name) for name in ("__array__", "dtype", "shape"))
 
 
 def _field_names(tree: Any) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.sources.parquet import ParquetSource
     from pipeline.sources.sequence import SequenceSource
     from pipeline.sources.storage.storage import Storage
-    from pipeline.sources.tf_example import parse_example
+    from pipeline.sources.tf_example import parse_example, parse_sequence_example
     from pipeline.sources.tfrecord import TFRecordSource
     from pipeline.sources.token_documents import TokenDocumentSource
     from pipeline.sources.tokens import TokenSource
@@ -48,6 +48,7 @@ __all__ = [
     "found",
     "open_path",
     "parse_example",
+    "parse_sequence_example",
     "source_of",
 ]
 
@@ -73,6 +74,7 @@ _HOMES = {
     "found": "formats",
     "open_path": "formats",
     "parse_example": "tf_example",
+    "parse_sequence_example": "tf_example",
     "source_of": "formats",
 }
 

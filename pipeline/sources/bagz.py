@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +16,7 @@ from pipeline.sources.complaints import unreadable
 from pipeline.sources.framed import FramedSource
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.location import named
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Range, Stat, Storage
@@ -98,9 +98,13 @@ class BagzSource(FramedSource):
     def _is_packed(self, file: int, record: bytes = b"") -> bool:
         if self._compression != "auto":
             return self._compression == "zstd"
-        if not self._files.paths[file].endswith(".bagz"):
+        if not named(self._files.paths[file]).endswith(".bagz"):
             return False
-        return record.startswith(_MAGIC) or self._packed.setdefault(file, self._has_frames(file))
+        if record.startswith(_MAGIC):
+            return True
+        if file not in self._packed:
+            self._packed[file] = self._has_frames(file)
+        return self._packed[file]
 
     def _has_frames(self, file: int) -> bool:
         """Whether any record of a sample is a zstd frame. A single record may just be damaged."""
@@ -137,9 +141,10 @@ def _limits(stat: Stat, storage: Storage) -> Arrays:
         first = int.from_bytes(tail, "little")  # the last limit: records end where the limits begin
         if first <= stat.size - 8 and (stat.size - first) % 8 == 0:
             return _spans(stat, stat.range(first, stat.size), first, storage)
-    folder, name = stat.path[: -len(os.path.basename(stat.path))], os.path.basename(stat.path)
+    folder, slash, name = named(stat.path).rpartition("/")
+    query = stat.path[len(named(stat.path)) :]
     try:
-        side = storage.stat(f"{folder}limits.{name}")
+        side = storage.stat(f"{folder}{slash}limits.{name}{query}")
     except FileNotFoundError:
         if stat.size == 0:
             return {"start": np.zeros(0, np.int64), "stop": np.zeros(0, np.int64)}

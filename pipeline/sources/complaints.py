@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Generator
@@ -102,7 +103,9 @@ def unreadable(path: str, reason: object) -> SourceError:
     """The error for a file that cannot be opened or is not of the expected format."""
     if isinstance(reason, SourceError):  # its message names the file and a remedy already
         return type(reason)(str(reason))
-    return SourceError(_cannot_read(path, reason))
+    barred = isinstance(reason, OSError) and reason.errno in (errno.EACCES, errno.EPERM)
+    remedy = "Ask for the right to read it, or remove it from paths." if barred else _REMEDY
+    return SourceError(_cannot_read(path, reason, remedy))
 
 
 def changed(path: str, was: str, now: str) -> SourceError:
@@ -132,6 +135,14 @@ def forbidden(path: str, reason: str) -> StorageError:
 def refused(path: str, reason: str) -> StorageError:
     """The error for a request that would fail again if it was retried."""
     return StorageError(f"{path} cannot be read: {reason}. Correct the path or Storage(options=).")
+
+
+def without_ranges(path: str, reason: str) -> StorageError:
+    """The error for a server that cannot send parts of a file."""
+    return StorageError(
+        f"{path} cannot be read: {reason}. Fetch the file as a whole, or have it sent by a server "
+        "that answers requests for ranges."
+    )
 
 
 def out_of_reach(

@@ -14,7 +14,7 @@ from pipeline.errors import ChainError, SourceError
 from pipeline.sources.memory import MemorySource
 from pipeline.sources.saved import open_saved
 from pipeline.sources.sequence import SequenceSource, batched, is_dataset, is_table
-from pipeline.sources.storage.location import protocol
+from pipeline.sources.storage.location import beside, named
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns
 from pipeline.sources.storage.storage import Storage
 from pipeline.types import Source
@@ -37,7 +37,7 @@ _FILES, _MEGATRON = _lazily("FilesSource"), _lazily("MegatronSource")
 def _tokens(paths: tuple[str, ...], *, storage: Storage | None = None) -> Source:
     # Megatron's .bin files have an .idx file beside them; others hold just tokens
     try:
-        (storage or Storage()).stats([os.path.splitext(path)[0] + ".idx" for path in paths])
+        (storage or Storage()).stats([beside(path, ".idx") for path in paths])
     except FileNotFoundError:
         return _TOKENS(paths, storage=storage)
     return _MEGATRON(paths, storage=storage)
@@ -152,8 +152,7 @@ def found(
 
 
 def _format(file: str) -> Callable[..., Source]:
-    name = file.partition("?")[0] if protocol(file) in ("http", "https") else file
-    suffix = os.path.splitext(_SHARD.sub("", name))[1].lower()
+    suffix = os.path.splitext(_SHARD.sub("", named(file)))[1].lower()
     if suffix not in SUFFIXES:
         remedy = "Narrow the pattern, or build the source by its class"
         if suffix in _ELSEWHERE:
@@ -176,7 +175,7 @@ def _are_paths(source: Any) -> bool:
         isinstance(source, list | tuple)
         and len(source) > 0
         and all(isinstance(name, str | Path) for name in source)
-        and all(str(name).lower().endswith(_LISTED) for name in source)
+        and all(named(str(name)).lower().endswith(_LISTED) for name in source)
     )
 
 
@@ -237,7 +236,8 @@ def _source_of(source: Any) -> Source:
             f"as in Dataset(values[{several[0]!r}]), or join them by mix, concatenate or "
             "zip_datasets."
         )
-    if isinstance(source, dict) or (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+    listed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if isinstance(source, dict) or listed or hasattr(source, "__array__"):
         return MemorySource(source)
     remedy = "Write a source: docs/how/files.md shows how"
     if hasattr(source, "__iter__"):

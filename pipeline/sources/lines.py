@@ -17,6 +17,7 @@ from pipeline.sources.json_array import element_spans
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Paths
 from pipeline.sources.storage.gather import pieces, refuse_packed
+from pipeline.sources.storage.location import named
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -155,7 +156,7 @@ def _every_line(stat: Stat, storage: Storage) -> Arrays:
 
 
 def _json_records(stat: Stat, storage: Storage) -> Arrays:
-    if stat.path.lower().endswith(".json") and stat.size:
+    if named(stat.path).lower().endswith(".json") and stat.size:
         found = element_spans(stat, storage)
         if found is not None:
             return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from pipeline.errors import SourceError
 from pipeline.sources.storage.arrays import Arrays
 from pipeline.sources.storage.files import Files, ListedPath, Paths, expand, unreadable
+from pipeline.sources.storage.location import beside, named
 from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.token_records import TokenRecords
@@ -58,7 +58,7 @@ class MegatronSource(TokenRecords):
         storage = storage or Storage()
         bins = [ListedPath.of(stat) for stat in expand(paths, storage, empty=True)]
         for found in bins:
-            if found.stat.path.endswith(".idx"):
+            if named(found.stat.path).endswith(".idx"):
                 raise is_index(found.stat.path)
         load = functools.partial(_load, records == "documents")
         super().__init__(bins, "", load, storage, ("megatron", records))
@@ -82,12 +82,12 @@ class MegatronSource(TokenRecords):
 def is_index(path: str) -> SourceError:
     """The error for an `.idx` file that was named instead of its `.bin`."""
     return SourceError(
-        f"{path} is the index of a Megatron file: name the .bin beside it, {path[:-4]}.bin."
+        f"{path} is the index of a Megatron file: name the .bin beside it, {beside(path, '.bin')}."
     )
 
 
 def _side(path: str) -> str:
-    return os.path.splitext(path)[0] + ".idx"
+    return beside(path, ".idx")
 
 
 def _load(documents: bool, stat: Stat, storage: Storage) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.sources.arrow import Fields
+from pipeline.sources.arrow_columns import Tree
 from pipeline.sources.chunks import Chunk, is_damage
 from pipeline.sources.complaints import changed
+from pipeline.sources.hive import Hive, hive_of, refuse_both, tell_of_folders
 from pipeline.sources.parquet_footer import Footer, arrow_schema, check_decrypted, footers, leaves
 from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
@@ -53,6 +55,8 @@ class ParquetSource(TabularSource):
         nulls: how null integers and booleans are read. "raise": the row is a bad record. "float":
             these columns are float64, and null is NaN. "mask": null is 0, and a column "x" has a
             bool column "x_mask" beside it that is False where "x" is null.
+        hive: whether the names of folders are columns, too, as in `year=2024/0.parquet`; or which
+            of them are. They are int32 where every file's value is such a number, else strings.
         verify: whether to check page checksums where files have them.
         cache_bytes: how much decoded data to keep, for speed only; the row group read last is
             always kept.
@@ -60,7 +64,8 @@ class ParquetSource(TabularSource):
 
     Raises:
         SourceError: a file is missing, empty, truncated, encrypted or not a Parquet file, files
-            differ in their schema, or a column does not exist or is of a type that cannot be read.
+            differ in their schema or in the names of their folders, or a column does not exist, is
+            of a type that cannot be read, or is in a file as well as in a folder's name.
 
     >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq
     >>> path = tempfile.mkdtemp() + "/a.parquet"
@@ -71,7 +76,7 @@ class ParquetSource(TabularSource):
     """
 
     _format = "parquet"
-    _pickled = ("_files", "_groups", "_fields", "_columns", "_verify", "_cache_bytes")
+    _pickled = ("_files", "_groups", "_fields", "_columns", "_hive", "_verify", "_cache_bytes")
 
     def __init__(
         self,
@@ -79,23 +84,31 @@ class ParquetSource(TabularSource):
         columns: Sequence[str] | None = None,
         *,
         nulls: str = "raise",
+        hive: bool | Sequence[str] = False,
         verify: bool = True,
         cache_bytes: int = 256 << 20,
         storage: Storage | None = None,
     ) -> None:
-        self._columns = None if columns is None else distinct(columns)
+        wanted = None if columns is None else distinct(columns)
         self._verify, self._cache_bytes = verify, cache_bytes
         parsed: dict[str, pq.FileMetaData] = {}
         count = partial(counted, storage or Storage(), parsed, _FOOTERS)
         self._files = Files.counted_together(paths, count, storage, kind=KIND, sane=is_sane)
         self._groups = [groups_of(facts) for facts in self._files.more]
-        self._fields = Fields(self._one_schema(parsed), nulls)
+        self._hive = hive_of(self._files.paths, hive)
+        inner = [name for name in wanted or () if name not in self._hive.names]
+        self._columns = None if wanted is None else tuple(inner)
+        self._fields = Fields(self._one_schema(parsed, wanted), nulls)
         self._begin()
         read = enumerate(map(parsed.get, self._files.paths))
         self._parsed = {i: Footer(m, leaves(m, self._columns)) for i, m in read if m is not None}
 
-    def _one_schema(self, parsed: dict[str, pq.FileMetaData]) -> pa.Schema:
+    def _one_schema(
+        self, parsed: dict[str, pq.FileMetaData], wanted: Sequence[str] | None
+    ) -> pa.Schema:
         """The common schema of all files. The first is read, and those whose digest differs."""
+        import pyarrow as pa
+
         files, schemas = self._files, [schema for _, schema in self._files.more]
         odd = [i for i, schema in enumerate(schemas) if i == 0 or schema != schemas[0]]
         absent = [files.stat(i) for i in odd if files.paths[i] not in parsed]
@@ -104,11 +117,21 @@ class ParquetSource(TabularSource):
         for i in odd:
             path = files.paths[i]
             metadata = parsed.get(path) or found[path]
-            own = projected(path, arrow_schema(path, metadata), self._columns)
+            every = arrow_schema(path, metadata)
+            refuse_both(path, every, self._hive)
+            tell_of_folders(path, every, self._columns or ())
+            own = projected(path, every, self._columns)
             check_decrypted(files.stat(i), Footer(metadata, leaves(metadata, self._columns)))
             schema = own if schema is None else joined(first, schema, path, own)
         assert schema is not None  # a source has a file
-        return schema
+        fields = {field.name: field for field in [*schema, *self._hive.schema()]}
+        tops = list(fields) if wanted is None else [_top(name, fields) for name in wanted]
+        return pa.schema([fields[name] for name in dict.fromkeys(tops)])
+
+    @property
+    def hive(self) -> Hive:
+        """The columns that the names of folders give."""
+        return self._hive
 
     def _begin(self) -> None:
         self._parsed: dict[int, Footer] = {}  # footers parsed while counting; each is used once
@@ -151,7 +174,8 @@ class ParquetSource(TabularSource):
         import pyarrow as pa
 
         number, part, wrong = known
-        names = list(self._columns or self._fields.schema.names)
+        own = [name for name in self._fields.schema.names if name not in self._hive.names]
+        names = own if self._columns is None else list(self._columns)
         if wrong:
             return self._bad(number, f"row group {part.group}", wrong)
         try:
@@ -160,13 +184,16 @@ class ParquetSource(TabularSource):
             if table.num_rows != end - first:
                 raise ValueError(f"it holds {table.num_rows} rows, not {end - first}")
             late = part.out_of_nanoseconds(verify=self._verify)
-            return Chunk(self._fields.columns(table), table.num_rows, out_of_range=late)
+            return Chunk(self._tree(number, table), table.num_rows, out_of_range=late)
         except (OSError, ValueError, pa.ArrowException, MemoryError) as e:
             if not is_damage(e, sum(map(len, part.data))):
                 raise
             self._files.check_unchanged(self._files.paths.index(part.stat.path))
             table, late, error = salvage(part, names, e, verify=self._verify)
-        return Chunk(self._fields.columns(table), table.num_rows, error, late)
+        return Chunk(self._tree(number, table), table.num_rows, error, late)
+
+    def _tree(self, chunk: int, table: pa.Table) -> Tree:
+        return self._fields.columns(self._hive.added(table, self._chunks.place(chunk)[0]))
 
     def _weigh(self, chunk: int) -> int:
         file, group = self._chunks.place(chunk)
@@ -207,11 +234,22 @@ class ParquetSource(TabularSource):
         files = range(len(self._files.paths))
         return [layout(self._files.stat(file), self._footer(file)) for file in files]
 
+    def fingerprint(self) -> str:
+        """As for other files; with `hive`, from each file's values, too."""
+        described = [*self._fields.described(), *self._hive.described()]
+        return self._files.fingerprint(self._format, *described)
+
     def close(self) -> None:
         """Drop footers and decoded rows; reading loads them again. No file is held open."""
         self._parsed.clear()
         self._chunks.close()
         self._footers.clear()
+
+
+def _top(column: str, names: Iterable[str]) -> str:
+    # the column that holds "a.b"
+    whole = [name for name in names if column == name or column.startswith(name + ".")]
+    return max(whole, key=len)
 
 
 def _footer_bytes(footer: Footer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import Int64s
+from pipeline.sources.complaints import unreadable
 from pipeline.sources.parquet_footer import Footer, arrow_schema, footers
+from pipeline.sources.storage.location import named
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Stat, Storage
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 KIND = "parquet 1"
+_SUMMARIES = ("_metadata", "_common_metadata")  # which Spark and others write beside their files
 _MOST_GROUPS = 1 << 22  # a manifest that lists more row groups in a file is damaged
 
 
@@ -37,6 +41,9 @@ def counted(
     Raises:
         SourceError: a file is not a Parquet file, or cannot be read.
     """
+    for stat in stats:
+        if os.path.basename(named(stat.path)) in _SUMMARIES:
+            raise unreadable(stat.path, "it only describes other files")
     for stat, metadata in zip(stats, footers(stats, storage), strict=True):
         rows = Footer(metadata, ()).rows().tolist()
         runs = [[n, len(list(same))] for n, same in groupby(rows)]

@@ -1,8 +1,9 @@
-"""Parsing tf.train.Example messages without TensorFlow."""
+"""Parsing tf.train.Example and SequenceExample messages without TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,54 @@ def parse_example(record: bytes) -> dict[str, Any]:
     >>> parse_example(b"\\n\\r\\n\\x0b" + feature)
     {'id': array([7])}
     """
-    found: dict[str, Any] = {}
+    with _parsing(record, "Example"):
+        if any(field == 2 for field, _ in _fields(record)):
+            raise ValueError(
+                "field 2 is that of a tf.train.SequenceExample, its feature lists, which "
+                "parse_sequence_example reads"
+            )
+        return {name: _feature(data) for name, data in _entries(record, 1)}
+
+
+def parse_sequence_example(record: bytes) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Context and feature lists of a serialized `tf.train.SequenceExample`, for `.map`.
+
+    Args:
+        record: the message's bytes.
+
+    Returns:
+        The context, as `parse_example` returns features; and by name a list of features, one for
+            each step of a sequence.
+
+    Raises:
+        ValueError: the bytes are not a SequenceExample.
+
+    >>> step = b"\\n\\x05\\x1a\\x03\\n\\x01\\x07"
+    >>> parse_sequence_example(b"\\x12\\x16\\n\\x14\\n\\x02id\\x12\\x0e" + step + step)
+    ({}, {'id': [array([7]), array([7])]})
+    """
+    with _parsing(record, "SequenceExample"):
+        context = {name: _feature(data) for name, data in _entries(record, 1)}
+        steps = {name: list(map(_feature, _parts(data, 1))) for name, data in _entries(record, 2)}
+        return context, steps
+
+
+@contextmanager
+def _parsing(record: bytes, kind: str) -> Generator[None]:
     try:
-        for field, features in _fields(record):
-            if field == 2:
-                raise ValueError("field 2 is that of a tf.train.SequenceExample, its feature lists")
-            for entry in _parts(features, 1) if field == 1 else ():
-                name = b"".join(list(_parts(entry, 1))[-1:]).decode()
-                found[name] = _feature(b"".join(_parts(entry, 2)))
+        yield
     except (IndexError, TypeError, ValueError) as e:
-        raise ValueError(f"these {len(record)} bytes are no tf.train.Example: {e}") from e
-    return dict(sorted(found.items()))  # the order of a map on the wire has no meaning
+        raise ValueError(f"these {len(record)} bytes are no tf.train.{kind}: {e}") from e
+
+
+def _entries(record: bytes, number: int) -> list[tuple[str, bytes]]:
+    """Names and values of the maps that a field holds, by name: their order has no meaning."""
+    found: dict[str, bytes] = {}
+    for features in _parts(record, number):
+        for entry in _parts(features, 1):
+            name = b"".join(list(_parts(entry, 1))[-1:]).decode()
+            found[name] = b"".join(_parts(entry, 2))  # of several entries the last counts
+    return sorted(found.items())
 
 
 def _feature(data: bytes) -> list[bytes] | NDArray[Any]:

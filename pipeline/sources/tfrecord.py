@@ -27,7 +27,8 @@ class TFRecordSource(FramedSource):
 
     Each file is read through once to find where its records begin, and the offsets are kept in the
     cache folder. Checksums of lengths are checked then, those of records when they are read.
-    `parse_example` turns a record that is a `tf.train.Example` into a dict.
+    `parse_example` turns a record that is a `tf.train.Example` into a dict, and
+    `parse_sequence_example` one that is a `SequenceExample` into two.
 
     Args:
         paths: a path, a glob, or a list of these; globs are sorted.

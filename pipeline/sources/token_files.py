@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.errors import SourceError
 from pipeline.sources.complaints import parsed_json, parsing, unreadable
 from pipeline.sources.storage.gather import refuse_packed
+from pipeline.sources.storage.location import beside, named
 from pipeline.sources.storage.storage import Stat, Storage
 
 _SUFFIXES = {
@@ -65,7 +66,7 @@ def token_file(stat: Stat, storage: Storage, dtype: str | None) -> TokenFile:
         raise SourceError(
             f"{stat.path} does not say of which type its tokens are. Give dtype= (nanoGPT writes "
             '"uint16"), a suffix such as .u16, or {"dtype": "uint16"} in '
-            f"{os.path.splitext(stat.path)[0]}.json."
+            f"{beside(stat.path, '.json')}."
         )
     size = np.dtype(kind).itemsize
     if stat.size % size:
@@ -175,14 +176,14 @@ def _checked(stat: Stat, found: TokenFile, dtype: str | None) -> TokenFile:
 
 
 def _by_suffix(path: str) -> str | None:
-    stem, last = os.path.splitext(path.lower())
+    stem, last = os.path.splitext(named(path).lower())
     name = _SUFFIXES.get(last) or _SUFFIXES.get(os.path.splitext(stem)[1])
     return None if name is None else stored(name)
 
 
 def _by_sidecar(stat: Stat, storage: Storage) -> str | None:
     try:
-        side = storage.stat(os.path.splitext(stat.path)[0] + ".json")
+        side = storage.stat(beside(stat.path, ".json"))
     except FileNotFoundError:
         return None
     with parsing(f'{side.path} as JSON such as {{"dtype": "uint16"}}'):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.advice import Advice, can_tell
-from pipeline.sources.storage.files import Files, Paths, changed
+from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.storage import Stat, Storage, is_url
@@ -157,14 +156,7 @@ class TokenSource(FileSource):
 
     def _mapped(self, file: int) -> NDArray[Any]:
         # touching a mapping beyond its file's end kills the process, so check the size first
-        path, size = self._files.paths[file], self._files.sizes[file]
-        try:
-            now = os.stat(path).st_size
-        except FileNotFoundError:
-            self._files.check_unchanged(file)
-            raise
-        if now != size:
-            raise changed(path, f"{size} bytes", str(now))
+        self._files.check_unchanged(file)
         return self._maps.get(file, self._map)
 
     def _map(self, file: int) -> NDArray[Any]:

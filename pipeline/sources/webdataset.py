@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.sources.storage.side_index import indexed
 from pipeline.sources.storage.storage import Stat, Storage
 from pipeline.sources.tar import Member, members
 
+LOGGER = logging.getLogger("pipeline")
 # the key ends at the first dot of the base name, unless that is its first character
 _KEYED = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _META = re.compile(rb"__[^/]*__(?:$|/)")
@@ -143,7 +145,7 @@ def _scan(stat: Stat, storage: Storage) -> Arrays:
     found: list[Member] = []
     keys: list[int] = []
     first: list[int] = []
-    before = None
+    before, seen, torn = None, set[bytes](), b""
     for member in members(stat, storage):
         keyed = _KEYED.fullmatch(member.name)
         if member.name and (keyed is None or _META.match(member.name)):
@@ -151,9 +153,17 @@ def _scan(stat: Stat, storage: Storage) -> Arrays:
         key = keyed[1] if keyed else None
         if key is None or key != before:
             first.append(len(found))
+            torn = torn or (key if key is not None and key in seen else b"")
+            seen.add(key or b"")
         before = key
         found.append(member)
         keys.append(len(key or b""))
+    if torn:
+        LOGGER.warning(
+            f"in {stat.path} the members of {_decoded(torn)!r} do not follow each other, so that "
+            "they are several records, each without the others' fields. If that is not meant, "
+            "write the files in order: tar --sort=name."
+        )
     bounds = np.array([*first, len(found)], np.int64)
     heads = np.array([m.head for m in found], np.int64)
     spans = np.array([(m.start, m.stop) for m in found], np.int64).reshape(-1, 2)

@@ -14,6 +14,7 @@ from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
+from pipeline.sources.storage.location import lasting, named
 from pipeline.sources.storage.storage import Storage
 
 _SAMPLE = 64  # files whose contents enter the fingerprint
@@ -77,7 +78,7 @@ class FilesSource(FileSource):
         if not self._digest:
             files = self._files
             some = np.unique(np.linspace(0, len(self) - 1, min(_SAMPLE, len(self)), dtype=int))
-            names = _below(files.paths, folders=self._label)
+            names = _below(tuple(map(lasting, files.paths)), folders=self._label)
             sample = Files(
                 tuple(files.paths[i] for i in some),
                 tuple(files.sizes[i] for i in some),
@@ -106,7 +107,7 @@ class FilesSource(FileSource):
 
 
 def _folder(path: str) -> str:
-    return os.path.basename(os.path.dirname(path))
+    return os.path.basename(os.path.dirname(named(path)))
 
 
 def _below(paths: tuple[str, ...], *, folders: bool) -> list[str]:

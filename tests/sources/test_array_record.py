@@ -247,7 +247,9 @@ def test_a_file_cut_while_open_is_no_empty_record(tmp_path):
 def test_a_file_replaced_or_removed_names_itself(tmp_path):
     path = write(tmp_path / "a.array_record", [b"a"] * 100)
     source = ArrayRecordSource(path)
+    changed = os.stat(path).st_mtime_ns
     write(path, [b"a"] * 101)
+    os.utime(path, ns=(changed, changed))
     assert os.path.getsize(path) == 131072  # the sizes agree, the counts do not
     with pytest.raises(SourceError, match="it had 100 records, now 101"):
         source.read(np.array([0]))

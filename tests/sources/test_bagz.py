@@ -11,7 +11,9 @@ import pytest
 
 from pipeline import BagzSource, Dataset
 from pipeline.errors import RecordError, SourceError
+from pipeline.sources import bagz as bagz_module
 from pipeline.sources import open_path
+from pipeline.sources.storage.gather import read_spans
 from tests.writers import bags, payload
 
 
@@ -133,3 +135,17 @@ def test_what_is_no_bagz_file(tmp_path):
         path.write_bytes(data)
         with pytest.raises(SourceError, match=r"too short|no Bagz file|truncated"):
             BagzSource(path)
+
+
+def test_whether_a_file_is_compressed_is_found_out_once(tmp_path, caplog, monkeypatch):
+    path = tmp_path / "a.bagz"
+    with bagz.Writer(str(path), bagz.Writer.Options(compression=bagz.CompressionNone())) as writer:
+        for i in range(100):
+            writer.write(b"%d" % i)
+    source, reads = BagzSource(path), []
+    monkeypatch.setattr(bagz_module, "read_spans", lambda *a: reads.append(a) or read_spans(*a))
+    assert source.read(np.arange(100)) == [b"%d" % i for i in range(100)]
+    assert len(reads) == 1
+    assert [line.message for line in caplog.records] == [
+        f"{path} is named .bagz, but its records are not compressed"
+    ]

@@ -352,3 +352,37 @@ def _fill(values, number):
         values[...] = number
     for name in values.dtype.names or ():
         _fill(values[name], number)
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """An array as zarr 3 has them: a dataclass, with a shape but without a length."""
+
+    values: Any
+    chunks: int = 7
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.values[at]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self.values, dtype)
+
+
+def test_an_array_of_another_library_may_be_a_dataclass_without_a_length():
+    values = np.arange(30).reshape(10, 3)
+    for given, expected in (
+        (Lazy(values), values),
+        ({"x": Lazy(values), "y": {"z": Lazy(values)}}, {"x": values, "y": {"z": values}}),
+    ):
+        found, same = Dataset(given), Dataset(expected)
+        assert found.fingerprint() == same.fingerprint()
+        for one, other in zip(found, same, strict=True):
+            assert str(one) == str(other)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import Dataset, TFRecordSource, parse_example
+from pipeline import Dataset, TFRecordSource, parse_example, parse_sequence_example
 from pipeline.errors import MissingExtraError, RecordError, SourceError
 from pipeline.sources import crc32c
 from pipeline.sources.crc32c import masked
@@ -146,6 +146,24 @@ def test_a_feature_of_several_lists_is_read_as_protocol_buffers_are_merged():
         "last": [5],
         "text": [b"a", b"a"],
     }
+
+
+def test_a_sequence_example_is_its_context_and_its_steps():
+    steps = [integers([1, 2]), integers([]), integers([-3])]
+    words = [field(1, field(1, b"a")), b""]
+    entries = [
+        field(1, field(1, name) + field(2, b"".join(field(1, step) for step in listed)))
+        for name, listed in [(b"n", steps), (b"none", []), (b"frames", words), (b"n", steps[1:])]
+    ]
+    lists = field(2, b"".join(entries[:2])) + field(2, b"".join(entries[2:]))
+    context, found = parse_sequence_example(lists + example(id=integers([7])))
+    assert {name: values.tolist() for name, values in context.items()} == {"id": [7]}
+    assert list(found) == ["frames", "n", "none"]
+    assert [values.tolist() for values in found["n"]] == [[], [-3]]
+    assert (found["frames"], found["none"]) == ([[b"a"], []], [])
+    assert parse_sequence_example(b"") == ({}, {})
+    with pytest.raises(ValueError, match=r"these \d+ bytes are no tf.train.SequenceExample"):
+        parse_sequence_example(lists[:-1])
 
 
 def test_a_sequence_example_is_not_taken_for_its_context():

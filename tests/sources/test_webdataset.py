@@ -245,3 +245,13 @@ def test_a_member_named_as_the_key_is_an_error(tmp_path):
     assert records(tmp_path / "a.tar", fields=["txt"])[0] == {"__key__": "a", "txt": b"y"}
     rows = list(Dataset(tmp_path / "a.tar").on_error("skip"))
     assert {row["__key__"] for row in rows} == {"b"}
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_members_of_a_key_apart_from_each_other_are_told(tmp_path, caplog, torn):
+    names = ["a.txt", "b.txt", "a.cls", "b.cls"] if torn else ["a.txt", "a.cls", "b.txt", "b.cls"]
+    tar_of(tmp_path / "a.tar", [(name, b"1") for name in names])
+    assert len(WebDatasetSource(tmp_path / "a.tar")) == (4 if torn else 2)
+    said = [line.message for line in caplog.records]
+    assert len(said) == torn
+    assert all("members of 'a' do not follow each other" in line for line in said)

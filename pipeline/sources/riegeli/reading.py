@@ -17,6 +17,7 @@ from pipeline.sources.riegeli.native import BadRecordError, Native
 from pipeline.sources.riegeli.recent import Recent
 from pipeline.sources.riegeli.shards import Shards, Verify
 from pipeline.sources.storage.files import Files
+from pipeline.sources.storage.location import is_url
 from pipeline.sources.storage.storage import Stat
 
 Objects = NDArray[np.object_]
@@ -84,12 +85,15 @@ class Reading:
 
     def _native(self, file: int, native: Native, local: Int64s) -> list[bytes]:
         try:
-            return native.read(local.tolist())
+            found = native.read(local.tolist())
         except BadRecordError as e:
             self._files.check_unchanged(file)
             place = self._shards.place(file, e.record)
             reason = f"{place}: {e}" if place else str(e)
             raise self._bad(file, e.record, reason) from e
+        if not is_url(self._files.paths[file]):  # an open file may be written over in its place
+            self._files.check_unchanged(file)
+        return found
 
     def _fill(self, found: Objects, parts: list[_Part]) -> None:
         wanted, places = plan([p.index for p in parts], [p.local for p in parts])

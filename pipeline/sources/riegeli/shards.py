@@ -169,7 +169,7 @@ def opened(
             return native_count(stat, storage), 1
         check_sizes(stat.path, found, limit)
         # a local file may be replaced before it is read, so its index is read again then
-        if stat.tag and is_url(stat.path) and room > 0:
+        if _is_tagged(stat) and room > 0:
             read[stat] = found
             room -= found.offsets.nbytes
         return found.records, found.run
@@ -205,13 +205,17 @@ def indexes_of(stats: Sequence[Stat], storage: Storage) -> Iterator[IndexAnswer]
 
 
 def _kept(stat: Stat, storage: Storage) -> Index | None:
-    note = storage.note(_key(stat)) if stat.tag else None
+    note = storage.note(_key(stat)) if _is_tagged(stat) else None
     return None if note is None else Index.from_bytes(note)
 
 
 def _keep(stat: Stat, storage: Storage, index: Index) -> None:
-    if stat.tag:
+    if _is_tagged(stat):
         storage.keep_note(_key(stat), index.to_bytes())
+
+
+def _is_tagged(stat: Stat) -> bool:
+    return bool(stat.tag) and is_url(stat.path)
 
 
 def _key(stat: Stat) -> str:

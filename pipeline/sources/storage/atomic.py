@@ -42,7 +42,9 @@ def written_whole(
                 f.flush()
                 os.fsync(f.fileno())
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, OSError) and e.filename is None:  # as where the disk is full
+            e.filename = os.fspath(path)
         with suppress(FileNotFoundError):
             os.unlink(draft)
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,7 +16,8 @@ from pipeline.errors import SourceError
 from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage import manifest
-from pipeline.sources.storage.location import is_url
+from pipeline.sources.storage.local import check_same, machine, stat_of
+from pipeline.sources.storage.location import is_url, lasting
 from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.paths import ListedPath, Paths, expand, patterns, stats_of
 from pipeline.sources.storage.storage import Stat, Storage
@@ -38,10 +39,13 @@ class Files:
         sizes: bytes of each file when its records were counted.
         counts: int64[len(paths)], records of each file.
         storage: how the files are read.
-        tags: the tag (generation, etag) of each file when its records were counted; "" if local.
+        tags: the tag (generation, etag, time of the last change) of each file when its records were
+            counted; "" if unknown.
         kind: the format; the key under which a manifest keeps the counts. "" for no manifest.
         more: what `count` returned for each file besides the number of records.
         known_ends: digests of each file's first and last 64 KiB, "" where not yet computed.
+        machine: on which they were counted. On another one, a copy of a local file may have been
+            changed at another time.
     """
 
     paths: tuple[str, ...]
@@ -52,6 +56,7 @@ class Files:
     kind: str = ""
     more: tuple[Any, ...] = ()
     known_ends: tuple[str, ...] = ()
+    machine: str = field(default_factory=machine)
 
     def __post_init__(self) -> None:
         for i in np.flatnonzero(self.counts > 1 << 48)[:1].tolist():
@@ -132,6 +137,12 @@ class Files:
     def __getstate__(self) -> dict[str, object]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if state.get("machine") != machine():
+            both = zip(self.paths, self.tags, strict=True)
+            self.__dict__["tags"] = tuple(tag if is_url(path) else "" for path, tag in both)
+
     def where(self, indices: Int64s) -> list[tuple[str, int]]:
         """Each record's file, and its index there."""
         wanted = inside(indices, len(self))
@@ -151,12 +162,20 @@ class Files:
 
     def check_unchanged(self, file: int) -> None:
         """Raise SourceError if a file was replaced, cut or removed since it was counted."""
-        now = stats_of([self.paths[file]], self.storage)[0]
-        was = self.stat(file)
-        if now.size != was.size:
-            raise changed(was.path, f"{was.size} bytes", f"{now.size}")
-        if now != was:
-            raise changed(was.path, f"tag {was.tag}", now.tag)
+        path = self.paths[file]
+        try:
+            if not is_url(path):
+                self.check_local(file, os.stat(path))
+                return
+        except OSError:
+            pass  # what follows says why
+        check_same(self.stat(file), stats_of([path], self.storage)[0])
+
+    def check_local(self, file: int, found: os.stat_result) -> None:
+        """Raise SourceError unless a local file is as it was when it was counted."""
+        tag = self.tags[file]
+        if found.st_size != self.sizes[file] or (tag and tag != str(found.st_mtime_ns)):
+            check_same(self.stat(file), stat_of(self.paths[file], found))
 
     def stat(self, file: int) -> Stat:
         """A file as it was when its records were counted."""
@@ -168,7 +187,7 @@ class Files:
         Of the bytes only the first and last 64 KiB count: where formats keep their indexes.
         """
         digest = hashlib.blake2b(digest_size=16)
-        names = (os.path.basename(path) for path in self.paths)
+        names = (os.path.basename(lasting(path)) for path in self.paths)
         facts = zip(names, self.sizes, self.counts.tolist(), self._ends, strict=True)
         for part in (kind, *more, *(f"{size} {n} {end} {name}" for name, size, n, end in facts)):
             text = part.encode("utf-8", "surrogateescape")

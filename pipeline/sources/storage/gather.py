@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.errors import SourceError
-from pipeline.sources.storage.files import Files, changed
+from pipeline.sources.storage.files import Files
 from pipeline.sources.storage.local import pread
 from pipeline.sources.storage.spans import Runs, merge
 from pipeline.sources.storage.storage import Range, Stat, Storage, is_url
@@ -60,16 +60,14 @@ def _read_runs(files: Files, runs: Runs) -> list[bytes]:
 def _read_local(files: Files, number: int, runs: list[tuple[int, int]]) -> list[bytes]:
     # opened for each call (4 µs): no handle stays open, and a truncated or replaced file is
     # noticed; no memory map, since truncating a mapped file kills the process
-    path, size = files.paths[number], files.sizes[number]
+    path = files.paths[number]
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         files.check_unchanged(number)
         raise
     try:
-        now = os.fstat(handle).st_size
-        if now != size:
-            raise changed(path, f"{size} bytes", str(now))
+        files.check_local(number, os.fstat(handle))
         return [_exactly(handle, path, start, stop) for start, stop in runs]
     finally:
         os.close(handle)

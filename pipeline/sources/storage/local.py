@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import platform
 import stat
 import time
 import weakref
 from contextlib import suppress
+
+from pipeline.sources.complaints import changed
+from pipeline.sources.storage.location import Stat, is_url
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
@@ -31,6 +36,40 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
     return fd
+
+
+def stat_of(path: str, found: os.stat_result) -> Stat:
+    """Size and tag of a local file. The tag is its modification time, as build tools use it."""
+    return Stat(path, found.st_size, str(found.st_mtime_ns))
+
+
+def check_same(was: Stat, now: Stat) -> None:
+    """Raise SourceError if a file is another one than when it was looked up.
+
+    Args:
+        was: the file then; if its tag is "", only sizes are compared.
+        now: the file.
+    """
+    if now.size != was.size:
+        raise changed(was.path, f"{was.size} bytes", f"{now.size}")
+    if was.tag and now.tag != was.tag:
+        if is_url(was.path):
+            raise changed(was.path, f"tag {was.tag}", now.tag)
+        raise changed(was.path, f"been modified at {_time(was)}", f"at {_time(now)}")
+
+
+def _time(stat: Stat) -> str:
+    seconds, rest = divmod(int(stat.tag), 10**9)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}.{rest:09}"
+
+
+@functools.cache
+def machine() -> str:
+    """Tells this machine, since it was started, from others. Containers count as machines."""
+    booted = ""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as f:
+        booted = f.read().strip()
+    return f"{platform.node()} {booted}"
 
 
 def pread(handle: int, start: int, stop: int) -> bytes:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import parsed_json, parsing, warn_once
-from pipeline.sources.storage.location import Stat, is_url
-from pipeline.sources.storage.paths import MANIFEST as NAME
+from pipeline.sources.storage.location import Stat, is_url, named
 from pipeline.sources.storage.storage import Storage
 
 LOGGER = logging.getLogger("pipeline")
+NAME = ".lockstep-manifest.json"  # the file beside the data
 _VERSION = 2
 
 
@@ -56,19 +56,15 @@ def known(
     Raises:
         SourceError: a manifest lists a file that a pattern matches, but the file does not exist.
     """
-    tags = _tags(files)
-    noted = storage.note(_key(kind, files, tags))
+    noted = storage.note(_key(kind, files))
     if noted is not None:
         entries = _of_kind(_kinds(noted, "in the cache"), kind)
-        facts = [_match(entries.get(f.path), f, tag) for f, tag in zip(files, tags, strict=True)]
+        facts = [_match(entries.get(f.path), f) for f in files]
         if all(facts):
             return facts
     beside = {folder: _beside(kind, folder, storage) for folder in {_split(f)[0] for f in files}}
     _check_all_there(beside, files, patterns)
-    return [
-        _match(beside[_split(f)[0]].get(_split(f)[1]), f, tag)
-        for f, tag in zip(files, tags, strict=True)
-    ]
+    return [_match(beside[_split(f)[0]].get(_split(f)[1]), f) for f in files]
 
 
 def _check_all_there(
@@ -87,9 +83,8 @@ def _check_all_there(
 
 def keep(kind: str, files: Sequence[Stat], facts: Sequence[Facts], storage: Storage) -> None:
     """Store the facts about these files in the cache, if there is one."""
-    tags = _tags(files)
     names = [file.path for file in files]
-    storage.keep_note(_key(kind, files, tags), _written({kind: _rows(names, files, tags, facts)}))
+    storage.keep_note(_key(kind, files), _written({kind: _rows(names, files, facts)}))
 
 
 def keep_beside(
@@ -108,7 +103,7 @@ def keep_beside(
         which = [i for i, file in enumerate(files) if _split(file)[0] == folder]
         mine = [files[i] for i in which]
         names = [_split(file)[1] for file in mine]
-        rows = _rows(names, mine, _tags(mine), [facts[i] for i in which])
+        rows = _rows(names, mine, [facts[i] for i in which])
         kinds = _kinds_beside(folder, storage)
         others = _of_kind(kinds, kind)
         gone = {path.rpartition("/")[2] for path in _gone(folder, others.keys() - rows, storage)}
@@ -145,10 +140,10 @@ def compare(kind: str, files: Sequence[Stat], storage: Storage) -> Comparison:
     folders = sorted({_split(file)[0] for file in files})
     noted = {folder: _beside(kind, folder, storage) for folder in folders}
     lots: dict[str, list[str]] = {"known": [], "stale": [], "unknown": []}
-    for file, tag in zip(files, _tags(files), strict=True):
+    for file in files:
         folder, name = _split(file)
         row = noted[folder].get(name)
-        lot = "unknown" if row is None else "known" if _match(row, file, tag) else "stale"
+        lot = "unknown" if row is None else "known" if _match(row, file) else "stale"
         lots[lot].append(file.path)
     there = [f"{folder}/{NAME}" for folder in folders if noted[folder]]
     gone = [path for folder in folders for path in _gone(folder, noted[folder].keys(), storage)]
@@ -167,25 +162,19 @@ def _gone(folder: str, noted: Set[str], storage: Storage) -> list[str]:
 
 
 def _split(file: Stat) -> tuple[str, str]:
-    folder, _, name = file.path.rpartition("/")
-    return folder, name
+    folder = named(file.path).rpartition("/")[0]  # a query may hold slashes
+    return folder, file.path[len(folder) + 1 :]
 
 
-def _tags(files: Sequence[Stat]) -> list[str]:
-    return [f.tag if is_url(f.path) else str(os.stat(f.path).st_mtime_ns) for f in files]
-
-
-def _key(kind: str, files: Sequence[Stat], tags: Sequence[str]) -> str:
-    listing = json.dumps([(f.path, f.size, tag) for f, tag in zip(files, tags, strict=True)])
+def _key(kind: str, files: Sequence[Stat]) -> str:
+    listing = json.dumps([(f.path, f.size, f.tag) for f in files])
     return f"manifest {_VERSION} {kind} {hashlib.blake2b(listing.encode()).hexdigest()}"
 
 
-def _rows(
-    names: Sequence[str], files: Sequence[Stat], tags: Sequence[str], facts: Sequence[Facts]
-) -> dict[str, Any]:
+def _rows(names: Sequence[str], files: Sequence[Stat], facts: Sequence[Facts]) -> dict[str, Any]:
     return {
-        name: [file.size, tag, *fact]
-        for name, file, tag, fact in zip(names, files, tags, facts, strict=True)
+        name: [file.size, file.tag, *fact]
+        for name, file, fact in zip(names, files, facts, strict=True)
     }
 
 
@@ -225,11 +214,11 @@ def _of_kind(kinds: dict[str, Any], kind: str) -> dict[str, Any]:
     return rows if isinstance(rows, dict) else {}
 
 
-def _match(row: Any, file: Stat, tag: str) -> Facts | None:
+def _match(row: Any, file: Stat) -> Facts | None:
     """The facts in a manifest's row, or None unless size and tag match the file as it is now."""
-    if not isinstance(row, list) or len(row) != 5 or not tag:
+    if not isinstance(row, list) or len(row) != 5 or not file.tag:
         return None
     size, noted, records, more, ends = row
-    same = (size, noted) == (file.size, tag)
+    same = (size, noted) == (file.size, file.tag)
     sane = type(records) is int and 0 <= records < 1 << 48 and isinstance(ends, str)
     return Facts(records, more, ends) if same and sane else None

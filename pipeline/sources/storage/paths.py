@@ -1,4 +1,4 @@
-"""Expanding paths, URLs and globs to files. Incomplete or mixed sets of shards are refused."""
+"""Expanding paths, URLs and globs to files. What globs match is checked (see globbed.py)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path
+from urllib.parse import unquote
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import unreadable
-from pipeline.sources.storage.location import has_magic, is_url
+from pipeline.sources.storage.globbed import (
+    check_drafts,
+    check_folders,
+    check_links,
+    check_shards,
+)
+from pipeline.sources.storage.location import has_magic, is_url, matches
 from pipeline.sources.storage.storage import Stat, Storage
 
-MANIFEST = ".lockstep-manifest.json"  # the file beside the data; see manifest.py
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _NOTE = re.compile(r"\.\w+\.manifest\.json$")  # the manifest of a conversion, beside x.parquet
 _SHARDS = re.compile(r"@(\d+)(?=[^/@]*$)")
-_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(.*)", re.DOTALL)
-_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")  # in names of the Hugging Face hub, one for each shard
+_CHAIN = re.compile(
+    r"\w+(://[^:]*)?::[A-Za-z][\w+.\-]*://|(zip|tar|simplecache|filecache|blockcache)(://[^:]*)?::"
+)
 _POINTER, _POINTER_SIZE = b"version https://git-lfs.github.com/spec/v1\noid ", (120, 200)
-_MOST_SHARDS = 1 << 20  # at most so many shard numbers of one set are checked
 
 
 class ListedPath(str):
@@ -115,13 +119,22 @@ def _shards(path: str) -> list[str]:
 
 def _plain(path: str | os.PathLike[str]) -> str:
     name = path if isinstance(path, ListedPath) else os.path.expanduser(os.fsdecode(path))
-    return name.removeprefix("file://") if name.startswith("file:///") else name
+    if not name.startswith("file:///"):
+        return name
+    name = name.removeprefix("file://")
+    # `Path.as_uri` writes "%20" for a space; others write names as they are
+    return name if os.path.exists(name) or not os.path.exists(unquote(name)) else unquote(name)
 
 
 def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     """The files that one path names: their `Stat` if a listing gave it, else just the path."""
     if isinstance(path, ListedPath):
         return [path.stat]
+    if _CHAIN.match(path) and not os.path.exists(path):
+        raise SourceError(
+            f"{path} is a chain of file systems (::), which is not read. To keep copies of remote "
+            "files give Storage(cache='a folder'); unpack archives first."
+        )
     if is_url(path):
         return _expand_url(path, storage)
     if os.path.isdir(path):
@@ -140,33 +153,15 @@ def _expand_one(path: str, storage: Storage) -> Sequence[Stat | str]:
     # in a set, as a file below several "**" is found in several ways
     every = [f for f in sorted(set(glob.glob(path, recursive=True))) if not _NOTE.search(f)]
     found = [f for f in every if os.path.isfile(f)]
-    _check_links(path, every, found)
+    check_folders(path)
+    check_links(path, every, found)
     if not found:
         raise SourceError(
             f"no file matches the pattern {path!r} (in {os.getcwd()}). Correct the pattern."
         )
-    _check_shards(path, found)
+    check_drafts(path, found)
+    check_shards(path, found)
     return [os.path.abspath(f) for f in found]
-
-
-def _check_links(pattern: str, every: Sequence[str], found: Sequence[str]) -> None:
-    """Refuse a glob that matches a link to nothing, or a file twice through links to folders."""
-    if broken := next((f for f in every if os.path.islink(f) and not os.path.exists(f)), None):
-        raise SourceError(
-            f"{pattern} matches {broken}, a link to {os.readlink(broken)}, which does not exist. "
-            "Restore the file, remove the link, or give a list of the files."
-        )
-    folders = {os.path.dirname(f) for f in found}
-    real = {folder: os.path.realpath(folder) for folder in folders}
-    seen: dict[tuple[str, str], str] = {}
-    for f in found:
-        folder, name = os.path.split(f)
-        other = seen.setdefault((real[folder], name), f)
-        if other != f:
-            raise SourceError(
-                f"{pattern} matches one file by two paths, {other} and {f}, as a folder is a link. "
-                "Narrow the pattern, or give a list of the files."
-            )
 
 
 def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
@@ -175,7 +170,9 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
     if not has_magic(url):
         return [url]
     try:
-        found = [f for f in storage.glob(url) if not f.path.endswith(f"/{MANIFEST}")]
+        every = storage.glob(url)
+        # a file of just this name is given, too: names may contain brackets
+        found = [f for f in every if matches(url, f.path) or f.path == url]
         found = [f for f in found if not _NOTE.search(f.path)]
     except StorageError:
         raise
@@ -183,58 +180,9 @@ def _expand_url(url: str, storage: Storage) -> Sequence[Stat | str]:
         raise unreadable(url, e) from e
     if not found:
         raise SourceError(f"no file matches the pattern {url!r}. Correct the pattern.")
-    _check_shards(url, [f.path for f in found])
+    check_drafts(url, [f.path for f in found])
+    check_shards(url, [f.path for f in found])
     return found
-
-
-def _check_shards(pattern: str, found: Sequence[str]) -> None:
-    """Refuse a glob that matches several generations of a set of shards, or only part of one.
-
-    Shards are files whose names end in `-I-of-N`, counted from 0, or from 1 if shard N exists.
-    Shards that the pattern excludes by itself, as `x-0000[0-3]-of-*` does, are not missed.
-    """
-    sets: dict[tuple[str, str, str], dict[int, str]] = {}
-    totals: dict[tuple[str, str, str], tuple[str, int]] = {}
-    for path in found:
-        folder, _, name = path.rpartition("/")
-        parts = _NUMBERED.fullmatch(name)
-        if parts is None:
-            continue
-        key = folder, parts[1], _HASH.sub("", parts[4])
-        first, total = totals.setdefault(key, (path, int(parts[3])))
-        other = sets.setdefault(key, {}).setdefault(int(parts[2]), path)
-        if total != int(parts[3]) or other != path:
-            raise SourceError(
-                f"{pattern} matches two generations of the same shards: "
-                f"{first if total != int(parts[3]) else other} and {path}. Remove one of them, or "
-                "narrow the pattern."
-            )
-    for key, numbers in sets.items():
-        first, total = totals[key]
-        begin = int(0 not in numbers and total in numbers)  # some writers count from 1
-        surplus = [path for i, path in numbers.items() if not begin <= i < begin + total]
-        if surplus:
-            raise SourceError(
-                f"{pattern} matches {surplus[0]}, which is none of {total} shards that begin at "
-                f"{begin}. Remove it, or give a list of the files."
-            )
-        missing = (
-            name
-            for i in range(begin, begin + min(total, _MOST_SHARDS))
-            if i not in numbers and fnmatchcase(name := _nth(first, i), os.path.basename(pattern))
-        )
-        if lacking := list(islice(missing, 3)):
-            raise SourceError(
-                f"{pattern} matches {len(numbers)} of {total} shards: {', '.join(lacking)} "
-                f"{'is' if len(lacking) == 1 else 'are'} not there. Restore what is missing; or, "
-                "to do without, give a list of the files."
-            )
-
-
-def _nth(path: str, i: int) -> str:
-    parts = _NUMBERED.fullmatch(os.path.basename(path))
-    assert parts is not None
-    return f"{parts[1]}-{i:0{len(parts[2])}}-of-{parts[3]}{parts[4]}"
 
 
 def _is_folder(path: str) -> SourceError:

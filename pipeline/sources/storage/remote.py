@@ -16,10 +16,17 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from pipeline.errors import PipelineError, StorageError
-from pipeline.sources.complaints import changed, forbidden, missing, out_of_reach, refused
-from pipeline.sources.storage.location import Answer, Range, Stat, protocol
+from pipeline.sources.complaints import (
+    changed,
+    forbidden,
+    missing,
+    out_of_reach,
+    refused,
+    without_ranges,
+)
+from pipeline.sources.storage.location import Answer, Range, Stat
 from pipeline.sources.storage.spans import merge
-from pipeline.sources.storage.through_fsspec import open_fsspec
+from pipeline.sources.storage.through_fsspec import client_of, open_fsspec
 from pipeline.sources.storage.through_obstore import open_obstore, serves, split
 from pipeline.sources.storage.verdict import TruncatedError, WrongRangeError, judge
 
@@ -139,7 +146,7 @@ class Remote:
         """The engine for a URL. It is opened in a thread, as looking for credentials may hang."""
         name = self._engine_name
         obstore = name == "obstore" or (name == "auto" and serves(url, self._options))
-        key = split(url)[0] if obstore else protocol(url)
+        key = f"obstore {split(url)[0]}" if obstore else f"fsspec {client_of(url)}"
         found = self._engines.get(key)
         if found is None:
             with self._lock:
@@ -275,4 +282,4 @@ def _refusal(path: str, error: Exception) -> PipelineError:
         return error
     if kind == "missing":
         return missing(path)
-    return (forbidden if kind == "forbidden" else refused)(path, reason)
+    return {"forbidden": forbidden, "whole": without_ranges}.get(kind, refused)(path, reason)

@@ -78,8 +78,10 @@ def _plain(arrays: Mapping[str, Any]) -> Arrays:
 
 def _facts(stat: Stat, kind: str) -> dict[str, Any]:
     path = os.fsencode(stat.path).hex() if not stat.path.isprintable() else stat.path
-    facts: dict[str, Any] = {"path": path, "size": stat.size, "tag": stat.tag, "kind": kind}
-    if not is_url(stat.path):
+    facts: dict[str, Any] = {"path": path, "size": stat.size, "tag": "", "kind": kind}
+    if is_url(stat.path):
+        facts["tag"] = stat.tag
+    else:
         facts["changed"] = os.stat(stat.path).st_mtime_ns
     return facts
 

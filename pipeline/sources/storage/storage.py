@@ -12,7 +12,7 @@ from pipeline.checks import byte_count, whole
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.storage.atomic import written_whole
 from pipeline.sources.storage.cache import BLOCK, Cache
-from pipeline.sources.storage.local import pread
+from pipeline.sources.storage.local import check_same, pread, stat_of
 from pipeline.sources.storage.location import Range, Stat, has_magic, is_url
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Storage:
         """Size and tag of each file, requested concurrently. Raises what `stat` raises."""
         urls = [path for path in paths if is_url(path)]
         known = dict(zip(urls, self._remote.stats(urls), strict=True)) if urls else {}
-        return [known[p] if p in known else Stat(p, os.stat(p).st_size) for p in paths]
+        return [known[p] if p in known else stat_of(p, os.stat(p)) for p in paths]
 
     def glob(self, pattern: str) -> list[Stat]:
         """The files that a URL pattern with * ? [ ] or ** matches, sorted; takes one listing.
@@ -160,7 +160,7 @@ class Storage:
     def _read_shards(self, ranges: list[Range]) -> list[bytes]:
         stats = {span.path: Stat(span.path, span.size, span.tag) for span in ranges}
         copies = {path: self.local(stat) for path, stat in stats.items()}
-        return _read_local([span._replace(path=copies[span.path]) for span in ranges])
+        return _read_local([span._replace(path=copies[span.path], size=0) for span in ranges])
 
     def _read_blocks(self, ranges: list[Range]) -> list[bytes]:
         cache = self._cache
@@ -303,7 +303,10 @@ def _read_local(ranges: list[Range]) -> list[bytes]:
     found: list[bytes] = []
     for path, group in groupby(ranges, key=lambda span: span.path):
         with open(path, "rb") as f:
+            now = stat_of(path, os.fstat(f.fileno()))
             for span in group:
+                if span.size:  # a range of a file that was looked up
+                    check_same(Stat(path, span.size, span.tag), now)
                 data = pread(f.fileno(), span.start, span.stop)
                 if len(data) != span.stop - span.start:
                     raise _outside(span._replace(size=os.fstat(f.fileno()).st_size))

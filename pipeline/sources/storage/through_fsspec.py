@@ -17,10 +17,11 @@ from urllib.parse import quote
 from pipeline.errors import SourceError, need
 from pipeline.sources.complaints import unreadable
 from pipeline.sources.storage.location import Answer, Stat, protocol
-from pipeline.sources.storage.verdict import RangesIgnoredError
+from pipeline.sources.storage.verdict import WHOLE, RangesIgnoredError
 
 _TAGS = ("generation", "ETag", "etag", "Last-Modified", "LastModified", "mtime", "created")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)$")
+_BUCKETS = ("gs", "gcs", "s3", "s3a")  # one client reads all buckets
 _EXTRAS = {
     "gs": ("gcs", "gcsfs"),
     "gcs": ("gcs", "gcsfs"),
@@ -31,8 +32,18 @@ _EXTRAS = {
 }
 
 
+def client_of(url: str) -> str:
+    """Which URLs share a client: those of a protocol, or of one host where it belongs to that.
+
+    >>> client_of("s3://bucket/a"), client_of("sftp://host:22/a")
+    ('s3', 'sftp://host:22')
+    """
+    scheme = protocol(url)
+    return scheme if scheme in _BUCKETS else "/".join(url.split("/")[:3])
+
+
 def open_fsspec(url: str, options: Mapping[str, Any], flight: int) -> Plain:
-    """A client for the filesystem of a URL's protocol. May look for credentials, which can be slow.
+    """A client for the filesystem of a URL. May look for credentials, which can be slow.
 
     Raises:
         MissingExtraError: the filesystem's package is not installed.
@@ -47,7 +58,8 @@ def open_fsspec(url: str, options: Mapping[str, Any], flight: int) -> Plain:
             return _S3(_patient_s3(more, flight))
         import fsspec
 
-        fs = fsspec.filesystem(scheme, **more)
+        kind = fsspec.get_filesystem_class(scheme)
+        fs = kind(**kind._get_kwargs_from_urls(url) | more)  # such as the host of sftp://host/a
     except ImportError as e:
         if scheme in _EXTRAS:
             raise need(*_EXTRAS[scheme]) from e
@@ -73,8 +85,13 @@ class Plain:
         return self._as_stats(pattern, found)
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
-        """Bytes `[start, stop)`, fewer if the body was truncated. Subclasses send the tag too."""
-        return Answer(await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop), start)
+        """Bytes `[start, stop)`, fewer if the body was truncated.
+
+        Subclasses send the tag with the request. Here it is looked up once more afterwards.
+        """
+        data = await asyncio.to_thread(self.fs.cat_file, url, start=start, end=stop)
+        now = await self.info(url) if tag else None
+        return Answer(data, start, now and now.size, now.tag if now else "")
 
     async def put(self, url: str, data: bytes) -> None:
         """Write a whole file."""
@@ -92,7 +109,9 @@ class Plain:
         # names come without the protocol, some also without the host
         inner = self.fs._strip_protocol(pattern)
         head = pattern.removesuffix(inner)
-        files = sorted((name, info) for name, info in found.items() if info["type"] == "file")
+        # an empty object whose name ends in "/" marks a folder
+        every = ((name, info) for name, info in found.items() if not name.endswith("/"))
+        files = sorted((name, info) for name, info in every if info["type"] == "file")
         return [_as_stat(head + name, info) for name, info in files]
 
 
@@ -145,16 +164,14 @@ class _Http(Plain):
 
     async def info(self, url: str) -> Stat:
         session = await self.fs.set_session()
-        asked = {**self.fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
-        kwargs = self.fs.kwargs | {"headers": asked | {"Accept-Encoding": "identity"}}
-        async with session.get(self.fs.encode_url(url), **kwargs) as answer:
+        async with session.get(self.fs.encode_url(url), **self._asking(0, 1)) as answer:
             if answer.status == 416:  # the file is empty
                 return Stat(url, 0)
-            answer.raise_for_status()
+            _check_plain(answer)
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
             size = whole if answer.status == 206 else answer.headers.get("Content-Length", "")
             if not size.isdecimal():
-                raise unreadable(url, "the server does not tell its size")
+                raise RangesIgnoredError("the server does not tell its size")
             return Stat(url, int(size), _http_tag(answer.headers))
 
     async def list(self, pattern: str) -> list[Stat]:
@@ -163,16 +180,27 @@ class _Http(Plain):
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         session = await self.fs.set_session()
-        asked = {**self.fs.kwargs.get("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
-        asked |= {"If-Match": tag} if tag.startswith('"') else {}
-        asked |= {"If-Unmodified-Since": tag} if tag and not tag.startswith('"') else {}
-        async with session.get(
-            self.fs.encode_url(url), **self.fs.kwargs | {"headers": asked}
-        ) as answer:
-            answer.raise_for_status()
+        asked = self._asking(start, stop)
+        if tag:
+            asked["headers"]["If-Match" if tag.startswith('"') else "If-Unmodified-Since"] = tag
+        async with session.get(self.fs.encode_url(url), **asked) as answer:
+            _check_plain(answer)
             if answer.status == 200 and (start or answer.content_length != stop - start):
-                raise RangesIgnoredError("the server sends whole files, no ranges of them")
+                raise RangesIgnoredError(WHOLE)
             return _answer(await answer.read(), answer.headers, _http_tag(answer.headers))
+
+    def _asking(self, start: int, stop: int) -> dict[str, Any]:
+        # arguments of a request; a compressed answer would have other bytes in a range
+        plain = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        return self.fs.kwargs | {"headers": self.fs.kwargs.get("headers", {}) | plain}
+
+
+def _check_plain(answer: Any) -> None:
+    answer.raise_for_status()
+    if (how := answer.headers.get("Content-Encoding", "identity")) != "identity":
+        raise RangesIgnoredError(
+            f"the server compresses what it sends ({how}), although it was asked not to"
+        )
 
 
 def _answer(data: bytes, headers: Mapping[str, str], tag: str) -> Answer:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ _GOOGLE_TOKENS = (None, "google_default")  # tokens for which obstore looks up c
 def serves(url: str, options: Mapping[str, Any]) -> bool:
     """Whether engine "auto" may use obstore for a URL.
 
-    It leaves to fsspec: web addresses with a query, an escape or options, and S3 where the
-    credentials are only in boto's files, which obstore does not read.
+    It leaves to fsspec: web addresses with a query, an escape or options, names with an empty part
+    as in "a//b", and S3 where the credentials are only in boto's files, which obstore does not
+    read.
     """
     scheme = protocol(url)
+    if "//" in url.partition("://")[2]:
+        return False
     if scheme in _WEB:
         return not options and not re.search(r"[?%#]", url)
     if scheme in ("s3", "s3a"):
@@ -79,9 +82,8 @@ def open_obstore(url: str, options: Mapping[str, Any], deadline: float = 60.0) -
         )
     head, _ = split(url)
     try:
-        store = from_url(
-            re.sub("^gcs:", "gs:", head), retry_config=_ONCE, **_translated(head, options, deadline)
-        )
+        named = re.sub("^gcs:", "gs:", protocol(head) + head[len(protocol(head)) :])
+        store = from_url(named, retry_config=_ONCE, **_translated(named, options, deadline))
     except (BaseError, ValueError, TypeError) as e:
         reason = " ".join(str(e).split())
         raise SourceError(
@@ -109,6 +111,19 @@ def split(url: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Every folder that one of these paths lies in.
+
+    >>> sorted(_folders(["a/b/c", "a/d", "e"]))
+    ['a', 'a/b']
+    """
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
+
+
 class Bucket:
     """One bucket. A tag is the object's etag, which each request sends as a condition."""
 
@@ -125,13 +140,22 @@ class Bucket:
         """The files that a pattern matches, sorted by name."""
         import obstore
         from fsspec.utils import glob_translate
+        from obstore.exceptions import InvalidPathError
 
         name = split(pattern)[1]
         folder = re.split(r"[*?\[]", name, maxsplit=1)[0].rpartition("/")[0]
-        found = await obstore.list(self.store, folder or None).collect_async()
-        wanted = re.compile(glob_translate(name))
-        files = sorted((f for f in found if wanted.match(f["path"])), key=lambda f: f["path"])
-        return [self._as_stat(f) for f in files]
+        try:
+            found = await obstore.list(self.store, folder or None).collect_async()
+        except InvalidPathError as e:
+            raise SourceError(
+                f"{pattern} cannot be listed: {' '.join(str(e).split())}. obstore knows no such "
+                'names: use Storage(engine="fsspec").'
+            ) from e
+        wanted, folders = re.compile(glob_translate(name)), _folders(f["path"] for f in found)
+        files = [f for f in found if wanted.match(f["path"])]
+        # consoles and other programs mark a folder by an empty object of its name
+        files = [f for f in files if f["size"] or f["path"] not in folders]
+        return [self._as_stat(f) for f in sorted(files, key=lambda f: f["path"])]
 
     async def get(self, url: str, start: int, stop: int, tag: str) -> Answer:
         """Bytes `[start, stop)` of the file with this tag, or fewer if it is shorter."""

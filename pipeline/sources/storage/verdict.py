@@ -22,7 +22,12 @@ _BY_NAME = {  # recognised by name, since their packages are optional and not im
     "ParamValidationError": 400,
     "InvalidPathError": 400,
     "UnknownConfigurationKeyError": 400,
+    "TooManyRedirects": 400,
 }
+
+
+WHOLE = "the server sends whole files, no ranges of them"
+_NO_RANGES = re.compile("Range request not supported|non-partial response")  # of obstore
 
 
 class TruncatedError(OSError):
@@ -34,7 +39,7 @@ class WrongRangeError(OSError):
 
 
 class RangesIgnoredError(OSError):
-    """The server sends whole files where a range is requested."""
+    """The server does not send the bytes of a range, or does not tell which it sends."""
 
 
 class Verdict(NamedTuple):
@@ -42,8 +47,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         kind: "passing" if a retry may succeed. Else "missing" (the object, or its version with the
-            tag asked for, does not exist), "forbidden", "refused", or "told" (a PipelineError,
-            which is raised as it is).
+            tag asked for, does not exist), "forbidden", "whole" (the server cannot send the bytes
+            of a range), "refused", or "told" (a PipelineError, which is raised as it is).
         reason: what happened, in words.
     """
 
@@ -61,8 +66,10 @@ def judge(error: BaseException) -> Verdict:
         return Verdict("told", str(error))
     if isinstance(error, TimeoutError) and not str(error):
         return Verdict("passing", "no answer in time")
-    if isinstance(error, RangesIgnoredError) or "non-partial response" in str(error):
-        return Verdict("refused", str(error))
+    if isinstance(error, RangesIgnoredError):
+        return Verdict("whole", str(error))
+    if _NO_RANGES.search(str(error)):
+        return Verdict("whole", WHOLE)
     status = status_of(error)
     reason = _words(error, status)
     if status in (404, 412):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ import numpy as np
 
 from pipeline.block import Int64s, Origin
 from pipeline.dataset import Dataset
+from pipeline.errors import StorageError
 from pipeline.nodes.faults import Skips, survivors
 from pipeline.tools.convert.columns import GROUP, schema_from
 from pipeline.tools.convert.place import NOTES, Place
 from pipeline.tools.convert.tables import Tables, tabular
 from pipeline.tools.convert.writers import ColumnFile, Writer, new_writer
 from pipeline.types import At
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Names(NamedTuple):
@@ -67,11 +71,14 @@ class WriteShard:
             writer = new_writer(self.names.suffix, path, schema)
             try:
                 records, skipped = self._write(writer, shard)
-            except BaseException:
+                written = writer.close()
+            except BaseException as e:
                 with contextlib.suppress(Exception):
                     writer.close()  # releases its files; the workspace removes them
+                if _is_full(e):
+                    raise _no_room(self.place.path(self.names.of(shard)), folder, e) from e
                 raise
-            files = [self._delivered(path) for path in writer.close()]
+            files = [self._delivered(path) for path in written]
         facts = {"shard": shard, "records": records, "skipped": skipped, "files": files}
         self.place.note(self.names.note(shard), facts)
         return facts
@@ -130,6 +137,20 @@ class WriteShard:
             with open(self.counts, "r+b") as f:
                 f.seek(shard * 8)
                 f.write(np.int64(rows).tobytes())
+
+
+def _is_full(error: BaseException) -> bool:
+    # writers of other languages tell of it in words
+    known = isinstance(error, OSError) and error.errno in _FULL
+    return known or any(os.strerror(code) in str(error) for code in _FULL)
+
+
+def _no_room(path: str, folder: str, error: BaseException) -> StorageError:
+    return StorageError(
+        f"{path} cannot be written, as there is no room left in {os.path.dirname(folder)}: "
+        f"{' '.join(str(error).split())}. Make room, and convert again: it goes on with the shards "
+        "that are missing."
+    )
 
 
 def bounds(n: int, shards: int, shard: int) -> tuple[int, int]:

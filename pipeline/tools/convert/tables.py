@@ -14,6 +14,7 @@ from pipeline.dataset import Dataset
 from pipeline.sources import ParquetSource
 from pipeline.sources.arrow_arrays import check_batch
 from pipeline.sources.arrow_types import plain_schema
+from pipeline.sources.hive import Hive
 from pipeline.sources.parquet_footer import Footer, leaves
 from pipeline.sources.parquet_int96 import out_of_nanoseconds
 from pipeline.sources.storage.location import Range, Stat, is_url
@@ -121,33 +122,38 @@ class Tables:
         if file not in self._readers:
             while len(self._readers) > 64:
                 del self._readers[next(iter(self._readers))]
+            self._files.check_unchanged(file)
             handle = _opened(self._files.stat(file), self._files.storage)
-            make = self._parquet if isinstance(self._source, ParquetSource) else self._arrow
-            self._readers[file] = make(handle, file)
+            if isinstance(self._source, ParquetSource):
+                self._readers[file] = self._parquet(self._source.hive, handle, file)
+            else:
+                self._readers[file] = self._arrow(handle, file)
         return self._readers[file]
 
-    def _parquet(self, handle: Any, _: int) -> _Reader:
+    def _parquet(self, hive: Hive, handle: Any, number: int) -> _Reader:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(handle, page_checksum_verification=True)
-        names = self._source.fields.schema.names
+        names = [name for name in self._source.fields.schema.names if name not in hive.names]
         old = Footer(file.metadata, leaves(file.metadata, names)).int96()
 
-        def read(number: int, unit: str) -> pa.Table:
+        def read(group: int, unit: str) -> pa.Table:
             again = pq.ParquetFile(handle, metadata=file.metadata, coerce_int96_timestamp_unit=unit)
-            return again.read_row_group(number, columns=old)
+            return again.read_row_group(group, columns=old)
 
-        def group(number: int) -> pa.Table:
-            if old and out_of_nanoseconds(partial(read, number)):
+        def group(group: int) -> pa.Table:
+            if old and out_of_nanoseconds(partial(read, group)):
                 raise pa.ArrowInvalid("times that 64-bit nanoseconds cannot hold")
-            table = file.read_row_group(number, columns=names)
+            table = file.read_row_group(group, columns=names)
             for batch in table.to_batches():
                 check_batch(batch)  # a writer that follows a wrong index may crash the process
-            return table
+            return hive.added(table, number)
 
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        return _Reader(file.schema_arrow, np.cumsum([0, *counts]), group)
+        own = file.schema_arrow
+        schema = pa.schema([*own, *hive.schema()], own.metadata) if hive.names else own
+        return _Reader(schema, np.cumsum([0, *counts]), group)
 
     def _arrow(self, handle: Any, file: int) -> _Reader:
         import pyarrow as pa

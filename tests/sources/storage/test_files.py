@@ -216,6 +216,97 @@ def test_shards_of_a_bucket(gcs):
         found(gcs.bucket + "/*.txt", gcs.storage())
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "simplecache::gs://b/*.txt",
+        "filecache::/d/a.txt",
+        "zip://a.txt::/d/z.zip",
+        "tar://*::s3://b/t",
+    ],
+)
+def test_chains_are_refused_with_the_remedy(path):
+    with pytest.raises(SourceError, match=r"is a chain .*Storage\(cache=.*unpack"):
+        found(path)
+
+
+def test_addresses_of_local_files_may_be_quoted(tmp_path):
+    for name in ("a b%.txt", "a%20b.txt", "c%20d.txt"):
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        assert expand(path.as_uri()) == expand(f"file://{path}") == (str(path),)
+
+
+@pytest.mark.parametrize("draft", ["_temporary/0/y=1/1.txt", "_delta_log/1.checkpoint.txt"])
+def test_drafts_and_logs_of_tables_are_no_rows(tmp_path, gcs, draft):
+    for name in ("y=1/0.txt", draft):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+        gcs.put(f"t/{name}", b"x")
+    for root, storage in ((str(tmp_path), None), (f"{gcs.bucket}/t", gcs.storage())):
+        with pytest.raises(SourceError, match=rf"matches .*/{draft}, .*Narrow .*file_uris"):
+            found(f"{root}/**/*.txt", storage)
+        assert len(found(f"{root}/y=*/*.txt", storage)) == 1
+        assert len(found(f"{root}/{draft.split('/')[0]}/**/*.txt", storage)) == 1
+
+
+@pytest.mark.parametrize("pattern", ["**/*.x", "*/*/*.x", "locked/*.x", "l*/b/*.x", "*/b/a.x"])
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch, pattern):
+    for folder in ("open/b", "locked/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        touch(tmp_path / folder, "a.x")
+    allowed = os.access  # the superuser may read all
+    monkeypatch.setattr(os, "access", lambda f, how: "/locked" not in f and allowed(f, how))
+    with pytest.raises(SourceError, match=r"locked/, which may not be read.*Ask for"):
+        expand(f"{tmp_path}/{pattern}")
+    assert len(expand(f"{tmp_path}/open/**/*.x")) == 1
+
+
+@pytest.mark.parametrize("engine", ["fsspec", "obstore"])
+@pytest.mark.parametrize("store", ["gcs", "s3"])
+def test_marks_of_folders_are_no_files(request, store, engine):
+    bucket = request.getfixturevalue(store)
+    for name in ("m/", "m/a.txt", "m/sub/", "m/sub/x.txt/", "m/sub/x.txt/b.txt"):
+        bucket.put(name, b"" if name.endswith("/") else b"x")
+    storage, folder = bucket.storage(engine=engine), f"{bucket.bucket}/m/"
+    for pattern in ("**", "**/*.txt"):
+        there = [stat.path.removeprefix(folder) for stat in found(folder + pattern, storage)]
+        assert there == ["a.txt", "sub/x.txt/b.txt"]
+
+
+def test_names_with_an_empty_part(s3):
+    url = s3.put("n//a.txt", b"x")
+    assert [stat.path for stat in found(url, s3.storage())] == [url]
+    with pytest.raises(SourceError, match=r'cannot be listed: .*engine="fsspec"'):
+        found(f"{s3.bucket}/n/*.txt", s3.storage(engine="obstore"))
+
+
+@pytest.mark.parametrize("engine", ["fsspec", "obstore"])
+def test_globs_of_urls_match_what_globs_of_paths_match(tmp_path, gcs, engine):
+    names = [
+        "a.txt",
+        ".a.txt",
+        "_a.txt",
+        "d/b.txt",
+        ".d/b.txt",
+        "d/.b/c.txt",
+        "d/e/c.txt",
+        "d/.c.txt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+        gcs.put(name, b"x")
+    patterns = ["*.txt", "**/*.txt", "*/*.txt", ".*.txt", ".d/*", "d/**/*.txt", "d/**", "?.txt"]
+    patterns += ["[!_]*.txt", "*/.*.txt", "**/.b/*"]
+    for pattern in patterns:
+        there = found(f"{gcs.bucket}/{pattern}", gcs.storage(engine=engine))
+        near = found(f"{tmp_path}/{pattern}")
+        assert sorted(stat.path.removeprefix(f"{gcs.bucket}/") for stat in there) == sorted(
+            stat.path.removeprefix(f"{tmp_path}/") for stat in near
+        ), pattern
+
+
 @pytest.mark.parametrize("opened", [LinesSource, open_path])
 def test_what_a_manifest_lists_and_is_not_there_is_refused_by_name(tmp_path, opened):
     touch(tmp_path, "a.txt", "b.txt", "c.log")

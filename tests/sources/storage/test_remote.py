@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import random
 import re
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.registry import _registry as registry
 
 from pipeline import Dataset, Loader
 from pipeline.errors import MissingExtraError, MissingFileError, SourceError, StorageError
-from pipeline.sources import Storage, open_path
+from pipeline.sources import LinesSource, Storage, open_path
 from pipeline.sources.storage.location import Answer
 from pipeline.sources.storage.remote import check_answer
 from pipeline.sources.storage.storage import Range, Stat
@@ -113,6 +116,68 @@ def test_other_protocols(tmp_path: Any) -> None:
     (stat,) = storage.glob(f"file://{tmp_path}/*")
     assert storage.read(some_ranges(stat)) == expected(some_ranges(stat))
     assert storage.read([Range(str(tmp_path / "a"), 5, 9)]) == [DATA[5:9]]
+
+
+@pytest.mark.parametrize("scheme", ["memory", "local", "http"])
+def test_a_file_of_the_same_size_is_noticed(gcs: Gcs, tmp_path: Path, scheme: str) -> None:
+    def put(data: bytes) -> None:
+        if scheme == "http":
+            gcs.put("a", data)
+        elif scheme == "memory":
+            Storage().write(url, data)
+        else:
+            (tmp_path / "a").write_bytes(data)
+            os.utime(tmp_path / "a", ns=(1, len(set(data))))
+
+    urls = {
+        "http": web(gcs, "a"),
+        "memory": "memory://replaced/a",
+        "local": f"local://{tmp_path}/a",
+    }
+    url = urls[scheme]
+    put(b"to\nbe\n")
+    source = LinesSource(url)
+    assert source.read(np.array([1])) == ["be"]
+    put(b"or\nor\n")
+    with pytest.raises(SourceError, match="has changed"):
+        source.read(np.array([1]))
+
+
+class Hosts(AbstractFileSystem):
+    """A file system of which each host is another one, as of ftp and sftp."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.host = host.encode()
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": path.split("/")[2]}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.split("/", 3)[-1] if "://" in path else path
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        return [{"name": f"/{n}", "size": len(self.host), "type": "file"} for n in ("a", "b")]
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+        return self.host[start:end]
+
+
+def test_each_host_is_asked_for_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry, "hosts", Hosts)
+    storage = Storage()
+    for host in ("one", "another"):
+        stats = storage.glob(f"hosts://{host}/*")
+        assert [stat.path for stat in stats] == [f"hosts://{host}/a", f"hosts://{host}/b"]
+        assert storage.read([stats[0].range(0, 3)]) == [host.encode()[:3]]
+
+
+def test_a_protocol_may_be_in_capitals(gcs: Gcs, engine: Any) -> None:
+    gcs.put("a", DATA)
+    url = web(gcs, "a").replace("http", "HTTP")
+    assert Storage(deadline=5, engine=engine).read([Range(url, 0, 9)]) == [DATA[:9]]
 
 
 # ---- how it is fetched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -416,3 +417,29 @@ def test_every_writer_is_deterministic(tmp_path: Path) -> None:
             convert(data, str(tmp_path / name / f"x{suffix[1:]}{suffix}"))
         assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert len(contents(tmp_path / "a")) == 2 * len(WRITERS) + 2  # the type of .bin, .idx's .bin
+
+
+def test_a_full_disk_is_said_with_the_file_and_the_remedy(tmp_path):
+    """By every writer, those of other languages too; the limit stands for a disk that is full."""
+    code = (
+        "import random, resource, signal, sys\n"
+        "from pipeline import Dataset\n"
+        "from pipeline.errors import StorageError\n"
+        "from pipeline.tools.convert import convert\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "rows = Dataset([random.randbytes(900).hex() for _ in range(300)])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "for kind in ('array_record', 'bagz', 'tfrecord', 'txt', 'jsonl', 'parquet', 'arrow'):\n"
+        "    data = rows.map(str.encode) if kind in ('array_record', 'bagz') else rows\n"
+        "    if kind in ('parquet', 'arrow'):\n"
+        "        data = Dataset({'x': [random.random() for _ in range(9000)]})\n"
+        "    try: convert(data, f'{sys.argv[1]}/a.{kind}')\n"
+        "    except StorageError as e: print(kind, e)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    out = subprocess.run(command, capture_output=True, text=True)
+    said = out.stdout.splitlines()
+    assert len(said) == 7, out
+    for line in said:
+        kind = line.split()[0]
+        assert re.match(rf"{kind} \S+/a\.{kind} cannot be written, .*Make room", line), line
