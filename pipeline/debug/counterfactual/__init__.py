@@ -182,6 +182,8 @@ class _Trial:
             if name in recording.names:
                 ready = recording.without(name)
                 self._try(name, f"with an infinitely fast {name}", dataset=ready)
+            elif name == "feed":
+                self._try(name, "with an infinitely fast feed", feed=None)
             elif name != "collate":
                 why = "it lies beneath a cache, or a pack by lengths, and cannot be taken away"
                 self._failed[name] = f"{name}: {why}"
@@ -253,6 +255,8 @@ def _do(limit: str) -> str:
             "Read larger pieces (shuffle(chunks=), batched reads), convert to a format that reads "
             "faster, or copy the files nearer."
         )
+    if limit == "feed":
+        return "Send less: narrower dtypes, and no field that the step leaves unused."
     if limit == "collate":
         return "Let stages give arrays of one shape and dtype, or use map(batched=True)."
     return "Make it faster, use map(batched=True), or keep its rows with cache()."
