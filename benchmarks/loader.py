@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline import Dataset, Loader
 from pipeline.meter import Meter
-from pipeline.workers.stats import Account
+from pipeline.workers.account import Account
 
 
 def seconds(f: Callable[[], object], times: int) -> float:

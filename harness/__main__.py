@@ -18,6 +18,7 @@ from harness.run_commands import add_run_commands
 from harness.rundir import RunDir
 from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
+from pipeline.tools.output import print_anything
 
 if TYPE_CHECKING:
     from harness.metrics import Screen
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             and stderr says why; 75 another process of the run has ended; 143 or 130 stopped by
             SIGTERM or Ctrl-C, with everything saved.
     """
+    print_anything()
     args = _parser().parse_args(argv)
     status = _run(args)
     distributed.leave(status)

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint
+from absl import logging as absl
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config import changes, flat, settle
@@ -41,6 +42,12 @@ from pipeline.errors import MismatchError
 # of tensorstore's messages
 _LEAF = re.compile(r'Error reading "([^"]+?)/[^"/]*" in')
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # each of Orbax's threads logs a traceback of what `_writing` tells in one line
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (isinstance(error, OSError) or _OS_ERROR.search(str(error)))
 
 
 class Checkpoints:
@@ -62,6 +69,7 @@ class Checkpoints:
         if self._prunes:
             _remove_trash(self._path)
         self._saving: int | None = None
+        absl.get_absl_logger().addFilter(_is_news)
         context = ocp.Context()
         # a lambda: Orbax copies its options deeply
         context.asynchronous.post_finalization_callback = lambda: self._seal()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,15 @@ class DataConfig:
     )
     train: str | dict[str, str] = setting("", "path, glob or URL; a table of several", free=True)
     weights: dict[str, int] | None = setting(None, "rows of each part of data.train in the mix")
-    evaluation: str | dict[str, str] = setting("", "held-out files; else the end of data.train")
+    evaluation: str | dict[str, str] = setting(
+        "", "held-out files; else the end of data.train", free=True
+    )
     held_out: float = setting(0.01, "share of data.train that is held out at its end")
     text: str = setting("text", "field of the text, or of its tokens")
     prompt: str = setting("", "field of text that comes before it and is not learned")
-    tokenizer: str = setting("bytes", "bytes, or a tokenizer.json of Hugging Face tokenizers")
+    tokenizer: str = setting(
+        "bytes", "bytes, or a tokenizer.json of Hugging Face tokenizers", free=True
+    )
 
     def __post_init__(self) -> None:
         _within("data.held_out", self.held_out, 0, 1)
@@ -351,6 +357,18 @@ def _typed(tables: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, An
 _PLAIN = (int, float, str, bool)
 
 
+_PLACES = ("data.train", "data.evaluation", "data.tokenizer")
+
+
+def _placed(value: Any) -> Any:
+    """Paths of files that are there as absolute ones: a run may go on from another directory."""
+    if isinstance(value, dict):
+        return {name: _placed(path) for name, path in value.items()}
+    if not isinstance(value, str) or value == "bytes":
+        return value
+    return os.path.abspath(value) if os.path.exists(value) or glob(value) else value
+
+
 def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
     """Settings of TOML files and of `key=value` words, by dotted name; the later one holds.
 
@@ -366,7 +384,8 @@ def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in files:
         found |= _typed(read_file(file), found)
-    return found | _typed(dict(split_words(pairs)), found)
+    found |= _typed(dict(split_words(pairs)), found)
+    return found | {name: _placed(found[name]) for name in _PLACES if name in found}
 
 
 def make(settings: Mapping[str, Any]) -> Config:

@@ -14,7 +14,7 @@ from typing import Any
 from harness.checkpoint import Checkpoints
 from harness.config import Config, flat, make
 from harness.edits import FILE, Lineage, lineage_of
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.files import read_lines, write_json
 from harness.ledger import Entry, read
 from harness.metrics import Screen
@@ -24,7 +24,7 @@ from harness.spikes import latest
 from pipeline import Loader
 from pipeline.debug.journal.states import read_states
 from pipeline.debug.seen.steps import occurrences
-from pipeline.errors import PositionError
+from pipeline.errors import PipelineError, PositionError
 from pipeline.provenance.records import records_of
 from pipeline.types import Component
 
@@ -66,7 +66,8 @@ def rewind(
         settings: other settings for the fork.
 
     Raises:
-        ConfigError: the target holds something, or the steps to skip begin before the checkpoint.
+        ConfigError: the target holds something, the steps to skip begin before the checkpoint, or
+            with the other settings it cannot be trained on.
         CheckpointError: no checkpoint stands at or before `to`.
     """
     with opened(run, cfg, screen) as past:
@@ -81,7 +82,9 @@ def rewind(
             if records:
                 loader.skip(records=_pairs(records))
 
-        changed = make({**flat(cfg), **(settings or {})})
+        changed, fit = make({**flat(cfg), **(settings or {})}), None
+        if settings:
+            fit = f"--set {' '.join(f'{k}={v}' for k, v in settings.items())}"
         made = Lineage(
             parent=str(run.path.resolve()),
             checkpoint=checkpoint,
@@ -90,7 +93,7 @@ def rewind(
             without=records,
             before=lineage_of(run.path),
         )
-        _begin(past, state, target, changed, made, change)
+        _begin(past, state, target, changed, made, change, fit)
     screen.say(f"{target.path}: forked from {run.path} at checkpoint {checkpoint:,}")
     return Fork(target, checkpoint)
 
@@ -233,8 +236,12 @@ def _begin(
     cfg: Config,
     lineage: Lineage,
     change: Callable[[Loader], None],
+    fit: str | None = None,
 ) -> None:
-    """Write the fork beside its place, whole, then put it there."""
+    """Write the fork beside its place, whole, then put it there.
+
+    With `fit`, the words that gave other settings, only if it can be trained on with them.
+    """
     path = target.path
     if path.exists() and any(path.iterdir()):
         raise ConfigError(f"{path} holds something: give --fork a directory that is not there.")
@@ -250,12 +257,26 @@ def _begin(
         parts = past.parts
         with Checkpoints(temporary / "checkpoints") as checkpoints:
             checkpoints.save(lineage.checkpoint, state, parts.functions, parts.loader, settings)
+        if fit is not None:
+            _check_fit(RunDir(temporary), past, lineage.checkpoint, fit)
         if path.exists():
             path.rmdir()
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _check_fit(fork: RunDir, past: Past, checkpoint: int, given: str) -> None:
+    try:
+        with opened(fork, fork.config(), past.screen) as found:
+            found.checkpoints.restore(checkpoint, found.parts.functions, found.parts.loader)
+    except (HarnessError, PipelineError) as e:
+        why = str(e).replace(str(fork.path.resolve()), str(past.run.path))
+        raise ConfigError(
+            f"with {given} the fork could not go on from checkpoint {checkpoint:,}. {why} Nothing "
+            "was made: give settings that fit this model and data."
+        ) from e
 
 
 def _settings(run: RunDir, cfg: Config) -> Config:

@@ -131,8 +131,8 @@ def _shuffled(records: Dataset) -> Dataset:
 def _packed(records: Dataset, cfg: Config) -> Dataset:
     name, prompt = cfg.data.tokenizer, cfg.data.prompt
     _tokenizer(name)  # reports a missing file here
-    content = "" if name == "bytes" else hashlib.sha256(Path(name).read_bytes()).hexdigest()
-    documents = records.map(Encode(cfg.data.text, prompt, name, content, _vocab(cfg)))
+    content = name if name == "bytes" else hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    documents = records.map(Encode(cfg.data.text, prompt, Named(name, content), _vocab(cfg)))
     if not prompt:
         return documents.pack({"tokens": cfg.length}, how="split")
     fields = {"tokens": cfg.length, "weights": cfg.length}
@@ -146,13 +146,28 @@ def one_segmentation(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A tokenizer by name. Its content alone tells datasets apart, wherever its file lies.
+
+    Attributes:
+        name: "bytes", or a tokenizer.json.
+        content: digest of its file.
+    """
+
+    name: str
+    content: str
+
+    def fingerprint(self) -> str:
+        return self.content
+
+
+@dataclass(frozen=True)
 class Encode:
     """Maps a record to tokens: its prompt, whose tokens have weight 0, then its text.
 
     Attributes:
         text, prompt: names of fields; not used if the record is text or bytes itself.
-        tokenizer: name of the tokenizer.
-        content: digest of its file, so that a change is noticed.
+        tokenizer: which one, and a digest of its file, so that a change is noticed.
         vocab: tokens that the model knows.
 
     Raises:
@@ -165,8 +180,7 @@ class Encode:
 
     text: str
     prompt: str = ""
-    tokenizer: str = "bytes"
-    content: str = ""
+    tokenizer: Named = Named("bytes", "bytes")
     vocab: int = VOCAB
 
     def __call__(self, record: Any) -> dict[str, Any]:
@@ -175,7 +189,7 @@ class Encode:
         return {**row, "tokens": row["tokens"].astype(np.int32)}
 
     def _encoded(self, record: Any) -> dict[str, Any]:
-        encode = _tokenizer(self.tokenizer).encode
+        encode = _tokenizer(self.tokenizer.name).encode
         text = record.get(self.text) if isinstance(record, dict) else record
         if not self.prompt:
             return {"tokens": _tokens(text, encode, begins=True)}

@@ -13,6 +13,7 @@ import sys
 import traceback
 
 from pipeline.errors import PipelineError
+from pipeline.tools.output import print_anything
 
 COMMANDS = (
     *("audit", "browse", "check", "convert", "diff", "doctor", "find", "inspect", "manifest"),
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit status. An error is one line on stderr."""
+    print_anything()
     parser = _parser()
     args, more = parser.parse_known_args(argv)
     if more:
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             for line in answer.lines:
                 print(line)
-        sys.stdout.flush()
+        print(end="", flush=True)  # there is no sys.stdout to flush where it was closed
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough

@@ -35,7 +35,7 @@ class Columns:
 
     def __init__(self, tree: Any, length: int | None = None) -> None:
         self.tree = map_leaves(_as_column, tree)
-        sizes = {name: len(leaf) for name, leaf in leaves(self.tree)}
+        sizes = {name: _length(name, leaf) for name, leaf in leaves(self.tree)}
         lengths = set(sizes.values())
         if length is not None and not lengths:
             lengths = {length}
@@ -97,6 +97,15 @@ class Columns:
         return [self.row(i) for i in range(self._n)]
 
 
+def _length(name: str, column: NDArray[Any]) -> int:
+    if column.ndim == 0:
+        which = f"the column {name!r}" if name else "a column"
+        raise ChainError(
+            f"{which} needs a leading axis of rows, got the scalar {shown(column.item())}"
+        )
+    return len(column)
+
+
 def _is_plain(tree: Any) -> bool:
     if type(tree) is dict:
         return all(map(_is_plain, tree.values()))
@@ -108,8 +117,6 @@ def _as_column(leaf: Any) -> NDArray[Any]:
     # joined columns would be arrays but single ones matrices
     known = type(leaf) is np.ndarray or isinstance(leaf, np.memmap | np.ma.MaskedArray)
     a = leaf if known else np.asarray(leaf)
-    if a.ndim == 0:
-        raise ChainError(f"a column needs a leading axis of rows, got the scalar {leaf!r}")
     if a.dtype.kind in "SU":  # fixed-width strings strip zero bytes
         a = np.array(leaf, dtype=object)
     return a

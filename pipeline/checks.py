@@ -30,8 +30,10 @@ def whole(
     """
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not number or not least <= value <= most:
-        upper = "on" if most == 1 << 62 else f"to {most}"
-        span = f" from {least} {upper}" if least > -(1 << 62) else ""
+        beyond = number and value > most  # of the usual range only who leaves it wants to know
+        upper = "on" if most == 1 << 62 and not beyond else f"to {most}"
+        bounded = least > -(1 << 62) or (number and not least <= value <= most)
+        span = f" from {least} {upper}" if bounded else ""
         raise error(f"{name}={shown(value)}: give a whole number{span}")
     return int(value)
 
@@ -51,9 +53,9 @@ def byte_count(
             found = int(float(value.removesuffix(unit)) * _UNITS[unit])
         except (ValueError, KeyError, OverflowError):
             found = None
-    if isinstance(found, bool) or not isinstance(found, int) or found < least:
+    if isinstance(found, bool) or not isinstance(found, int | np.integer) or found < least:
         raise error(f'{name}={shown(value)}: give bytes, or a string like "512MiB"')
-    return found
+    return int(found)
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:

@@ -429,6 +429,8 @@ class Dataset:
         >>> sorted(ds.head(4))
         [0, 1, 4, 9]
         """
+        if path is not None and not isinstance(path, str | bytes | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(f"cache({shown(path)}): give a folder, or nothing to keep rows here")
         top, folder = self.top, None if path is None else fsdecode(path)
         if folder is not None and ("://" in folder or "\0" in folder):
             raise ChainError(

@@ -44,7 +44,8 @@ from pipeline.transforms import warn_of_versions
 from pipeline.tree import fresh
 from pipeline.types import BatchT, Feed
 from pipeline.workers import Auto, Workers, budget, chosen
-from pipeline.workers.stats import Account, Stats
+from pipeline.workers.account import Account
+from pipeline.workers.stats import Stats
 
 
 class Loader(Generic[BatchT]):
@@ -115,7 +116,9 @@ class Loader(Generic[BatchT]):
         self._dataset, self._batch_size, self._feed = dataset, batch_size, feed
         self._rule = sizes_of(batch_size), remainder, steps
         self._assembly = Assembly(dataset, remainder == "pad", collate)
-        self._workers = Auto() if workers == "auto" else chosen(workers)
+        self._workers = (
+            Auto() if isinstance(workers, str) and workers == "auto" else chosen(workers)
+        )
         self._ahead = budget(ahead)
         self._share = share_of(feed, host, hosts, self._rule[0])
         self._neighbours = Neighbours(feed, told=host is not None)
@@ -231,6 +234,7 @@ class Loader(Generic[BatchT]):
             # fill before taking: an interrupt in here loses no batch
             try:
                 if epoch is not None and not run.within(epoch):
+                    self._account.stop()
                     raise StopIteration
                 if self._checked != run.position.cursor.epoch:
                     self._neighbours.check()
@@ -240,6 +244,7 @@ class Loader(Generic[BatchT]):
             finally:
                 self._position = run.position
             if not found:
+                self._account.stop()
                 raise StopIteration
             self._account.handed_out(run.ready[0][0].batch, run.ready[0][0].rows, asked)
             if self._observer:
@@ -272,11 +277,13 @@ class Loader(Generic[BatchT]):
             ) from e
         finally:
             METER.into(before)
-        self._account.collated(time.perf_counter() - started)
+        collated = time.perf_counter()
+        self._account.collated(batch, len(take.rows), collated - started)
         if self._feed is not None:
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
+            self._account.fed(batch, len(take.rows), time.perf_counter() - collated)
         return Made(batch, take.stop - take.start, take.after, told)
 
     def close(self) -> None:
@@ -284,7 +291,7 @@ class Loader(Generic[BatchT]):
         if self._owner in (0, get_ident()) and self._process == os.getpid():
             self._run.cancel()
         self._executor.close()  # another thread that waits for a batch gets an error
-        self._account.closed()
+        self._account.stop()
         if self._once is not None:
             self._once.close()
 

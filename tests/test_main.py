@@ -100,6 +100,24 @@ def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("stream", ["ascii", "latin-1", "closed"])
+def test_a_terminal_may_know_few_characters_or_none(tmp_path: Path, stream: str) -> None:
+    (tmp_path / "mine_names.py").write_text(
+        "from pipeline import Dataset\ndata = Dataset([{'größe': 1, '大': 2}])\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONIOENCODING": stream}
+    closed = " >&-" if stream == "closed" else ""
+    env |= {"PYTHONIOENCODING": "utf-8"} if closed else {}
+    command = f"{sys.executable} -m pipeline inspect mine_names:data{closed}"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, env=env, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    letter = {"ascii": rb"gr\xf6\xdfe", "latin-1": "größe".encode("latin-1"), "closed": b""}[stream]
+    assert letter in done.stdout
+    assert (rb"\u5927" in done.stdout) == (not closed)
+
+
 def test_a_module_called_pipeline_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +139,18 @@ def test_tab_offers_public_names_alone() -> None:
         (["check", "mine_int:number"], "of the type int"),
         (["verify", "a.jsonl", "b.jsonl"], "quote it, as in 'data/*.parquet'"),
         (["verify", "a.jsonl", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["check", "mine_int:numbr"], "Is it mine_int:number?"),
+        (["check", "mine_int:data", "--seed", "-1"], "seed=-1: give a whole number from 0 on"),
+        (["audit", "mine_int:data", "--batch", "0"], "batch=0: give a whole number from 2 on"),
+        (
+            ["profile", "mine_int.py:data"],
+            "named without .py, where it lies: run it with mine_int:data",
+        ),
+        (["profile", "mine_int:data", "--seconds", "0"], "'0': give a number of seconds above 0"),
+        (["profile", "mine_int:data", "--step", "-1"], "--step -1: give module:function, or"),
+        (["doctor", "mine_int:data", "--seconds", "nan"], "'nan': give a number of seconds above"),
+        (["doctor", "mine_int:data", "--hosts", "x"], "'x': give numbers, as in 0,2"),
+        (["show", "run", "0", "--chars", "-5"], "'-5': give a whole number from 1 on"),
     ],
 )
 def test_a_slip_names_what_was_meant(
@@ -131,7 +161,8 @@ def test_a_slip_names_what_was_meant(
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mine_int.py").write_text("number = 3\n")
+    text = "from pipeline import Dataset\nnumber, data = 3, Dataset(range(9))\n"
+    Path("mine_int.py").write_text(text)
     for name in ("a.jsonl", "b.jsonl"):
         Path(name).write_text("{}\n")
     try:

@@ -11,7 +11,9 @@ import pytest
 from pipeline import (
     Dataset,
     Loader,
+    Processes,
     Scanned,
+    Threads,
     TorchFeed,
     WindowSource,
     concatenate,
@@ -94,11 +96,40 @@ async def _later(x: int) -> Any:
         (lambda: WindowSource(np.zeros(4), 2, lengths=[4.0]), "give whole numbers"),  # pyright: ignore[reportArgumentType]
         (lambda: Dataset([1]).cache("a\0b"), "local folder"),
         (lambda: Dataset(range(5))[[True, 2]], r"got \[True, 2\]"),
+        (lambda: Dataset(range(5), seed=2**63), f"whole number from -{1 << 62} to {1 << 62}$"),
+        (lambda: Dataset(range(5), seed=-(2**63)), f"whole number from -{1 << 62} on$"),
+        (lambda: DS.shuffle(window=2**63), f"whole number from 1 to {1 << 62}$"),
+        (lambda: Loader(DS, 2, workers=cast(Any, Threads)), r"Threads is a class.*Threads\(4\)"),
+        (lambda: Loader(DS, 2, workers=cast(Any, np.arange(3))), "workers=array.*give 0"),
+        (
+            lambda: Processes(cast(Any, np.float64(2))),
+            r"Processes\(np.float64\(2.0\)\): give a whole number",
+        ),  # pyright: ignore[reportArgumentType]
+        (lambda: Dataset(list), r"list is a class\. Give an object of it, list\(…\)"),
+        (lambda: Dataset(Dataset), "Dataset is a class"),
+        (lambda: Dataset({"a": [1], "b": 2}), "column 'b' needs a leading axis.*scalar 2$"),
+        (lambda: Dataset([1]).cache(cast(Any, 5)), r"cache\(5\): give a folder"),
+        (
+            lambda: Loader(DS, 2).load_state_dict(
+                Loader(DS, 2).state_dict(), allow=cast(Any, True)
+            ),
+            "allow=True: give a collection of names",
+        ),
     ],
 )
 def test_odd_arguments_are_refused_by_name(use: Any, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         use()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    n: Any = np.int64(2)
+    rows = list(Loader(DS, 2))
+    kinds: list[Any] = [n, np.uint8(0), Threads(n), Processes(n)]
+    for workers in kinds:
+        with Loader(DS, n, workers=workers, ahead=n << 20) as loader:
+            assert [batch.tolist() for batch in loader] == [batch.tolist() for batch in rows]
+    assert Threads(n) == Threads(2)
 
 
 def test_tensors_that_numpy_cannot_hold_are_named() -> None:

@@ -175,6 +175,8 @@ def check_dataset(state: Mapping[str, Any], now: Mapping[str, str], allow: Colle
     """
     if isinstance(allow, str):
         raise StateError(f"allow={allow!r}: give a collection of names, like {{{allow!r}}}")
+    if not isinstance(allow, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise StateError(f"allow={allow!r}: give a collection of names, like {{'stages.0'}}")
     found = differences(state, now, allow)
     if not found:
         saved = unfold(state["dataset"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -31,6 +32,13 @@ def imported(name: str, *, here: bool = True) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as e:
+        if module.endswith(".py") and os.path.exists(module):
+            folder, file = os.path.split(module)
+            there = f" in {folder}" if folder else ""
+            raise ChainError(
+                f"{name!r}: a module is named without .py, where it lies: run it{there} with "
+                f"{file[:-3]}:{attribute}"
+            ) from e
         raise ChainError(f"{name!r}: {e}. Run it from the folder that holds the module.") from e
     if not hasattr(found, attribute):
         if module == "pipeline" and os.path.exists("pipeline.py"):
@@ -38,5 +46,7 @@ def imported(name: str, *, here: bool = True) -> Any:
                 f"{name!r}: your pipeline.py and Lockstep's package have one name, and the package "
                 "is found. Rename the file."
             )
-        raise ChainError(f"{name!r}: the module {module} has no {attribute!r}")
+        near = difflib.get_close_matches(attribute, [n for n in vars(found) if n[:1] != "_"])
+        meant = f". Is it {module}:{near[0]}?" if near else ""
+        raise ChainError(f"{name!r}: the module {module} has no {attribute!r}{meant}")
     return getattr(found, attribute)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from pipeline.loader import Loader
-from pipeline.workers.stats import StageStats, Stats
+from pipeline.workers.stats import Stats
 
 _PLAIN_EVERY, _TERMINAL_EVERY = 10.0, 1.0  # seconds
-_STALL = 0.1  # share of the time; below it data is fast enough
 
 
 class Reading(NamedTuple):
@@ -54,14 +54,11 @@ def reading(before: Stats | None, now: Stats) -> Reading:
         for name in ("batches", "rows", "seconds", "wait")
     )
     known = {s.name: s.seconds for s in before.stages} if before else {}
-
-    def spent(stage: StageStats) -> float:
-        return stage.seconds - known.get(stage.name, 0.0)
-
+    stages = (replace(s, seconds=s.seconds - known.get(s.name, 0.0)) for s in now.stages)
+    first = 0.0 if before and before.batches else now.first
+    since = replace(now, stages=tuple(stages), seconds=seconds, wait=wait, first=first)
     stall = min(1.0, wait / seconds) if seconds else 0.0
-    slowest = max(now.stages, key=spent, default=None)
-    limit = "the loop" if stall < _STALL or slowest is None else slowest.name
-    return Reading(batches, rows / seconds if seconds else 0.0, stall, limit, now.ready)
+    return Reading(batches, rows / seconds if seconds else 0.0, stall, since.limit, now.ready)
 
 
 class Live:

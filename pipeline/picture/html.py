@@ -9,11 +9,13 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 60rem; }
 body { padding: 0 1rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; }
-.bar { background: #4a74c9; height: .8rem; border-radius: 3px; }
+.bar { background: #4a74c9; height: .8rem; border-radius: 3px; min-width: 2px; }
+.bar { flex: none; width: calc(var(--share) * min(220px, 15vw)); }
 .bars { display: flex; gap: .5rem; align-items: center; white-space: nowrap; }
 .limit { font-weight: bold; }
 .limit .bar { background: #c2553d; }

@@ -221,6 +221,9 @@ def _refuse_datasets(source: Any) -> None:
 
 
 def _source_of(source: Any) -> Source:
+    if isinstance(source, type):
+        name = source.__name__
+        raise ChainError(f"Dataset({name}): {name} is a class. Give an object of it, {name}(…).")
     if isinstance(source, str) or hasattr(source, "__fspath__") or _are_paths(source):
         return open_path(source)
     _refuse_datasets(source)

@@ -33,7 +33,8 @@ def is_users(module: str) -> bool:
     """Whether a module is the user's own: neither of Python, nor installed, nor Lockstep itself.
 
     Packages that are installed to be edited (`pip install -e`) are the user's, and so is what runs
-    as `__main__`, whoever started it.
+    as `__main__`, whoever started it. So is the reference trainer, wherever it lies: its runs go on
+    whether it is installed or a checkout.
 
     >>> is_users("json"), is_users("numpy.linalg"), is_users("__main__")
     (False, False, True)
@@ -46,6 +47,8 @@ def _is_users(module: str, loaded: bool) -> bool:
     top = module.partition(".")[0]
     if module == "__main__":
         return True  # also where an installed program, as cProfile or pytest, runs the script
+    if top == "harness":
+        return True
     if not module or is_python(module) or top == "pipeline":
         return False
     found = sys.modules.get(module) or sys.modules.get(top)

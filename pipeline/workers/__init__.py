@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+import numpy as np
+
 from pipeline.checks import byte_count
 from pipeline.errors import ChainError
 from pipeline.workers.auto import Auto
@@ -33,11 +35,15 @@ def chosen(workers: Any) -> Workers:
     >>> chosen(0), chosen(2)
     (Serial(), Processes(n=2, timeout=None, parent=True))
     """
-    if isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0:
-        return Processes(workers) if workers else Serial()
-    if workers == "auto":
+    number = isinstance(workers, int | np.integer) and not isinstance(workers, bool)
+    if number and workers >= 0:
+        return Processes(int(workers)) if workers else Serial()
+    if isinstance(workers, str) and workers == "auto":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return Processes(min(16, (cores or 1) - 1)) if cores and cores > 1 else Serial()
+    if isinstance(workers, type):
+        name = workers.__name__
+        raise ChainError(f"workers={name} is a class: give an object, as in {name}(4)")
     if hasattr(workers, "open"):
         return cast(Workers, workers)
     raise ChainError(

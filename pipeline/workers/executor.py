@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.block import Block, Columns
+from pipeline.checks import shown, whole
 from pipeline.errors import OURS, ChainError, WorkerError
 from pipeline.nodes import Part
 from pipeline.tree import owned
@@ -123,11 +124,13 @@ class Parallel:
     nests: ClassVar[bool] = False  # whether such workers may be started inside a worker
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            kind = type(self).__name__
+        try:
+            object.__setattr__(self, "n", whole("n", self.n, 1))
+        except ChainError:
             raise ChainError(
-                f"{kind}({self.n!r}): give a whole number from 1, or workers=0 for none"
-            )
+                f"{type(self).__name__}({shown(self.n)}): give a whole number from 1, or "
+                "workers=0 for none"
+            ) from None
 
     def open(self, chain: Part, *, ahead: int, stack: bool) -> QueuedExecutor:
         """An executor whose crew starts with the first work."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.meter import Sums, Tally, add_up, batch_bytes
+from pipeline.meter import Tally, add_up
 from pipeline.picture import escaped, table
 
 
@@ -103,11 +102,13 @@ class Stats:
     It prints as a table of its stages.
 
     Attributes:
-        stages: from the source up, then "collate".
+        stages: from the source up, a join's parts before itself; then "collate", and "feed", which
+            puts batches onto devices.
         batches: batches handed out.
         rows: rows of these, on this host.
         bytes: bytes of these.
-        seconds: since the first batch was asked for, without those for which it was closed.
+        seconds: since the first batch was asked for, without those between the end of a `for` and
+            the next batch, and those for which it was closed.
         first: seconds until that batch arrived.
         wait: seconds that the loop waited in `next`, including the first batch.
         workers: threads or processes; 0 if the loop evaluates.
@@ -143,8 +144,12 @@ class Stats:
 
     @property
     def limit(self) -> str:
-        """What to make faster: "the loop", or the stage that takes most of the workers' time."""
-        if self.workers and self.wait - self.first < 0.1 * (self.seconds - self.first):
+        """What to make faster: "the loop", or the stage that takes most time.
+
+        It is the loop if after the first batch it waits for less than a tenth of the time.
+        """
+        waited = self.wait - self.first
+        if 0 < waited < 0.1 * (self.seconds - self.first):
             return "the loop"
         busy = [stage for stage in self.stages if stage.seconds]
         return max(busy, key=lambda s: s.seconds).name if busy else "nothing yet"
@@ -236,80 +241,3 @@ def _table(stats: Stats, limit: str) -> Iterator[str]:
             f"{stats.workers} workers, busy {stats.occupancy:.0%}, {stats.restarts} replaced; "
             f"{stats.ready} results ({stats.ready_bytes / 1e6:.1f} MB) ready."
         )
-
-
-class Account:
-    """A loader's own statistics: what it handed out, and how long that took."""
-
-    def __init__(self) -> None:
-        self.late = Sums()  # of stages that the loop's own thread evaluates after the workers
-        self._started: float | None = None
-        self._batches = self._rows = self._bytes = 0
-        self._wait = self._first = self._collate = 0.0
-        self._closed: float | None = None  # since when
-        self._idle = 0.0  # seconds for which it was closed
-
-    @property
-    def batches(self) -> int:
-        """How many batches were handed out."""
-        return self._batches
-
-    def collated(self, seconds: float) -> None:
-        self._collate += seconds
-
-    def handed_out(self, batch: Any, rows: int, asked: float) -> None:
-        """Count a batch. `asked` is when `next` was called (`time.perf_counter`)."""
-        waited = time.perf_counter() - asked
-        if self._closed is not None:
-            self._idle += max(0.0, asked - self._closed)
-            self._closed = None
-        if self._started is None:
-            self._started, self._first = asked, waited
-        self._wait += waited
-        self._batches += 1
-        self._rows += rows
-        self._bytes += batch_bytes(batch)
-
-    def closed(self) -> None:
-        """Stop the clock until the next batch: a closed loader keeps no loop waiting."""
-        if self._started is not None and self._closed is None:
-            self._closed = time.perf_counter()
-
-    def stats(self, queue: QueueStats, ahead: int) -> Stats:
-        """The statistics as of now."""
-        tallies = dict(queue.stages or {})
-        add_up(tallies, self.late.tallies())
-        mine = Tally(self._rows, self._bytes, self._collate)
-        tallies["collate"] = (
-            tallies.pop("collate", Tally()).plus(mine)._replace(rows=self._rows, bytes=self._bytes)
-        )
-        stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
-        now = (self._closed or time.perf_counter()) - self._idle
-        return Stats(
-            stages=tuple(sorted(stages, key=_place)),
-            batches=self._batches,
-            rows=self._rows,
-            bytes=self._bytes,
-            seconds=0.0 if self._started is None else now - self._started,
-            first=self._first,
-            wait=self._wait,
-            workers=queue.workers,
-            busy=queue.busy,
-            occupancy=queue.occupancy,
-            ready=queue.ready,
-            ready_bytes=queue.ready_bytes,
-            asked=queue.asked,
-            ahead=ahead,
-            restarts=queue.restarts,
-            works=queue.works,
-            tried=queue.tried,
-            choice=queue.choice,
-        )
-
-
-def _place(stage: StageStats) -> tuple[int, int]:
-    # sources, then stages by number, then what the loader does
-    _, _, number = stage.name.partition("stage ")
-    if number:
-        return 1, int(number.partition(":")[0])
-    return (2, 0) if stage.name == "collate" else (0, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, Threads, mix, scan
+from pipeline import Dataset, Loader, Threads, TorchFeed, mix, scan
 from pipeline.debug import counterfactual
 from pipeline.debug.counterfactual import AHEAD, LOOP, _Trial, explain, measure
 from pipeline.debug.counterfactual.measure import Run, run
@@ -74,11 +74,34 @@ def of_stage(*stages: float) -> Loader:
     return Loader(ds.repeat(), 2)
 
 
+class SlowFeed(TorchFeed):
+    """Devices that are far away."""
+
+    def put(self, batch: Any, rows: Any, total: int) -> Any:
+        time.sleep(0.04)
+        return super().put(batch, rows, total)
+
+
+def slow_collate(rows: Any) -> Any:
+    time.sleep(0.04)
+    return rows
+
+
 CULPRITS = {  # as it is, with its loop; without the culprit; its name and what it brings
     "stage": (of_stage(0.02, 0.005), None, of_stage(0.005), None, "stage 1: map 'nap 0.02'", 5.0),
     "source": (of_source(0.02), None, of_source(0), None, "source", 5.0),
     "loop": (of_stage(0.02), 0.1, of_stage(0.02), None, LOOP, 3.5),
+    "feed": (of_stage(0.005).like(feed=SlowFeed()), None, of_stage(0.005), None, "feed", 5.0),
 }
+
+
+def test_a_collate_of_one_s_own_is_told_what_to_do(
+    no_real_time: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Trial, "_workers", lambda _: [])
+    found = explain(of_stage(0.005).like(collate=slow_collate), seconds=2)
+    assert found.limit == "collate"
+    assert "do its work in a .map, for workers" in found.advice[0]
 
 
 @pytest.mark.parametrize("culprit", CULPRITS)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.debug.doctor import LAWS, DoctorError, Report, examine
+from pipeline.debug.doctor import LAWS, DoctorError, Report, examine, frameworks
 from pipeline.debug.doctor.compare import difference, global_difference, lost_and_repeated
 from pipeline.debug.doctor.frameworks import Accelerated
 from pipeline.debug.doctor.launch import Seen
@@ -144,6 +146,24 @@ def test_what_ranks_save_into_one_folder_is_there_for_each_of_them() -> None:
     states = [{"taken": 3, "files": held} for held in files]
     Accelerated(accelerator, []).restore(states, rank=1)
     assert accelerator.found == {"model": "0", "random_0": "a", "random_1": "b"}
+
+
+def test_lightning_s_loop_is_given_data_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.callbacks: list[Any] = []
+            self.fit_loop: Any = SimpleNamespace(epoch_loop=SimpleNamespace())
+            self.fitted: Any = None
+
+        def fit(self, *parts: Any, ckpt_path: Any) -> None:
+            self.fitted = parts, ckpt_path
+
+    Trainer.__module__ = "lightning.pytorch"
+    monkeypatch.setattr(frameworks, "_callback", lambda *_: None)
+    watch: Any = None
+    for more, data in (((), None), (("data",), "data")):
+        subject_of(((trainer := Trainer()), "module", *more)).run(watch, 0)
+        assert trainer.fitted == (("module", data), None)
 
 
 @pytest.mark.long

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config import Config, make
+from harness.config import Config, make, parse, settle
 from harness.data import open_data
 from harness.errors import ConfigError
 from harness.metrics import Screen
@@ -105,6 +107,40 @@ def test_a_tokenizer_of_hugging_face(files: Path) -> None:
     assert row["tokens"][:6].tolist() == [1, 2, 3, 4, 0, 0]
     with pytest.raises(ConfigError, match=r"none\.json"):
         streams(data__train="a.parquet", data__tokenizer="none.json")
+
+
+def test_files_may_lie_elsewhere_and_a_run_be_continued_from_anywhere(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def write(path: str, words: dict[str, int]) -> None:
+        tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]")).save(path)
+
+    write("a.json", {"[UNK]": 0, "is": 1})
+    Path("bytes").write_text("no tokenizer")
+    words = ["data.train.a=a.parquet", "data.train.b=s3://b/*.jsonl", "data.evaluation=*.parquet"]
+    first = make(parse([*words, "data.tokenizer=a.json"]))
+    assert first.data.train == {"a": f"{files}/a.parquet", "b": "s3://b/*.jsonl"}
+    assert first.data.evaluation == f"{files}/*.parquet"
+    assert first.data.tokenizer == f"{files}/a.json"
+    assert parse(["data.tokenizer=bytes"]) == {"data.tokenizer": "bytes"}
+    stored = dataclasses.asdict(
+        replace(first, data=replace(first.data, train=f"{files}/a.parquet"))
+    )
+
+    Path("moved").mkdir()
+    monkeypatch.chdir("moved")
+    Path("a.json").write_bytes((files / "a.json").read_bytes())
+    write("b.json", {"[UNK]": 0, "document": 1})
+
+    def fingerprint(*words: str) -> Any:
+        found = own_data(settle(stored, parse(words)))
+        assert found is not None
+        return found[0].fingerprint()
+
+    assert fingerprint() == fingerprint("data.tokenizer=a.json")
+    assert fingerprint() != fingerprint("data.tokenizer=b.json")
 
 
 def test_documents_are_whole_whatever_length_a_tokenizer_s_file_names(files: Path) -> None:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging as absl
 
 from harness.__main__ import main
 from harness.checkpoint import Checkpoints
@@ -190,6 +191,16 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(OSError, match="No space left on device") as raised:
             checkpoints.wait()
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # the errors that Orbax's threads log, tensorstore's and Python's, beside one of another kind
+    logger = absl.get_absl_logger()
+    with opened(tmp_path):
+        for error in (ValueError("no room [os_error_code='28']"), OSError(28, "full"), KeyError(1)):
+            logger.error("thread failed with %s", type(error).__name__, exc_info=error)
+    told = [record.getMessage() for record in caplog.records if "thread failed" in record.message]
+    assert told == ["thread failed with KeyError"]
 
 
 def bits_of(state: TrainState) -> list[bytes]:

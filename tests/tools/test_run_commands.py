@@ -256,6 +256,8 @@ def test_steps_and_ports_that_there_are_not(
     train(tmp_path / "a", packed(), 3, data=f"{HERE}:packed")
     status, _, err = ask("find", tmp_path / "a", 7, "--steps", "5:9")
     assert (status, "has no line for step 5: they are from 0 to 2" in err) == (2, True)
+    status, _, err = ask("show", tmp_path / "a", 1, "--row", 4)
+    assert (status, "step 1 has no row 4: its rows are 0 to 3." in err) == (2, True)
     with pytest.raises(SystemExit):
         ask("browse", tmp_path / "a", "--port", 99999)
     assert "a port is a number from 0 to 65535" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.transforms import ownership
 from pipeline.transforms.code import Code, code_digest
 from pipeline.transforms.ownership import is_users, package_of, version_of
 
@@ -177,3 +178,14 @@ def test_versions_are_plain_text_whatever_a_package_makes_of_them(monkeypatch):
     found = version_of(module.__name__)
     assert found == "1.2"
     assert type(found) is str
+
+
+def test_the_reference_trainer_is_the_user_s_wherever_it_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ownership, "_is_installed", bool)
+    ownership._is_users.cache_clear()
+    try:
+        assert [is_users(name) for name in ("harness.tokens", "pytest")] == [True, False]
+    finally:
+        ownership._is_users.cache_clear()

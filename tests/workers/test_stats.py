@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import Dataset, Loader, Processes, Serial, Threads
+from pipeline import Dataset, Loader, Processes, Serial, Threads, TorchFeed, concatenate, mix
+from pipeline.debug.running import reading
 
 
 def _spin(row: Any) -> Any:
@@ -61,6 +62,43 @@ def test_a_slow_loop_is_named_as_the_limit() -> None:
     assert replace(stats, seconds=stats.first + 1, wait=stats.first + 0.09).limit == "the loop"
     limit = replace(stats, seconds=stats.first + 1, wait=stats.first + 0.11).limit
     assert limit == "stage 0: map 'spin'"
+
+
+@pytest.mark.parametrize("workers", [Serial(), Threads(2)], ids=str)
+@pytest.mark.parametrize(("wait", "limit"), [(0.09, "the loop"), (0.11, "stage 0: map 'spin'")])
+def test_the_loop_is_the_limit_whoever_evaluates(workers: Any, wait: float, limit: str) -> None:
+    with Loader(_dataset().repeat(), 10, workers=workers) as loader:
+        next(loader)
+        assert loader.stats().limit == "stage 0: map 'spin'"  # one batch tells nothing of the loop
+        next(loader)
+        stats = loader.stats()
+    slow = replace(stats, seconds=stats.first + 1, wait=stats.first + wait)
+    assert (slow.limit, reading(None, slow).limit) == (limit, limit)
+
+
+def test_the_clock_stands_between_passes() -> None:
+    loader = Loader(Dataset(range(8)), 4)
+    for _ in range(2):
+        list(loader)
+        ended = loader.stats().seconds
+        time.sleep(0.01)
+        assert loader.stats().seconds == ended
+
+
+def test_a_joins_parts_stand_before_it_and_devices_last() -> None:
+    parts = [Dataset(range(4)).map(str, name="a").map(int, name="b") for _ in range(11)]
+    inner = mix({"x": concatenate(parts), "y": parts[0]}, {"x": 1, "y": 1}, stop="never")
+    loader = Loader(inner.map(abs, name="top"), 90, feed=TorchFeed())
+    next(loader)
+    stages = loader.stats().stages
+    chain = ["source", "stage 0: map 'a'", "stage 1: map 'b'"]
+    expected = [f"x/{i}: {name}" for i in range(11) for name in chain]
+    expected += ["x: source", *(f"y: {name}" for name in chain)]
+    expected += ["source", "stage 0: map 'top'", "collate", "feed"]
+    assert [s.name for s in stages] == expected
+    collate, feed = stages[-2:]
+    assert (feed.rows, feed.bytes) == (collate.rows, collate.bytes)  # of those put ahead, too
+    assert feed.seconds > 0
 
 
 def test_read_ahead_keeps_to_its_budget() -> None:

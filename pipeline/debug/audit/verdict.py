@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.block import Int64s
+from pipeline.checks import whole
 from pipeline.debug.audit.statistics import Samples, plan_of, statistics
 from pipeline.errors import BatchError, ChainError
 
@@ -177,7 +178,7 @@ def audit(
     >>> audit(rotate, 5_000, seeds=range(16), epochs=6).ok
     False
     """
-    if batch < 2 or n < 2 * batch:
+    if whole("batch", batch, 2, BatchError) > n // 2:
         raise BatchError(f"an audit looks at two batches or more: {n=} and {batch=}. Lower batch=.")
     if len(seeds) < 16 or epochs < 6:
         raise ChainError(

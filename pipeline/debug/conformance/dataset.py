@@ -115,7 +115,7 @@ def examine(ds: Dataset, *, samples: int = 32, seed: int = 0) -> Report:
     Raises:
         Exception: what a stage raises.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     stages = list(_stages(ds.top))
     sample = _Sample(whole("samples", samples, 1), int(rng.integers(1 << 62)))
     rows = sample.rows(ds)

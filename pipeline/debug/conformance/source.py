@@ -12,6 +12,7 @@ import cloudpickle
 import numpy as np
 
 from pipeline.block import Columns, Int64s
+from pipeline.checks import whole
 from pipeline.debug.conformance.records import same, scribble
 from pipeline.tree import leaves
 from pipeline.types import Source
@@ -58,7 +59,7 @@ class _Case:
         self.source = source
         self.n = len(source)
         self.pickled = len(cloudpickle.dumps(source))  # before anything is read
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(whole("seed", seed, 0))
         chosen = np.arange(self.n)
         if self.n > samples:
             chosen = self.rng.choice(self.n, samples, replace=False)

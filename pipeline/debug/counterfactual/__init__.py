@@ -145,7 +145,8 @@ class _Trial:
             self._try(f"workers={n}", f"with {n} workers", workers=n)
         found = tuple(self._measured())
         limit = self._limit(found)
-        advice, failed = tuple(_advice(limit, found)), tuple(self._failed.values())
+        own = self._loader._options["collate"] is not None
+        advice, failed = tuple(_advice(limit, found, own)), tuple(self._failed.values())
         drawing = self._loader.dataset.visualize().svg()
         return Explained(self.stats, self._rate, found, limit, advice, failed, drawing)
 
@@ -182,9 +183,11 @@ class _Trial:
             if name in recording.names:
                 ready = recording.without(name)
                 self._try(name, f"with an infinitely fast {name}", dataset=ready)
+            elif name == "feed":
+                self._try(name, "with an infinitely fast feed", feed=None)
             elif name != "collate":
-                why = "it lies beneath a cache, or a pack by lengths, and cannot be taken away"
-                self._failed[name] = f"{name}: {why}"
+                why = "a join's own work, or beneath a cache or a pack by lengths"
+                self._failed[name] = f"{name}: {why}, it cannot be taken away"
 
     def _slowest(self) -> list[str]:
         total = sum(s.seconds for s in self.stats.stages)
@@ -224,7 +227,8 @@ def _same(row: Any) -> Any:
     return row
 
 
-def _advice(limit: str, found: Iterable[Counterfactual]) -> Iterator[str]:
+def _advice(limit: str, found: Iterable[Counterfactual], own: bool) -> Iterator[str]:
+    # `own`: collate is a function of the user's
     gains = {c.name: c.gain for c in found}
     more = max((c for c in found if c.name.startswith("workers=")), key=_gain, default=None)
     if limit == "nothing":
@@ -238,7 +242,7 @@ def _advice(limit: str, found: Iterable[Counterfactual]) -> Iterator[str]:
         yield f"Results wait for room: a larger ahead= brings {gains[limit]:.1f} x."
         return
     else:
-        yield f"{limit} limits the rate: {gains[limit]:.1f} x if it cost nothing. {_do(limit)}"
+        yield f"{limit} limits the rate: {gains[limit]:.1f} x if it cost nothing. {_do(limit, own)}"
     if more is not None and more.gain >= _GAIN:
         yield f"{more.name} brings {more.gain:.1f} x."
 
@@ -247,12 +251,16 @@ def _gain(c: Counterfactual) -> float:
     return c.gain
 
 
-def _do(limit: str) -> str:
+def _do(limit: str, own: bool) -> str:
     if limit.endswith("source"):
         return (
             "Read larger pieces (shuffle(chunks=), batched reads), convert to a format that reads "
             "faster, or copy the files nearer."
         )
+    if limit == "feed":
+        return "Send less: narrower dtypes, and no field that the step leaves unused."
+    if limit == "collate" and own:
+        return "collate= runs in the loop: make it faster, or do its work in a .map, for workers."
     if limit == "collate":
         return "Let stages give arrays of one shape and dtype, or use map(batched=True)."
     return "Make it faster, use map(batched=True), or keep its rows with cache()."

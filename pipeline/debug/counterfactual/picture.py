@@ -9,8 +9,6 @@ from pipeline.picture import escaped, page, table
 if TYPE_CHECKING:
     from pipeline.debug.counterfactual import Explained
 
-_WIDE = 220  # pixels of the longest bar
-
 
 def page_of(found: Explained) -> str:
     """The page, whole."""
@@ -55,6 +53,5 @@ def _named(text: str, limit: str) -> str:
 
 def _bar(share: float, text: str, limit: bool) -> str:
     kind = "bars limit" if limit else "bars"
-    width = max(2, round(_WIDE * min(1.0, share)))
-    bar = f'<div class="bar" style="width:{width}px"></div>'
+    bar = f'<div class="bar" style="--share:{min(1.0, share):.4f}"></div>'
     return f'<div class="{kind}">{bar}{escaped(text)}</div>'

@@ -35,7 +35,8 @@ def examine(
     Args:
         factory: "module:name" of a function that makes a loader anew each time. It is given those
             of `workers`, `host` and `hosts` that its signature names. It returns an iterable, with
-            or without a state; (Trainer, module) of Lightning; or (Accelerator, loader).
+            or without a state; (Trainer, module) of Lightning, or with a data module or loader as
+            a third; or (Accelerator, loader).
         workers: counts to compare; the first is that of all other runs.
         hosts: counts to compare with one.
         key: a field that names records; by default rows are compared by digest.

@@ -11,12 +11,12 @@ from pipeline.debug.doctor.subjects import Looped, Subject, Watch
 
 
 class Lightning(Subject):
-    """(Trainer, module): the loop is `Trainer.fit`, the state is a checkpoint."""
+    """(Trainer, module), or with data: the loop is `Trainer.fit`, the state is a checkpoint."""
 
     plain, torch = False, True
 
-    def __init__(self, trainer: Any, module: Any) -> None:
-        self._trainer, self._module = trainer, module
+    def __init__(self, trainer: Any, module: Any, data: Any = None) -> None:
+        self._trainer, self._module, self._data = trainer, module, data
         self._checkpoint: bytes | None = None
 
     def run(self, watch: Watch, epoch: int) -> None:
@@ -29,7 +29,8 @@ class Lightning(Subject):
             if self._checkpoint is not None:
                 with open(path, "wb") as file:
                     file.write(self._checkpoint)
-            trainer.fit(self._module, ckpt_path=path if self._checkpoint is not None else None)
+            begin = path if self._checkpoint is not None else None
+            trainer.fit(self._module, self._data, ckpt_path=begin)
 
     def save(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

@@ -167,21 +167,23 @@ def subject_of(made: Any) -> Subject:
     """The subject around what a factory returned.
 
     Raises:
-        ChainError: it is no iterable, nor (Trainer, module) or (Accelerator, loader).
+        ChainError: it is no iterable, nor (Trainer, module), (Trainer, module, data) or
+            (Accelerator, loader).
     """
     from pipeline.debug.doctor import frameworks
 
-    if isinstance(made, tuple) and len(made) == 2:
+    if isinstance(made, tuple) and len(made) in (2, 3):
         if of(made[0], ("lightning", "pytorch_lightning"), "Trainer"):
             return frameworks.Lightning(*made)
-        if of(made[0], "accelerate", "Accelerator"):
+        if of(made[0], "accelerate", "Accelerator") and len(made) == 2:
             return frameworks.Accelerated(*made)
     if isinstance(made, Loader):
         return Ours(made)
     if not hasattr(made, "__iter__"):
         raise ChainError(
             f"the factory returned {type(made).__name__}, which cannot be iterated: return a "
-            "loader, (Trainer, module) of Lightning, or (Accelerator, loader)"
+            "loader, (Trainer, module) or (Trainer, module, datamodule) of Lightning, or "
+            "(Accelerator, loader)"
         )
     if of(made, ("streaming", "litdata"), "StreamingDataset"):
         return Counted(made)

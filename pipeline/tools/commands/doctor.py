@@ -11,6 +11,7 @@ import sys
 
 from pipeline.debug.doctor import examine
 from pipeline.tools.commands import Answer
+from pipeline.tools.commands.names import seconds
 
 NAME, HELP = "doctor", "run the laws on a loader of any library: resume, workers, hosts, kills"
 
@@ -23,7 +24,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--batches", type=int, default=60, help="batches to look at (60)")
     p.add_argument("--shuffled", action="store_true", help="passes should differ: judge it")
     p.add_argument("--seed", type=int, default=0, help="chooses where runs are cut (0)")
-    p.add_argument("--seconds", type=float, default=60, help="after so many a run hangs (60)")
+    p.add_argument("--seconds", type=seconds, default=60, help="after so many a run hangs (60)")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -47,7 +48,10 @@ def counts(text: str) -> tuple[int, ...]:
     >>> counts("1,2,4")
     (1, 2, 4)
     """
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers, as in 0,2") from None
 
 
 def _tell(words: str) -> None:

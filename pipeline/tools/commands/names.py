@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import os
 import sys
 from pathlib import Path
@@ -107,6 +108,29 @@ def storage(args: argparse.Namespace) -> Storage:
 def workers(text: str) -> int | str:
     """The value of `--workers`: a number, or "auto"."""
     return int(text) if text.isdecimal() else text
+
+
+def number_from_1(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The value of `--seconds`: above 0.
+
+    >>> seconds("0")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: '0': give a number of seconds above 0, such as 2.5
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds above 0, such as 2.5")
+    return value
 
 
 def run_argument(p: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from typing import Any
 
@@ -13,14 +14,14 @@ from pipeline.debug.trace import Trace
 from pipeline.errors import ChainError
 from pipeline.loader import Loader
 from pipeline.tools.commands import Answer
-from pipeline.tools.commands.names import imported, loadable, output_file, workers
+from pipeline.tools.commands.names import imported, loadable, output_file, seconds, workers
 
 NAME, HELP = "profile", "run a dataset for some seconds: which stage is slow, what would be gained?"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("data", help="module:name of a Dataset, a Loader, or a function returning one")
-    p.add_argument("--seconds", type=float, default=5.0)
+    p.add_argument("--seconds", type=seconds, default=5.0, help="of the first run (5)")
     p.add_argument("--batch", type=int, default=128, help="batch size, for a Dataset")
     p.add_argument("--workers", type=workers, default=0, help="for a Dataset: 0, n or auto")
     p.add_argument(
@@ -70,6 +71,9 @@ def _step(text: str | None) -> Any:
     if text is None or ":" in text:
         return None if text is None else imported(text)
     try:
-        return float(text)
-    except ValueError as e:
-        raise ChainError(f"--step {text}: give module:function, or seconds a batch") from e
+        spent = float(text)
+    except ValueError:
+        spent = math.nan
+    if not 0 <= spent < math.inf:
+        raise ChainError(f"--step {text}: give module:function, or seconds a batch")
+    return spent

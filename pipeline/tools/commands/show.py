@@ -12,7 +12,12 @@ from pipeline.debug.journal import Run
 from pipeline.debug.show import rows_of, save_images
 from pipeline.errors import PositionError
 from pipeline.tools.commands import Answer
-from pipeline.tools.commands.names import data_argument, needed_dataset, run_argument
+from pipeline.tools.commands.names import (
+    data_argument,
+    needed_dataset,
+    number_from_1,
+    run_argument,
+)
 
 NAME, HELP = "show", "the records of a run's step: text, tokens, or pictures as files"
 
@@ -21,7 +26,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     run_argument(p)
     p.add_argument("step", type=int, metavar="STEP", help="of training")
     p.add_argument("--row", type=int, action="append", help="only this row of the batch")
-    p.add_argument("--chars", type=int, default=TEXT, help=f"of a text at most ({TEXT})")
+    p.add_argument("--chars", type=number_from_1, default=TEXT, help=f"of a text at most ({TEXT})")
     p.add_argument("--out", metavar="FOLDER", help="where pictures go, as PNG files")
     data_argument(p)
 
@@ -32,9 +37,10 @@ def run(args: argparse.Namespace) -> Answer:
     rows = rows_of(found, dataset, line, only=args.row, most=args.chars)
     missing = {*(args.row or ())} - {row["row"] for row in rows}
     if missing:
+        known = [row["row"] for row in rows_of(found, dataset, line, values=False)]
         raise PositionError(
-            f"step {line.step:,} has no row {min(missing)}: rows are numbered from 0 to the size "
-            "of its batch less 1."
+            f"step {line.step:,} has no row {min(missing)}: its rows are {min(known)} to "
+            f"{max(known)}."
         )
     lines = list(_lines(rows))
     data: dict[str, Any] = {"step": line.step, "rows": rows, "files": []}
