@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, final
 
 import numpy as np
@@ -183,7 +184,8 @@ def pad_to(
     >>> pad_to([4, 16])([np.arange(5), np.arange(2)])["tokens"].shape
     (2, 16)
     """
-    if isinstance(length, list) and not all(isinstance(width, int) for width in length):  # pyright: ignore[reportUnnecessaryIsInstance]
+    rows = isinstance(length, list) and not all(isinstance(w, Number) for w in length)
+    if rows:  # of a Loader that took `pad_to` for a collate
         raise BatchError(
             "collate=pad_to makes no collate: call it, as in collate=pad_to(multiple=64)"
         )
@@ -194,7 +196,7 @@ def pad_to(
 
 
 def _widths(length: Any) -> Widths:
-    if not isinstance(length, list | tuple):
+    if not isinstance(length, list | tuple | np.ndarray) or not np.ndim(length):
         return whole("pad_to length", length, 1, BatchError)
     widths = tuple(whole("pad_to length", width, 1, BatchError) for width in length)
     if not widths or sorted(set(widths)) != list(widths):

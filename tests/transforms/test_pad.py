@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -140,7 +140,10 @@ def test_several_lengths_are_bounds_of_which_the_smallest_fits():
     by_field = pad_to({"x": (2, 8), "y": 4})([{"x": np.arange(3), "y": np.arange(1)}])
     assert by_field["x"].shape == (1, 8)
     assert by_field["y"].shape == (1, 4)
-    for bad in ([], [16, 4], [4, 4], [0, 4], [True, 4]):
+    for widths in ([np.int64(4), np.uint8(16)], np.array([4, 16])):
+        assert pad_to(cast(Any, widths)) == pad_to([4, 16])
+    wrong: list[Any] = [[], [16, 4], [4, 4], [0, 4], [True, 4], [4.0], np.array(4.0)]
+    for bad in wrong:
         with pytest.raises(BatchError, match=r"pad_to"):
             pad_to(bad)
     with pytest.raises(BatchError, match="makes no collate"):

@@ -79,9 +79,9 @@ class Tokenize:
         return self._tokenizer
 
     def _token(self, eos: str | int) -> int:
-        number = isinstance(eos, int) or eos.isdecimal()
+        number = not isinstance(eos, str) or eos.isdecimal()
         most = 256 if self._name == "bytes" else self._loaded().get_vocab_size()
-        if number and int(eos) <= most:
+        if number and 0 <= int(eos) <= most:
             return int(eos)
         found = None if number or self._name == "bytes" else self._loaded().token_to_id(str(eos))
         if found is None:

@@ -75,7 +75,9 @@ def test_records_of_bytes_hold_text_and_json(tmp_path: Path) -> None:
 
 
 def test_tokens_go_end_to_end_and_say_their_type(tmp_path: Path) -> None:
-    ds = Dataset(ROWS).map(Tokenize("bytes", eos=256))
+    ds = Dataset(ROWS).map(Tokenize("bytes", eos=np.int64(256)))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ChainError, match="eos -1: the tokenizer bytes has no such token"):
+        Tokenize("bytes", eos=-1)
     want = np.concatenate([[*t.encode(), 256] for t in ROWS["text"]])
     convert(ds, str(tmp_path / "x.bin"))
     assert (np.fromfile(tmp_path / "x.bin", np.uint16) == want).all()
