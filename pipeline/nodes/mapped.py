@@ -86,10 +86,12 @@ class Mapped(Over):
                     return None
                 stack.finish()
                 continue
-            piece, lists = rows[start:stop], 2
+            piece, lists, lent = rows[start:stop], 2, False
             for stage in stages:
-                piece, made = stage.apply(Given(piece, lists), made, start)
-                lists = 1
+                given = Given(piece, lists, lent)
+                piece, made = stage.apply(given, made, start)
+                lists, lent = 1, given.lent and not given.copied
+                del given  # it holds rows
             stack.add(piece, stages[-1].kinds)
             del piece  # its memory is the next rows'
         self._hint.first = stack.first

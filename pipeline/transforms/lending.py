@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.tree import ATOMS, DEEPEST, children, fresh, is_constant
 
+FEW = 8  # rows, of which two are looked at
 MOST = 64  # items of a list that are looked at
 WATCHED = 1 << 13  # elements of an array or a list that are compared, at most
 
@@ -25,16 +26,18 @@ WATCHED = 1 << 13  # elements of an array or a list that are compared, at most
 class Given:
     """The rows of a block, to be iterated over once, as a function is called on each.
 
-    Where the first row's memory is held by others, the function gets a copy of that row; and copies
-    of all others, if it changed the first one.
+    Where memory of the first or last ones is held by others, the function gets a copy of the first
+    row; and copies of all others, if it changed that one.
 
     Args:
         rows: the rows.
         lists: how many lists hold them, this one among them.
+        lent: whether others are known to hold memory of rows.
 
     Attributes:
         all: the rows as they are.
-        lent: whether others hold memory of the first row.
+        lent: whether others hold memory of rows. Some of those looked at may be copies: the first
+            one made here before, or the last one by a `flat_map` that gave a row twice.
         copied: whether the function changes rows in place that others hold: known after the first.
 
     >>> table = np.ones(2)
@@ -46,9 +49,10 @@ class Given:
 
     __slots__ = ("all", "copied", "lent")
 
-    def __init__(self, rows: list[Any], lists: int = 1) -> None:
+    def __init__(self, rows: list[Any], lists: int = 1, lent: bool = False) -> None:
         self.all, self.copied = rows, False
-        self.lent = bool(rows) and type(rows[0]) not in ATOMS and _excess(rows, lists) > _alone()
+        looked = (0, -1) if len(rows) < FEW else (0, -1, -2)
+        self.lent = bool(rows) and (lent or any(_lent(rows, i, lists) for i in looked))
 
     def __len__(self) -> int:
         return len(self.all)
@@ -65,12 +69,16 @@ class Given:
         yield from map(fresh, rest) if self.copied else rest
 
 
-def _excess(rows: list[Any], lists: int) -> int:
-    # the most references to a part of the first row, apart from those within the row
+def _lent(rows: list[Any], i: int, lists: int) -> bool:
+    return type(rows[i]) not in ATOMS and _excess(rows, i, lists) > _alone()
+
+
+def _excess(rows: list[Any], i: int, lists: int) -> int:
+    # the most references to a part of a row, apart from those within the row
     parts: list[Any] = []
     within: dict[int, int] = {}
-    _collect(rows[0], parts, within, 0)
-    if parts and parts[0] is rows[0]:
+    _collect(rows[i], parts, within, 0)
+    if parts and parts[0] is rows[i]:
         within[id(parts[0])] += lists - 1
     return max([sys.getrefcount(part) - within[id(part)] for part in parts], default=0)
 
@@ -101,7 +109,7 @@ def _collect(value: Any, parts: list[Any], within: dict[int, int], depth: int) -
 @cache
 def _alone() -> int:
     # the same of a row that nobody else holds: interpreters count differently
-    return _excess([{"x": [np.zeros(2)[:1]]}], 1)
+    return _excess([{"x": [np.zeros(2)[:1]]}], 0, 1)
 
 
 # ---- what was changed

@@ -8,6 +8,7 @@ must be equal. Functions of scripts and of other modules that no worker finds ar
 from __future__ import annotations
 
 import collections
+import functools
 import importlib
 import io
 import marshal
@@ -32,6 +33,7 @@ ALIGN = 64  # of the parts in memory, in bytes
 SIMPLE = 1 << 16  # bytes of a pickled value up to which it is sent along
 PARTS = 1 << 14  # values in a container up to which it is sent along
 _NOT_AHEAD = {"jax", "jaxlib"}  # jax starts threads, which make a fork unsafe
+_Cached = functools._lru_cache_wrapper
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -156,6 +158,8 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, types.CodeType):  # from 3.1.3 on, cloudpickle drops the file's name
             return marshal.loads, (marshal.dumps(obj),)
         _carry(obj.__name__ if isinstance(obj, types.ModuleType) else module_of(obj))
+        if isinstance(obj, _Cached) and not _is_named(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self._import(obj.__name__)
@@ -173,6 +177,16 @@ class _Pickler(cloudpickle.Pickler):
     def _import(self, module: str) -> None:
         if module and module not in sys.builtin_module_names and is_importable(module):
             self.modules[module] = None
+
+
+def _is_named(obj: Any) -> bool:
+    # whether a worker finds it by its name: pickle takes what `lru_cache` makes for such
+    module = module_of(obj)
+    return is_importable(module) and _resolved(module, obj.__qualname__) is obj
+
+
+def _cached(f: Callable[..., Any], options: dict[str, Any]) -> Any:
+    return functools.lru_cache(**options)(f)
 
 
 def _carry(module: str) -> None:

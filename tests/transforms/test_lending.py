@@ -53,8 +53,16 @@ def _torch(size: int) -> Callable[[int], Any]:
 
 
 LENDERS = {"views": _views, "dicts": _dicts, "cached": _cached, "nested": _nested, "torch": _torch}
+
+
+def _same(row: Any) -> Any:
+    return row
+
+
 CHAINS: dict[str, Callable[[Dataset], Dataset]] = {
     "map": lambda ds: ds.map(_doubled),
+    "handed on": lambda ds: ds.map(_same).map(_same, name="again").map(_doubled),
+    "several": lambda ds: ds.flat_map(lambda row: [row, row]).map(_doubled),
     "random": lambda ds: ds.random_map(_halved).map(_doubled).map(_doubled),
     "skip": lambda ds: ds.map(_doubled).on_error("skip"),
     "filter": lambda ds: ds.filter(lambda row: True).map(_doubled),

@@ -384,8 +384,10 @@ def test_a_script_in_a_spawned_process_has_workers(tmp_path: Path) -> None:
 
 def test_a_module_that_no_worker_finds_is_sent(tmp_path: Path) -> None:
     (tmp_path / "loaded.py").write_text(
+        "import functools\n"
         "N = 3\n"
         "class Row(dict): pass\n"
+        "@functools.cache\n"
         "def more(x): return x + N\n"
         "def step(x): return Row(x=more(x))\n"
     )
