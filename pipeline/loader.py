@@ -152,7 +152,8 @@ class Loader(Generic[BatchT]):
         # threads take turns, in the order in which they came. One assignment takes a turn, another
         # gives it back: no thread and no interrupt can come between the test and the assignment,
         # as they could with a lock
-        if self._owner == me:
+        if not (self._owner or self._waiting) or self._owner == me:
+            self._owner = me
             return
         try:
             self._waiting.append(me)
@@ -246,7 +247,7 @@ class Loader(Generic[BatchT]):
             if not found:
                 self._account.stop()
                 raise StopIteration
-            self._account.handed_out(run.ready[0][0].batch, run.ready[0][0].rows, asked)
+            self._account.handed_out(run.ready[0][0].rows, run.ready[0][0].nbytes, asked)
             if self._observer:
                 waited = time.perf_counter() - asked
                 self._observer.handed_out(run.position, run.ready[0][0], waited)
@@ -278,13 +279,13 @@ class Loader(Generic[BatchT]):
         finally:
             METER.into(before)
         collated = time.perf_counter()
-        self._account.collated(batch, len(take.rows), collated - started)
+        nbytes = self._account.collated(batch, len(take.rows), collated - started)
         if self._feed is not None:
             if self._options["collate"] is not None:
                 batch = fresh(batch)  # devices may alias it, and collate may use it again
             batch = self._feed.put(batch, take.rows, take.total)
-            self._account.fed(batch, len(take.rows), time.perf_counter() - collated)
-        return Made(batch, take.stop - take.start, take.after, told)
+            nbytes = self._account.fed(batch, len(take.rows), time.perf_counter() - collated)
+        return Made(batch, take.stop - take.start, nbytes, take.after, told)
 
     def close(self) -> None:
         """End this loader's workers; its state can still be read."""

@@ -13,13 +13,14 @@ from pipeline.sampling.cursor import Cursor
 
 
 class Made(NamedTuple):
-    """A batch that is ready, the number of this process's rows in it, and the cursor after it.
+    """A batch that is ready, this process's rows and bytes of it, and the cursor after it.
 
     `told` is what the observer returned for the rows before they became the batch.
     """
 
     batch: Any
     rows: int
+    nbytes: int
     after: Cursor
     told: Any = None
 

@@ -18,7 +18,7 @@ class Account:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = 0.0
-        self._collate, self._feed = Tally(), Tally()
+        self._collate, self._feed = [0, 0, 0.0], [0, 0, 0.0]  # as in `Sums`
         self._stopped: float | None = None  # since when
         self._idle = 0.0  # seconds for which it was stopped
 
@@ -27,15 +27,15 @@ class Account:
         """How many batches were handed out."""
         return self._batches
 
-    def collated(self, batch: Any, rows: int, seconds: float) -> None:
-        """Count a batch that was made."""
-        self._collate = self._collate.plus(Tally(rows, batch_bytes(batch), seconds))
+    def collated(self, batch: Any, rows: int, seconds: float) -> int:
+        """Count a batch that was made; its bytes."""
+        return _counted(self._collate, batch, rows, seconds)
 
-    def fed(self, batch: Any, rows: int, seconds: float) -> None:
-        """Count a batch that was put onto devices."""
-        self._feed = self._feed.plus(Tally(rows, batch_bytes(batch), seconds))
+    def fed(self, batch: Any, rows: int, seconds: float) -> int:
+        """Count a batch that was put onto devices; its bytes there."""
+        return _counted(self._feed, batch, rows, seconds)
 
-    def handed_out(self, batch: Any, rows: int, asked: float) -> None:
+    def handed_out(self, rows: int, nbytes: int, asked: float) -> None:
         """Count a batch. `asked` is when `next` was called (`time.perf_counter`)."""
         waited = time.perf_counter() - asked
         if self._stopped is not None:
@@ -46,7 +46,7 @@ class Account:
         self._wait += waited
         self._batches += 1
         self._rows += rows
-        self._bytes += batch_bytes(batch)
+        self._bytes += nbytes
 
     def stop(self) -> None:
         """Stop the clock until the next batch: the loop is over, or the loader is closed."""
@@ -57,10 +57,10 @@ class Account:
         """The statistics as of now."""
         tallies = dict(queue.stages or {})
         add_up(tallies, self.late.tallies())
-        mine, theirs = self._collate, tallies.pop("collate", Tally())
+        mine, theirs = Tally(*self._collate), tallies.pop("collate", Tally())
         tallies["collate"] = mine._replace(seconds=mine.seconds + theirs.seconds)
-        if self._feed.seconds:
-            tallies["feed"] = self._feed
+        if self._feed[2]:
+            tallies["feed"] = Tally(*self._feed)
         stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
         now = (self._stopped or time.perf_counter()) - self._idle
         return Stats(
@@ -83,6 +83,14 @@ class Account:
             tried=queue.tried,
             choice=queue.choice,
         )
+
+
+def _counted(sums: list[Any], batch: Any, rows: int, seconds: float) -> int:
+    nbytes = batch_bytes(batch)
+    sums[0] += rows
+    sums[1] += nbytes
+    sums[2] += seconds
+    return nbytes
 
 
 _STAGE = re.compile(r"(?:(?P<path>.*?): )?(?:stage (?P<number>\d+): .*|\w+)", re.DOTALL)

@@ -22,7 +22,7 @@ def _run(ds: Dataset, prefetch: int, position: Position | None = None, fails: in
         if cursor.step == fails:
             raise RuntimeError("step 3 is broken")
         take = stream.take(cursor)
-        return None if take is None else Made(take.block.rows(), len(take.block), take.after)
+        return None if take is None else Made(take.block.rows(), len(take.block), 0, take.after)
 
     return Run(stream.at(position), position, make, prefetch)
 
