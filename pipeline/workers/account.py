@@ -18,7 +18,9 @@ class Account:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = 0.0
-        self._collate, self._feed = [0, 0, 0.0], [0, 0, 0.0]  # as in `Sums`
+        # [rows, bytes, seconds], as in `Sums`
+        self._collate: list[Any] = [0, 0, 0.0]
+        self._feed: list[Any] = [0, 0, 0.0]
         self._stopped: float | None = None  # since when
         self._idle = 0.0  # seconds for which it was stopped
 
