@@ -6,6 +6,8 @@ TRAIN := .venv/ready-train
 TEST := .venv/ready-test
 DOCS := .venv/ready-docs
 BENCH := .venv-bench/ready
+# an environment is made anew where these change: the last two are copied into it
+PINNED := pyproject.toml constraints.txt lockstep_shadow.py lockstep_data.py
 RUN ?= runs/default
 PYTHONS ?= python3.11 python3.12 python3.13
 
@@ -17,20 +19,20 @@ PYTHONS ?= python3.11 python3.12 python3.13
 	$(PYTHON) -m venv .venv
 	touch $@
 
-$(TRAIN): pyproject.toml constraints.txt | .venv/made
+$(TRAIN): $(PINNED) | .venv/made
 	$(INSTALL) -e '.[harness]'
 	touch $@
 
-$(TEST): pyproject.toml constraints.txt | .venv/made
+$(TEST): $(PINNED) | .venv/made
 	$(INSTALL) -e '.[dev,torch,ray,loops]'
 	touch $(TRAIN) $@
 
-$(DOCS): pyproject.toml constraints.txt | .venv/made
+$(DOCS): $(PINNED) | .venv/made
 	$(INSTALL) -e '.[docs]'
 	touch $@
 
 # peers have an environment of their own: some bring packages that other tests cannot stand
-$(BENCH): pyproject.toml constraints.txt
+$(BENCH): $(PINNED)
 	rm -rf .venv-bench
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,peers]'
