@@ -86,6 +86,7 @@ def test_the_clock_stands_between_passes() -> None:
 
 
 def test_a_joins_parts_stand_before_it_and_devices_last() -> None:
+    pytest.importorskip("torch")
     parts = [Dataset(range(4)).map(str, name="a").map(int, name="b") for _ in range(11)]
     inner = mix({"x": concatenate(parts), "y": parts[0]}, {"x": 1, "y": 1}, stop="never")
     loader = Loader(inner.map(abs, name="top"), 90, feed=TorchFeed())
