@@ -39,6 +39,13 @@ class Sums:
         # over a copy: another thread may ask while the measuring one adds a stage
         return {stage: Tally(*figures) for stage, figures in list(self.stages.items())}
 
+    def count(self, stage: str, rows: int, nbytes: int, seconds: float) -> None:
+        """Add to the sums of a stage."""
+        sums = self.stages.setdefault(stage, [0, 0, 0.0])
+        sums[0] += rows
+        sums[1] += nbytes
+        sums[2] += seconds
+
     def add(self, more: Mapping[str, Tally]) -> None:
         """Add sums taken elsewhere."""
         total = self.tallies()
@@ -109,10 +116,7 @@ class Meter(threading.local):
     def add(self, stage: str, rows: int, size: int, seconds: float) -> None:
         """Account for a stage that was not `timed`, because it took turns with others."""
         here = self._here
-        sums = here.stages.setdefault(stage, [0, 0, 0.0])
-        sums[0] += rows
-        sums[1] += size
-        sums[2] += seconds
+        here.count(stage, rows, size, seconds)
         here.inside += seconds
 
     @property

@@ -18,9 +18,7 @@ class Account:
         self._started: float | None = None
         self._batches = self._rows = self._bytes = 0
         self._wait = self._first = 0.0
-        # [rows, bytes, seconds], as in `Sums`
-        self._collate: list[Any] = [0, 0, 0.0]
-        self._feed: list[Any] = [0, 0, 0.0]
+        self._own = Sums()  # of collate, and of the feed where there is one
         self._stopped: float | None = None  # since when
         self._idle = 0.0  # seconds for which it was stopped
 
@@ -31,11 +29,16 @@ class Account:
 
     def collated(self, batch: Any, rows: int, seconds: float) -> int:
         """Count a batch that was made; its bytes."""
-        return _counted(self._collate, batch, rows, seconds)
+        return self._counted("collate", batch, rows, seconds)
 
     def fed(self, batch: Any, rows: int, seconds: float) -> int:
         """Count a batch that was put onto devices; its bytes there."""
-        return _counted(self._feed, batch, rows, seconds)
+        return self._counted("feed", batch, rows, seconds)
+
+    def _counted(self, stage: str, batch: Any, rows: int, seconds: float) -> int:
+        nbytes = batch_bytes(batch)
+        self._own.count(stage, rows, nbytes, seconds)
+        return nbytes
 
     def handed_out(self, rows: int, nbytes: int, asked: float) -> None:
         """Count a batch. `asked` is when `next` was called (`time.perf_counter`)."""
@@ -59,10 +62,10 @@ class Account:
         """The statistics as of now."""
         tallies = dict(queue.stages or {})
         add_up(tallies, self.late.tallies())
-        mine, theirs = Tally(*self._collate), tallies.pop("collate", Tally())
+        own, theirs = self._own.tallies(), tallies.pop("collate", Tally())
+        mine = own.pop("collate", Tally())
         tallies["collate"] = mine._replace(seconds=mine.seconds + theirs.seconds)
-        if self._feed[2]:
-            tallies["feed"] = Tally(*self._feed)
+        tallies.update(own)
         stages = tuple(StageStats(name, *tally) for name, tally in tallies.items())
         now = (self._stopped or time.perf_counter()) - self._idle
         return Stats(
@@ -85,14 +88,6 @@ class Account:
             tried=queue.tried,
             choice=queue.choice,
         )
-
-
-def _counted(sums: list[Any], batch: Any, rows: int, seconds: float) -> int:
-    nbytes = batch_bytes(batch)
-    sums[0] += rows
-    sums[1] += nbytes
-    sums[2] += seconds
-    return nbytes
 
 
 _STAGE = re.compile(r"(?:(?P<path>.*?): )?(?:stage (?P<number>\d+): .*|\w+)", re.DOTALL)
