@@ -56,8 +56,8 @@ test-all: $(TEST)  ## what `make test` leaves out: tests of minutes, the laws on
 	@$(PYTEST) --dist load -m long $(ARGS)
 	@$(PYTEST) --dist load -m "hypothesis and not long" --hypothesis-profile thorough $(ARGS) || [ $$? = 5 ]  # 5: ARGS name none of them
 
-chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: hours; KILLS=30 for fewer
-	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000)
+chaos: $(TEST)  ## 1,000 SIGKILLs and SIGTERMs at random moments of training: some two hours on two cores; KILLS=30 for fewer
+	$(BIN)/python -m tests.harness.chaos --kills $(or $(KILLS),1000) --jobs 2
 
 check: $(TEST)  ## lint, format, types
 	$(BIN)/ruff check .

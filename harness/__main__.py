@@ -58,11 +58,6 @@ def _run(args: argparse.Namespace) -> int:
             "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", ())]), file=sys.stderr
         )
         return 2
-    except OSError as e:  # a full disk, no write permission, a file instead of a folder
-        place = e.filename or args.run
-        remedy = "give --run a folder that can be written and has room; what is saved is whole"
-        print(f"{e.strerror or e}: {place}: {remedy}.", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as e:
         print(need("harness", str(e.name)), file=sys.stderr)
         return 2
@@ -70,10 +65,16 @@ def _run(args: argparse.Namespace) -> int:
         print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
     except Exception as e:
-        if not distributed.is_loss(e):
+        if distributed.is_loss(e):  # also TimeoutErrors, which are OSErrors
+            distributed.say_farewell(e)
+            return distributed.LOST
+        if not isinstance(e, OSError):
             raise
-        distributed.say_farewell(e)
-        return distributed.LOST
+        # a full disk, no write permission, a file instead of a folder
+        place = e.filename or args.run
+        remedy = "give --run a folder that can be written and has room; what is saved is whole"
+        print(f"{e.strerror or e}: {place}: {remedy}.", file=sys.stderr)
+        return 2
 
 
 def _before_jax(args: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ from absl import logging as absl
 from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config import changes, flat, settle
+from harness.distributed import is_loss
 from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.files import read_json
@@ -269,9 +270,11 @@ class Checkpoints:
         try:
             yield
             log.setLevel(level)
-        except MismatchError:
+        except (MismatchError, MemoryError):
             raise
         except Exception as e:
+            if is_loss(e):  # the files are as they were
+                raise
             # Orbax's own message lists its registry; the cause is what went wrong
             why = str(e.__cause__ or e)
             leaf = _LEAF.search(why)

@@ -13,7 +13,7 @@ from pipeline.nodes.faults import halved, transient
 from pipeline.nodes.node import Over, numbered
 from pipeline.nodes.scope import Scope, Stage
 from pipeline.transforms.calling import called, maker, rows_of, say_exit, stopped
-from pipeline.transforms.collate import Empty
+from pipeline.transforms.collate import Empty, Look
 from pipeline.transforms.lending import Given
 from pipeline.transforms.stacking import FIRST, Put, Stack
 from pipeline.tree import fresh
@@ -92,7 +92,7 @@ class Mapped(Over):
                 piece, made = stage.apply(given, made, start)
                 lists, lent = 1, given.lent and not given.copied
                 del given  # it holds rows
-            stack.add(piece, stages[-1].kinds)
+            stack.add(piece, stages[-1].look)
             del piece  # its memory is the next rows'
         self._hint.first = stack.first
         spent = time.perf_counter() - started - (METER.inside - before)
@@ -113,24 +113,25 @@ class _Hint:
 
 
 class _Stage:
-    # one stage of a run, on the rows of a block a piece at a time; `kinds` are the types of the
-    # rows that `apply` returned last
+    # one stage of a run, on the rows of a block a piece at a time; `look` tells of the rows that
+    # `apply` returned last
     def __init__(self, node: Mapped, site: Site, name: str, origin: Origin) -> None:
         self._site, self.name, self._origin = site, name, origin
         self._f, self._columns = cast(Any, node.transform).caller(origin, site)
         self._size, self._seconds = 0, 0.0
         self._copies = False  # whether rows are copied for the function, as it changes them
-        self.kinds = self._met = set[type]()
+        self.look, self._met = Look(set()), set[type]()
 
     def apply(self, rows: Given, made: str, first: int) -> tuple[list[Any], str]:
         """The rows from row `first` of the block on, changed, and which stage made None of any."""
         started = time.perf_counter()
         with marked(self.name):
             results = called(self._f, self._columns, rows, self._origin, self._site, first)
-        kinds = set(map(type, results))
+        look = Look.at(results)
+        kinds = look.kinds
         own = maker(self._site, results, self._origin, first, kinds)
         self._seconds += time.perf_counter() - started
-        self.kinds, self._met = kinds, self._met | kinds
+        self.look, self._met = look, self._met | kinds
         if bytes in kinds:
             self._size += sum(len(row) for row in results if type(row) is bytes)
         if own and any(row is None for row in rows.all):

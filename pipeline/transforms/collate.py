@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import marshal
+from collections.abc import Callable
 from operator import is_
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
 from pipeline.block import Block, Columns
 from pipeline.checks import numeric, shown
 from pipeline.errors import CollateError
-from pipeline.sources.exact import Array, InexactError, exact, objects
+from pipeline.sources.exact import Array, objects
+from pipeline.transforms.leaf import DTYPES, UNEQUAL, Describe, as_array, called
 from pipeline.tree import DEEPEST, UNMASKED, attributes, children, rebuild, too_deep
 
-Describe = Callable[[int], str]
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]  # makes a batch's arrays
-
-_DTYPES: dict[type, Any] = {
-    bool: np.bool_,
-    int: np.int64,
-    float: np.float64,
-    complex: np.complex128,
-}
 
 _TEXT = {str, bytes, type(None)}  # always objects
 _REMEDY = {
-    "shape": "Pack, pad in .map, or pass collate=.",
+    "shape": UNEQUAL,
     "dtype": "Give every row one dtype in .map, or pass collate=.",
     "fields": "Return the same fields for every row in .map, or pass collate=.",
 }
+FEW = 16  # values, for which the quicker look is not quicker
+# how `marshal` writes plain ints of 32 bits and floats: a letter that nothing else has, and this
+_WRITTEN: dict[type, tuple[bytes, np.dtype[Any]]] = {
+    int: (b"i", np.dtype("<i4")),
+    float: (b"g", np.dtype("<f8")),
+}
+
+
+class Look(NamedTuple):
+    """What a look at some values tells.
+
+    Attributes:
+        kinds: their types.
+        numbers: the values `[n]`, int64 or float64, where these are at hand.
+
+    >>> Look.at([1, "a", 2]).kinds == {int, str}
+    True
+    """
+
+    kinds: set[type]
+    numbers: Array | None = None
+
+    @classmethod
+    def at(cls, values: list[Any]) -> Look:
+        """Look at values, at each of them only once where they are all ints, or all floats."""
+        numbers = _numbers(values) if len(values) >= FEW else None
+        return cls(set(map(type, values) if numbers is None else (type(values[0]),)), numbers)
 
 
 def collate(
@@ -37,7 +58,7 @@ def collate(
     describe: Describe | None = None,
     *,
     empty: Empty = np.empty,
-    kinds: set[type] | None = None,
+    look: Look | None = None,
     strict: bool = False,
 ) -> Any:
     """Rows (pytrees) as one pytree of arrays `[n, ...]`.
@@ -51,7 +72,7 @@ def collate(
         rows: at least one.
         describe: names row i in messages.
         empty: makes the arrays that rows are copied into.
-        kinds: the types of these rows, where they are known.
+        look: what is known of these rows.
         strict: whether to refuse rows of which only their own batch can be made: with fields in
             another order than the first, or with attributes that are no fields.
 
@@ -68,7 +89,7 @@ def collate(
         )
     describe = describe or (lambda i: f"row {i}")
     if children(rows[0]) is None:
-        return _stack_leaves(rows, "", describe, empty, kinds)
+        return _stack_leaves(rows, "", describe, empty, look)
     return _stack(rows, "", describe, empty, 0, strict)
 
 
@@ -145,8 +166,10 @@ def collate_block(block: Block, describe: Describe | None = None) -> Any:
         if isinstance(tree, np.ndarray) and tree.dtype == object:
             refuse_none(list(tree), describe, block.made)
         return _settled(tree, "", describe)
-    refuse_none(block.values, describe, block.made)
-    return collate(block.values, describe)
+    look = Look.at(block.values)
+    if type(None) in look.kinds:
+        refuse_none(block.values, describe, block.made)
+    return collate(block.values, describe, look=look)
 
 
 def _settled(tree: Any, name: str, describe: Describe) -> Any:
@@ -155,7 +178,7 @@ def _settled(tree: Any, name: str, describe: Describe) -> Any:
     parts = children(tree)
     if parts is None:
         if isinstance(tree, np.ma.MaskedArray):
-            raise CollateError(f"cannot stack {_called(name)}: a batched map gave {UNMASKED}")
+            raise CollateError(f"cannot stack {called(name)}: a batched map gave {UNMASKED}")
         if tree.dtype != object or tree.ndim > 1 or set(map(type, tree)) <= _TEXT:
             return tree
         return _stack(list(tree), name, describe, np.empty, 0)
@@ -163,13 +186,9 @@ def _settled(tree: Any, name: str, describe: Describe) -> Any:
     return rebuild(tree, [_settled(part, prefix + field, describe) for field, part in parts])
 
 
-def _called(name: str) -> str:
-    return f"field {name!r}" if name else "rows"
-
-
 def _differ(name: str, what: str, describe: Describe, i: int, first: str, other: str) -> NoReturn:
     raise CollateError(
-        f"cannot stack {_called(name)}: {describe(0)} has {what} {first}, {describe(i)} has "
+        f"cannot stack {called(name)}: {describe(0)} has {what} {first}, {describe(i)} has "
         f"{other}. {_REMEDY[what]}"
     )
 
@@ -186,7 +205,7 @@ def _stack(
     fields = [field for field, _ in first]
     if len(set(fields)) < len(fields):
         raise CollateError(
-            f"cannot stack {_called(name)}: {describe(0)} has two fields of one name: "
+            f"cannot stack {called(name)}: {describe(0)} has two fields of one name: "
             f"{_fields_of(rows[0])}. Rename one in .map."
         )
     if strict and type(rows[0]) is dict and not _in_one_order(rows):
@@ -233,14 +252,16 @@ def _stack_leaves(
     name: str,
     describe: Describe,
     empty: Empty,
-    kinds: set[type] | None = None,
+    look: Look | None = None,
 ) -> Array:
-    kinds = set(map(type, values)) if kinds is None else kinds
+    kinds, numbers = look or Look.at(values)
+    if numbers is not None:
+        return numbers
     if len(kinds) == 1:
         quick = _quickly(values, next(iter(kinds)), empty)
         if quick is not None:
             return quick
-    arrays = [_as_array(v, name, describe, i) for i, v in enumerate(values)]
+    arrays = [as_array(v, name, describe, i) for i, v in enumerate(values)]
     for i, a in enumerate(arrays):
         first, other = _dtype_of(arrays[0], values[0]), _dtype_of(a, values[i])
         if (a is None) != (arrays[0] is None) or (a is not None and first != other):
@@ -265,7 +286,7 @@ def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
             np.concatenate(values, out=out.reshape(len(values) * shape[0], *shape[1:]))
             return out
     elif kind in (bool, float):
-        return np.fromiter(values, _DTYPES[kind], len(values))  # quicker than np.array
+        return np.fromiter(values, DTYPES[kind], len(values))  # quicker than np.array
     elif issubclass(kind, np.generic) and numeric(np.dtype(kind)):
         return np.array(values, kind)
     elif kind is int:
@@ -276,74 +297,22 @@ def _quickly(values: list[Any], kind: type, empty: Empty) -> Array | None:
     return objects(values) if kind in (str, bytes, type(None)) else None
 
 
+def _numbers(values: list[Any]) -> Array | None:
+    # None where values are not all plain ints of 32 bits, or all floats. If each letter stands
+    # where the one before it says that the next value begins, then all are of that type
+    letter, dtype = _WRITTEN.get(type(values[0]), (b"", None))
+    if dtype is None or (letter == b"i" and not -(1 << 31) <= values[0] < 1 << 31):
+        return None
+    try:
+        data, stride = marshal.dumps(values, 2), 1 + dtype.itemsize
+    except ValueError:  # objects, or what is too deep
+        return None
+    if len(data) != 5 + stride * len(values) or data[5::stride].count(letter) < len(values):
+        return None
+    return np.ndarray(len(values), dtype, data, 6, stride).astype(DTYPES[type(values[0])])
+
+
 def _dtype_of(array: Array | None, value: object) -> str:
     if array is None:
         return f"object ({type(value).__name__})"
     return str(np.result_type(array.dtype, array.dtype))  # in native order: it does not matter
-
-
-def _as_array(value: Any, name: str, describe: Describe, i: int) -> Array | None:
-    """A leaf as an array; None if it is an object."""
-    if value is None or isinstance(value, str | bytes):
-        return None
-    for kind, dtype in _DTYPES.items():
-        if isinstance(value, kind) and not isinstance(value, np.generic):
-            return _number(value, dtype, name, describe, i)
-    if isinstance(value, list):
-        return _from_list(value, name, describe, i)
-    if isinstance(value, Iterator | AsyncIterator):
-        raise CollateError(
-            f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__}, which can "
-            "be read only once. Return a list or an array in .map."
-        )
-    if isinstance(value, np.ma.MaskedArray):
-        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {UNMASKED}")
-    if not name and isinstance(value, Mapping) and not isinstance(value, dict):
-        # Hugging Face's tokenizers return such
-        raise CollateError(
-            f"cannot stack rows: {describe(i)} is a {type(value).__name__}, which is no dict. "
-            "Return dict(…) of it in .map."
-        )
-    if isinstance(value, np.generic) or hasattr(value, "__array__"):
-        try:
-            a = np.asarray(value)
-        except (TypeError, ValueError, RuntimeError) as e:  # torch's bfloat16, gradients
-            raise CollateError(
-                f"cannot stack {_called(name)}: {describe(i)} has a {type(value).__name__} that "
-                f"NumPy cannot hold ({e}). Convert it in .map, or pass collate=."
-            ) from e
-        return a.astype(object) if a.dtype.kind in "SU" else a
-    return None
-
-
-def _number(value: Any, dtype: Any, name: str, describe: Describe, i: int) -> Array:
-    try:
-        return np.array(value, dtype)
-    except OverflowError as e:
-        raise CollateError(
-            f"cannot stack {_called(name)}: {describe(i)} has {shown(value)}, which "
-            "does not fit int64. Give np.uint64 or str in .map, or pass collate=."
-        ) from e
-
-
-def _numbers_only(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, list):
-        if depth == DEEPEST:
-            raise too_deep()
-        return all(_numbers_only(part, depth + 1) for part in value)
-    return not isinstance(value, str | bytes) and numeric(np.asarray(value).dtype)
-
-
-def _from_list(value: list[Any], name: str, describe: Describe, i: int) -> Array | None:
-    try:
-        a = exact(value)
-    except InexactError as e:
-        raise CollateError(f"cannot stack {_called(name)}: {describe(i)} has {e}") from None
-    except ValueError as e:
-        if not _numbers_only(value):
-            return None
-        raise CollateError(
-            f"cannot stack {_called(name)}: {describe(i)} has a list whose "
-            f"parts differ in length. {_REMEDY['shape']}"
-        ) from e
-    return a if numeric(a.dtype) else None

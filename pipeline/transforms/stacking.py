@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.block import Columns
 from pipeline.checks import numeric
 from pipeline.errors import CollateError
-from pipeline.transforms.collate import Empty, collate
+from pipeline.transforms.collate import Empty, Look, collate
 from pipeline.tree import children, leaves, map_leaves
 
 FIRST = 16  # rows of the first piece, which tells how many bytes they have
@@ -46,9 +46,9 @@ class Stack:
         while self._done < self._n:
             yield self._done, min(self._n, self._done + self._size)
 
-    def add(self, rows: list[Any], kinds: set[type]) -> None:
-        """The rows of the next piece, which have these types."""
-        if self._kept is None and not self._copied(rows, kinds):
+    def add(self, rows: list[Any], look: Look) -> None:
+        """The rows of the next piece."""
+        if self._kept is None and not self._copied(rows, look):
             done = self._done
             self._kept = Columns.of(self._columns, done).slice(0, done).rows() if done else []
             self._size = self._n
@@ -79,7 +79,7 @@ class Stack:
         """All rows."""
         return Columns.of(self._columns, self._n, own=True) if self._kept is None else self._kept
 
-    def _copied(self, rows: list[Any], kinds: set[type]) -> bool:
+    def _copied(self, rows: list[Any], look: Look) -> bool:
         # whether the rows lie in the columns now
         start, stop = self._done, self._done + len(rows)
         whole = len(rows) == self._n
@@ -88,7 +88,7 @@ class Stack:
         try:
             straight = whole and self._size > FIRST  # earlier works showed that rows are small
             into = self._empty if straight else places
-            tree = collate(rows, empty=into, kinds=kinds, strict=True)
+            tree = collate(rows, empty=into, look=look, strict=True)
         except CollateError:
             return False
         found = [a for _, a in leaves(tree)]

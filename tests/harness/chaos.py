@@ -1,25 +1,29 @@
 """Kills and stops training at random moments, and holds what comes out against undisturbed runs.
 
-    python -m tests.harness.chaos --kills 1000 [--seed 0]
+    python -m tests.harness.chaos --kills 1000 [--seed 0] [--jobs 2]
 
 Over one process with one and with four devices, and two processes with one: SIGKILL and SIGTERM
 while a run starts, converts, compiles, trains, saves and evaluates. A run is started again until it
 is done. Then its ledger lines and its final parameters are those of the undisturbed run, and
-nothing is left behind. The exit status is 1 where anything was not so.
+nothing is left behind. The exit status is 1 where anything was not so. Jobs are runs disturbed at
+the same time: two take two cores, and a thousand signals some ninety minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +34,7 @@ from tests.harness.runs import LIMIT, Workplace, bits, mid_save, outcomes, unfin
 STEPS = 40
 MOST_KILLS = 8  # of one run; then it may end in peace
 ALONE = 30.0  # seconds after which a launcher ends those who wait for one that never joined
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
 PHASES = ("start", "convert", "compile", "train", "train", "save", "evaluate")
 
 
@@ -53,65 +58,49 @@ class Chaos:
     """
 
     def __init__(self, path: Path, seed: int) -> None:
-        self.place, self.random = Workplace(path), random.Random(seed)
+        self.place, self._seed = Workplace(path), seed
         self.failures: list[str] = []
         self.done: Counter[str] = Counter()
         self.ended: Counter[int] = Counter()
+        self._lock, self._runs = threading.Lock(), itertools.count()
         for layout in LAYOUTS:
             self._finish(f"whole-{layout}", layout)
 
-    def kills(self, wanted: int) -> None:
-        """Disturb runs until there were so many signals."""
-        number = 0
+    def kills(self, wanted: int, jobs: int = 1) -> None:
+        """Disturb runs, so many at a time, until there were so many signals."""
+        with ThreadPoolExecutor(jobs) as pool:
+            for job in [pool.submit(self._job, wanted) for _ in range(jobs)]:
+                job.result()
+
+    def _job(self, wanted: int) -> None:
         while self.done.total() < wanted:
-            layout = LAYOUTS[number % len(LAYOUTS)]
-            self._disturb(f"run-{number}", layout, wanted)
-            number += 1
+            number = next(self._runs)
+            self._disturb(number, LAYOUTS[number % len(LAYOUTS)], wanted)
             print(f"{self.done.total():>5} of {wanted}, failures {len(self.failures)}", flush=True)
 
-    def _disturb(self, name: str, layout: Layout, wanted: int) -> None:
+    def _disturb(self, number: int, layout: Layout, wanted: int) -> None:
+        name, chance = f"run-{number}", random.Random(f"{self._seed} {number}")
         run = self.place.path / name
-        fresh = self.random.random() < 0.3  # its own corpus, so that a kill falls into converting
+        fresh = chance.random() < 0.3  # its own corpus, so that a kill falls into converting
         data = [f"data={'data' if fresh else '../data'}"]
         for _ in range(min(MOST_KILLS, -(-wanted // len(LAYOUTS)))):  # of few, each layout has some
-            phase, number = self.random.choice(PHASES), self._signal()
+            phase, kind = chance.choice(PHASES), chance.choice(SIGNALS)
             launches = len(read_lines(run / "launches.jsonl"))
             running = self.place.start_several(
                 name, layout.processes, *data, devices=layout.devices
             )
-            reached = self._reach(run, phase, running)
+            reached = _reach(run, phase, running, chance)
             if reached:
-                self.random.choice(running).send_signal(number)
-                self.done[f"{phase} {number.name}"] += 1
+                chance.choice(running).send_signal(kind)
+                with self._lock:
+                    self.done[f"{phase} {kind.name}"] += 1
             began = len(read_lines(run / "launches.jsonl")) > launches
             joined = layout.processes == 1 or not reached or began
-            self._ends(f"{name} {layout} {phase} {number.name}", running, joined=joined)
+            self._ends(f"{name} {layout} {phase} {kind.name}", running, joined=joined)
             if not reached or self.done.total() >= wanted:
                 break
         if self._finish(name, layout, *data):
             self._compare(run, self.place.path / f"whole-{layout}")
-
-    def _signal(self) -> signal.Signals:
-        return self.random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
-
-    def _reach(self, run: Path, phase: str, running: list[subprocess.Popen[str]]) -> bool:
-        """Wait for the phase, and a moment in it; False where the run ended before."""
-        at = _steps(run)
-        step = self.random.randint(at, STEPS - 1) if at < STEPS else STEPS - 1
-        moment = self.random.random()
-        holds = {
-            "start": lambda: True,
-            "convert": lambda: bool(list(run.glob("data/.sotu*"))),
-            "compile": lambda: (run / "checkpoints/0").exists(),
-            "train": lambda: _steps(run) > step,
-            "save": lambda: mid_save(at)(run),
-            "evaluate": lambda: _steps(run) >= STEPS,
-        }[phase]
-        waits = {"start": 4.0, "convert": 0.3, "compile": 2.0, "evaluate": 0.5}.get(phase, 0.05)
-        if not _until(holds, running):
-            return False
-        deadline = time.monotonic() + moment * waits
-        return _until(lambda: time.monotonic() >= deadline, running)
 
     def _ends(self, what: str, running: list[subprocess.Popen[str]], *, joined: bool) -> None:
         # whoever dies before all have joined is missed by the launcher alone, which ends the others
@@ -123,7 +112,8 @@ class Chaos:
                 process.kill()
                 told.append(process.communicate()[0] + "\nstill there" * joined)
         statuses = [process.returncode for process in running]
-        self.ended.update(statuses)
+        with self._lock:
+            self.ended.update(statuses)
         odd = [s for s in statuses if s not in (0, 75, 143, -signal.SIGKILL, -signal.SIGTERM)]
         if odd or any("Traceback" in out or "still there" in out for out in told):
             self.failures.append(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
@@ -154,6 +144,28 @@ class Chaos:
             self.failures.append(f"{run.name}: left behind {left} {unfinished(run)}")
 
 
+def _reach(
+    run: Path, phase: str, running: list[subprocess.Popen[str]], chance: random.Random
+) -> bool:
+    """Wait for the phase, and a moment in it; False where the run ended before."""
+    at = _steps(run)
+    step = chance.randint(at, STEPS - 1) if at < STEPS else STEPS - 1
+    moment = chance.random()
+    holds = {
+        "start": lambda: True,
+        "convert": lambda: bool(list(run.glob("data/.sotu*"))),
+        "compile": lambda: (run / "checkpoints/0").exists(),
+        "train": lambda: _steps(run) > step,
+        "save": lambda: mid_save(at)(run),
+        "evaluate": lambda: _steps(run) >= STEPS,
+    }[phase]
+    waits = {"start": 4.0, "convert": 0.3, "compile": 2.0, "evaluate": 0.5}.get(phase, 0.05)
+    if not _until(holds, running):
+        return False
+    deadline = time.monotonic() + moment * waits
+    return _until(lambda: time.monotonic() >= deadline, running)
+
+
 def _steps(run: Path) -> int:
     return max((entry.step + 1 for entry in read(run / "ledger.jsonl")), default=0)
 
@@ -171,10 +183,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), args.seed)
-        chaos.kills(args.kills)
+        chaos.kills(args.kills, args.jobs)
     for failure in chaos.failures:
         print(failure)
     for what, n in sorted(chaos.done.items()):

@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
 from harness.config import Config
 from harness.distributed import LOST, Place, place, tells_no_loss
 from harness.errors import ConfigError
@@ -67,6 +69,37 @@ def test_a_loss_is_told_in_one_line_and_every_other_error_whole(
     log.error("a barrier, without an exception")
     told = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
     assert told == ([] if several else ["gone"]) + ["full", "exception"]
+
+
+def _lost() -> Exception:
+    # as Orbax raises it where a barrier is waited for in vain
+    try:
+        raise TimeoutError("completed 4/5 futures") from ValueError("Timeout at barrier 'x'")
+    except TimeoutError as e:
+        return e
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("error", [_lost(), ConnectionResetError(104, "Connection reset by peer")])
+def test_waiting_in_vain_is_no_fault_of_the_folder(
+    error: Exception,
+    several: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr("harness.train.train", train)
+    monkeypatch.setattr("harness.distributed.alone", lambda: not several)
+    monkeypatch.setattr("harness.distributed.leave", lambda _: None)
+    monkeypatch.setattr("harness.distributed._unsaid", threading.Lock())
+    assert main(["train", "--run", str(tmp_path / "run")]) == (LOST if several else 2)
+    told = capfd.readouterr().err
+    assert ("another process of this run has ended" in told) is several
+    assert ("give --run a folder" in told) is not several
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,21 @@ def test_a_full_disk_is_one_line(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("several", [True, False])
+def test_a_process_lost_during_restore_is_no_damage(
+    run: Path, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise TimeoutError("timed out") from ValueError("Timeout at barrier 'x'")
+
+    monkeypatch.setattr("harness.distributed.alone", lambda: not several)
+    monkeypatch.setattr("harness.checkpoint.ocp.load_checkpointables", load)
+    expected = TimeoutError if several else DamagedCheckpointError
+    with opened(run) as checkpoints, pytest.raises(expected):
+        checkpoints.restore(40, functions_of(run))
+
+
+@pytest.mark.long
 def test_a_checkpoint_of_other_data_is_no_damage(run: Path) -> None:
     from pipeline.errors import MismatchError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict, namedtuple
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from pipeline import Dataset, Loader
 from pipeline.errors import CollateError, PipelineError
 from pipeline.transforms import collate, collate_block
+from pipeline.transforms.collate import FEW, Look
 from pipeline.tree import map_leaves
 
 from .making import block_of
@@ -156,3 +158,41 @@ def test_columns_pass_through():
     tree = {"x": np.arange(3)}
     assert collate_block(block_of(tree))["x"] is tree["x"]
     assert collate_block(block_of([{"x": 1}]))["x"].tolist() == [1]
+
+
+class Level(IntEnum):
+    LOW = 105  # the letter "i"
+
+
+EDGES = [0, -1, 105, 1 << 31, (1 << 31) - 1, -(1 << 31), -(1 << 31) - 1, 1 << 62, -(1 << 80)]
+NUMBERS = [0.0, -0.0, float("inf"), float("nan"), np.frombuffer(b"g" * 8)[0].item()]
+OTHERS = [True, None, "i", b"iiii", (1, 2), [], Level.LOW, np.int64(1), np.int32(1), np.float64(1)]
+OTHERS += [np.zeros(1, np.uint8), 1j, object(), {}, float]
+
+
+@given(
+    st.sampled_from([EDGES[:6], NUMBERS]).flatmap(
+        lambda plain: st.tuples(
+            st.lists(st.sampled_from(plain), min_size=FEW, max_size=3 * FEW),
+            st.lists(st.sampled_from(EDGES + NUMBERS + OTHERS), max_size=2),
+            st.integers(0, 3 * FEW),
+        )
+    )
+)
+def test_a_look_tells_types_and_numbers(drawn):
+    values, others, at = drawn
+    values[at:at] = others
+    kinds, numbers = Look.at(values)
+    assert kinds == set(map(type, values))
+    if numbers is not None:
+        expected = np.array(values, {int: np.int64, float: np.float64}[kinds.pop()])
+        assert not kinds
+        assert numbers.dtype == expected.dtype
+        assert numbers.tobytes() == expected.tobytes()
+        assert numbers.flags.writeable
+
+
+@pytest.mark.parametrize("values", [EDGES[:3], NUMBERS])
+def test_plain_numbers_take_one_pass(values):
+    assert Look.at(values * FEW).numbers is not None  # else `marshal` writes otherwise here
+    assert Look.at([1 << 40] * FEW).numbers is None
