@@ -173,8 +173,7 @@ class Workers(Protocol):
 
 FADE = 0.5  # factor by which earlier works count less, with each further work
 LONG = 0.95  # the same, for the comparison of sizes
-ROWS = 2048  # rows of a work: more gain nothing
-GATHERED = 8192  # rows of a work whose time mostly does not depend on its rows
+ROWS = 8192  # rows of a work: more gain nothing; fewer cost threads that pass the GIL on and on
 ASKING = 4e-5  # seconds that it takes to ask one source for rows
 LATE = 0.1  # seconds of a work that gathers the few rows of many sources
 BYTES = 8 << 20  # bytes of a work: more leave the CPU's caches
@@ -238,13 +237,13 @@ class Cost:
         A work may take up to twice as long as one batch if most of that is a fixed cost, and up to
         `LATE` if much of it is asking many sources: rows of many batches are read together.
         """
-        fixed, most = self._fixed or 0.0, ROWS
+        fixed = self._fixed or 0.0
         each = max(1e-9, self._seconds - self._works * fixed) / max(1.0, self._rows)
         one = fixed + each * rows
         if fixed > one / 2:
-            seconds, most = max(seconds, 2 * one), GATHERED
+            seconds = max(seconds, 2 * one)
         if self._sources > 1 and 4 * ASKING * min(rows, self._sources) > one:
-            seconds, most = max(seconds, LATE), GATHERED
-        fit = min(most, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
+            seconds = max(seconds, LATE)
+        fit = min(ROWS, (seconds - fixed) / each, min(BYTES, nbytes) / max(1.0, self.nbytes))
         least = 2 if self._fixed is None and one < 5 * seconds else 1  # to find the fixed cost
         return max(least, int(fit) // max(1, rows))

@@ -116,14 +116,18 @@ class Chaos:
             self.ended.update(statuses)
         odd = [s for s in statuses if s not in (0, 75, 143, -signal.SIGKILL, -signal.SIGTERM)]
         if odd or any("Traceback" in out or "still there" in out for out in told):
-            self.failures.append(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
+            self._failed(f"{what}: ended with {statuses}\n" + "\n---\n".join(told))
+
+    def _failed(self, what: str) -> None:
+        self.failures.append(what)
+        print(what, flush=True)
 
     def _finish(self, name: str, layout: Layout, *more: str) -> bool:
         running = self.place.start_several(name, layout.processes, *more, devices=layout.devices)
         found = outcomes(running)
         if any(status for status, _ in found):
             told = "\n---\n".join(out for _, out in found)
-            self.failures.append(f"{name} {layout} could not be finished\n{told}")
+            self._failed(f"{name} {layout} could not be finished\n{told}")
             return False
         return True
 
@@ -132,16 +136,16 @@ class Chaos:
         lines = read(run / "ledger.jsonl")
         for entry in lines:
             if bits(entry) != expected[entry.step]:
-                self.failures.append(f"{run.name}: the line of step {entry.step} differs")
+                self._failed(f"{run.name}: the line of step {entry.step} differs")
         if {entry.step for entry in lines} != set(range(STEPS)):
-            self.failures.append(f"{run.name}: steps are missing")
+            self._failed(f"{run.name}: steps are missing")
         last = f"checkpoints/{STEPS}/digests/digests.json"
         for file in (last, "evaluation.json"):
             if json.loads((run / file).read_text()) != json.loads((whole / file).read_text()):
-                self.failures.append(f"{run.name}: {file} differs")
+                self._failed(f"{run.name}: {file} differs")
         left = [*run.glob("data/.sotu*"), *(run / "checkpoints").glob(".removed-*")]
         if left or unfinished(run):
-            self.failures.append(f"{run.name}: left behind {left} {unfinished(run)}")
+            self._failed(f"{run.name}: left behind {left} {unfinished(run)}")
 
 
 def _reach(
@@ -188,8 +192,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), args.seed)
         chaos.kills(args.kills, args.jobs)
-    for failure in chaos.failures:
-        print(failure)
     for what, n in sorted(chaos.done.items()):
         print(f"{what:<20} {n:>5}")
     print(f"{chaos.done.total()} signals, {len(chaos.failures)} failures; {dict(chaos.ended)}")
