@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -34,7 +33,6 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from rich.console import Console
 
 from harness import assembly as assembly_module
 from harness import step as step_module
@@ -45,16 +43,16 @@ from harness.files import write_json
 from harness.ledger import read
 from harness.metrics import Screen
 from harness.poison import KINDS, document_at, plant
+from harness.recheck import Verdict
 from harness.rundir import RunDir
 from harness.seal import seal
 from harness.spikes import excess, latest
 from harness.step import StepFunctions, TrainState, make_steps
 from harness.train import train
-from harness.verdict import Verdict
 from pipeline import Loader
 
 COMMON, AFTER, LEAST_Z = 100, 6, 5.0
-QUIET = Screen(Console(file=io.StringIO()))
+QUIET = Screen(quiet=True)
 
 
 class Bench:

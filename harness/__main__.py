@@ -7,24 +7,23 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import distributed
-from harness.arguments import directory, positive, window
-from harness.config import SETTINGS_HELP, parse, settle
-from harness.errors import ConfigError, HarnessError
-from harness.run_commands import add_run_commands
+from harness.arguments import directory, positive, step, temperature, window
+from harness.config import SETTINGS_HELP, parse
+from harness.errors import HarnessError
 from harness.rundir import RunDir
-from harness.spike_commands import add_on_spike, add_spike_commands, train_with_policy
 from pipeline.errors import PipelineError, need
 from pipeline.tools.output import print_anything
 
-if TYPE_CHECKING:
-    from harness.metrics import Screen
-
 _REPEATABLE = "--xla_gpu_exclude_nondeterministic_ops"
 _CPUS = "--xla_force_host_platform_device_count"
+_FLAGS = ("coordinator", "processes", "process")
+_OWN = ("export", "replay", "sample", "seen", "show")  # in files of these names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,13 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         _before_jax(args)
-        from harness.metrics import Screen
-
-        if "processes" in args:
-            flags = args.coordinator, args.processes, args.process
-            distributed.join(distributed.place(flags, os.environ))
-        screen = Screen(quiet=not distributed.first())  # the first process writes for all
-        return args.run_command(args, RunDir(args.run), screen)
+        return _command(args)
     except (HarnessError, PipelineError) as e:
         # notes say which record and which stage
         print(
@@ -71,10 +64,33 @@ def _run(args: argparse.Namespace) -> int:
         if not isinstance(e, OSError):
             raise
         # a full disk, no write permission, a file instead of a folder
-        place = e.filename or args.run
+        place = Path(str(e.filename or args.run))
         remedy = "give --run a folder that can be written and has room; what is saved is whole"
+        if not place.absolute().is_relative_to(args.run.absolute()):
+            remedy = "give a path that is there and can be read, or one that can be written"
         print(f"{e.strerror or e}: {place}: {remedy}.", file=sys.stderr)
         return 2
+
+
+def _command(args: argparse.Namespace) -> int:
+    """Call the command's function with its options, and with the settings if it takes them."""
+    from harness.metrics import Screen
+
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "run", *_FLAGS)}
+    if "processes" in args:
+        flags = args.coordinator, args.processes, args.process
+        distributed.join(distributed.place(flags, os.environ))
+    # the first process writes for all; beside JSON on stdout all else goes to stderr
+    screen = Screen(quiet=not distributed.first(), stderr=options.get("as_json", False))
+    home = import_module(f"harness.{args.command if args.command in _OWN else 'commands'}")
+    function, run = getattr(home, args.command), RunDir(args.run)
+    given = [options.pop(name, ()) for name in ("set", "config")]
+    takes = signature(function).parameters
+    if "given" in takes:
+        options["given"] = parse(*given)
+    if "cfg" in takes:
+        options["cfg"] = run.begun().config(parse(*given))
+    return function(run, screen, **options)
 
 
 def _before_jax(args: argparse.Namespace) -> None:
@@ -82,104 +98,13 @@ def _before_jax(args: argparse.Namespace) -> None:
     flags = os.environ.get("XLA_FLAGS", "").split()
     if not any(flag.startswith(_REPEATABLE) for flag in flags):
         flags.append(f"{_REPEATABLE}=true")
-    if args.run_command is _replay:  # on CPUs, with as many devices as the run's largest mesh
+    if args.command == "replay":  # on CPUs, with as many devices as the run's largest mesh
         launches = RunDir(args.run).all_launches()
         most = max((math.prod(launch["mesh"].values()) for launch in launches), default=1)
         given = [int(flag.partition("=")[2]) for flag in flags if flag.startswith(_CPUS)]
         if most > max(given, default=1):
             flags = [flag for flag in flags if not flag.startswith(_CPUS)] + [f"{_CPUS}={most}"]
     os.environ["XLA_FLAGS"] = " ".join(flags)
-
-
-def _train(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    if args.begin_at is not None:
-        run.begun()
-    if args.on_spike and (args.begin_at is not None or args.profile or args.deterministic):
-        raise ConfigError("--on-spike goes without --from, --profile and --deterministic.")
-    cfg = run.config(parse(args.set, args.config))
-    until = args.steps or cfg.steps
-    done, asked = run.evaluation(), args.begin_at is not None or args.profile is not None
-    if done is None or done["step"] < until or asked:
-        if args.on_spike:
-            run, stopped = train_with_policy(run, cfg, args.on_spike, until=until, screen=screen)
-        else:
-            from harness.train import train
-
-            stopped = train(
-                run,
-                cfg,
-                until=until,
-                screen=screen,
-                begin_at=args.begin_at,
-                profile=args.profile,
-                deterministic=args.deterministic,
-            )
-        if stopped is not None:
-            again = "the same command again" if args.begin_at is None else "it without --from"
-            screen.say(f"{stopped.name}: saved. Run {again} to resume.")
-            return 128 + stopped
-        done = run.evaluation()
-    else:
-        screen.say(f"{run.path} stands at step {done['step']:,}: nothing left to train.")
-    if done is not None:  # with several processes, only the first writes it
-        _tell(run, done, "token" if cfg.task == "language" else "row", screen)
-    return 0
-
-
-def _tell(run: RunDir, done: dict[str, Any], unit: str, screen: Screen) -> None:
-    entropy = f"; unigram entropy {done['unigram_entropy']:.4f}" if done["unigram_entropy"] else ""
-    each = f"nats a {'byte' if entropy else unit}" if unit == "token" else f"a {unit}"
-    loss = "is not known" if done["loss"] is None else f"{done['loss']:.4f} {each}"
-    screen.say(
-        f"held-out loss {loss} after step {done['step']:,} ({done['tokens']:,} {unit}s{entropy})\n"
-        f"run          {run.path}\n"
-        f"checkpoints  {run.checkpoints}\n"
-        f"ledger       {run.ledger}\n"
-        "To train on, give --steps more. To prove steps: "
-        f"python -m harness replay --run {run.path} --steps 0:{min(20, done['step'])}"
-    )
-
-
-def _replay(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config(parse(args.set, args.config))
-    from harness.replay import replay
-
-    return replay(run, cfg, args.steps, show=args.show, screen=screen)
-
-
-def _report(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    from pipeline.__main__ import main as pipeline
-
-    words = ["report", str(run.begun().path), "--out", args.out]
-    words += ["--no-records"] if args.no_records else ["--data", "harness.opened:dataset"]
-    return pipeline(words)
-
-
-def _export(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    cfg = run.begun().config(parse(args.set, args.config))
-    from harness.export import export
-
-    step = export(run, cfg, args.to, step=args.step, form=args.format)
-    screen.say(f"{args.to}: the model after step {step:,} as {args.format}")
-    return 0
-
-
-def _settings(args: argparse.Namespace, run: RunDir, screen: Screen) -> int:
-    if not run.checkpoints.is_dir():  # which opening them would make
-        raise ConfigError(
-            f"there is no run in {run.path}, or its folder checkpoints is gone, which holds the "
-            "settings: restore it."
-        )
-    from harness.checkpoint import Checkpoints
-
-    with Checkpoints(run.checkpoints) as checkpoints:
-        step = checkpoints.find(None)
-        stored = checkpoints.config(step)
-    if stored is None:
-        raise ConfigError(f"checkpoint {step} in {run.checkpoints} holds no settings.")
-    run.begin(settle(stored, {}))
-    screen.say(f"{run.path / 'config.json'}: as of checkpoint {step:,}")
-    return 0
 
 
 def _add_train(commands: Any) -> argparse.ArgumentParser:
@@ -197,7 +122,11 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
         metavar="K",
         help="go on from checkpoint K; later ones are set aside",
     )
-    add_on_spike(train)
+    train.add_argument(
+        "--on-spike",
+        metavar="z=8,back=100,skip=10,times=3",
+        help="at a spike of more than z go back in a fork of the run and skip the data",
+    )
     train.add_argument(
         "--profile", type=window, metavar="A:B", help="write an XProf trace of these steps"
     )
@@ -207,8 +136,79 @@ def _add_train(commands: Any) -> argparse.ArgumentParser:
         help="keep what is compiled and autotuned in the run's compiled/, and refuse to go on "
         "where versions, flags or devices have changed",
     )
-    train.set_defaults(run_command=_train)
     return train
+
+
+def _add_looks(commands: Any) -> None:
+    """Commands that look at a run."""
+    show = commands.add_parser("show", help="print the records and text of steps; needs no model")
+    for command in (commands.choices["replay"], show):
+        command.add_argument(
+            "--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1"
+        )
+    seen = commands.add_parser("seen", help="was a document trained on? exit 1 if never")
+    seen.add_argument("file", type=Path, metavar="FILE", help="the document's text")
+    seen.add_argument("--proof", type=Path, metavar="P", help="write the proof to this file")
+    sample = commands.add_parser("sample", help="let the model write")
+    sample.add_argument("--prompt", default="", help="what it continues")
+    sample.add_argument("--tokens", type=positive, default=200, help="how many it writes")
+    sample.add_argument("--temperature", type=temperature, default=0.8, help="0: the likeliest")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--at", default="newest", help="newest, best, or a checkpoint's step")
+    goodput = commands.add_parser("goodput", help="where wall time went, over all launches")
+    doctor = commands.add_parser("doctor", help="is this machine the one that the bits are from?")
+    for command in (goodput, doctor):
+        command.add_argument("--json", action="store_true", dest="as_json")
+
+
+def _add_spikes(commands: Any) -> None:
+    """The commands of the spike workflow."""
+    spikes = commands.add_parser("spikes", help="steps whose loss or gradient norm stands out")
+    spikes.add_argument("--window", type=int, default=100, metavar="N", help="steps compared with")
+    spikes.add_argument("--threshold", type=float, default=5.0, metavar="Z", help="least z-score")
+    inspect = commands.add_parser("inspect", help="a step's rows by loss and gradient norm")
+    inspect.add_argument("--rank", default="loss,gradnorm", help="loss, gradnorm or both")
+    inspect.add_argument("--top", type=int, default=20, metavar="N", help="rows at most")
+    blame = commands.add_parser(
+        "blame",
+        help="what made a step spike: its data, the machine, the optimizer",
+    )
+    for command in (inspect, blame):
+        command.add_argument("--step", type=step, required=True, metavar="S")
+    for command in (spikes, inspect, blame):
+        command.add_argument(
+            "--json", action="store_true", dest="as_json", help="as JSON, on stdout alone"
+        )
+
+
+def _add_forks(commands: Any) -> None:
+    """Commands that begin a run again in another folder."""
+    rewind = commands.add_parser(
+        "rewind",
+        help="train again from an earlier step without some data",
+    )
+    rewind.add_argument("--to", type=step, required=True, metavar="K", help="step to go back to")
+    rewind.add_argument("--skip", type=window, metavar="A:B", help="steps whose data is left out")
+    rewind.add_argument(
+        "--consume", action="store_true", help="draw the skipped data without update, not jump it"
+    )
+    rewind.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings"
+    )
+    fork = commands.add_parser("fork", help="train again as if some records had never been there")
+    fork.add_argument(
+        "--mode",
+        choices=("mask", "substitute"),
+        default="mask",
+        help="their tokens count for nothing, or other records take their place",
+    )
+    fork.add_argument("--to", type=step, metavar="K", help="begin at or before this step instead")
+    for command in (rewind, fork):
+        command.add_argument("--fork", type=directory, required=True, metavar="DIR")
+        command.add_argument(
+            "--without", nargs="+", default=[], metavar="FILE:N", help="records, or a file of them"
+        )
+        command.add_argument("--steps", type=step, help="train up to this step; 0: not at all")
 
 
 def _add_shared(command: argparse.ArgumentParser) -> None:
@@ -240,32 +240,27 @@ def _parser() -> argparse.ArgumentParser:
         description="Train the reference model, prove its steps, find what disturbed it.",
         epilog="python -m harness COMMAND --help says more; every command takes --run DIR.",
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
 
     train = _add_train(commands)
-    settings = commands.add_parser(
-        "settings", help="write a lost config.json again, from the newest checkpoint"
+    commands.add_parser(
+        "settings",
+        help="write a lost config.json again, from the newest checkpoint",
     )
-    settings.set_defaults(run_command=_settings)
-
     replay = commands.add_parser("replay", help="prove steps against the ledger")
-    replay.add_argument("--steps", type=window, required=True, metavar="A:B", help="A, ..., B-1")
     replay.add_argument("--show", action="store_true", help="print each row's records and text")
-    replay.set_defaults(run_command=_replay)
-
     report = commands.add_parser("report", help="the run as a page: curves, spikes, records")
     report.add_argument("-o", "--out", default="report.html", metavar="FILE")
     report.add_argument("--no-records", action="store_true", help="leave data out of the page")
-    report.set_defaults(run_command=_report)
-
     export = commands.add_parser("export", help="write a model for others to load")
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", dest="folder")
     export.add_argument("--step", type=int, help="of the checkpoint; the newest if not given")
-    export.add_argument("--format", choices=("safetensors", "stablehlo"), default="safetensors")
-    export.set_defaults(run_command=_export)
-
-    add_spike_commands(commands)
-    add_run_commands(commands)
+    export.add_argument(
+        "--format", choices=("safetensors", "stablehlo"), default="safetensors", dest="form"
+    )
+    _add_spikes(commands)
+    _add_forks(commands)
+    _add_looks(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--run", type=directory, required=True, metavar="DIR", help="folder of the run"

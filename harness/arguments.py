@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 
 def directory(text: str) -> Path:
-    """A run's folder."""
+    """A run's folder, by a path that ends in a name: forks lie beside it.
+
+    >>> directory("runs/a/"), directory(".").name == Path.cwd().name
+    (PosixPath('runs/a'), True)
+    """
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"{text}: a run lies in a local directory, which its lock and ledger need. Train in "
             f"one, and copy it to {text} when training stands still."
         )
-    return Path(text)
+    path = Path(text)
+    return path if path.name not in ("", "..") else Path(os.path.abspath(path))
 
 
 def window(text: str) -> range:

@@ -13,7 +13,7 @@ from harness.inspect_step import excerpt, look
 from harness.ledger import finite
 from harness.metrics import Screen
 from harness.past import Past, Stand, copied, entries_by_step, opened
-from harness.recheck import Recent, recheck, standing_out
+from harness.recheck import Recent, Verdict, command, recheck, standing_out
 from harness.rows import document_losses, token_losses
 from harness.rundir import RunDir
 from harness.sharding import host_arrays
@@ -21,7 +21,6 @@ from harness.spikes import excess, latest
 from harness.step import TrainState
 from harness.task import Batch, Task
 from harness.update import times
-from harness.verdict import Verdict, command
 from pipeline.debug.documents import Document, documents_of, weights_without
 from pipeline.debug.explain import Explanation, search
 
@@ -35,12 +34,6 @@ def blame(run: RunDir, cfg: Config, step: int, screen: Screen) -> Verdict:
     A replay from at least 100 steps before compares each step with the ledger, and each state with
     the digests of checkpoints on the way. If all bits are equal, the spike is computed again with
     parts of the data left out, at most 5 + 2 log2(batch size) times.
-
-    Args:
-        run: the run.
-        cfg: its settings.
-        step: the step that spiked.
-        screen: shows how far it is.
 
     Raises:
         ConfigError: the ledger has no line for the step.

@@ -33,7 +33,7 @@ from harness.edits import FILE, lineage_of
 from harness.errors import CheckpointError, DamagedCheckpointError
 from harness.files import read_json
 from harness.leaves import FILE as DIGESTS
-from harness.leaves import DigestFile, differing_leaves, leaf_names
+from harness.leaves import DigestFile, differing_leaves, leaf_names, named_leaves
 from harness.rundir import RunDir
 from harness.seal import METADATA, await_metadata, changed_files, seal, sealed_files
 from harness.step import StepFunctions, TrainState
@@ -327,8 +327,7 @@ _TRASH, _ASIDE = ".removed-", "set-aside-"
 
 def _described(state: TrainState) -> dict[str, str]:
     """Type and shape of each leaf, by its name."""
-    named = zip(leaf_names(state), jax.tree.leaves(state), strict=True)
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named}
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in named_leaves(state).items()}
 
 
 def complete_steps(path: Path) -> list[int]:

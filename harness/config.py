@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from harness.errors import ConfigError
 from harness.settings import (
+    check_value,
     flatten,
     help_text,
     known_settings,
@@ -23,21 +23,11 @@ from harness.settings import (
     typed,
 )
 
-
-def _choose(name: str, value: str, *known: str) -> None:
-    if value not in known:
-        raise ConfigError(f"{name}={value!r} must be one of {', '.join(map(repr, known))}.")
-
-
-def _within(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not low <= value < high:  # NaN fails too
-        bound = "finite" if high == math.inf else f"below {high}"
-        raise ConfigError(f"{name}={value} must be {bound}, from {low} on.")
-
-
-def _above_zero(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{name}={value} must be above 0 and finite.")
+Count = Annotated[int, "[1, inf)"]
+Whole = Annotated[int, "[0, inf)"]
+Share = Annotated[float, "[0, 1)"]
+Weight = Annotated[float, "[0, inf)"]
+Positive = Annotated[float, "(0, inf)"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +45,7 @@ class DataConfig:
     evaluation: str | dict[str, str] = setting(
         "", "held-out files; else the end of data.train", free=True
     )
-    held_out: float = setting(0.01, "share of data.train that is held out at its end")
+    held_out: Share = setting(0.01, "share of data.train that is held out at its end")
     text: str = setting("text", "field of the text, or of its tokens")
     prompt: str = setting("", "field of text that comes before it and is not learned")
     tokenizer: str = setting(
@@ -63,7 +53,6 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
-        _within("data.held_out", self.held_out, 0, 1)
         for name in ("train", "evaluation"):
             value = getattr(self, name)
             for part, path in value.items() if isinstance(value, dict) else ():
@@ -87,147 +76,113 @@ class DataConfig:
 class ModelConfig:
     """[model]: the transformer's options other than its sizes."""
 
-    vocab: int = setting(0, "tokens that the model knows; 0: as many as the tokenizer")
-    kv_heads: int = setting(0, "heads of keys and values, a divisor of heads; 0: heads")
-    head_width: int = setting(0, "width of a head; 0: width / heads")
+    vocab: Whole = setting(0, "tokens that the model knows; 0: as many as the tokenizer")
+    kv_heads: Whole = setting(0, "heads of keys and values, a divisor of heads; 0: heads")
+    head_width: Whole = setting(0, "width of a head; 0: width / heads")
     qk_norm: bool = setting(False, "RMS norm of queries and keys")
-    rope_theta: float = setting(10_000.0, "base of the rotary frequencies")
-    rope_scaling: str = setting("none", "none, linear, llama3")
-    rope_factor: float = setting(8.0, "by which scaling stretches positions")
-    rope_low: float = setting(1.0, "llama3: low_freq_factor")
-    rope_high: float = setting(4.0, "llama3: high_freq_factor")
-    rope_original: int = setting(8192, "llama3: original_max_position_embeddings")
-    norm_eps: float = setting(1e-6, "epsilon of RMS norms")
+    rope_theta: Positive = setting(10_000.0, "base of the rotary frequencies")
+    rope_scaling: Literal["none", "linear", "llama3"] = setting("none", "none, linear, llama3")
+    rope_factor: Positive = setting(8.0, "by which scaling stretches positions")
+    rope_low: Positive = setting(1.0, "llama3: low_freq_factor")
+    rope_high: Positive = setting(4.0, "llama3: high_freq_factor")
+    rope_original: Count = setting(8192, "llama3: original_max_position_embeddings")
+    norm_eps: Positive = setting(1e-6, "epsilon of RMS norms")
     tied: bool = setting(False, "the head is the embedding, transposed")
-    dropout: float = setting(0.0, "share of each block's output that a step drops")
-    attention: str = setting(
+    dropout: Share = setting(0.0, "share of each block's output that a step drops")
+    attention: Literal["fused", "xla", "cudnn", "tokamax", "plain"] = setting(
         "fused",
         "fused (jax.nn.dot_product_attention, cuDNN on GPUs in bfloat16), xla, cudnn, tokamax, "
         "plain",
         before="plain",
     )
     scan: bool = setting(False, "one compiled layer, scanned over stacked parameters")
-    remat: str = setting("none", "none, dots (keep products of matrices), full")
-    quantize: str = setting(
+    remat: Literal["none", "dots", "full"] = setting(
+        "none", "none, dots (keep products of matrices), full"
+    )
+    quantize: Literal["none", "int8", "int4", "float8"] = setting(
         "none", "none; int8, int4, float8: products in blocks see rounded numbers (extra: qwix)"
     )
-    z_loss: float = setting(0.0, "weight of log(sum(exp(logits)))^2 in training")
-    loss_chunk: int = setting(0, "tokens of a row whose logits exist at once; 0: all")
-
-    def __post_init__(self) -> None:
-        _choose("model.rope_scaling", self.rope_scaling, "none", "linear", "llama3")
-        _choose("model.remat", self.remat, "none", "dots", "full")
-        _choose("model.attention", self.attention, "fused", "xla", "cudnn", "tokamax", "plain")
-        _choose("model.quantize", self.quantize, "none", "int8", "int4", "float8")
-        _within("model.dropout", self.dropout, 0, 1)
-        _within("model.z_loss", self.z_loss, 0)
-        for name in ("vocab", "kv_heads", "head_width", "loss_chunk"):
-            _within(f"model.{name}", getattr(self, name), 0)
-        for name in ("rope_theta", "rope_factor", "norm_eps", "rope_low", "rope_original"):
-            _above_zero(f"model.{name}", getattr(self, name))
-        if not self.rope_low < self.rope_high < math.inf:
-            raise ConfigError(
-                f"model.rope_high={self.rope_high} must be above model.rope_low={self.rope_low}."
-            )
+    z_loss: Weight = setting(0.0, "weight of log(sum(exp(logits)))^2 in training")
+    loss_chunk: Whole = setting(0, "tokens of a row whose logits exist at once; 0: all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """[optim]: the optimizer and its schedule."""
 
-    name: str = setting(
+    name: Literal["adamw", "muon"] = setting(
         "adamw",
         "adamw, muon (matrices by Muon; embedding, head and gains by AdamW, whose weights do not "
         "decay)",
     )
-    schedule: str = setting("cosine", "cosine, wsd, linear, constant")
-    final: float = setting(0.05, "rate after the last step, as a share of learning_rate")
-    decay: float = setting(0.2, "wsd: share of the steps in which the rate falls")
+    schedule: Literal["cosine", "wsd", "linear", "constant"] = setting(
+        "cosine", "cosine, wsd, linear, constant"
+    )
+    final: Annotated[float, "[0, 1]"] = setting(
+        0.05, "rate after the last step, as a share of learning_rate"
+    )
+    decay: Annotated[float, "[0, 1]"] = setting(
+        0.2, "wsd: share of the steps in which the rate falls"
+    )
     from_zero: bool = setting(False, "warmup begins at rate 0: step 0 learns nothing", before=True)
-    b1: float = setting(0.9, "decay of the first moment")
-    b2: float = setting(0.95, "decay of the second moment")
-    eps: float = setting(1e-8, "AdamW's epsilon")
-    accumulate: int = setting(1, "parts of a batch whose gradients are summed one after another")
-    every: int = setting(1, "steps whose gradients are averaged for an update (MultiSteps)")
-    ema: float = setting(0.0, "decay of a moving average of parameters, evaluated; 0: none")
-
-    def __post_init__(self) -> None:
-        _choose("optim.name", self.name, "adamw", "muon")
-        _choose("optim.schedule", self.schedule, "cosine", "wsd", "linear", "constant")
-        for name in ("final", "decay"):
-            _within(f"optim.{name}", getattr(self, name), 0, 1 + 1e-9)
-        for name in ("b1", "b2", "ema"):
-            _within(f"optim.{name}", getattr(self, name), 0, 1)
-        _above_zero("optim.eps", self.eps)
-        for name in ("accumulate", "every"):
-            _within(f"optim.{name}", getattr(self, name), 1)
+    b1: Share = setting(0.9, "decay of the first moment")
+    b2: Share = setting(0.95, "decay of the second moment")
+    eps: Positive = setting(1e-8, "AdamW's epsilon")
+    accumulate: Count = setting(1, "parts of a batch whose gradients are summed one after another")
+    every: Count = setting(1, "steps whose gradients are averaged for an update (MultiSteps)")
+    ema: Share = setting(0.0, "decay of a moving average of parameters, evaluated; 0: none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """[mesh]: device axes other than fsdp. The remaining devices form the data axis."""
 
-    tensor: int = setting(1, "devices over which each matrix product is split", free=True)
-    shards: int = setting(0, "parts of a batch, for bits that no number of devices changes; 0: off")
-
-    def __post_init__(self) -> None:
-        _within("mesh.tensor", self.tensor, 1)
-        _within("mesh.shards", self.shards, 0)
+    tensor: Count = setting(1, "devices over which each matrix product is split", free=True)
+    shards: Whole = setting(
+        0, "parts of a batch, for bits that no number of devices changes; 0: off"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """[lora]: train small matrices beside those of `init`, which are not changed."""
 
-    rank: int = setting(0, "rank of each update (Hu et al. 2021); 0: all parameters are trained")
+    rank: Whole = setting(0, "rank of each update (Hu et al. 2021); 0: all parameters are trained")
     targets: str = setting("qkv out gate up down", "matrices that are adapted")
 
     def __post_init__(self) -> None:
-        _within("lora.rank", self.rank, 0)
         for name in self.targets.split():
-            _choose("lora.targets", name, "qkv", "out", "gate", "up", "down")
+            if name not in (known := ("qkv", "out", "gate", "up", "down")):
+                raise ConfigError(f"lora.targets: {name!r} is none of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """[evaluate]: when to evaluate the held-out part, besides after the last step."""
 
-    every: int = setting(0, "steps between evaluations; the best state is kept; 0: none", free=True)
-    batches: int = setting(0, "batches of an evaluation; 0: all", free=True)
-
-    def __post_init__(self) -> None:
-        for name in ("every", "batches"):
-            _within(f"evaluate.{name}", getattr(self, name), 0)
+    every: Whole = setting(
+        0, "steps between evaluations; the best state is kept; 0: none", free=True
+    )
+    batches: Whole = setting(0, "batches of an evaluation; 0: all", free=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """[log]: where metrics go besides metrics.jsonl."""
 
-    every: int = setting(10, "steps between lines of metrics", free=True)
+    every: Count = setting(10, "steps between lines of metrics", free=True)
     tensorboard: bool = setting(False, "event files in the run's tensorboard/", free=True)
     wandb: str = setting("", "project at Weights & Biases", free=True)
-
-    def __post_init__(self) -> None:
-        _within("log.every", self.every, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     """[image]: what the image classifier sees; its transformer has the top-level sizes."""
 
-    side: int = setting(28, "height and width in pixels, a multiple of patch")
-    channels: int = setting(1, "values a pixel")
-    patch: int = setting(4, "side of a patch")
-    classes: int = setting(10, "labels are below")
-
-    def __post_init__(self) -> None:
-        for name in ("side", "channels", "patch", "classes"):
-            _within(f"image.{name}", getattr(self, name), 1)
-        if self.side % self.patch:
-            raise ConfigError(
-                f"image.side={self.side} must be a multiple of image.patch={self.patch}."
-            )
+    side: Count = setting(28, "height and width in pixels, a multiple of patch")
+    channels: Count = setting(1, "values a pixel")
+    patch: Count = setting(4, "side of a patch")
+    classes: Count = setting(10, "labels are below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,33 +198,35 @@ class Config:
     """
 
     seed: int = setting(0, "of the parameters and of the data's order")
-    steps: int = setting(300, "length of the schedule, and where training stops by default")
-    batch_size: int = setting(8, "the global batch, in rows")
-    length: int = setting(256, "tokens a row")
-    lanes: int = setting(
+    steps: Count = setting(300, "length of the schedule, and where training stops by default")
+    batch_size: Count = setting(8, "the global batch, in rows")
+    length: Count = setting(256, "tokens a row")
+    lanes: Whole = setting(
         0,
         "the most processes that may share the rows, a divisor of batch_size; 0: its greatest up "
         "to 4",
         before=1,
     )
-    width: int = setting(128, "of the transformer")
-    layers: int = setting(3, "of the transformer")
-    heads: int = setting(4, "of queries")
-    hidden: int = setting(384, "of each layer's SwiGLU")
-    dtype: str = setting("float32", "computed in: float32, bfloat16; parameters are float32")
-    learning_rate: float = setting(4e-3, "at the end of warmup")
-    warmup: int = setting(30, "steps in which the rate rises")
-    weight_decay: float = setting(0.1, "AdamW's, of matrices")
-    clip: float = setting(1.0, "global norm to which gradients are clipped")
-    on_nonfinite: str = setting(
+    width: Count = setting(128, "of the transformer")
+    layers: Count = setting(3, "of the transformer")
+    heads: Count = setting(4, "of queries")
+    hidden: Count = setting(384, "of each layer's SwiGLU")
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "computed in: float32, bfloat16; parameters are float32"
+    )
+    learning_rate: Positive = setting(4e-3, "at the end of warmup")
+    warmup: Whole = setting(30, "steps in which the rate rises")
+    weight_decay: Weight = setting(0.1, "AdamW's, of matrices")
+    clip: Positive = setting(1.0, "global norm to which gradients are clipped")
+    on_nonfinite: Literal["stop", "skip"] = setting(
         "stop", "a loss or gradient that is not finite: stop, or skip the update", free=True
     )
-    fsdp: int = setting(
+    fsdp: Whole = setting(
         0, "devices over which parameters are split; 0: all that tensor leaves", free=True
     )
-    save_every: int = setting(50, "steps between checkpoints", free=True)
-    keep: int = setting(3, "newest checkpoints kept", free=True)
-    keep_every: int = setting(100, "steps between checkpoints kept for good", free=True)
+    save_every: Count = setting(50, "steps between checkpoints", free=True)
+    keep: Count = setting(3, "newest checkpoints kept", free=True)
+    keep_every: Count = setting(100, "steps between checkpoints kept for good", free=True)
     task: str = setting("language", "language, or module:name of a task (see harness/task.py)")
     init: str = setting("", "folder of safetensors in Llama's names to begin from", free=True)
     data: DataConfig = DataConfig()
@@ -282,57 +239,61 @@ class Config:
     lora: LoraConfig = LoraConfig()
 
     def __post_init__(self) -> None:
+        for name, value in flat(self).items():
+            check_value(name, value, _KNOWN[name].allowed)
         if not self.lanes:
             lanes = next(n for n in (4, 3, 2, 1) if self.batch_size % n == 0)
             object.__setattr__(self, "lanes", lanes)  # so that config.json keeps the number
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.width % (2 * self.heads) and not self.model.head_width:
-            raise ConfigError(f"width={self.width} must be an even multiple of heads={self.heads}.")
-        if self.model.head_width % 2:
-            raise ConfigError(f"model.head_width={self.model.head_width} must be even.")
-        if self.heads % (self.model.kv_heads or self.heads):
-            raise ConfigError(
-                f"heads={self.heads} must be a multiple of model.kv_heads={self.model.kv_heads}."
-            )
-        if self.model.loss_chunk and self.length % self.model.loss_chunk:
-            raise ConfigError(
-                f"length={self.length} must be a multiple of "
-                f"model.loss_chunk={self.model.loss_chunk}."
-            )
-        for name, parts in (("lanes", self.lanes), ("optim.accumulate", self.optim.accumulate)):
-            if self.batch_size % parts:
-                raise ConfigError(
-                    f"batch_size={self.batch_size} must be a multiple of {name}={parts}."
-                )
-        if self.lora.rank and not self.init:
-            raise ConfigError(
-                f"lora.rank={self.lora.rank} needs init: the folder of the model that it adapts."
-            )
-        if self.mesh.shards and (
-            self.batch_size % self.mesh.shards
-            or (self.fsdp or 1) * self.mesh.tensor * self.optim.accumulate > 1
-            or self.lora.rank
-        ):
-            raise ConfigError(
-                f"mesh.shards={self.mesh.shards} must divide batch_size={self.batch_size}, and "
-                f"goes with fsdp=0 or 1, mesh.tensor=1 optim.accumulate=1 and no lora."
-            )
-        _choose("dtype", self.dtype, "float32", "bfloat16")
-        _choose("on_nonfinite", self.on_nonfinite, "stop", "skip")
-        _above_zero("learning_rate", self.learning_rate)
-        _above_zero("clip", self.clip)
-        _within("weight_decay", self.weight_decay, 0)
-        if self.fsdp < 0 or not 0 <= self.warmup < self.steps:
-            raise ConfigError(
-                f"fsdp={self.fsdp} must not be negative, and warmup={self.warmup} must lie "
-                f"in [0, steps={self.steps})."
-            )
+        _check_together(self)
 
 
-_POSITIVE = ("steps", "batch_size", "length", "lanes", "width", "layers", "heads", "hidden")
-_POSITIVE += ("save_every", "keep", "keep_every")
+def _check_together(cfg: Config) -> None:
+    """Check settings that are each right for themselves.
+
+    Raises:
+        ConfigError: two of them do not go together.
+    """
+    model, mesh, image = cfg.model, cfg.mesh, cfg.image
+    if cfg.width % (2 * cfg.heads) and not model.head_width:
+        raise ConfigError(f"width={cfg.width} must be an even multiple of heads={cfg.heads}.")
+    if model.head_width % 2:
+        raise ConfigError(f"model.head_width={model.head_width} must be even.")
+    if cfg.heads % (model.kv_heads or cfg.heads):
+        raise ConfigError(
+            f"heads={cfg.heads} must be a multiple of model.kv_heads={model.kv_heads}."
+        )
+    if not model.rope_low < model.rope_high:
+        raise ConfigError(
+            f"model.rope_high={model.rope_high} must be above model.rope_low={model.rope_low}."
+        )
+    if model.loss_chunk and cfg.length % model.loss_chunk:
+        raise ConfigError(
+            f"length={cfg.length} must be a multiple of model.loss_chunk={model.loss_chunk}."
+        )
+    for name, parts in (("lanes", cfg.lanes), ("optim.accumulate", cfg.optim.accumulate)):
+        if cfg.batch_size % parts:
+            raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of {name}={parts}.")
+    if image.side % image.patch:
+        raise ConfigError(
+            f"image.side={image.side} must be a multiple of image.patch={image.patch}."
+        )
+    if cfg.lora.rank and not cfg.init:
+        raise ConfigError(
+            f"lora.rank={cfg.lora.rank} needs init: the folder of the model that it adapts."
+        )
+    if mesh.shards and (
+        cfg.batch_size % mesh.shards
+        or (cfg.fsdp or 1) * mesh.tensor * cfg.optim.accumulate > 1
+        or cfg.lora.rank
+    ):
+        raise ConfigError(
+            f"mesh.shards={mesh.shards} must divide batch_size={cfg.batch_size}, and "
+            "goes with fsdp=0 or 1, mesh.tensor=1, optim.accumulate=1 and no lora."
+        )
+    if cfg.warmup >= cfg.steps:
+        raise ConfigError(f"warmup={cfg.warmup} must be below steps={cfg.steps}: set both.")
+
+
 _KNOWN = known_settings(Config)
 _SHORT = {"data": "data.source"}
 SETTINGS_HELP = help_text(_KNOWN)
@@ -357,7 +318,7 @@ def _typed(tables: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, An
 _PLAIN = (int, float, str, bool)
 
 
-_PLACES = ("data.train", "data.evaluation", "data.tokenizer")
+PLACES = ("data.train", "data.evaluation", "data.tokenizer", "init")
 
 
 def _placed(value: Any) -> Any:
@@ -366,7 +327,8 @@ def _placed(value: Any) -> Any:
         return {name: _placed(path) for name, path in value.items()}
     if not isinstance(value, str) or value == "bytes":
         return value
-    return os.path.abspath(value) if os.path.exists(value) or glob(value) else value
+    path = os.path.expanduser(value)
+    return os.path.abspath(path) if os.path.exists(path) or glob(path, recursive=True) else value
 
 
 def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -385,7 +347,7 @@ def parse(pairs: Sequence[str], files: Sequence[Path] = ()) -> dict[str, Any]:
     for file in files:
         found |= _typed(read_file(file), found)
     found |= _typed(dict(split_words(pairs)), found)
-    return found | {name: _placed(found[name]) for name in _PLACES if name in found}
+    return found | {name: _placed(found[name]) for name in PLACES if name in found}
 
 
 def make(settings: Mapping[str, Any]) -> Config:
@@ -422,15 +384,27 @@ def settle(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config
     """
     if stored is None:
         return make(given)
-    if isinstance(parts := given.get("data.train"), dict):  # a begun run keeps its parts
-        was = _completed(stored)["data.train"]
-        given = {**given, "data.train": {**(was if isinstance(was, dict) else {}), **parts}}
-    if changed := changes(stored, given):
+    after = joined(_completed(stored), given)
+    if changed := changes(stored, {name: after[name] for name in given}):
         raise ConfigError(
             f"this run was begun with other settings. {'; '.join(changed)}. Leave them out to "
             "resume it, or give --run another directory. (To train longer, use --steps.)"
         )
-    return make({**_completed(stored), **given})
+    return make(after)
+
+
+def joined(was: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, changed by those given; parts of a table join those that it has.
+
+    >>> joined({"data.train": {"web": "w", "code": "c"}}, {"data.train": {"web": "x"}})
+    {'data.train': {'web': 'x', 'code': 'c'}}
+    """
+    tables = {
+        name: {**was[name], **parts}
+        for name, parts in given.items()
+        if isinstance(parts, dict) and isinstance(was.get(name), dict)
+    }
+    return {**was, **given, **tables}
 
 
 def changes(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -125,7 +125,7 @@ def join(mine: Place | None) -> None:
     # devices run their programs in order, so this changes nothing there
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _speak_when_aborted()
-    absl.get_absl_logger().addFilter(tells_no_loss)  # `farewell` says it, in one line
+    absl.get_absl_logger().addFilter(tells_no_loss)  # `say_farewell` tells it, in one line
     address, processes, process = mine or (None, None, None)
     waits = threading.Timer(_SILENT, _say_waiting, [address])
     waits.daemon = True
@@ -147,6 +147,32 @@ def join(mine: Place | None) -> None:
     _joined.set()
 
 
+def check_alike(asked: Mapping[str, Any]) -> None:
+    """Check that every process was asked for the same: otherwise their parts of the model differ.
+
+    Args:
+        asked: settings and options by name, as plain data.
+
+    Raises:
+        ConfigError: one was asked for something else; it is raised in all of them.
+    """
+    if alone():
+        return
+    import jax
+
+    from pipeline import JaxFeed
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    first, *others = JaxFeed(here).gather(dict(asked))
+    for i, other in enumerate(others, 1):
+        for name in first:
+            if other.get(name) != first[name]:
+                raise ConfigError(
+                    f"process {i} was given {name}={other.get(name)!r}, process 0 {first[name]!r}: "
+                    "give all processes the same settings and options; only paths may differ."
+                )
+
+
 def _say_waiting(address: str | None) -> None:
     place = address or "the launcher's address"
     os.write(2, f"waiting up to five minutes for the other processes at {place}\n".encode())
@@ -164,23 +190,15 @@ def first() -> bool:
     return alone() or jax.process_index() == 0
 
 
-def farewell(error: BaseException | None = None) -> str:
-    """The message of a process that ends because another one is gone.
-
-    >>> farewell(ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))[:48]
-    'another process of this run has ended; this one '
-    """
-    why = f" ({str(error).splitlines()[0][:120]})" if error is not None and str(error) else ""
-    return (
-        "another process of this run has ended; this one ends too. Start all of them again to go "
-        f"on from the last checkpoint{why}."
-    )
-
-
 def say_farewell(error: BaseException | None = None) -> None:
-    """Write `farewell` to stderr, once in all threads."""
+    """Tell on stderr, once in all threads, that this process ends because another one is gone."""
     if _unsaid.acquire(blocking=False):
-        os.write(2, (farewell(error) + "\n").encode())
+        why = f" ({str(error).splitlines()[0][:120]})" if error is not None and str(error) else ""
+        told = (
+            "another process of this run has ended; this one ends too. Start all of them again to "
+            f"go on from the last checkpoint{why}.\n"
+        )
+        os.write(2, told.encode())
 
 
 _unsaid = threading.Lock()

@@ -16,6 +16,7 @@ from harness.checkpoint import Checkpoints
 from harness.config import Config
 from harness.errors import ConfigError
 from harness.llama import save_llama
+from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import parameter_mesh
 from harness.step import evaluated, make_steps
@@ -25,12 +26,13 @@ from pipeline.errors import need
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: str) -> int:
-    """Write the model of a checkpoint to a folder. Returns the checkpoint's step.
+def export(
+    run: RunDir, screen: Screen, *, cfg: Config, folder: Path, step: int | None, form: str
+) -> int:
+    """Write the model of a checkpoint to a folder.
 
     Args:
-        run, cfg: the run and its settings.
-        folder: created if it is missing.
+        run, screen, cfg, folder: the run, the terminal, its settings, where to write.
         step: of the checkpoint; None for the newest.
         form: "safetensors", or "stablehlo" for `save_program`.
 
@@ -50,7 +52,8 @@ def export(run: RunDir, cfg: Config, folder: Path, *, step: int | None, form: st
         save_llama(folder, cfg, params, task.tokenizer.vocab)
     else:
         save_program(folder, cfg, params)
-    return step
+    screen.say(f"{folder}: the model after step {step:,} as {form}")
+    return 0
 
 
 def save_program(folder: Path, cfg: Config, params: Any) -> None:

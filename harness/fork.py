@@ -6,19 +6,19 @@ import dataclasses
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoint import Checkpoints
-from harness.config import Config, flat, make
+from harness.config import Config, flat, joined, make
 from harness.edits import FILE, Lineage, lineage_of
 from harness.errors import ConfigError, HarnessError
 from harness.files import read_lines, write_json
-from harness.ledger import Entry, read
+from harness.ledger import read
 from harness.metrics import Screen
 from harness.past import Past, opened
+from harness.plan import windows
 from harness.rundir import RunDir
 from harness.spikes import latest
 from pipeline import Loader
@@ -29,15 +29,6 @@ from pipeline.provenance.records import records_of
 from pipeline.types import Component
 
 Records = tuple[tuple[str, int, int], ...]  # component, start, stop
-
-
-@dataclass(frozen=True)
-class Fork:
-    """A fork that was made: its directory, the checkpoint it begins with, and what led to it."""
-
-    run: RunDir
-    checkpoint: int
-    touched: int | None = None
 
 
 def rewind(
@@ -51,13 +42,11 @@ def rewind(
     consume: bool = False,
     without: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> Fork:
-    """A fork from the newest checkpoint at or before step `to`; the run stays as it is.
+) -> None:
+    """Fork a run from its newest checkpoint at or before step `to`; the run stays as it is.
 
     Args:
-        run, cfg: the run and its settings.
-        target: a directory for the fork.
-        screen: shows what is done.
+        run, cfg, target, screen: the run, its settings, a directory for the fork, the terminal.
         to: the step to go back to.
         skip: steps of the run whose data is left out.
         consume: draw that data and train on none of it, so that steps and data stay together;
@@ -75,27 +64,8 @@ def rewind(
         checkpoint, state = past.restore(to)
         skipped = _data_steps(run, skip, checkpoint) if skip else ()
         how = "consume" if consume else "jump" if skip or not records else "substitute"
-
-        def change(loader: Loader) -> None:
-            if skipped and not consume:
-                loader.skip(*(range(a, b) for a, b in skipped))
-            if records:
-                loader.skip(records=_pairs(records))
-
-        changed, fit = make({**flat(cfg), **(settings or {})}), None
-        if settings:
-            fit = f"--set {' '.join(f'{k}={v}' for k, v in settings.items())}"
-        made = Lineage(
-            parent=str(run.path.resolve()),
-            checkpoint=checkpoint,
-            how=how,
-            skipped=skipped,
-            without=records,
-            before=lineage_of(run.path),
-        )
-        _begin(past, state, target, changed, made, change, fit)
-    screen.say(f"{target.path}: forked from {run.path} at checkpoint {checkpoint:,}")
-    return Fork(target, checkpoint)
+        made = _lineage(run, checkpoint, how, records, skipped)
+        _begin(past, state, target, cfg, made, settings or {})
 
 
 def fork(
@@ -107,15 +77,13 @@ def fork(
     without: Sequence[str],
     mask: bool = True,
     to: int | None = None,
-) -> Fork:
-    """A fork as if some records had never been trained on; the run stays as it is.
+) -> None:
+    """Fork a run as if some records had never been trained on; the run stays as it is.
 
-    It begins with the newest checkpoint before the first step that touched one of them.
+    The fork begins with the newest checkpoint before the first step that touched one of them.
 
     Args:
-        run, cfg: the run and its settings.
-        target: a directory for the fork.
-        screen: shows what is done.
+        run, cfg, target, screen: as for `rewind`.
         without: the records, see `records_named`.
         mask: their tokens keep their place with weight 0, so that all else in the batches stays
             where it is; else other records take their place, as `Loader.skip(records=)` does.
@@ -137,21 +105,25 @@ def fork(
             )
         screen.say(f"step {touched:,} is the first that touched one of them")
         checkpoint, state = past.restore(touched if to is None else min(to, touched))
-        made = Lineage(
-            parent=str(run.path.resolve()),
-            checkpoint=checkpoint,
-            how="mask" if mask else "substitute",
-            without=records,
-            before=lineage_of(run.path),
-        )
+        made = _lineage(run, checkpoint, "mask" if mask else "substitute", records)
+        _begin(past, state, target, cfg, made, {})
 
-        def change(loader: Loader) -> None:
-            if not mask:
-                loader.skip(records=_pairs(records))
 
-        _begin(past, state, target, cfg, made, change)
-    screen.say(f"{target.path}: forked from {run.path} at checkpoint {checkpoint:,}")
-    return Fork(target, checkpoint, touched)
+def _lineage(
+    run: RunDir,
+    checkpoint: int,
+    how: str,
+    records: Records,
+    skipped: tuple[tuple[int, int], ...] = (),
+) -> Lineage:
+    return Lineage(
+        parent=str(run.path.resolve()),
+        checkpoint=checkpoint,
+        how=how,
+        skipped=skipped,
+        without=records,
+        before=lineage_of(run.path),
+    )
 
 
 def records_named(components: Sequence[Component], given: Iterable[str]) -> Records:
@@ -187,7 +159,8 @@ def first_touch(past: Past, records: Records) -> int | None:
     Where rows are counted as they come, arithmetic tells the records' blocks, and only the steps
     between the journal's states around them are read again.
     """
-    steps = {data: e.step for e in latest(read(past.run.ledger)).values() for data in _data_of(e)}
+    lines = latest(read(past.run.ledger)).values()
+    steps = {data: e.step for e in lines for data in range(e.data_step, e.data_end)}
     each = [(name, record) for name, a, b in records for record in range(a, b)]
     with Loader(past.parts.data, past.parts.cfg.batch_size) as loader:
         here = loader.state_dict()
@@ -201,14 +174,6 @@ def first_touch(past: Past, records: Records) -> int | None:
     return min((steps[data] for data in found if data in steps), default=None)
 
 
-def _data_of(entry: Entry) -> range:
-    return range(entry.data_step, entry.data_end)
-
-
-def _pairs(records: Records) -> list[Any]:
-    return [(name, range(a, b)) if name else range(a, b) for name, a, b in records]
-
-
 def _data_steps(run: RunDir, skip: range, checkpoint: int) -> tuple[tuple[int, int], ...]:
     """The data steps of steps; beyond the ledger's end data goes on as it did there."""
     if skip.start < checkpoint:
@@ -220,13 +185,7 @@ def _data_steps(run: RunDir, skip: range, checkpoint: int) -> tuple[tuple[int, i
     last = max(lines, default=0)
     ahead = lines[last].data_step - last if lines else 0
     steps = [lines[s].data_step if s in lines else s + ahead for s in skip]
-    ranges: list[list[int]] = []
-    for step in sorted(steps):
-        if ranges and ranges[-1][1] == step:
-            ranges[-1][1] = step + 1
-        else:
-            ranges.append([step, step + 1])
-    return tuple((a, b) for a, b in ranges)
+    return tuple((window.start, window.stop) for window in windows(steps))
 
 
 def _begin(
@@ -235,47 +194,56 @@ def _begin(
     target: RunDir,
     cfg: Config,
     lineage: Lineage,
-    change: Callable[[Loader], None],
-    fit: str | None = None,
+    given: Mapping[str, Any],
 ) -> None:
     """Write the fork beside its place, whole, then put it there.
 
-    With `fit`, the words that gave other settings, only if it can be trained on with them.
+    With other settings given, only if it can be trained on with them.
     """
-    path = target.path
+    path, run, parts, checkpoint = target.path, past.run, past.parts, lineage.checkpoint
     if path.exists() and any(path.iterdir()):
         raise ConfigError(f"{path} holds something: give --fork a directory that is not there.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     temporary.mkdir()  # not tempfile's, which nobody else may read
     try:
-        _write_history(past.run, temporary, lineage.checkpoint)
-        settings = dataclasses.asdict(_settings(past.run, cfg))
+        _write_history(run, temporary, checkpoint)
+        settings = dataclasses.asdict(_settings(run, make(joined(flat(cfg), given))))
         write_json(temporary / "config.json", settings)
         write_json(temporary / FILE, dataclasses.asdict(lineage))
-        change(past.parts.loader)
-        parts = past.parts
+        _leave_out(parts.loader, lineage)
         with Checkpoints(temporary / "checkpoints") as checkpoints:
-            checkpoints.save(lineage.checkpoint, state, parts.functions, parts.loader, settings)
-        if fit is not None:
-            _check_fit(RunDir(temporary), past, lineage.checkpoint, fit)
+            checkpoints.save(checkpoint, state, parts.functions, parts.loader, settings)
+        if given:
+            _check_fit(RunDir(temporary), past, checkpoint, given)
         if path.exists():
             path.rmdir()
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    past.screen.say(f"{path}: forked from {run.path} at checkpoint {checkpoint:,}")
 
 
-def _check_fit(fork: RunDir, past: Past, checkpoint: int, given: str) -> None:
+def _leave_out(loader: Loader, lineage: Lineage) -> None:
+    """Let the loader pass over what the fork never draws; masks and unused steps are `Edits`."""
+    if lineage.how == "jump" and lineage.skipped:
+        loader.skip(*(range(a, b) for a, b in lineage.skipped))
+    if lineage.without and lineage.how != "mask":
+        records = [(name, range(a, b)) if name else range(a, b) for name, a, b in lineage.without]
+        loader.skip(records=records)
+
+
+def _check_fit(fork: RunDir, past: Past, checkpoint: int, given: Mapping[str, Any]) -> None:
     try:
         with opened(fork, fork.config(), past.screen) as found:
             found.checkpoints.restore(checkpoint, found.parts.functions, found.parts.loader)
     except (HarnessError, PipelineError) as e:
         why = str(e).replace(str(fork.path.resolve()), str(past.run.path))
+        words = " ".join(f"{k}={v}" for k, v in given.items())
         raise ConfigError(
-            f"with {given} the fork could not go on from checkpoint {checkpoint:,}. {why} Nothing "
-            "was made: give settings that fit this model and data."
+            f"with --set {words} the fork could not go on from checkpoint {checkpoint:,}. {why} "
+            "Nothing was made: give settings that fit this model and data."
         ) from e
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from harness.config import Config
 from harness.errors import ConfigError
-from harness.leaves import leaf_names
+from harness.leaves import map_named, named_leaves
 from harness.llama import load_llama
 
 
@@ -27,21 +27,19 @@ def with_given(params: Any, cfg: Config) -> Any:
     """
     if not cfg.init:
         return params
-    given = load_llama(Path(cfg.init), cfg)
-    values = dict(zip(leaf_names(given), jax.tree.leaves(given), strict=True))
-    names, (leaves, tree) = leaf_names(params), jax.tree.flatten(params)
-    placed: list[Any] = []
-    for name, leaf in zip(names, leaves, strict=True):
+    given = named_leaves(load_llama(Path(cfg.init), cfg))
+
+    def placed(name: str, leaf: Any) -> Any:
         # LoRA's own matrices keep their values from the seed; what they adapt is in base_module
         name = name.replace("base_module/", "").removesuffix("/value")
         if "lora_" in name:
-            placed.append(leaf)
-            continue
-        if name not in values or values[name].shape != leaf.shape:
-            found = values[name].shape if name in values else "missing"
+            return leaf
+        if name not in given or given[name].shape != leaf.shape:
+            found = given[name].shape if name in given else "missing"
             raise ConfigError(
                 f"init={cfg.init!r}: {name} is {found}, the settings say {leaf.shape}. Set width, "
                 "layers, heads, hidden, model.vocab and the like as its config.json says."
             )
-        placed.append(jax.device_put(values[name], leaf.sharding))
-    return jax.tree.unflatten(tree, placed)
+        return jax.device_put(given[name], leaf.sharding)
+
+    return map_named(placed, params)

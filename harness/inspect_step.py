@@ -37,9 +37,7 @@ def inspect(
     """The rows of a step, those with the largest loss or gradient norm first. Writes nothing.
 
     Args:
-        run, cfg: the run and its settings.
-        step: the step.
-        screen: shows the progress.
+        run, cfg, step, screen: the run, its settings, the step, where progress is shown.
         rank: names from `RANKS`; a row is ordered by its best rank among them.
         top: rows at most.
 
@@ -77,12 +75,9 @@ def inspect(
 
 
 def look(task: Task, batch: Any, pieces: Iterable[Piece]) -> tuple[str, str]:
-    """(text of the pieces as the task shows them, the n-gram that their tokens repeat or "").
+    """(text of a document's pieces as the task shows them, the n-gram that they repeat or "").
 
-    Args:
-        task: of the run.
-        batch: NumPy arrays.
-        pieces: of one document.
+    The batch is one of NumPy arrays.
     """
     shown: list[str] = []
     tokens: list[NDArray[Any]] = [np.zeros(0, np.int32)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,22 @@ def leaf_names(state: Any) -> list[str]:
     >>> leaf_names({"a": jnp.ones(2), "b": {"c": jnp.ones(1)}})
     ['a', 'b/c']
     """
-    paths = jax.tree_util.tree_flatten_with_path(state)[0]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    return list(named_leaves(state))
+
+
+def named_leaves(state: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their names, in their order."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def map_named(f: Callable[[str, Any], Any], state: Any) -> Any:
+    """A pytree with the values of f(name, leaf) in place of its leaves."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: f(_name(path), leaf), state)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def leaf_digests(state: Any) -> jax.Array:

@@ -65,28 +65,21 @@ class Meter:
             self._rate = (self.done - self._from[1]) / (now - self._from[0])
         self.shown(self)
 
-    @property
-    def status(self) -> str:
-        """Rate, note and time left."""
+    def __str__(self) -> str:
+        of = "" if self.total is None else f"/{self.total:,}"
         rate = f"{self._rate:,.1f}/s" if self._rate else "starting"
         left = ""
         if self._rate and self.total is not None:
             left = f"{span((self.total - self.done) / self._rate)} left"
-        return "  ".join(part for part in (rate, self.note, left) if part)
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.done:,}{_of(self.total)} {self.unit}  {self.status}"
-
-
-def _of(total: int | None) -> str:
-    return "" if total is None else f"/{total:,}"
+        told = (f"{self.what} {self.done:,}{of} {self.unit}", rate, self.note, left)
+        return "  ".join(part for part in told if part)
 
 
 class Screen:
     """The terminal: messages, and one meter at a time. If quiet, it shows nothing."""
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True, quiet=quiet)
+    def __init__(self, *, quiet: bool = False, stderr: bool = False) -> None:
+        self._console = Console(highlight=False, soft_wrap=True, quiet=quiet, stderr=stderr)
 
     def say(self, text: str) -> None:
         """Print a message. A progress bar stays below it."""
@@ -102,11 +95,17 @@ class Screen:
         self, what: str, *, total: int | None, unit: str = "steps", done: int = 0
     ) -> Iterator[Meter]:
         """A meter that is shown as it advances."""
-        if self._console.is_terminal:
-            with self._bar(what, total, unit, done) as show:
-                yield Meter(what, total, unit, done, shown=show)
-        else:
+        if not self._console.is_terminal:
             yield Meter(what, total, unit, done, shown=self._plain())
+            return
+        columns = BarColumn(), TextColumn("{task.description}", markup=False)
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            bar = progress.add_task(what, total=total, completed=done)
+
+            def show(meter: Meter) -> None:
+                progress.update(bar, completed=meter.done, description=str(meter))
+
+            yield Meter(what, total, unit, done, shown=show)
 
     def _plain(self) -> Callable[[Meter], None]:
         last = float("-inf")
@@ -119,17 +118,3 @@ class Screen:
                 self.say(str(meter))
 
         return show
-
-    @contextmanager
-    def _bar(
-        self, what: str, total: int | None, unit: str, done: int
-    ) -> Iterator[Callable[[Meter], None]]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,}" + f"{_of(total)} {unit}"),
-            TextColumn("{task.fields[status]}"),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(what, total=total, completed=done, status="starting")
-            yield lambda meter: progress.update(task, completed=meter.done, status=meter.status)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
 
 from harness.config import Config
-from harness.size import flops_per_token
+from harness.leaves import named_leaves
+from harness.task import make_task
 
 
 class Peak(NamedTuple):
@@ -47,15 +52,34 @@ class TokenFlops(NamedTuple):
         full: TorchTitan's convention (and PaLM's, appendix B): attention counts in full.
     """
 
-    causal: float
-    full: float
+    causal: int
+    full: int
+
+
+def parameter_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters by name. Allocates nothing."""
+
+    def made() -> Any:
+        return nnx.state(make_task(cfg).model(nnx.Rngs(0)), nnx.Param)
+
+    return {name: leaf.shape for name, leaf in named_leaves(jax.eval_shape(made)).items()}
 
 
 def token_flops(cfg: Config) -> TokenFlops:
-    """FLOPs of training a transformer with these settings on one token, see `flops_per_token`."""
-    full = flops_per_token(cfg)
-    width = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
-    return TokenFlops(full - 6.0 * cfg.layers * width * cfg.length, full)
+    """FLOPs of training a transformer with these settings on one token.
+
+    6 for each parameter in a matrix product, and for attention 12 x length x width of all heads in
+    each layer, over the whole row. The embedding's table is looked up, not multiplied, unless it is
+    the head too. What remat computes twice counts once.
+    """
+    multiplied = sum(
+        math.prod(shape)
+        for name, shape in parameter_shapes(cfg).items()
+        if len(shape) > 1 and ("kernel" in name or (cfg.model.tied and "embedding" in name))
+    )
+    inner = cfg.heads * (cfg.model.head_width or cfg.width // cfg.heads)
+    attention = 12 * cfg.layers * inner * cfg.length
+    return TokenFlops(6 * multiplied + attention // 2, 6 * multiplied + attention)
 
 
 def utilisation(flops: float, tokens_per_second: float, devices: int, kind: str) -> float | None:

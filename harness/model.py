@@ -15,7 +15,7 @@ from flax import nnx
 
 from harness.attention import attend, document_mask, rope
 from harness.config import Config
-from harness.quantized import with_rounding
+from harness.quantized import rounding
 from harness.sharding import constrain
 from harness.tokens import VOCAB
 
@@ -46,19 +46,22 @@ def _norm(width: int, cfg: Config, rngs: nnx.Rngs) -> nnx.RMSNorm:
     return nnx.RMSNorm(width, epsilon=cfg.model.norm_eps, dtype=jnp.dtype(cfg.dtype), rngs=rngs)
 
 
-def adapted(name: str, layer: nnx.Linear, cfg: Config, rngs: nnx.Rngs) -> Any:
-    """The matrix, rounded for quantization and with a LoRA beside it, if the settings say so."""
-    layer = with_rounding(layer, cfg)
+def block_matrix(
+    name: str,
+    n_in: int,
+    n_out: int,
+    axes: tuple[str | None, str | None],
+    cfg: Config,
+    rngs: nnx.Rngs,
+) -> Any:
+    """A matrix of a block, rounded for quantization and with a LoRA beside it where asked for."""
+    layer = linear(n_in, n_out, axes, cfg, rngs)
+    if cfg.model.quantize != "none":
+        layer.dot_general = rounding(cfg.model.quantize)
     if not cfg.lora.rank or name not in cfg.lora.targets.split():
         return layer
-    return nnx.LoRA(
-        layer.in_features,
-        cfg.lora.rank,
-        layer.out_features,
-        base_module=layer,
-        dtype=jnp.dtype(cfg.dtype),
-        rngs=rngs,
-    )
+    dtype = jnp.dtype(cfg.dtype)
+    return nnx.LoRA(n_in, cfg.lora.rank, n_out, base_module=layer, dtype=dtype, rngs=rngs)
 
 
 class Attention(nnx.Module):
@@ -69,10 +72,8 @@ class Attention(nnx.Module):
         self.head_width = cfg.model.head_width or cfg.width // cfg.heads
         inner = cfg.heads * self.head_width
         n_out = inner + 2 * self.kv_heads * self.head_width
-        qkv = linear(cfg.width, n_out, ("embed", "heads"), cfg, rngs)
-        self.qkv = adapted("qkv", qkv, cfg, rngs)
-        out = linear(inner, cfg.width, ("heads", "embed"), cfg, rngs)
-        self.out = adapted("out", out, cfg, rngs)
+        self.qkv = block_matrix("qkv", cfg.width, n_out, ("embed", "heads"), cfg, rngs)
+        self.out = block_matrix("out", inner, cfg.width, ("heads", "embed"), cfg, rngs)
         if cfg.model.qk_norm:
             self.q_norm = _norm(self.head_width, cfg, rngs)
             self.k_norm = _norm(self.head_width, cfg, rngs)
@@ -94,12 +95,10 @@ class Mlp(nnx.Module):
     """SwiGLU (Shazeer 2020)."""
 
     def __init__(self, cfg: Config, *, rngs: nnx.Rngs) -> None:
-        gate = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
-        self.gate = adapted("gate", gate, cfg, rngs)
-        up = linear(cfg.width, cfg.hidden, ("embed", "hidden"), cfg, rngs)
-        self.up = adapted("up", up, cfg, rngs)
-        down = linear(cfg.hidden, cfg.width, ("hidden", "embed"), cfg, rngs)
-        self.down = adapted("down", down, cfg, rngs)
+        n_in, n = cfg.width, cfg.hidden
+        self.gate = block_matrix("gate", n_in, n, ("embed", "hidden"), cfg, rngs)
+        self.up = block_matrix("up", n_in, n, ("embed", "hidden"), cfg, rngs)
+        self.down = block_matrix("down", n, n_in, ("hidden", "embed"), cfg, rngs)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from harness.data import open_data, training_data
 from harness.metrics import Screen
 from harness.rundir import RunDir
@@ -20,5 +18,4 @@ def dataset(folder: Path) -> Dataset:
     """
     run = RunDir(folder).begun()
     cfg = run.config()
-    screen = Screen(Console(stderr=True, highlight=False))
-    return training_data(open_data(cfg, run.data(cfg), screen), cfg)
+    return training_data(open_data(cfg, run.data(cfg), Screen(stderr=True)), cfg)

@@ -9,7 +9,7 @@ import optax
 from optax import contrib
 
 from harness.config import Config
-from harness.leaves import leaf_names
+from harness.leaves import map_named
 
 
 def make_schedule(cfg: Config) -> optax.Schedule:
@@ -80,25 +80,19 @@ def _by_update(rate: optax.Schedule, every: int) -> optax.Schedule:
 
 def _matrices(params: Any) -> Any:
     # gains of norms and biases do not decay, even if a scan over layers gives them two axes
-    names = [name.split("/") for name in leaf_names(params)]
-    leaves, tree = jax.tree.flatten(params)
-    decays = [
-        p.ndim > 1 and not {"scale", "bias"} & set(n) for n, p in zip(names, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, decays)
+    return map_named(
+        lambda name, p: p.ndim > 1 and not {"scale", "bias"} & set(name.split("/")), params
+    )
 
 
 def _inner_matrices(params: Any) -> Any:
     """Muon's matrices: the last two axes of kernels, except those of the embedding and the head."""
-    names = [name.split("/") for name in leaf_names(params)]
-    leaves, tree = jax.tree.flatten(params)
-    found = [
-        contrib.MuonDimensionNumbers(p.ndim - 2, p.ndim - 1)
-        if "kernel" in name and "head" not in name and p.ndim in (2, 3)
-        else None
-        for name, p in zip(names, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, found)
+
+    def axes(name: str, p: Any) -> Any:
+        inner = "kernel" in name.split("/") and "head" not in name.split("/") and p.ndim in (2, 3)
+        return contrib.MuonDimensionNumbers(p.ndim - 2, p.ndim - 1) if inner else None
+
+    return map_named(axes, params)
 
 
 class AverageState(NamedTuple):

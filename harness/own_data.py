@@ -54,10 +54,6 @@ def _of_function(cfg: Config) -> tuple[Dataset, Dataset | None]:
 
 def _rows(part: Dataset, cfg: Config) -> Dataset:
     rows = _token_rows(part, cfg) if cfg.task == "language" else part
-    return _with_lanes(rows, cfg)
-
-
-def _with_lanes(rows: Dataset, cfg: Config) -> Dataset:
     return rows.lanes(cfg.lanes) if rows.counted and cfg.lanes > 1 else rows
 
 

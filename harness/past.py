@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,27 +59,6 @@ class Past:
         self.screen.say(f"from checkpoint {found:,}")
         return found, self.checkpoints.restore(found, self.parts.functions, self.parts.loader)
 
-    def steps(
-        self, start: int, state: TrainState, stop: int
-    ) -> Iterator[tuple[Stand, Callable[[], tuple[TrainState, dict[str, Any]]]]]:
-        """Each step from `start` to before `stop`: the stand before it, and a function to do it.
-
-        The function must be called once before the next step. It donates the state.
-        """
-        with self.screen.meter("replay", total=stop - start) as meter:
-            for step in range(start, stop):
-                data_step = self.parts.loader.step
-                batch = next(self.parts.loader)
-                done: list[tuple[TrainState, dict[str, Any]]] = []
-
-                def go(state: Any = state, batch: Any = batch, done: Any = done) -> Any:
-                    done.append(update(self.parts, state, batch))
-                    return done[-1]
-
-                yield Stand(step, data_step, state, batch), go
-                state = done[-1][0]
-                meter.advance()
-
     def stand(self, step: int) -> Stand:
         """The stand just before a step; all steps before it are done again.
 
@@ -87,10 +66,12 @@ class Past:
             CheckpointError: as for `restore`.
         """
         start, state = self.restore(step)
-        for _, go in self.steps(start, state, step):
-            state, _ = go()
-        data_step = self.parts.loader.step
-        return Stand(step, data_step, state, next(self.parts.loader))
+        loader = self.parts.loader
+        with self.screen.meter("replay", total=step - start) as meter:
+            for _ in range(start, step):
+                state, _ = update(self.parts, state, next(loader))
+                meter.advance()
+        return Stand(step, loader.step, state, next(loader))
 
 
 def copied(state: TrainState) -> TrainState:

@@ -63,23 +63,24 @@ def check_known(steps: range, known: Collection[int]) -> None:
     """
     missing = [step for step in steps if step not in known]
     if missing:
-        there = f"it has {_spans(known)}: choose steps of these"
+        spans = ", ".join(f"{window.start}:{window.stop}" for window in windows(known))
+        there = f"it has {spans}: choose steps of these"
         none = "it has no line at all. If the file is gone, restore it; else train first"
         raise ConfigError(
             f"the ledger has no line for step {missing[0]:,}; {there if known else none}."
         )
 
 
-def _spans(steps: Collection[int]) -> str:
-    """Steps as windows.
+def windows(steps: Collection[int]) -> list[range]:
+    """Steps as ranges, rising.
 
-    >>> _spans({0, 1, 2, 7})
-    '0:3, 7:8'
+    >>> windows({0, 1, 2, 7})
+    [range(0, 3), range(7, 8)]
     """
-    rising = sorted(steps)
-    starts = [s for s in rising if s - 1 not in steps]
-    stops = [s + 1 for s in rising if s + 1 not in steps]
-    return ", ".join(f"{a}:{b}" for a, b in zip(starts, stops, strict=True))
+    rising, known = sorted(steps), set(steps)
+    starts = [s for s in rising if s - 1 not in known]
+    stops = [s + 1 for s in rising if s + 1 not in known]
+    return list(map(range, starts, stops))
 
 
 def stages(launches: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[Stage]:
@@ -118,11 +119,7 @@ def route(found: Sequence[Stage], number: int, start: int, checkpoints: Sequence
     The first leg begins at the checkpoint. The last leg may be empty: then the checkpoint has the
     state.
 
-    Args:
-        found: the stages of the run.
-        number: index of the stage.
-        start: the step.
-        checkpoints: steps of the checkpoints, ascending.
+    `found` are the stages of the run, `number` is the index of the one, `checkpoints` rise.
 
     Raises:
         CheckpointError: no checkpoint is early enough.

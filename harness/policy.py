@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from harness.config import Config
+import jax
+
+from harness.edits import lineage_of
 from harness.errors import ConfigError, HarnessError
 from harness.fork import rewind
 from harness.ledger import Entry, read
@@ -85,22 +90,31 @@ class Alarm:
 
 
 def train_on(
-    run: RunDir, cfg: Config, policy: Policy, *, until: int, screen: Screen
+    run: RunDir, given: Mapping[str, Any], policy: Policy, *, until: int, screen: Screen
 ) -> tuple[RunDir, signal.Signals | None]:
     """Train. At each spike, go on in a fork of the run that skips the spike's data.
 
     Forks are directories beside the run, named RUN-1, RUN-2, ... The run itself ends at its spike,
-    and keeps everything up to it.
+    and keeps everything up to it. The settings given hold for the run and for its forks.
 
     Returns:
         The run that got furthest, and what `train` returned.
+
+    Raises:
+        ConfigError: there are several processes, or a folder with a fork's name is none.
     """
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "--on-spike goes back in one process. Leave it out here, and at a spike rewind by hand."
+        )
     here = run
     for turn in range(1, policy.times + 1):
         target = RunDir(run.path.with_name(f"{run.path.name}-{turn}"))
-        if (target.path / "config.json").exists():  # resumed: this spike has been dealt with
-            here, cfg = target, target.config()
+        if target.path.exists() and any(target.path.iterdir()):  # this spike has been dealt with
+            _check_fork(target, here)
+            here = target
             continue
+        cfg = here.config(given)
         try:
             alarm = Alarm(here, policy.z)
             return here, train(here, cfg, until=until, screen=screen, alarm=alarm)
@@ -110,5 +124,14 @@ def train_on(
             skip = range(first, first + policy.skip)
             to = max(0, min(spike.step - policy.back, skip.start))
             rewind(here, cfg, target, screen, to=to, skip=skip)
-            here, cfg = target, target.config()
-    return here, train(here, cfg, until=until, screen=screen)
+            here = target
+    return here, train(here, here.config(given), until=until, screen=screen)
+
+
+def _check_fork(target: RunDir, parent: RunDir) -> None:
+    found = Path(lineage_of(target.path).get("parent", "")).name  # its folder may have moved
+    if found != parent.path.resolve().name:
+        raise ConfigError(
+            f"{target.path} is there and is no fork of {parent.path}; --on-spike goes on in a fork "
+            "of that name. Rename it, or begin a run of another name."
+        )

@@ -8,19 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from harness.config import Config
 from pipeline.errors import need
 
 KINDS = {"int8": "int8", "int4": "int4", "float8": "float8_e4m3fn"}
-
-
-def with_rounding(layer: nnx.Linear, cfg: Config) -> nnx.Linear:
-    """The matrix, multiplying as `rounding` says where the settings ask for it."""
-    if cfg.model.quantize != "none":
-        layer.dot_general = rounding(cfg.model.quantize)
-    return layer
 
 
 @cache  # one function a kind: models that hold it are compiled once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,14 +18,41 @@ from harness.ledger import Entry
 from harness.past import Past, Stand, copied
 from harness.replay import difference, digests_of, found_again
 from harness.step import TrainState
-from harness.update import prepared
-from harness.verdict import Verdict, command
+from harness.update import prepared, update
 from pipeline.debug.explain import BACK
 from pipeline.debug.journal import Run
 
 MARGIN = 100  # the replay begins at least so many steps before the spike
 _HARMLESS = ("orbax-checkpoint", "numpy", "python", "pinned")
 USUAL = 20  # steps before the candidates that define the usual size of updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The cause of a spike.
+
+    Attributes:
+        kind: "data", "hardware", "optimizer" or "undecided".
+        step: the step whose data, bits or update are the cause.
+        summary: one sentence.
+        evidence: what the verdict is based on.
+        documents: those that are the cause, the most suspicious first: name, share explained, loss,
+            text.
+        command: leaves the cause out, or redoes the steps; "" if undecided.
+        evaluations: how often the step was computed with something left out.
+    """
+
+    kind: str
+    step: int
+    summary: str
+    evidence: tuple[str, ...] = ()
+    documents: tuple[dict[str, Any], ...] = ()
+    command: str = ""
+    evaluations: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as plain data."""
+        return dataclasses.asdict(self)
 
 
 @dataclass
@@ -52,30 +80,27 @@ def recheck(
     verdict = _other_machine(past, entries, range(start, step + 1))
     if verdict is not None:
         return verdict, recent
-    for stand, go in past.steps(start, state, step + 1):
-        verdict = _other_leaves(past, stand.step, stand.state) if stand.step > start else None
-        if verdict is not None:
-            go()
-            return verdict, recent
-        batch = prepared(parts, stand.batch, stand.data_step)
-        near = stand.step >= step - BACK - USUAL
-        kept = copied(stand.state) if near else None
-        if kept is not None and recent.earlier is None:
-            recent.earlier = kept.params
-        state, told = go()
-        lines = entries.get(stand.step, [])
-        found = found_again(
-            [digests_of(journal, parts, line, stand.batch) for line in lines],
-            stand.data_step,
-            told,
-        )
-        differs = difference(lines, found)
-        if differs:
-            return _other_bits(past, entries[stand.step], found, differs), recent
-        if kept is not None:
-            recent.changes[stand.step] = np.asarray(_changes(kept, state))
-            if stand.step >= step - BACK and parts.edits.uses(stand.data_step):
-                recent.stands[stand.step] = Stand(stand.step, stand.data_step, kept, batch)
+    with past.screen.meter("replay", total=step + 1 - start) as meter:
+        for at in range(start, step + 1):
+            stand = Stand(at, parts.loader.step, state, next(parts.loader))
+            verdict = _other_leaves(past, at, state) if at > start else None
+            if verdict is not None:
+                return verdict, recent
+            kept = copied(state) if at >= step - BACK - USUAL else None
+            if kept is not None and recent.earlier is None:
+                recent.earlier = kept.params
+            batch = prepared(parts, stand.batch, stand.data_step)
+            state, told = update(parts, state, stand.batch)
+            lines = entries.get(at, [])
+            digests = [digests_of(journal, parts, line, stand.batch) for line in lines]
+            found = found_again(digests, stand.data_step, told)
+            if differs := difference(lines, found):
+                return _other_bits(past, lines, found, differs), recent
+            if kept is not None:
+                recent.changes[at] = np.asarray(_changes(kept, state))
+                if at >= step - BACK and parts.edits.uses(stand.data_step):
+                    recent.stands[at] = Stand(at, stand.data_step, kept, batch)
+            meter.advance()
     return _other_leaves(past, step + 1, state), recent
 
 
@@ -154,6 +179,12 @@ def _hardware(past: Past, step: int, summary: str, evidence: tuple[str, ...]) ->
         evidence=evidence,
         command=command(past, f"rewind --to {before}"),
     )
+
+
+def command(past: Past, what: str) -> str:
+    run = past.run.path
+    verb, _, rest = what.partition(" ")
+    return f"python -m harness {verb} --run {run} {rest} --fork {run}-fork"
 
 
 def standing_out(recent: Recent) -> list[str]:

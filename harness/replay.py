@@ -26,7 +26,7 @@ from pipeline.debug.journal import Run
 PROVED, DIFFERS, NOT_HERE = 0, 1, 2
 
 
-def replay(run: RunDir, cfg: Config, steps: range, *, show: bool, screen: Screen) -> int:
+def replay(run: RunDir, screen: Screen, *, cfg: Config, steps: range, show: bool) -> int:
     """Recompute steps from the nearest checkpoint before them and compare each with the ledger.
 
     A step that the ledger holds twice, after a crash, must equal both lines. Where launches ran on

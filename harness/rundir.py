@@ -148,5 +148,6 @@ class RunDir:
         (self.path / "evaluation.json").unlink(missing_ok=True)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """All evaluations, in the order in which they were made."""
-        return read_lines(self.path / "evaluations.jsonl")
+        """The last evaluation of each step, by rising steps."""
+        found = {line["step"]: line for line in read_lines(self.path / "evaluations.jsonl")}
+        return [found[step] for step in sorted(found)]

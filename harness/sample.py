@@ -12,6 +12,7 @@ from flax import nnx
 from harness.checkpoint import Checkpoints
 from harness.config import Config
 from harness.errors import CheckpointError, ConfigError
+from harness.metrics import Screen
 from harness.rundir import RunDir
 from harness.sharding import parameter_mesh
 from harness.step import evaluated, make_steps
@@ -20,30 +21,27 @@ from harness.task import Language, make_task
 
 def sample(
     run: RunDir,
-    cfg: Config,
+    screen: Screen,
     *,
+    cfg: Config,
     prompt: str,
     tokens: int,
     temperature: float,
     seed: int,
     at: str,
-) -> str:
-    """Continue `prompt` with the parameters of a checkpoint.
+) -> int:
+    """Print `prompt` and its continuation by the parameters of a checkpoint.
 
     The whole window of `length` tokens goes through the model for each new token. This is slow for
     long texts, but uses the same code as training. The same seed gives the same text.
 
     Args:
-        run, cfg: the run and its settings.
-        prompt: the text to continue.
-        tokens: how many tokens to write.
+        run, screen, cfg, prompt: the run, the terminal, its settings, the text to continue.
+        tokens: how many to write.
         temperature: 0 takes the likeliest token each time; 1 samples with the model's
             probabilities.
         seed: of the samples.
         at: "newest", "best" (by the evaluations during training), or the step of a checkpoint.
-
-    Returns:
-        The prompt and its continuation.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -65,7 +63,8 @@ def sample(
             if temperature:
                 scores += temperature * jax.random.gumbel(jax.random.fold_in(key, i), scores.shape)
             window.append(int(jnp.argmax(scores)))
-    return task.tokenizer.decode(np.array(window))
+    print(task.tokenizer.decode(np.array(window)))
+    return 0
 
 
 def _step(run: RunDir, checkpoints: Checkpoints, at: str) -> int:

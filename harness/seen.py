@@ -22,26 +22,26 @@ def text_of(record: bytes) -> bytes:
     return unpack_record(record)[1]
 
 
-def seen(run: RunDir, cfg: Config, file: Path, proof: Path | None, screen: Screen) -> bool:
+def seen(run: RunDir, screen: Screen, *, cfg: Config, file: Path, proof: Path | None) -> int:
     """Print when a run was trained on a file, and write the proof that its data hold it or do not.
 
     The index of the data is kept in the run's `seen/`.
 
     Returns:
-        Whether the run was trained on it.
+        The exit status: 0 if the run was trained on it, 1 if not.
     """
-    corpus = open_data(cfg, run.data(cfg), screen)
+    text, corpus = file.read_bytes(), open_data(cfg, run.data(cfg), screen)
     data = training_data(corpus, cfg)
     documents = Documents(function=text_of) if corpus.train is None else _own(data, cfg)
     index = index_of(data.components, documents, run.path / "seen", workers=0)
-    found = seen_in_run(file.read_bytes(), Run(run.path), data, index)
+    found = seen_in_run(text, Run(run.path), data, index)
     for line in found.lines():
         screen.say(line)
     if proof is not None:
         proof.write_bytes(found.proof)
         check = f"python -m pipeline seen {file} --check {proof} --root {found.root}"
         screen.say(f"proof written to {proof}; to check it: {check}")
-    return bool(found)
+    return 0 if found else 1
 
 
 def _own(data: Dataset, cfg: Config) -> Documents:

@@ -8,7 +8,16 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from harness.errors import ConfigError
 
@@ -30,9 +39,10 @@ def setting(default: T, help: str, *, free: bool = False, before: Any = _SAME) -
 
 
 class Setting(NamedTuple):
-    """One setting: its type, and the arguments of `setting`."""
+    """One setting: its type, the values that it allows, and the arguments of `setting`."""
 
     kind: Any
+    allowed: Any
     default: Any
     help: str
     free: bool
@@ -42,15 +52,35 @@ class Setting(NamedTuple):
 def known_settings(kind: type, prefix: str = "") -> dict[str, Setting]:
     """All settings of a dataclass by dotted name, including those of nested dataclasses."""
     found: dict[str, Setting] = {}
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         name, hint = prefix + field.name, hints[field.name]
         if dataclasses.is_dataclass(hint):
             found |= known_settings(hint, f"{name}.")  # pyright: ignore[reportArgumentType]
         else:
-            told = {"help": "", "free": False, "before": field.default, **field.metadata}
-            found[name] = Setting(hint, field.default, **told)
+            origin, allowed = get_origin(hint), None
+            if origin is Annotated:
+                hint, allowed = get_args(hint)
+            elif origin is Literal:
+                hint, allowed = str, get_args(hint)
+            found[name] = Setting(hint, allowed, field.default, **field.metadata)
     return found
+
+
+def check_value(name: str, value: Any, allowed: Any) -> None:
+    """Check a value against an interval such as "[0, 1)", or against all that it may be.
+
+    Raises:
+        ConfigError: it is outside.
+    """
+    if isinstance(allowed, str):
+        low, high = map(float, allowed[1:-1].split(","))
+        above = value > low if allowed[0] == "(" else value >= low
+        below = value < high if allowed[-1] == ")" else value <= high
+        if not (above and below):  # NaN fails too
+            raise ConfigError(f"{name}={value} must lie in {allowed}.")
+    elif allowed and value not in allowed:
+        raise ConfigError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.")
 
 
 def flatten(

@@ -22,7 +22,7 @@ from pipeline import Loader
 Shown = Callable[[Mapping[str, Any], int], str]  # a row of a batch, or its segment k, as text
 
 
-def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
+def show(run: RunDir, screen: Screen, *, cfg: Config, steps: range) -> int:
     """Print the rows of steps. Data are read again, from the state in a checkpoint before them.
 
     Raises:
@@ -39,6 +39,7 @@ def show(run: RunDir, cfg: Config, steps: range, screen: Screen) -> None:
                 loader.load_state_dict(state)
         for step in steps:
             show_rows(shown, loader, step, data_steps[step], loader[data_steps[step]], screen)
+    return 0
 
 
 def _state_before(run: RunDir, data_step: int) -> Any:

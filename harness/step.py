@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from harness.config import Config
 from harness.frozen import trained_kind, with_given
 from harness.invariant import Invariant, Pieces
-from harness.leaves import leaf_digests, leaf_names
+from harness.leaves import leaf_digests, map_named, named_leaves
 from harness.optimizer import AverageState, make_optimizer
 from harness.sharding import batch_sharding, constrain, parameter_shardings, replicated
 from harness.task import Batch, Task, make_task, without_padding
@@ -237,7 +237,7 @@ def _shardings(shapes: TrainState, mesh: Mesh) -> TrainState:
     The name of a moment ends with the name of its parameter, in every transformation of Optax.
     """
     params = parameter_shardings(shapes.params, mesh)
-    known = dict(zip(leaf_names(params), jax.tree.leaves(params), strict=True))
+    known = named_leaves(params)
 
     def of(name: str, leaf: Any) -> NamedSharding:
         parts = name.split("/")
@@ -245,6 +245,4 @@ def _shardings(shapes: TrainState, mesh: Mesh) -> TrainState:
         found = next((known[end] for end in ends if end in known), None)
         return found if found and len(found.spec) <= leaf.ndim else replicated(mesh)
 
-    leaves, tree = jax.tree.flatten(shapes.opt_state)
-    named = zip(leaf_names(shapes.opt_state), leaves, strict=True)
-    return TrainState(params, jax.tree.unflatten(tree, [of(*at) for at in named]))
+    return TrainState(params, map_named(of, shapes.opt_state))

@@ -35,18 +35,15 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        for s, before in self._before.items():
+            signal.signal(s, before)
+        self._before = {}
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
             # at once: unwinding beside JAX's and Orbax's threads can crash; a run survives a kill
             os._exit(128 + number)
         self.signal = signal.Signals(number)
-
-    def _restore(self) -> None:
-        for s, before in self._before.items():
-            signal.signal(s, before)
-        self._before = {}
 
     def agreed(self) -> bool:
         """Whether any process was asked to stop; every process of the job gets the same answer.

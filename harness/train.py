@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.assembly import Assembly, assemble
 from harness.checkpoint import Checkpoints, complete_steps, versions
-from harness.config import Config
+from harness.config import PLACES, Config, flat
+from harness.distributed import check_alike
 from harness.doctor import check, manifest, pin
 from harness.errors import CheckpointError, ConfigError, NotFiniteError
 from harness.evaluate import evaluate
@@ -49,10 +50,7 @@ def train(
     arrives at the same bits as a run that was never killed.
 
     Args:
-        run: its directory.
-        cfg: its settings.
-        until: the step to reach.
-        screen: shows the progress.
+        run, cfg, until, screen: the run, its settings, the step to reach, where progress is shown.
         begin_at: go on from the checkpoint of this step; later ones are set aside.
         profile: steps of which an XProf trace is written.
         deterministic: keep compiled programs for later launches, and refuse changes of what bits
@@ -65,11 +63,13 @@ def train(
     Raises:
         BusyError: another process trains this run.
         CheckpointError: the checkpoint of `begin_at`, or of the ledger's steps, is lost or damaged.
-        ConfigError: devices, processes or `profile` do not fit the settings.
+        ConfigError: devices or `profile` do not fit the settings, or processes have others.
         NotFiniteError: a loss or gradient norm is not finite, and cfg.on_nonfinite is "stop".
         MismatchError: the corpus is not the one that the run was begun with.
     """
     _check_profile(profile, run, begin_at, until)
+    options = {"--steps": until, "--from": begin_at, "--deterministic": deterministic}
+    check_alike({k: v for k, v in flat(cfg).items() if k not in (*PLACES, "data.source")} | options)
     if deterministic:
         pin(run.path / "compiled")
     with (
@@ -150,7 +150,7 @@ class _Loop:
         told, best = score.told(step, self.parts.corpus.unigram_entropy), False
         if jax.process_index() == 0:
             alike = [e for e in self.run.evaluations() if e["tokens"] == told["tokens"]]
-            others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] != step]
+            others = [e["loss"] for e in alike if e["loss"] is not None and e["step"] < step]
             self.run.keep_evaluation(told, last=last)
             best = told["loss"] is not None and all(told["loss"] <= loss for loss in others)
         shown = {f"evaluation_{k}": told[k] for k in ("loss", "bits_per_byte")}
@@ -217,8 +217,9 @@ def _checkpoints(run: RunDir, cfg: Config) -> Iterator[Checkpoints]:
     kept = {"keep": cfg.keep, "keep_every": cfg.keep_every}
     with Checkpoints(run.checkpoints, **kept, clean=True) as checkpoints:
         if cfg.evaluate.every:
+            known = checkpoints.steps
             checkpoints.best = min(
-                (e for e in run.evaluations() if e["loss"] is not None),
+                (e for e in run.evaluations() if e["loss"] is not None and e["step"] in known),
                 key=lambda e: e["loss"],
                 default={"step": None},
             )["step"]

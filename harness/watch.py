@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,82 +25,65 @@ from pipeline.errors import need
 _KEEP_EVERY = 5.0  # seconds between lines of goodput.jsonl; a kill loses at most so many
 
 
-class Writer(Protocol):
-    """A destination of metrics."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
+Write = Callable[[int, Mapping[str, float]], None]  # of a step: its metrics by name
 
 
-class JsonLines:
-    """Writes D/metrics.jsonl, one line for each call."""
-
-    def __init__(self, path: Path) -> None:
-        self._log = LineLog(path)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._log.append({"step": step, "unix_time": round(time.time(), 3), **values})
-
-    def close(self) -> None:
-        self._log.close()
-
-
-class TensorBoard:
-    """Writes event files for TensorBoard."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-        except ImportError as e:
-            raise need("tensorboard", "tensorboardX") from e
-        self._writer = SummaryWriter(str(path))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class Wandb:
-    """A run at Weights & Biases, which later launches in the same directory resume."""
-
-    def __init__(self, project: str, path: Path, settings: Mapping[str, Any]) -> None:
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError as e:
-            raise need("wandb", "wandb") from e
-        name, known = path.resolve().name, path / "wandb.id"
-        if not known.exists():  # its own: a folder of this name elsewhere, or before, is another
-            known.write_text(f"{name}-{secrets.token_hex(4)}")
-        self._run = wandb.init(
-            project=project,
-            name=name,
-            id=known.read_text(),
-            resume="allow",
-            dir=path,
-            config=dict(settings),
+@contextmanager
+def json_lines(path: Path) -> Iterator[Write]:
+    """Write D/metrics.jsonl, one line for each call."""
+    with closing(LineLog(path)) as log:
+        yield lambda step, values: log.append(
+            {"step": step, "unix_time": round(time.time(), 3), **values}
         )
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+@contextmanager
+def tensorboard(path: Path) -> Iterator[Write]:
+    """Write event files for TensorBoard."""
+    try:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise need("tensorboard", "tensorboardX") from e
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    with closing(SummaryWriter(str(path))) as writer:
+        yield write
 
 
-def _writers(run: RunDir, cfg: Config) -> list[Writer]:
+@contextmanager
+def wandb_run(project: str, path: Path, settings: Mapping[str, Any]) -> Iterator[Write]:
+    """Write to a run at Weights & Biases, which later launches in the same directory resume."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise need("wandb", "wandb") from e
+    name, known = path.resolve().name, path / "wandb.id"
+    if not known.exists():  # its own: a folder of this name elsewhere, or before, is another
+        known.write_text(f"{name}-{secrets.token_hex(4)}")
+    its: Any = {"name": name, "id": known.read_text(), "resume": "allow", "dir": path}
+    run = wandb.init(project=project, config=dict(settings), **its)
+    try:
+        yield lambda step, values: run.log(dict(values), step=step)
+    finally:
+        run.finish()
+
+
+@contextmanager
+def _writers(run: RunDir, cfg: Config) -> Iterator[list[Write]]:
     """The writers that the settings ask for, on the first process; metrics.jsonl always."""
-    if jax.process_index():
-        return []
-    writers: list[Writer] = [JsonLines(run.metrics)]
-    if cfg.log.tensorboard:
-        writers.append(TensorBoard(run.path / "tensorboard"))
-    if cfg.log.wandb:
-        writers.append(Wandb(cfg.log.wandb, run.path, flat(cfg)))
-    return writers
+    with ExitStack() as stack:
+        found: list[AbstractContextManager[Write]] = []
+        if jax.process_index() == 0:
+            found.append(json_lines(run.metrics))
+            if cfg.log.tensorboard:
+                found.append(tensorboard(run.path / "tensorboard"))
+            if cfg.log.wandb:
+                found.append(wandb_run(cfg.log.wandb, run.path, flat(cfg)))
+        yield [stack.enter_context(writer) for writer in found]
 
 
 class Watch:
@@ -118,7 +101,7 @@ class Watch:
         self,
         parts: Assembly,
         clock: Clock,
-        writers: list[Writer],
+        writers: list[Write],
         *,
         known: int,
         trace: tuple[range, Path] | None,
@@ -206,8 +189,8 @@ class Watch:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Give metrics to every writer, except those that are unknown or not finite."""
         known = {k: v for k, v in values.items() if v is not None}
-        for writer in self._writers:
-            writer.write(step, known)
+        for write in self._writers:
+            write(step, known)
 
     def _end_trace(self) -> None:
         self._tracing, self._trace = False, None
@@ -217,8 +200,6 @@ class Watch:
         if self._tracing:
             self._end_trace()
         self.clock.keep()
-        for writer in self._writers:
-            writer.close()
 
 
 def _units(batch: Mapping[str, Any]) -> int:
@@ -228,17 +209,15 @@ def _units(batch: Mapping[str, Any]) -> int:
 
 @contextmanager
 def watching(run: RunDir, parts: Assembly, clock: Clock, profile: range | None) -> Iterator[Watch]:
-    """A watch over the steps of this launch.
+    """A watch over the steps of this launch; a trace is written of those in `profile`.
 
     Steps below the highest one in the ledger were done by an earlier launch.
-
-    Args:
-        run, parts: the run.
-        clock: of the launch.
-        profile: steps of which to write a trace; None for none.
     """
     first = jax.process_index() == 0
     known = max((line["step"] + 1 for line in read_lines(run.ledger)), default=0) if first else 0
     trace = (profile, run.path / "profile") if profile is not None and first else None
-    with closing(Watch(parts, clock, _writers(run, parts.cfg), known=known, trace=trace)) as watch:
+    with (
+        _writers(run, parts.cfg) as writers,
+        closing(Watch(parts, clock, writers, known=known, trace=trace)) as watch,
+    ):
         yield watch

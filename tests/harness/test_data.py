@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from harness.config import Config
 from harness.data import (
@@ -40,7 +38,7 @@ CONVERT = (
 
 
 def quiet() -> Screen:
-    return Screen(Console(file=io.StringIO()))
+    return Screen(quiet=True)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from harness.sharding import make_mesh
 from harness.step import make_steps
 from harness.task import Language
 from harness.tokens import Bytes
-from harness.watch import TensorBoard, Wandb
+from harness.watch import tensorboard, wandb_run
 from pipeline import Dataset
 from pipeline.errors import MissingExtraError
 from tests.harness.runs import TINY
@@ -259,10 +259,10 @@ def test_writers_that_are_not_installed_name_their_extra(
 ) -> None:
     for module in ("tensorboardX", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=r"\[tensorboard\]"):
-        TensorBoard(tmp_path)
-    with pytest.raises(MissingExtraError, match=r"\[wandb\]"):
-        Wandb("p", tmp_path, {})
+    with pytest.raises(MissingExtraError, match=r"\[tensorboard\]"), tensorboard(tmp_path):
+        pass
+    with pytest.raises(MissingExtraError, match=r"\[wandb\]"), wandb_run("p", tmp_path, {}):
+        pass
 
 
 def test_wandb_goes_on_with_the_directory_s_run(
@@ -283,9 +283,8 @@ def test_wandb_goes_on_with_the_directory_s_run(
     for folder in ("a", "b/a"):
         (tmp_path / folder).mkdir(parents=True)
         for _ in range(2):
-            writer = Wandb("p", tmp_path / folder, {"seed": 1})
-            writer.write(3, {"loss": 1.0})
-            writer.close()
+            with wandb_run("p", tmp_path / folder, {"seed": 1}) as write:
+                write(3, {"loss": 1.0})
     begun = logged[::3]
     assert logged[1:3] == [(3, {"loss": 1.0}), "finished"]
     assert {told["resume"] for told in begun} == {"allow"}

@@ -16,9 +16,10 @@ import pytest
 
 from harness.__main__ import main
 from harness.config import Config
-from harness.distributed import LOST, Place, place, tells_no_loss
+from harness.distributed import LOST, Place, check_alike, place, tells_no_loss
 from harness.errors import ConfigError
 from harness.ledger import read
+from pipeline import JaxFeed
 from pipeline.debug.journal import Run
 from tests.harness.runs import LIMIT, Workplace, at_step, finished, outcomes, wait_until
 
@@ -119,6 +120,23 @@ def test_half_a_place_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         place(flags, environment)
+
+
+@pytest.mark.parametrize("other", [{"learning_rate": 0.1}, {"until": 9}, {"seed": 1, "until": 5}])
+def test_processes_that_were_given_something_else_are_refused(
+    other: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"learning_rate": 0.2, "until": 5, "seed": 0}
+    monkeypatch.setattr("harness.distributed.alone", lambda: False)
+    for given in (mine, mine | other):  # every process says the same
+        monkeypatch.setattr(JaxFeed, "gather", lambda _, told: [mine, mine, mine | other])
+        name = next(k for k in mine if k in other and other[k] != mine[k])
+        with pytest.raises(
+            ConfigError, match=rf"process 2 was given {name}=.*, process 0 {mine[name]}"
+        ):
+            check_alike(given)
+    monkeypatch.setattr(JaxFeed, "gather", lambda _, told: [told, told])
+    check_alike(mine)
 
 
 @pytest.mark.parametrize(("batch_size", "lanes"), [(8, 4), (6, 3), (10, 2), (7, 1), (64, 4)])

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.config import Config
+from harness.config import Config, make
 from harness.errors import ConfigError
 from harness.metrics import Meter
 from harness.plan import check_known
 from harness.rundir import RunDir
 from harness.task import make_task
+from harness.train import _checkpoints as kept_checkpoints  # pyright: ignore[reportPrivateUsage]
 from pipeline.errors import MismatchError
 
 SETTINGS = [
@@ -195,3 +196,25 @@ def test_a_folder_of_files_is_not_the_corpus(
     assert main(["train", "--run", str(tmp_path / "run"), "--set", f"data={tmp_path}"]) == 2
     assert f"data.train='{tmp_path}/*.parquet'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]
+
+
+def test_a_path_beside_the_run_has_its_own_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    RunDir(run).begin(Config())
+    assert main(["seen", str(tmp_path / "missing.txt"), "--run", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/missing.txt: give a path that is there" in told
+    assert not (tmp_path / "data").exists()  # said before anything is made
+
+
+def test_the_best_is_judged_by_evaluations_that_hold(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for step, loss in ((10, 1.5), (20, 1.0), (10, 2.0)):  # went back, and step 20 is set aside
+        run.keep_evaluation({"step": step, "loss": loss, "tokens": 8}, last=False)
+    (run.checkpoints / "10/state").mkdir(parents=True)
+    assert [(e["step"], e["loss"]) for e in run.evaluations()] == [(10, 2.0), (20, 1.0)]
+    with kept_checkpoints(run, make({"evaluate.every": 10})) as checkpoints:
+        assert checkpoints.best == 10

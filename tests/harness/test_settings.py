@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,13 @@ def test_a_part_that_a_word_names_joins_those_of_a_file(tmp_path: Path) -> None:
     assert make(parse(["data.train=x", "data.train.web=y"])).data.train == {"web": "y"}
 
 
-def test_a_part_of_a_begun_run_that_lies_elsewhere_now() -> None:
-    stored = dataclasses.asdict(make({"data.train": {"a": "x", "b": "y"}}))
-    assert settle(stored, parse(["data.train.b=/z"])).data.train == {"a": "x", "b": "/z"}
+@pytest.mark.parametrize("name", ["train", "evaluation", "weights"])
+def test_a_part_of_a_begun_run_that_lies_elsewhere_now(name: str) -> None:
+    parts = {"a": "x", "b": "y"}
+    given = {"data.train": parts, "data.evaluation": parts, "data.weights": {"a": 2, "b": 1}}
+    stored, part = dataclasses.asdict(make(given)), "1" if name == "weights" else "/z"
+    now = getattr(settle(stored, parse([f"data.{name}.b={part}"])).data, name)
+    assert now == ({"a": 2, "b": 1} if name == "weights" else {"a": "x", "b": "/z"})
 
 
 def test_a_run_s_settings_are_a_config_file_of_another(tmp_path: Path) -> None:
@@ -113,3 +118,37 @@ def test_help_tells_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     missing: list[Any] = [name for name in flat(Config()) if f"  {name}=" not in out]
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["data.train", "data.evaluation", "data.tokenizer", "init"])
+@pytest.mark.parametrize("path", ["deep/of/a.jsonl", "*/of/a.jsonl", "deep/**/a.jsonl", "~/deep"])
+def test_a_path_is_the_same_from_another_directory(
+    name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep/of").mkdir(parents=True)
+    (tmp_path / "deep/of/a.jsonl").write_text("{}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert parse([f"{name}={path}"])[name] == f"{tmp_path}/{path.removeprefix('~/')}"
+    assert parse([f"{name}=gs://b/a.jsonl"])[name] == "gs://b/a.jsonl"
+
+
+@pytest.mark.parametrize("there", ["", "{", '{"steps": 7, "warmup": 1}'])
+def test_settings_are_written_again_whatever_the_file_holds(
+    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Checkpoints(nullcontext[Any]):
+        def __enter__(self) -> Any:
+            return self
+
+        def find(self, step: None) -> int:
+            return 5
+
+        def config(self, step: int) -> dict[str, Any]:
+            return {"seed": 3}
+
+    monkeypatch.setattr("harness.checkpoint.Checkpoints", Checkpoints)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(there)
+    assert main(["settings", "--run", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
