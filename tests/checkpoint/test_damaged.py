@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import Dataset, Loader, merge, mix
 from pipeline.checkpoint import orbax
+from pipeline.checkpoint.files import read_state
 from pipeline.errors import StateError
 
 
@@ -169,6 +170,18 @@ def test_a_state_of_a_longer_dataset_that_is_allowed_begins_the_next_pass() -> N
     long.seek(7)
     short.load_state_dict(long.state_dict(), allow={"source"})
     assert (short.epoch, next(short).tolist()) == (1, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[" * 100_000, "\x00"])
+def test_a_checkpoint_without_a_state_is_told(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "lockstep.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(
+        StateError, match=r"lockstep\.json holds no loader state.*an older"
+    ) as caught:
+        read_state(path)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_file_of_a_checkpoint_that_is_no_state(tmp_path: Path) -> None:
