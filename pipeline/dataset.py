@@ -660,6 +660,11 @@ class Dataset:
             self._refuse_counted("ds[positions]")
             return self._ordered(Select(chosen(item, self.top.length)))
         self._refuse_counted("ds[i]")
+        if isinstance(item, Scanned):
+            raise PositionError(
+                f"ds[{item!r}]: give a mask or positions made of its values, like "
+                "ds[scanned.values == 0]; or ds.filter(scanned) if they are flags"
+            )
         if isinstance(item, str):
             raise PositionError(
                 f"ds[{item!r}]: give a row by its number; a field of it is ds[0][{item!r}]"

@@ -19,8 +19,16 @@ from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.merging import merge
+from pipeline.checkpoint.plain import plain
 from pipeline.checkpoint.position import Position
-from pipeline.checkpoint.state import SavedState, check_dataset, check_drawn, decode, encode
+from pipeline.checkpoint.state import (
+    SavedState,
+    check_dataset,
+    check_drawn,
+    decode,
+    encode,
+    packages_of,
+)
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
 from pipeline.errors import (
@@ -626,10 +634,10 @@ class Loader(Generic[BatchT]):
             known = tuple(self._frontiers(self._settled()).items())
             return SavedState(self._position, self._rule, known)
 
-        full = getattr(self._feed, "whole_states", False)
+        whole = getattr(self._feed, "whole_states", False)
         top = self._dataset.top
         packages = top.node.packages
-        return encode(self._ask(saved), top.fingerprint(), packages=packages, full=full)
+        return encode(self._ask(saved), top.fingerprint(), packages=packages, whole=whole)
 
     def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
         """Move to where a state says, whatever hosts, workers or batch size it was saved under.
@@ -643,11 +651,10 @@ class Loader(Generic[BatchT]):
             MismatchError: the state is of another dataset.
             StateError: it is damaged, or lacks lanes of this host.
         """
+        state, top = plain(state), self._dataset.top
         saved = decode(state)
-        top = self._dataset.top
         saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
-        if "packages" in state:
-            warn_of_versions("the state", state["packages"], top.node.packages)
+        warn_of_versions("the state", packages_of(state), top.node.packages)
 
         def restored(run: Run) -> Position:
             position = run.stream.restored(saved)

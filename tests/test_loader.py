@@ -457,7 +457,7 @@ def test_state_is_small_plain_and_a_copy() -> None:
         state = loader.state_dict()
         sizes.append(len(json.dumps(state)))
         assert json.loads(json.dumps(state)) == state
-        assert list(state) == ["version", "rows", "step", "epoch", "batch", "dataset"]
+        assert list(state) == ["version", "rows", "step", "epoch", "batch", "dataset", "keys"]
     assert max(sizes) < 200
     state["dataset"]["seed"] = "9"
     assert loader.state_dict()["dataset"]["seed"] == "0"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.checkpoint.state import FULL, decode, frontiers_of, lane_of, short, thaw
+from pipeline.checkpoint.plain import plain
+from pipeline.checkpoint.state import decode, frontiers_of, lane_of, short, thaw, unfold
 from pipeline.errors import StateError
 from pipeline.sampling.cursor import Lane
 
@@ -33,6 +34,7 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not states:
         raise StateError("merge needs the state of each host, got none")
     apart = ("lanes", "frontiers", "packages")
+    states = [plain(state) for state in states]
     first = {repr(state): i for i, state in reversed([*enumerate(states)])}  # equal ones once
     given = {i: states[i] for i in sorted(first.values())}
     for state in given.values():
@@ -46,24 +48,24 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 f"the states of hosts 0 and {i} were not taken together: {short(shown)}. "
                 "Merge states of one step."
             )
-    merged = _copy(states[0])
+    merged = dict(states[0])
     if any("frontiers" in s for s in given.values()):
         known = [frontiers_of(s) for s in given.values()]
         merged["frontiers"] = [
             [k[0][0], max(row for _, row in k)] for k in zip(*known, strict=True)
         ]
-    if any("lanes" in s for s in given.values()):
+    if any(s.get("lanes") for s in given.values()):
         lanes = [lane_of(lane) for s in given.values() for lane in s.get("lanes", ())]
         _check_lanes(lanes, merged["dataset"])
-        full = merged["version"] == FULL
         merged["lanes"] = [
-            [lane, thaw(place, lists=full)] for lane, place in dict(sorted(lanes)).items()
+            [lane, thaw(place, lists="anchor" in merged)]
+            for lane, place in dict(sorted(lanes)).items()
         ]
     return merged
 
 
 def _check_lanes(found: list[Lane], dataset: Any) -> None:
-    every = range(int(dataset["lanes"])) if isinstance(dataset, Mapping) else range(0)
+    every = range(int(unfold(dataset)["lanes"]))
     known = dict(found)
     missing = sorted({*every} - {*known})
     apart = sorted({lane for lane, place in found if known[lane] != place})
@@ -75,9 +77,3 @@ def _check_lanes(found: list[Lane], dataset: Any) -> None:
             f"these are not the states of all hosts at one step: of {len(every)} lanes, {shown}. "
             "Give merge the state_dict() of each host."
         )
-
-
-def _copy(state: Any) -> Any:
-    if isinstance(state, Mapping):
-        return {k: _copy(v) for k, v in state.items()}
-    return [_copy(v) for v in state] if isinstance(state, list | tuple) else state

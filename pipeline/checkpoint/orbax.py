@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import StateError
+from pipeline.checkpoint.files import read_state
 
 FILE = "loader.json"
 
@@ -82,18 +82,9 @@ async def load(directory: Any, restore: Callable[[Any], None]) -> Awaitable[None
     Raises:
         StateError: there is no state, or it is not JSON.
     """
-    restore(_parse(Path(directory) / FILE))
+    restore(read_state(Path(directory) / FILE))
 
     async def done() -> None:
         pass
 
     return done()
-
-
-def _parse(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as e:
-        raise StateError(
-            f"{path} holds no loader state ({str(e)[:200]}). Restore from an older checkpoint."
-        ) from e

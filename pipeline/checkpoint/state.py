@@ -19,7 +19,7 @@ from pipeline.sampling.cuts import Ranges, joined
 from pipeline.sampling.sizes import Rule
 from pipeline.types import ENDLESS
 
-PLAIN, FULL = 1, 4
+PLAIN, FULL, WHOLE = 1, 4, 5
 # fields that a state of each version must have besides those of version 1: some checkpointers
 # restore only the fields of a fresh loader's state, and the loss of others must be noticed
 FIELDS = {
@@ -27,7 +27,10 @@ FIELDS = {
     2: {"since", "skips"},
     3: {"since", "skips", "excluded"},
     4: {"anchor", "rule", "skips", "excluded"},
+    5: {"anchor", "rule", "skips", "excluded", "frontiers", "lanes", "taken"},
 }
+_LISTS = ("anchor", "excluded", "frontiers", "lanes", "rule", "skips")
+_AS_TEXT = "Save json.dumps(loader.state_dict()), and restore json.loads of it."
 MOST = 1 << 62  # no number of a state is larger
 MANY = 64  # differences that a message lists, at most
 FEW = 64  # datasets of a mix that a state tells in full; of more, it holds a digest of each
@@ -68,7 +71,7 @@ def encode(
     dataset: Mapping[str, str],
     *,
     packages: Mapping[str, str] | None = None,
-    full: bool = False,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """The state as plain JSON-able data.
 
@@ -76,23 +79,27 @@ def encode(
         saved: the decoded state.
         dataset: the dataset's fingerprint.
         packages: versions of the installed packages that its functions use.
-        full: write the optional fields too, so that every state of a dataset has the same ones.
+        whole: for checkpointers that restore only the fields, and fields in mappings, of a fresh
+            loader's state: states of all datasets have the same fields, and no mappings.
     """
     position, c = saved.position, saved.position.cursor
-    full = full or bool(position.anchor.step or position.skips or position.exclusions)
+    full = whole or bool(position.anchor.step or position.skips or position.exclusions)
+    told, known = fold(dataset), dict(packages or {})
     state: dict[str, Any] = {
-        "version": FULL if full else PLAIN,
+        "version": WHOLE if whole else FULL if full else PLAIN,
         "rows": c.rows,
         "step": c.step,
         "epoch": c.epoch,
         "batch": c.batch,
-        "dataset": fold(dataset),
+        "dataset": _items(told) if whole else told,
     }
-    if packages:
-        state["packages"] = dict(packages)
-    if saved.frontiers:
-        state["frontiers"] = [list(frontier) for frontier in saved.frontiers]
-    if c.lanes:
+    if not whole:
+        state["keys"] = len(told)  # tells where such a checkpointer has lost some
+    if known or whole:
+        state["packages"] = _items(known) if whole else known
+    if saved.frontiers or whole:
+        state["frontiers"] = _items(dict(saved.frontiers))
+    if c.lanes or whole:
         state["lanes"] = [[lane, thaw(place, lists=full)] for lane, place in c.lanes]
         state["taken"] = c.taken
     if c.lanes or full:
@@ -120,22 +127,40 @@ def decode(state: Any) -> SavedState:
     if not isinstance(state, Mapping) or "version" not in state:
         raise StateError(f"not a loader's state: {short(state)}. Give what state_dict() returned.")
     version = state["version"]
-    if not isinstance(version, int) or version not in FIELDS:
+    if isinstance(version, int) and version > max(FIELDS):
         raise StateError(
-            f"the state has version {short(version)}, this Lockstep reads up to {max(FIELDS)}: "
+            f"the state has version {version}, this Lockstep reads up to {max(FIELDS)}: "
             "use the Lockstep that wrote it, or newer"
         )
-    lost = FIELDS[version] - set(state)
-    if lost:
-        raise StateError(
-            f"the state has lost its fields {sorted(lost)}: torch.distributed.checkpoint restores "
-            "only those that a fresh loader's state has. Give the loader feed=TorchFeed(), or save "
-            "json.dumps(loader.state_dict())."
-        )
+    _check_whole(state, version)
     try:
         return _decoded(state, version)
     except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise StateError(f"the state is damaged ({short(e)}): {short(state)}. Use another.") from e
+
+
+def _check_whole(state: Mapping[str, Any], version: Any) -> None:
+    """Raise StateError if whoever kept the state has made something else of its fields."""
+    if not isinstance(version, int) or version not in FIELDS:
+        raise StateError(
+            f"the state has version {short(version)}, which is no version: what kept it has "
+            f"changed its numbers. {_AS_TEXT}"
+        )
+    lost, keys = FIELDS[version] - set(state), state.get("keys")
+    if isinstance(keys, int) and isinstance(state.get("dataset"), Mapping):
+        lost |= {"dataset"} if len(state["dataset"]) < keys else set[str]()
+    if lost:
+        raise StateError(
+            f"the state has lost its fields {sorted(lost)}, or parts of them: "
+            "torch.distributed.checkpoint restores only those that a fresh loader's state has. "
+            "Give the loader feed=TorchFeed(), or save json.dumps(loader.state_dict())."
+        )
+    turned = sorted(name for name in _LISTS if isinstance(state.get(name), Mapping))
+    if turned:
+        raise StateError(
+            f"lists of the state have become mappings: {turned}. flax.serialization makes them "
+            f"so. {_AS_TEXT}"
+        )
 
 
 def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
@@ -144,9 +169,9 @@ def _decoded(state: Mapping[str, Any], version: int) -> SavedState:
         raise ValueError(f"a lane stands twice in {short(lanes)}")
     rows, step, epoch, batch = (_whole(state[key]) for key in ("rows", "step", "epoch", "batch"))
     cursor = Cursor(rows, step, epoch, batch, lanes, _whole(state["taken"]) if lanes else 0)
-    rule = _rule(state["rule"]) if lanes or version == FULL else None
+    rule = _rule(state["rule"]) if lanes or "anchor" in state else None
     anchor = Cursor()
-    if version == FULL:
+    if "anchor" in state:
         anchor = _cursor(state["anchor"])
         skips = tuple(_skip(skip) for skip in state["skips"])
     else:
@@ -285,10 +310,15 @@ def _folded(dataset: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     return folded
 
 
-def unfold(folded: Mapping[str, Any]) -> dict[str, str]:
-    """The fingerprint that was folded; each dataset of a large mix is a digest."""
+def unfold(folded: Mapping[str, Any] | Sequence[Any]) -> dict[str, str]:
+    """The fingerprint that was folded, or its items; each dataset of a large mix is a digest.
+
+    >>> unfold({"root": "a", "stages": ["map f"]}) == unfold([["root", "a"], ["stages", ["map f"]]])
+    True
+    """
     flat: dict[str, str] = {}
-    for key, value in folded.items():
+    items: list[Any] = list(folded.items() if isinstance(folded, Mapping) else folded)
+    for key, value in items:
         head, _, last = key.rpartition(".")
         if not isinstance(value, list | tuple):
             flat[key] = value
@@ -411,6 +441,19 @@ def _plain_rule(rule: Rule | None) -> list[Any]:
         return []
     sizes, remainder, steps = rule
     return [sizes[0][1] if len(sizes) == 1 else [list(s) for s in sizes], remainder, steps]
+
+
+def _items(values: Mapping[str, Any]) -> list[Any]:
+    return [[name, value] for name, value in values.items()]
+
+
+def packages_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The versions of packages that a state tells; none if what it has there tells none."""
+    found: Any = state.get("packages")
+    if isinstance(found, list | tuple):
+        pairs = [pair for pair in found if isinstance(pair, list | tuple) and len(pair) == 2]
+        return {str(pair[0]): pair[1] for pair in pairs}
+    return {str(k): v for k, v in found.items()} if isinstance(found, Mapping) else {}
 
 
 def frontiers_of(state: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

@@ -24,8 +24,9 @@ from transformers.trainer_utils import (  # pyright: ignore[reportMissingImports
     get_last_checkpoint,
 )
 
+from pipeline.checkpoint.files import read_state
 from pipeline.dataset import Dataset
-from pipeline.errors import LengthError, StateError
+from pipeline.errors import ChainError, LengthError
 from pipeline.feed import TorchFeed
 from pipeline.loader import Loader
 from pipeline.sources.storage.atomic import written_whole
@@ -44,6 +45,7 @@ class LockstepTrainer(_Trainer):
         loader_options: of the Loader, such as workers=.
 
     Raises:
+        ChainError: the dataset is none of ours.
         LengthError: the dataset is streamed or endless, and `steps` is missing; or it is no
             multiple of `gradient_accumulation_steps`.
     """
@@ -56,6 +58,10 @@ class LockstepTrainer(_Trainer):
         loader_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(train_dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(
+                f"LockstepTrainer wants a Dataset, not {type(train_dataset).__name__}: Dataset(…)"
+            )
         if steps is None and (train_dataset.counted or train_dataset.endless):
             raise LengthError("the Trainer wants to know how many batches a pass has: give steps=")
         super().__init__(*args, **kwargs)
@@ -111,16 +117,9 @@ class LockstepTrainer(_Trainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
         self._close()  # a training begins at its checkpoint, or at the start
-        self._begun = _saved(str(resume_from_checkpoint)) if resume_from_checkpoint else None
+        path = os.path.join(str(resume_from_checkpoint), _STATE)
+        self._begun = read_state(path) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-
-
-def _saved(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, _STATE)
-    if not os.path.exists(path):
-        raise StateError(f"{folder} has no {_STATE}: a run without LockstepTrainer wrote it")
-    with open(path) as file:
-        return json.load(file)
 
 
 class _Saving(transformers.TrainerCallback):

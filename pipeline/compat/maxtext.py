@@ -33,15 +33,19 @@ class MaxTextIterator:
 
     Args:
         loader: has a JaxFeed with the trainer's input sharding.
+        one_pass: whether it ends with the loader's first pass, as MaxText wants of evaluation data
+            where `eval_steps` is not set. Else passes follow one another.
     """
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+    def __init__(self, loader: Loader, *, one_pass: bool = False) -> None:
+        self.loader, self._one_pass = loader, one_pass
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
     def __next__(self) -> dict[str, Any]:
+        if self._one_pass and self.loader.epoch:
+            raise StopIteration
         return columns(next(self.loader))
 
     def reset(self) -> None:
@@ -83,8 +87,8 @@ def train_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
 
 
 def eval_iterator(config: Any, mesh: Any, processes: Any) -> MaxTextIterator:
-    """The evaluation data, for MaxText."""
-    return _iterator(config, mesh, processes, config.grain_eval_files)
+    """The evaluation data, for MaxText: one pass, after which `reset` begins it anew."""
+    return _iterator(config, mesh, processes, config.grain_eval_files, one_pass=True)
 
 
 def install(interface: Any = None) -> None:
@@ -117,7 +121,9 @@ def _either(ours: Callable[..., Any], theirs: Callable[..., Any], field: str) ->
     return make
 
 
-def _iterator(config: Any, mesh: Any, processes: Any, name: str) -> MaxTextIterator:
+def _iterator(
+    config: Any, mesh: Any, processes: Any, name: str, *, one_pass: bool = False
+) -> MaxTextIterator:
     import jax
 
     if len(processes) != jax.process_count():
@@ -135,4 +141,5 @@ def _iterator(config: Any, mesh: Any, processes: Any, name: str) -> MaxTextItera
             f"and wants one more, for the last target: .pack({length + 1})"
         )
     size = config.global_batch_size_to_load
-    return MaxTextIterator(Loader(ds, size, feed=feed, remainder="drop"))
+    loader = Loader(ds, size, feed=feed, remainder="drop")
+    return MaxTextIterator(loader, one_pass=one_pass)

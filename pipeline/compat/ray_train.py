@@ -20,6 +20,7 @@ from typing import Any
 
 import ray.train
 
+from pipeline.checkpoint.files import read_state
 from pipeline.dataset import Dataset
 from pipeline.feed import TorchFeed
 from pipeline.loader import Loader
@@ -40,8 +41,8 @@ def make_loader(
     """
     loader = Loader(dataset, batch_size, feed=TorchFeed(device), **options)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder, open(os.path.join(folder, _STATE)) as file:
-            loader.load_state_dict(json.load(file))
+        with checkpoint.as_directory() as folder:
+            loader.load_state_dict(read_state(os.path.join(folder, _STATE)))
     return loader
 
 

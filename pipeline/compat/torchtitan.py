@@ -5,9 +5,10 @@ In a torchtitan config:
     dataloader=LockstepDataLoader.Config(dataset="mine:ds")
 
 `mine.ds` is a Dataset, or a function that returns one, of token rows made by `pack(seq_len + 1)`.
-The trainer gets `({"input", "positions"}, labels)`. Its checkpoints (DCP) hold one string that is
-the same on all ranks, so a run may resume with another data-parallel degree. Keep the product of
-local batch size and degree, and the global batches are the same.
+The trainer gets `({"input", "positions"}, labels)`. It ends with a pass, unless `infinite=True` is
+set or the dataset is `ds.repeat()`; its Validator sets `infinite` itself. Its checkpoints (DCP)
+hold one string that is the same on all ranks, so a run may resume with another data-parallel
+degree. Keep the product of local batch size and degree, and the global batches are the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.errors import ChainError
@@ -75,12 +77,14 @@ class LockstepDataLoader(_Base):
             dataset_path: replaces `dataset` if given.
             tokens: name of the packed field.
             workers: as for `Loader`.
+            infinite: whether passes follow one another; a Validator sets it.
         """
 
         dataset: str = ""
         dataset_path: str | None = None
         tokens: str = "tokens"
         workers: int | str = 0
+        infinite: bool = False
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class LockstepDataLoader(_Base):
         length = seq_len if seq_len is not None else max_context_length
         if length is None:
             raise ChainError("torchtitan gave neither seq_len nor max_context_length")
-        self._flat = local_batch_size is None
+        self._flat, self._infinite = local_batch_size is None, config.infinite
         rows = local_batch_size or (num_tokens_per_batch or length) // length
         ds = dataset_of(config.dataset_path or config.dataset)
         self._names = _fields(ds.spec, config.tokens, length)
@@ -106,7 +110,8 @@ class LockstepDataLoader(_Base):
         self.loader = Loader(ds, rows * dp_world_size, feed=feed, workers=workers, remainder="drop")
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Any]]:
-        for batch in self.loader:
+        batches = iter(partial(next, self.loader), None) if self._infinite else self.loader
+        for batch in batches:
             yield self._trainers(batch)
 
     def _trainers(self, batch: Any) -> tuple[dict[str, Any], Any]:

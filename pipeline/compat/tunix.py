@@ -4,6 +4,8 @@
 
 The loader goes to the trainer's step directly, by arithmetic, and reads nothing on the way. The
 trainer's step counter is all the state: a batch is a function of (dataset, step), on any devices.
+Training ends at the trainer's `max_steps`, over as many passes as that takes; where it has none, at
+the end of the loader's first pass: `ds.repeat(3)` for three epochs.
 """
 
 from __future__ import annotations
@@ -41,10 +43,11 @@ class TrainingData:
 
     def __iter__(self) -> Iterator[Any]:
         done = self._trainer.iter_steps
+        bounded = getattr(getattr(self._trainer, "config", None), "max_steps", None) is not None
         self._loader.seek(done)
         for _ in range(done):
             yield None
-        while True:
+        while bounded or not self._loader.epoch:
             try:
                 batch = next(self._loader)
             except StopIteration:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checkpoint.state import differences
+from pipeline.checkpoint.state import differences, unfold
 from pipeline.checks import shown
 from pipeline.dataset import Dataset
 from pipeline.debug.first_row import first_row
@@ -155,16 +155,7 @@ def _explained(one: Run, other: Run, step: int) -> dict[str, str]:
     mine, its = (run.launch(run.line(step)) for run in (one, other))
     if "dataset" not in mine or "dataset" not in its:
         return {}
-    flat = _flat(its["dataset"])
-    return differences(mine, flat)
-
-
-def _flat(folded: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in folded.items():
-        many = isinstance(value, list)
-        found |= {f"{key}.{i}": v for i, v in enumerate(value)} if many else {key: value}
-    return found
+    return differences(mine, unfold(its["dataset"]))
 
 
 # ---- all of it

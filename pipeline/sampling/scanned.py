@@ -14,6 +14,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import shown
 from pipeline.errors import ScanError
 from pipeline.sources.complaints import parsed_json, parsing
 from pipeline.sources.storage.arrays import load_npy
@@ -77,6 +78,16 @@ class Scanned:
 
     def __len__(self) -> int:
         return int(self._header["rows"])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int | float | str | np.ndarray | np.generic):
+            raise ScanError(
+                f"{self!r} is no array, so that comparing it with {shown(other)} tells nothing of "
+                "its records: compare scanned.values"
+            )
+        if not isinstance(other, Scanned):
+            return NotImplemented
+        return self.__reduce__() == other.__reduce__()
 
     def __repr__(self) -> str:
         column = "" if self.column is None else f"[{self.column!r}]"

@@ -48,7 +48,7 @@ class Bucket(FunctionTransform):
         super().__post_init__()
         edges = np.asarray(self.boundaries)
         rising = edges.ndim == 1 and edges.dtype.kind in "iuf" and len(edges)
-        if not rising or not (np.diff(edges) > 0).all():
+        if not rising or not (np.diff(edges) > 0).all() or np.isnan(edges).any():
             raise ChainError(f"bucket(boundaries={shown(self.boundaries)}): give rising numbers")
         object.__setattr__(self, "boundaries", tuple(edges.tolist()))
 
@@ -94,7 +94,8 @@ class Bucket(FunctionTransform):
                 )
             return len(parts[self.f])
         length = self.f(row)
-        if isinstance(length, bool) or not isinstance(length, int | float | np.number):
+        number = isinstance(length, int | float | np.number) and not isinstance(length, bool)
+        if not number or length != length:  # NaN
             raise ChainError(
                 f"{site.stage}: its key returned {shown(length)}, not a number. Return the row's "
                 "length."

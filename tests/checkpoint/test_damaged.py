@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import Dataset, Loader, merge, mix
 from pipeline.checkpoint import orbax
+from pipeline.checkpoint.files import read_state
 from pipeline.errors import StateError
 
 
@@ -108,6 +109,46 @@ def test_numbers_are_whole_and_bounded() -> None:
     loader.load_state_dict({**state, "step": np.int64(0)})
 
 
+def arrays(tree: Any, made: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: arrays(v, made) for k, v in tree.items()}
+    if isinstance(tree, list):
+        ints = tree and all(type(v) is int for v in tree)
+        return made(tree) if ints else tuple(arrays(v, made) for v in tree)
+    return made(tree) if isinstance(tree, int) else tree
+
+
+@pytest.mark.parametrize("kind", ["numpy", "jax", "torch"])
+def test_numbers_that_came_back_as_arrays_are_numbers(kind: str) -> None:
+    name = {"numpy": "numpy", "jax": "jax.numpy", "torch": "torch"}[kind]
+    made = pytest.importorskip(name)
+    make = made.tensor if kind == "torch" else made.asarray
+    for loader, fresh in zip(loaders(), loaders(), strict=True):
+        state = loader.state_dict()
+        state.pop("frontiers", None)  # 2**62 is no number of jax's
+        _ = next(loader), next(loader)
+        for given in (arrays(state, make), merge([arrays(state, make)])):
+            fresh.load_state_dict(given)
+            assert (fresh.step, fresh.epoch) == (state["step"], state["epoch"])
+            fresh.seek(loader.step)
+            assert fresh.state_dict() == loader.state_dict()
+
+
+def test_what_others_made_of_a_state_is_told_as_such() -> None:
+    loader = loaders()[2]
+    state = loader.state_dict()
+    floats = {k: float(v) if isinstance(v, int) else v for k, v in state.items()}
+    numbered = {k: dict(enumerate(v)) if isinstance(v, list) else v for k, v in state.items()}
+    for given, told in (
+        (floats, r"version 4.0.*changed its numbers.*json.dumps"),
+        (numbered, r"lists of the state have become mappings: \['anchor'.*json.dumps"),
+        ({**state, "version": 6}, r"version 6, this Lockstep reads up to 5: use the Lockstep that"),
+        ({**state, "dataset": {}}, r"lost its fields \['dataset'\]"),
+    ):
+        with pytest.raises(StateError, match=told):
+            loader.load_state_dict(given)
+
+
 @pytest.mark.parametrize("far", [100, 1 << 40, 1 << 61])
 def test_a_place_outside_of_its_epoch_is_refused(far: int) -> None:
     indexed, streamed = Dataset(range(40)).shuffle(), Dataset(range(40)).filter(lambda x: x > 3)
@@ -129,6 +170,18 @@ def test_a_state_of_a_longer_dataset_that_is_allowed_begins_the_next_pass() -> N
     long.seek(7)
     short.load_state_dict(long.state_dict(), allow={"source"})
     assert (short.epoch, next(short).tolist()) == (1, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[" * 100_000, "\x00"])
+def test_a_checkpoint_without_a_state_is_told(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "lockstep.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(
+        StateError, match=r"lockstep\.json holds no loader state.*an older"
+    ) as caught:
+        read_state(path)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_file_of_a_checkpoint_that_is_no_state(tmp_path: Path) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import Loader
+from pipeline import Dataset, Loader
 from pipeline.compat import maxtext
 from pipeline.errors import ChainError
 from tests.compat.ranks import BATCH, LENGTH, RANKS, ROOT, STEPS, dataset, expected, peer
 
 jax = pytest.importorskip("jax", reason="needs the extra: pip install 'lockstep-data[jax]'")
+
+FIELDS = ("tokens", "segment_ids", "positions")
 
 
 def endless() -> list[Any]:
@@ -154,6 +158,41 @@ def test_maxtext_s_targets_stop_where_documents_do() -> None:
     assert found["targets"].tolist() == [[6, 7, 0]]
     assert found["targets_segmentation"].tolist() == [[1, 0, 0]]
     assert found["inputs_segmentation"].tolist() == [[1, 1, 2]]
+
+
+def test_maxtext_s_evaluation_ends_with_a_pass_and_begins_anew() -> None:
+    # where eval_steps is not set, MaxText goes on until the iterator ends
+    ds = Dataset({name: np.arange(40).reshape(10, 4) for name in FIELDS}, seed=1).shuffle()
+    held, trained = (maxtext.MaxTextIterator(Loader(ds, 4), one_pass=one) for one in (True, False))
+    passes: list[Any] = []
+    for _ in range(2):
+        held.reset()
+        passes.append([batch["inputs"].tolist() for batch in held])
+    assert passes[0] == passes[1] == [next(trained)["inputs"].tolist() for _ in range(3)]
+    assert len(next(trained)["inputs"]) == 4  # of the next pass
+
+
+@pytest.mark.parametrize(("most", "steps"), [(None, 6), (8, 8)])
+def test_tunix_ends_at_max_steps_or_with_a_pass(
+    most: int | None, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers = ModuleType("tunix.sft.peft_trainer")
+    vars(trainers)["TrainingInput"] = SimpleNamespace
+    for name in ("tunix", "tunix.sft"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "tunix.sft.peft_trainer", trainers)
+    monkeypatch.delitem(sys.modules, "pipeline.compat.tunix", raising=False)
+    tunix = importlib.import_module("pipeline.compat.tunix")
+    monkeypatch.delitem(sys.modules, "pipeline.compat.tunix")
+    ds = Dataset({name: np.arange(12).reshape(6, 2) for name in FIELDS}).repeat(2)
+    done: list[Any] = []
+    for begun in (0, 2, 6):  # the trainer passes over what it has trained on
+        trainer = SimpleNamespace(iter_steps=begun, config=SimpleNamespace(max_steps=most))
+        batches = itertools.islice(tunix.TrainingData(Loader(ds, 2), trainer), 8)
+        done.append([None if b is None else b.input_tokens.tolist() for b in batches])
+    assert [len(found) for found in done] == [steps] * 3
+    assert done[1] == [None] * 2 + done[0][2:]
+    assert done[2] == [None] * 6 + done[0][6:]
 
 
 def test_the_expected_batches_are_of_many_documents() -> None:

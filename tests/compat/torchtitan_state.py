@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -47,6 +48,10 @@ def interleaved() -> Dataset:
 
 def finite() -> Dataset:
     return documents(1).pack(LENGTH + 1)
+
+
+def short() -> Dataset:
+    return packed(1)[:6]
 
 
 def built(name: str, ranks: int = 1, rank: int = 0, rows: int = BATCH, **options: Any) -> Any:
@@ -175,3 +180,14 @@ def test_the_change_of_degree_that_torchtitan_refuses_gives_the_same_global_batc
             states = [loader.state_dict() for loader in loaders]
             assert all(s == states[0] for s in states)
             state = states[0]
+
+
+@pytest.mark.parametrize("infinite", [True, False])
+def test_a_validator_sets_whether_passes_follow_one_another(infinite: bool) -> None:
+    # as torchtitan.components.validate does with the Config that it is given
+    config = replace(LockstepDataLoader.Config(dataset=f"{__name__}:short"), infinite=infinite)
+    given = {"dp_world_size": 1, "dp_rank": 0, "seq_len": LENGTH, "local_batch_size": 2}
+    loader = config.build(**given, tokenizer=None)
+    batches = [batch["input"].tolist() for batch, _ in islice(loader, 7)]
+    assert len(batches) == (7 if infinite else 3)
+    assert batches[3:6] == batches[:3] * infinite

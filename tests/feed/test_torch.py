@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import Dataset, Loader, TorchFeed, mix
 from pipeline.debug.digest import digest
-from pipeline.errors import BatchError, FeedError, MissingExtraError, StateError
+from pipeline.errors import BatchError, FeedError, MismatchError, MissingExtraError, StateError
 
 torch = pytest.importorskip("torch", reason="needs the extra: pip install 'lockstep-data[torch]'")
 
@@ -209,6 +209,55 @@ def test_a_state_that_lost_its_skips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"lost its fields .*'skips'"):
         checkpoint(loader, fresh, tmp_path)
     assert fresh.step == 0
+
+
+def _ten() -> Dataset:
+    return Dataset(list(range(10)), seed=1)
+
+
+OTHERS = {
+    "a stage gone": (lambda: _ten().shuffle(), _ten, r"stage 0: gone \(shuffle\)"),
+    "a stage added": (_ten, lambda: _ten().shuffle(), r"stage 0: added \(shuffle\)"),
+    "errors": (lambda: _ten().on_error("skip"), _ten, "on_error: gone"),
+    "a filter gone": (lambda: _ten().filter(bool), _ten, r"lanes: gone"),
+    "a filter added": (_ten, lambda: _ten().filter(bool), r"lanes: added"),
+    "a part's stage": (
+        lambda: mix({"a": _ten().shuffle(), "b": _ten()}, {"a": 1, "b": 1}),
+        lambda: mix({"a": _ten(), "b": _ten()}, {"a": 1, "b": 1}),
+        r"a\.stage 0: gone",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_torch_checkpoints_of_another_dataset_are_refused(case: str, tmp_path: Path) -> None:
+    # they restore only the keys of a fresh state: those that are gone since must be noticed
+    was, now, told = OTHERS[case]
+    loader, other = (Loader(ds(), 2, feed=TorchFeed()) for ds in (was, now))
+    next(loader)
+    with pytest.raises(MismatchError, match=told):
+        checkpoint(loader, other, tmp_path)
+    assert other.step == 0
+
+
+@pytest.mark.parametrize("case", [case for case in OTHERS if "added" not in case])
+def test_so_are_those_of_a_loader_without_a_feed(case: str, tmp_path: Path) -> None:
+    was, now, _ = OTHERS[case]
+    loader, other = Loader(was(), 2), Loader(now(), 2)
+    next(loader)
+    with pytest.raises(StateError, match=r"lost its fields \['dataset'.*feed=TorchFeed"):
+        checkpoint(loader, other, tmp_path)
+
+
+def test_torch_checkpoints_of_a_mix_that_grew_restore(tmp_path: Path) -> None:
+    parts = {name: _ten().shuffle() for name in "abc"}
+    two = {name: parts[name] for name in "ab"}
+    loader = Loader(mix(two, {"a": 1, "b": 1}, "never"), 4, feed=TorchFeed())
+    next(loader)
+    later = [(0, {"a": 1, "b": 1}), (4, {"a": 1, "b": 1, "c": 2})]
+    grown = Loader(mix(parts, later, "never"), 4, feed=TorchFeed())
+    checkpoint(loader, grown, tmp_path)
+    assert [row.component for row in grown.where(1)].count("c") == 2
 
 
 def test_states_travel_between_feeds() -> None:

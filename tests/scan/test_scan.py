@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import Dataset, Processes, Scanned, Threads, concatenate, mix, scan
-from pipeline.errors import ChainError, RecordError, ScanError
+from pipeline.errors import ChainError, PositionError, RecordError, ScanError
 from tests.scan import killing
 
 
@@ -348,6 +348,23 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
         ds.filter(found)
     with pytest.raises(ScanError, match=r"holds int64\. Say which values stay: .*within"):
         ds.filter(found["length"])
+
+
+@pytest.mark.parametrize("other", [0, 0.5, True, "a", np.arange(3), np.int64(1)])
+def test_a_scan_is_not_taken_for_its_values(other: Any) -> None:
+    ds = Dataset([3, 5, 8])
+    found = scan(ds, lambda x: x % 2, workers=0, progress=False)
+    with pytest.raises(ScanError, match=r"compare scanned\.values"):
+        _ = found == other
+    with pytest.raises(ScanError, match=r"compare scanned\.values"):
+        _ = found != other
+    with pytest.raises(PositionError, match=r"ds\[scanned\.values == 0\]"):
+        _ = ds[found]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    again = pickle.loads(pickle.dumps(found))
+    assert found == again
+    assert hash(found) == hash(again)
+    assert found != found.within(1)
+    assert found != None  # noqa: E711
 
 
 def test_a_mix_is_scanned_where_its_rows_stay_or_in_parts(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_batches_hold_one_bucket_but_for_the_borders_and_pad_less():
     assert sorted(int(n) for b in batches for n in b["x_mask"].sum(1)) == sorted(sizes)
 
 
-@pytest.mark.parametrize("edges", [[], [3, 3], [4, 2], "ab", 3, [[1]]])
+@pytest.mark.parametrize("edges", [[], [3, 3], [4, 2], "ab", 3, [[1]], [float("nan")]])
 def test_boundaries_rise(edges: Any):
     with pytest.raises(ChainError, match="give rising numbers"):
         Bucket("x", "bucket", edges)
@@ -66,6 +66,7 @@ def test_what_has_no_length_is_named():
         ([{"x": 3}], "x", "Name a field that has one"),
         ([3], "x", "rows have int"),
         ([{"x": 3}], lambda r: None, "its key returned None, not a number"),
+        ([{"x": 3}], lambda r: float("nan"), "its key returned nan, not a number"),
         ([{"x": 3}], lambda r: True, "its key returned True, not a number"),
     ):
         with pytest.raises(ChainError, match=message) as caught:

@@ -40,7 +40,7 @@ class WholeStates:
             A state, or None unless all processes noted one at that moment.
         """
         about = self._launches[0].get(launch, {})
-        hosts = about.get("hosts", 1) if "lanes" in noted.state else 1
+        hosts = about.get("hosts", 1) if noted.state.get("lanes") else 1
         moment = hosts, _common(noted)
         others = [self._known.get(host, {}).get(moment) for host in range(1, hosts)]
         if None in others:
