@@ -50,7 +50,8 @@ class DataLoader:
         batch_size: rows of this process.
         shuffle: whether each pass has a new random order.
         num_workers: processes that evaluate.
-        collate_fn: makes a batch from a list of this process's rows.
+        collate_fn: makes a batch from a list of this process's rows. By default a list of n numbers
+            is a tensor `[rows, n]`; `torch.utils.data.default_collate` makes n tensors of it.
         drop_last: leave out a short last batch.
         seed: of the order; by default a Dataset's own, and 0 for other datasets.
         device: where tensors go.

@@ -41,6 +41,16 @@ def test_it_gives_what_torch_s_gives() -> None:
     assert len(DataLoader(Squares(), 4, drop_last=True)) == 2
 
 
+def test_torch_s_own_collate_gives_torch_s_batches() -> None:
+    rows = [{"ids": [i, 2 * i, 3 * i], "pair": (i, [float(i)]), "s": str(i)} for i in range(5)]
+    collate = torch.utils.data.default_collate
+    ours, theirs = DataLoader(rows, 2, collate_fn=collate), torch.utils.data.DataLoader(rows, 2)
+    for one, other in zip(ours, theirs, strict=True):
+        assert repr(one) == repr(other)
+    plain = next(iter(DataLoader(rows, 2)))["ids"]
+    assert plain.tolist() == [row["ids"] for row in rows[:2]]
+
+
 def test_a_restored_pass_goes_on() -> None:
     ds = Dataset({"id": np.arange(10)}, seed=1)
     loader = DataLoader(ds, 4, shuffle=True)
