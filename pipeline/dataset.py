@@ -660,7 +660,7 @@ class Dataset:
             self._refuse_counted("ds[positions]")
             return self._ordered(Select(chosen(item, self.top.length)))
         self._refuse_counted("ds[i]")
-        if isinstance(item, Scanned):
+        if isinstance(item, Scanned):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise PositionError(
                 f"ds[{item!r}]: give a mask or positions made of its values, like "
                 "ds[scanned.values == 0]; or ds.filter(scanned) if they are flags"
