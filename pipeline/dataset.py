@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fsdecode
+from os.path import abspath, expanduser
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -437,6 +438,7 @@ class Dataset:
                 f"cache({folder!r}): rows are kept on this machine. Give a local folder."
             )
         if folder is not None:
+            folder = abspath(expanduser(folder))  # one place for all processes, after a chdir too
             refuse_unseen(top.fingerprint(), f"cache({folder!r})", top.components)
         check_cacheable(top.node, any(part.skips for part in top.parts.values()))
         return of_part(replace(top, node=Cached(top.node, top.seed, folder)))

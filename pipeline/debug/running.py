@@ -9,6 +9,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from pipeline.errors import PipelineError
 from pipeline.loader import Loader
 from pipeline.workers.stats import Stats
 
@@ -69,18 +70,18 @@ class Live:
         self._screen = _screen()
         usual = _PLAIN_EVERY if self._screen is None else _TERMINAL_EVERY
         self._every, self._metrics = usual if every is None else every, metrics
-        self._over = threading.Event()
-        self._threads: list[threading.Thread] = []
         self._server: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> Live:
+        # anew each time: it may be used for one epoch after the other
+        self._over, self._threads = threading.Event(), [threading.Thread(target=self._run)]
+        if self._metrics is not None:
+            self._server = _server(self._metrics, self._loader)
+            self._threads.append(threading.Thread(target=self._server.serve_forever))
         if self._screen is not None:
             self._screen.start()
-        if self._metrics is not None:
-            self._server = ThreadingHTTPServer(("127.0.0.1", self._metrics), _pages(self._loader))
-            self._threads.append(threading.Thread(target=self._server.serve_forever, daemon=True))
-        self._threads.append(threading.Thread(target=self._run, daemon=True))
         for thread in self._threads:
+            thread.daemon = True
             thread.start()
         return self
 
@@ -136,6 +137,9 @@ def live(loader: Loader, *, every: float | None = None, metrics: int | None = No
         metrics: a port of 127.0.0.1 at which Prometheus can read the stats (/metrics); 0 for a free
             one, which is then `.port`.
 
+    Raises:
+        PipelineError: the port cannot be had.
+
     >>> from pipeline import Dataset
     >>> [batch.tolist() for batch in live(Loader(Dataset(range(4)), 2), every=60)]
     [[0, 1], [2, 3]]
@@ -153,6 +157,16 @@ def _screen() -> Any:
     except ImportError:
         return None
     return Screen(console=Console(stderr=True), refresh_per_second=4)
+
+
+def _server(port: int, loader: Loader) -> ThreadingHTTPServer:
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), _pages(loader))
+    except (OSError, OverflowError) as e:
+        raise PipelineError(
+            f"metrics={port}: {e}. Each process needs a port of its own: metrics=0 takes a free "
+            "one, which is then `.port`."
+        ) from e
 
 
 def _pages(loader: Loader) -> type[BaseHTTPRequestHandler]:

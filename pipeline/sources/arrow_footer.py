@@ -16,8 +16,9 @@ import numpy as np
 
 from pipeline.block import Int64s
 from pipeline.sources.complaints import parsing, unreadable
+from pipeline.sources.storage.at_once import at_once
 from pipeline.sources.storage.spans import Span
-from pipeline.sources.storage.storage import Stat
+from pipeline.sources.storage.storage import Stat, is_url
 
 _MAGIC, _FEATHER_1 = b"ARROW1", b"FEA1"
 _CONTINUED = b"\xff\xff\xff\xff"
@@ -87,7 +88,7 @@ def _block_span(block: Int64s) -> Span:
     return start, start + message + body
 
 
-def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
+def footers(stats: Sequence[Stat], fetch: Fetch) -> list[Footer]:
     """The footer of each file. Reads all file ends at once, then long footers, then batch metadata.
 
     Args:
@@ -104,9 +105,14 @@ def footers(stats: Sequence[Stat], fetch: Fetch) -> Iterator[Footer]:
     more = fetch([(stats[i], (stats[i].size - lengths[i], stats[i].size)) for i in long])
     for i, end in zip(long, more, strict=True):
         ends[i] = end
-    for stat, end, length in zip(stats, ends, lengths, strict=True):
-        with parsing(stat.path):
-            yield _footer(stat, end[-length:], fetch) if length else _walked(stat, fetch)
+
+    def one(i: int) -> Footer:
+        with parsing(stats[i].path):
+            if lengths[i]:
+                return _footer(stats[i], ends[i][-lengths[i] :], fetch)
+            return _walked(stats[i], fetch)
+
+    return at_once(one, range(len(stats)), far=any(is_url(stat.path) for stat in stats))
 
 
 def _length(stat: Stat, end: bytes) -> int:

@@ -20,6 +20,7 @@ from pipeline.sources.complaints import changed, parsing
 from pipeline.sources.indices import inside
 from pipeline.sources.projection import distinct, joined, projected
 from pipeline.sources.storage.advice import Advice
+from pipeline.sources.storage.at_once import at_once
 from pipeline.sources.storage.files import Files, Paths, expand
 from pipeline.sources.storage.lru import OpenFiles
 from pipeline.sources.storage.spans import merge
@@ -145,7 +146,7 @@ class ArrowIpcSource(TabularSource):
         return self._map and not is_url(self._files.paths[file])
 
     def _open(self, file: int) -> FileParts:
-        self._files.check_unchanged(file)
+        self._files.check_opening(file)
         stat, footer = self._files.stat(file), self._footers[file]
         if self._mapped(file):
             opened = FileParts(
@@ -171,8 +172,12 @@ class ArrowIpcSource(TabularSource):
         ]
         found = iter(self._fetched((file for file, _ in places), remote))
         parts: list[tuple[int, FileParts]] = []
+        files = sorted({file for file, _ in places})
+        far = any(not self._mapped(file) for file in files if file not in self._opened)
+        opening = at_once(lambda file: self._opened.get(file, self._open), files, far=far)
+        ready = dict(zip(files, opening, strict=True))
         for number, (file, _), span in zip(chunks, places, spans, strict=True):
-            opened = self._opened.get(file, self._open)
+            opened = ready[file]
             parts.append((number, opened if self._mapped(file) else opened.and_(span, next(found))))
         return self._cores.map(self._decoded, parts)
 
@@ -221,9 +226,11 @@ class ArrowIpcSource(TabularSource):
         if spans and self._advice is not None:
             self._advice.tell_spans(*np.array(spans, np.int64).T)
 
-    def _weigh(self, chunk: int) -> int:
-        file, inner = self._chunks.place(chunk)
-        start, stop = self._footers[file].block(inner)
+    def _weigh(self, chunks: list[int]) -> list[int]:
+        return [self._weight(*self._chunks.place(chunk)) for chunk in chunks]
+
+    def _weight(self, file: int, batch: int) -> int:
+        start, stop = self._footers[file].block(batch)
         views = self._mapped(file) and not self._footers[file].codecs
         return 0 if views else stop - start
 

@@ -91,14 +91,14 @@ class Decoder(NamedTuple):
 
     Attributes:
         decode: returns chunks by number; their bytes are requested concurrently.
-        weigh: approximate bytes of memory that reading a chunk takes.
+        weigh: approximate bytes of memory that reading each of some chunks takes.
         empty: the columns of a chunk without rows: fields, dtypes and shapes.
         costly: whether decoding a chunk for a few rows is worth a warning.
         far: whether chunks come from so far away that reading ahead pays off.
     """
 
     decode: Callable[[list[int]], Sequence[Chunk]]
-    weigh: Callable[[int], int]
+    weigh: Callable[[list[int]], list[int]]
     empty: Tree
     costly: bool
     far: bool
@@ -164,18 +164,20 @@ class Chunks:
         good = counts * every * 4 >= np.diff(self.bounds)[found]
         wanted: list[int] = []
         room = self._limit // 4
-        for chunk in found[good][np.argsort(first[good])].tolist():
-            room -= self._weigh(chunk)
+        coming = found[good][np.argsort(first[good])].tolist()
+        for chunk, weight in zip(coming, self._weigh(coming), strict=True):
+            room -= weight
             if wanted and room < 0:
                 break
             if chunk not in self.kept:
                 wanted.append(chunk)
         self._ahead.want(wanted)
 
-    def _weigh(self, chunk: int) -> int:
-        if chunk not in self._weights:
-            self._weights[chunk] = self._decoder.weigh(chunk)
-        return self._weights[chunk]
+    def _weigh(self, chunks: list[int]) -> list[int]:
+        # of all at once: to learn it, a file may have to be asked
+        if new := [chunk for chunk in chunks if chunk not in self._weights]:
+            self._weights.update(zip(new, self._decoder.weigh(new), strict=True))
+        return [self._weights[chunk] for chunk in chunks]
 
     def get(self, chunks: list[int]) -> list[Chunk]:
         """Chunks by number, decoded if they are not kept."""
@@ -183,7 +185,7 @@ class Chunks:
 
     def _slab(self, chunks: list[int]) -> int:
         # how many of these chunks to read in one call
-        sizes = np.cumsum([self._weigh(chunk) for chunk in chunks])
+        sizes = np.cumsum(self._weigh(chunks))
         return min(len(chunks), 1 + int(np.searchsorted(sizes, AHEAD)))
 
     def place(self, chunk: int) -> tuple[int, int]:
@@ -224,8 +226,9 @@ class Chunks:
         # as many chunks at once as fit into FETCH bytes
         slab: list[int] = []
         held = 0
+        self._weigh([chunk for chunk in chunks if chunk not in self.kept])
         for chunk in chunks:
-            weight = 0 if chunk in self.kept else self._weigh(chunk)
+            weight = 0 if chunk in self.kept else self._weigh([chunk])[0]
             if slab and held + weight > FETCH:
                 yield slab
                 slab, held = [], 0

@@ -14,10 +14,11 @@ from pipeline.sources.file_source import FileSource
 from pipeline.sources.indices import inside
 from pipeline.sources.storage.advice import Advice
 from pipeline.sources.storage.arrays import Arrays, memory_of
+from pipeline.sources.storage.at_once import THREADS, at_once
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.lru import LRU
-from pipeline.sources.storage.storage import Stat, Storage
+from pipeline.sources.storage.storage import Stat, Storage, is_url
 
 _SCANNED = (
     "has no index: each file is read through once, and where records begin kept in the cache "
@@ -86,7 +87,7 @@ class FramedSource(FileSource):
         return at.file, at.start, at.stop
 
     def _open(self, file: int) -> Arrays:
-        self._files.check_unchanged(file)
+        self._files.check_opening(file)
         arrays = _checked(self._load, self._files.stat(file), self._files.storage)
         was, now = int(self._files.counts[file]), len(arrays["start"])
         if was != now:
@@ -106,14 +107,20 @@ class FramedSource(FileSource):
         wanted = inside(indices, len(self))
         order = np.argsort(wanted, kind="stable")
         found = RecordSpans(*np.zeros((4, len(wanted)), np.int64))
-        done = 0
-        for file, local in self._files.split(wanted[order]):
-            index, places = self._index(file), order[done : done + len(local)]
-            found.file[places], found.local[places] = file, local
-            found.start[places] = index["start"][local]
-            found.stop[places] = index["stop"][local]
-            done += len(local)
+        touched, done = list(self._files.split(wanted[order])), 0
+        for first in range(0, len(touched), THREADS):
+            some = touched[first : first + THREADS]
+            for (file, local), index in zip(some, self._opened([f for f, _ in some]), strict=True):
+                places = order[done : done + len(local)]
+                found.file[places], found.local[places] = file, local
+                found.start[places] = index["start"][local]
+                found.stop[places] = index["stop"][local]
+                done += len(local)
         return found
+
+    def _opened(self, files: list[int]) -> list[Arrays]:
+        paths = (self._files.paths[file] for file in files if file not in self._indexes)
+        return at_once(self._index, files, far=any(map(is_url, paths)))
 
     def _fetch(self, at: RecordSpans) -> list[bytes]:
         """The bytes of located records.

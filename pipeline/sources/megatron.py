@@ -9,10 +9,12 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.sources.storage.arrays import Arrays
+from pipeline.sources.storage.at_once import at_once
 from pipeline.sources.storage.files import Files, ListedPath, Paths, expand, unreadable
 from pipeline.sources.storage.location import beside, named
+from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.side_index import indexed
-from pipeline.sources.storage.storage import Stat, Storage
+from pipeline.sources.storage.storage import Stat, Storage, is_url
 from pipeline.sources.token_records import TokenRecords
 
 _MAGIC = b"MMIDIDX\0\0"
@@ -63,7 +65,9 @@ class MegatronSource(TokenRecords):
         load = functools.partial(_load, records == "documents")
         super().__init__(bins, "", load, storage, ("megatron", records))
         files = self._files
-        heads = [_head(side, storage) for side in expand(map(_side, files.paths), storage)]
+        sides = expand(map(_side, files.paths), storage)
+        far = any(is_url(side.path) for side in sides)
+        heads = at_once(lambda side: _head(side, storage), sides, far=far)
         self._dtype = heads[0][0]
         for path, (dtype, *_) in zip(files.paths, heads, strict=True):
             if dtype != self._dtype:
@@ -75,7 +79,8 @@ class MegatronSource(TokenRecords):
     def fingerprint(self) -> str:
         """32 hex digits from base names, sizes, counts and ends of both files, and `records`."""
         files = self._files
-        sides = Files.counted(list(map(_side, files.paths)), lambda _: 0, files.storage)
+        paths = list(map(_side, files.paths))
+        sides = Files.counted_together(paths, lambda found: [Facts(0)] * len(found), files.storage)
         return files.fingerprint(*self._identity, sides.fingerprint("idx"))
 
 

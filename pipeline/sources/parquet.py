@@ -19,6 +19,7 @@ from pipeline.sources.parquet_layout import layout
 from pipeline.sources.parquet_noted import KIND, counted, groups_of, is_sane
 from pipeline.sources.parquet_salvage import Part, salvage
 from pipeline.sources.projection import distinct, joined, projected
+from pipeline.sources.storage.at_once import THREADS
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.lru import LRU
 from pipeline.sources.storage.spans import Span
@@ -140,7 +141,9 @@ class ParquetSource(TabularSource):
 
     def _decode(self, chunks: list[int]) -> list[Chunk]:
         places = [self._chunks.place(chunk) for chunk in chunks]
-        found = [self._located(*place) for place in places]
+        footers = self._footers_of([file for file, _ in places])
+        both = list(zip(footers, places, strict=True))
+        found = [self._located(footer, *place) for footer, place in both]
         spans = [spans if isinstance(spans, list) else [] for spans in found]
         ranges = [
             self._files.stat(file).range(*span)
@@ -151,13 +154,13 @@ class ParquetSource(TabularSource):
         parts = [
             Part(
                 self._files.stat(file),
-                self._footer(file),
+                footer,
                 group,
                 self._chunks.span(number)[0],
                 spans,
                 [next(data) for _ in spans],
             )
-            for number, (file, group), spans in zip(chunks, places, spans, strict=True)
+            for number, (footer, (file, group)), spans in zip(chunks, both, spans, strict=True)
         ]
         wrong = [damage if isinstance(damage, str) else "" for damage in found]
         alone = len(parts) == 1
@@ -165,9 +168,9 @@ class ParquetSource(TabularSource):
             partial(self._decoded, alone), list(zip(chunks, parts, wrong, strict=True))
         )
 
-    def _located(self, file: int, group: int) -> list[Span] | str:
+    def _located(self, footer: Footer, file: int, group: int) -> list[Span] | str:
         # the spans to fetch for a row group; or why they are not known
-        footer, size = self._footer(file), self._files.sizes[file]
+        size = self._files.sizes[file]
         return footer.damage(group, size) or footer.fetched(group, size)
 
     def _decoded(self, alone: bool, known: tuple[int, Part, str]) -> Chunk:
@@ -195,25 +198,31 @@ class ParquetSource(TabularSource):
     def _tree(self, chunk: int, table: pa.Table) -> Tree:
         return self._fields.columns(self._hive.added(table, self._chunks.place(chunk)[0]))
 
-    def _weigh(self, chunk: int) -> int:
-        file, group = self._chunks.place(chunk)
-        return self._footer(file).decoded_bytes(group)
+    def _weigh(self, chunks: list[int]) -> list[int]:
+        found: list[int] = []
+        for first in range(0, len(chunks), THREADS):  # so that not all footers are held together
+            places = [self._chunks.place(chunk) for chunk in chunks[first : first + THREADS]]
+            footers = self._footers_of([file for file, _ in places])
+            both = zip(footers, places, strict=True)
+            found += [footer.decoded_bytes(group) for footer, (_, group) in both]
+        return found
 
-    def _footer(self, file: int) -> Footer:
-        return self._footers.get(file, self._open)
+    def _footers_of(self, files: Sequence[int]) -> list[Footer]:
+        return self._footers.get_many(files, self._open)
 
-    def _open(self, file: int) -> Footer:
-        parsed = self._parsed.pop(file, None)
-        self._files.check_unchanged(file)
-        if parsed is not None:
-            return parsed
-        stat = self._files.stat(file)
-        metadata = next(footers([stat], self._files.storage))
-        footer = Footer(metadata, leaves(metadata, self._columns))
-        if not np.array_equal(footer.rows(), self._groups[file]):
-            was = f"{self._groups[file].sum()} rows"
-            raise changed(stat.path, was, f"{metadata.num_rows} in other groups")
-        return footer
+    def _open(self, files: list[int]) -> list[Footer]:
+        for file in files:
+            self._files.check_opening(file)
+        parsed = {file: self._parsed.pop(file, None) for file in files}
+        found = {file: footer for file, footer in parsed.items() if footer is not None}
+        absent = [file for file in files if file not in found]
+        read = footers([self._files.stat(file) for file in absent], self._files.storage)
+        for file, metadata in zip(absent, read, strict=True):
+            found[file] = footer = Footer(metadata, leaves(metadata, self._columns))
+            if not np.array_equal(footer.rows(), self._groups[file]):
+                was = f"{self._groups[file].sum()} rows"
+                raise changed(self._files.paths[file], was, f"{metadata.num_rows} in other groups")
+        return [found[file] for file in files]
 
     def verifying(self) -> ParquetSource:
         """The same rows, page checksums checked where files have them."""
@@ -232,7 +241,7 @@ class ParquetSource(TabularSource):
         (3, {'id': 'int64'}, ['SNAPPY'], 1)
         """
         files = range(len(self._files.paths))
-        return [layout(self._files.stat(file), self._footer(file)) for file in files]
+        return [layout(self._files.stat(f), self._footers_of([f])[0]) for f in files]
 
     def fingerprint(self) -> str:
         """As for other files; with `hive`, from each file's values, too."""

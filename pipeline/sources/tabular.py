@@ -33,8 +33,8 @@ class TabularSource(FileSource):
         """Decode chunks by number. Their bytes are requested concurrently."""
         raise NotImplementedError
 
-    def _weigh(self, chunk: int) -> int:
-        """Approximate bytes of memory that reading a chunk takes."""
+    def _weigh(self, chunks: list[int]) -> list[int]:
+        """Approximate bytes of memory that reading each of these chunks takes."""
         raise NotImplementedError
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ _SUFFIXES = {
     for written, name in (("uint", "uint"), ("u", "uint"), ("int", "int"), ("i", "int"))
 }
 _NPY = b"\x93NUMPY"
+_HEADERS = threading.Lock()  # filters of warnings are the process's; files are opened in threads
 _SIDECAR = 1 << 20  # bytes of a sidecar file at most
 _LLM_C = {20240520: "<u2", 20240801: "<u4"}  # llm.c: 256 int32: magic, version, tokens, zeros
 
@@ -118,7 +120,7 @@ def as_tokens(spans: list[bytes], dtype: str) -> NDArray[Any]:
 
 def _npy(stat: Stat, head: bytes, dtype: str | None) -> TokenFile:
     f, header = io.BytesIO(head), np.lib.format
-    with parsing(stat.path, 0), warnings.catch_warnings():
+    with parsing(stat.path, 0), _HEADERS, warnings.catch_warnings():
         warnings.simplefilter("error")  # about headers that only Python 2 wrote
         new = header.read_magic(f) != (1, 0)
         read: Any = header.read_array_header_2_0 if new else header.read_array_header_1_0

@@ -15,6 +15,7 @@ from pipeline.sources.indices import inside
 from pipeline.sources.storage.files import Files, Paths
 from pipeline.sources.storage.gather import read_spans
 from pipeline.sources.storage.location import lasting, named
+from pipeline.sources.storage.manifest import Facts
 from pipeline.sources.storage.storage import Storage
 
 _SAMPLE = 64  # files whose contents enter the fingerprint
@@ -47,7 +48,9 @@ class FilesSource(FileSource):
         self, paths: Paths, *, label: bool = False, storage: Storage | None = None
     ) -> None:
         self._label = flag("label", label)
-        self._files = Files.counted(paths, lambda _: 1, storage, empty=True)
+        self._files = Files.counted_together(
+            paths, lambda found: [Facts(1)] * len(found), storage, empty=True
+        )
         self._digest = ""
 
     def read(self, indices: Int64s) -> list[dict[str, Any]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -66,9 +69,18 @@ class Evaluator:
         self._stack = False
         self._logs = Logs()
 
-    def load(self, dataset: Pickle) -> bytes:
-        """Load the dataset. Returns the packed error if that fails, else b""."""
+    def load(self, dataset: Pickle, path: list[str], folder: str) -> bytes:
+        """Load the dataset. Returns the packed error if that fails, else b"".
+
+        Args:
+            dataset: as `sending.dumps` gave it.
+            path: where the parent finds modules. Those folders are searched last here.
+            folder: the parent's working directory; it becomes this one's, if it is there.
+        """
+        with suppress(OSError):
+            os.chdir(folder)
         try:
+            sys.path += [folder for folder in path if folder not in sys.path]
             self._chain, self._stack = sending.loads(*dataset)
         except BaseException as error:
             return failure.pack(error)

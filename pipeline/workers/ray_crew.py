@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import sys
 import threading
 import time
 import warnings
@@ -20,7 +23,9 @@ from pipeline.workers.stats import Worked
 if TYPE_CHECKING:
     from pipeline.workers.ray import Ray
 
+LOGGER = logging.getLogger("pipeline")
 BARREN = 10  # number of actors in a row that may die before they begin a work
+PATIENCE = 10.0  # seconds until it is said that an actor still waits for a place
 
 
 def library() -> Any:
@@ -40,13 +45,18 @@ class RayCrew(Crew):
     # each actor has a thread that gives it one work at a time: only that can have killed it
     def __init__(self, chain: Part, queue: Queue, options: Ray, dataset: sending.Sent) -> None:
         super().__init__(chain, queue, options.n)
-        self._closing = False
+        self._options = options
+        self._closing = self._told = False
         self._relay = Relay()
         self._ray = _SESSION.enter(options)
-        self._dataset = self._ray.put(Pickle.of(dataset.data, dataset.buffers))
-        cpus = self._claim(options)
-        spread = {"num_cpus": cpus, "scheduling_strategy": "SPREAD", "max_restarts": 0}
-        self._remote = self._ray.remote(**spread)(Evaluator)
+        try:
+            self._dataset = self._ray.put(Pickle.of(dataset.data, dataset.buffers))
+            self._cpus = self._claim(options)
+            spread = {"num_cpus": self._cpus, "scheduling_strategy": "SPREAD", "max_restarts": 0}
+            self._remote = self._ray.remote(**spread)(Evaluator)
+        except BaseException:
+            _SESSION.leave()
+            raise
         self._actors: dict[int, Any] = {}
         self._threads = [
             threading.Thread(target=self._run, args=(i,), name=f"lockstep-ray-{i}", daemon=True)
@@ -90,7 +100,10 @@ class RayCrew(Crew):
                 return
             actor = self._actors[i] = self._remote.remote()
             try:
-                failed = self._ray.get(actor.load.remote(self._dataset))
+                self._await_place(actor)
+                path = [os.path.abspath(folder) for folder in sys.path]
+                loading = actor.load.remote(self._dataset, path, os.getcwd())
+                failed = self._ray.get(loading)
             except errors.RayTaskError as e:
                 raise WorkerError(f"an actor cannot read what it is sent: {e}") from e
             except errors.RayError as e:
@@ -103,6 +116,22 @@ class RayCrew(Crew):
             f"{BARREN} Ray actors in a row died before they began to work. Try workers=0 to see "
             "whether the dataset is to blame, and look into Ray's logs."
         ) from last
+
+    def _await_place(self, actor: Any) -> None:
+        """Wait a while until an actor runs; if it does not, log once what the cluster has."""
+        if not self._cpus or self._told:
+            return
+        ready = actor.__ray_ready__.remote()
+        if self._ray.wait([ready], timeout=PATIENCE)[0] or self._closing or self._told:
+            return
+        self._told = True
+        there, free = self._ray.cluster_resources(), self._ray.available_resources()
+        LOGGER.warning(
+            f"an actor of {self._options} does not run after {PATIENCE:g} s. It claims "
+            f"{self._cpus:g} CPUs, and of {there.get('CPU', 0):g} in this Ray cluster "
+            f"{free.get('CPU', 0):g} are free. A loader keeps its actors until close(): close "
+            "those that are not in use, use fewer workers, or cpus=0."
+        )
 
     def _evaluate(self, i: int, future: Future) -> bool:
         """Have an actor evaluate a work. Returns False if the actor died."""
@@ -170,9 +199,9 @@ class _Session:
         ray = library()
         with self._lock:
             if not ray.is_initialized():
-                where = "local" if options.address is None else options.address
+                where = options.address or os.environ.get("RAY_ADDRESS") or "local"
                 ray.init(where, include_dashboard=None, log_to_driver=False, logging_level="error")
-                self._own, self.alone, self._users = True, options.address is None, 0
+                self._own, self.alone, self._users = True, where == "local", 0
             self._users += 1
         return ray
 

@@ -15,6 +15,7 @@ import pytest
 from pipeline import Dataset, Loader, Threads
 from pipeline.debug import live
 from pipeline.debug.running import reading
+from pipeline.errors import PipelineError
 
 
 def spin(seconds: float) -> Any:
@@ -78,6 +79,23 @@ def test_prometheus_finds_the_metrics() -> None:
             assert "lockstep_rows_total 10" in page.read().decode()
         with pytest.raises(OSError, match="404"):
             urllib.request.urlopen(f"{where}/other")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_one_view_shows_epoch_after_epoch(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    view = live(Loader(Dataset(range(40)), 10), every=60, metrics=0)
+    assert [len(list(view)) for _ in range(3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("port", [None, 1 << 20], ids=["taken", "no port"])
+def test_a_port_that_cannot_be_had_is_told(port: int | None) -> None:
+    threads, loader = threading.active_count(), Loader(Dataset(range(40)), 10)
+    with live(loader, every=60, metrics=0) as first:
+        port = port or first.port
+        with pytest.raises(PipelineError, match=rf"metrics={port}: .*metrics=0 takes a free one"):
+            list(live(loader, metrics=port))
+    assert threading.active_count() == threads
 
 
 def test_stages_stand_on_the_timeline_of_a_profiler_of_jax(monkeypatch: pytest.MonkeyPatch) -> None:

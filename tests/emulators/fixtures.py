@@ -113,6 +113,10 @@ class Gcs(Store):
         """Requests that were in flight at once since the test began, or `forget`."""
         return json.loads(self.ask("GET", "/_most")[1])
 
+    def alone(self) -> int:
+        """Requests beside which there was no other, likewise: each costs a round trip."""
+        return json.loads(self.ask("GET", "/_alone")[1])
+
     def forget(self) -> None:
         """Empty the log."""
         self.control(forget=True)

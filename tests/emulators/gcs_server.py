@@ -51,7 +51,8 @@ class Weather:
         self.bandwidth = 0.0  # bytes a second, all connections together; 0 for no limit
         self.log: list[tuple[str, str, str]] = []
         self.most = 0  # requests at once
-        self._now = 0
+        self.alone = 0  # requests beside which there was no other
+        self._now = self._begun = 0
         self._lock = threading.Lock()
         self._free = 0.0
 
@@ -62,16 +63,19 @@ class Weather:
             self.faults.set(wanted["faults"])
         if wanted.get("forget"):
             self.log.clear()
-            self.most = 0
+            self.most = self.alone = 0
 
     def delay(self) -> None:
         """Wait for the latency, counted as one more request in flight."""
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
+            self._begun += 1
+            first, begun = self._now == 1, self._begun
         time.sleep(self.latency)
         with self._lock:
             self._now -= 1
+            self.alone += first and begun == self._begun
 
     def send(self, size: int) -> None:
         """Wait until a line of this bandwidth has carried so many bytes."""
@@ -135,8 +139,8 @@ class Handler(RequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
-        if url.path == "/_most":
-            return self._answer(200, json.dumps(self.weather.most).encode())
+        if url.path in ("/_most", "/_alone"):
+            return self._answer(200, json.dumps(getattr(self.weather, url.path[2:])).encode())
         if url.path == "/_log":
             return self._answer(200, json.dumps(self.weather.log).encode())
         if m := _LIST.match(url.path):

@@ -50,7 +50,7 @@ def test_a_call_holds_no_more_of_the_files_than_it_should(tmp_path, monkeypatch)
             return super()._decode(chunks)
 
     source = Counting(tmp_path / "a.parquet")
-    monkeypatch.setattr(chunks, "FETCH", 3 * source._weigh(0))
+    monkeypatch.setattr(chunks, "FETCH", 3 * source._weigh([0])[0])
     order = np.random.default_rng(0).permutation(1000)
     assert source.read(order).tree["i"].tolist() == order.tolist()
     assert asked == [3, 3, 3, 1]

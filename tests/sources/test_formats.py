@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline import Dataset
+from pipeline import Dataset, Loader
 from pipeline.block import Columns
 from pipeline.debug.conformance import check_source, same
 from pipeline.debug.digest import digest
 from pipeline.errors import SourceError
 from pipeline.sources.storage import side_index
+from tests.tools.inspection.formats import FORMATS as INSPECTED
 from tests.writers import FORMATS
 
 COUNTS = {
@@ -153,3 +155,22 @@ def test_a_path_is_enough_and_a_change_is_noticed(tmp_path, name):
     Path(path).unlink()
     with pytest.raises(Exception, match="No such file"):
         source.read(np.array([0]))
+
+
+_NAMES = ["a b#%20?", "a\nb", "日\x1b[31m", os.fsdecode(b"\xff\xfe"), "C:\\d\\a", "a[1]*{b,c}@3::d"]
+
+
+@pytest.mark.parametrize("name", list(INSPECTED))
+def test_a_file_may_have_any_name(tmp_path, monkeypatch, name):
+    suffix, write, *_ = INSPECTED[name]
+    monkeypatch.chdir(tmp_path)
+    expected = None
+    for odd in _NAMES:
+        write(tmp_path / f"plain{suffix}", range(10))
+        for file in tmp_path.glob("plain.*"):
+            file.rename(tmp_path / (odd + file.suffix))
+        for ds in (Dataset(odd + suffix), Dataset(str(tmp_path / (odd + suffix)))):
+            found = repr(list(ds))
+            expected = expected or found
+            assert found == expected
+            assert len(Loader(ds, 10, collate=len).where(0)) == 10

@@ -323,7 +323,7 @@ def test_fields_of_structs_project(tmp_path):
     path = write(tmp_path, {"s": pa.array([value, value], kind), "s.x": [7, 8], "t": [1, 2]})
     source = ParquetSource(path, ["t", "s.y.w"])
     assert str(source.read(np.array([1]))) == "Columns(t: int64[1], s.y.w: int8[1])"
-    assert source._footer(0).leaves == (2, 4)
+    assert source._footers_of([0])[0].leaves == (2, 4)
     both = ParquetSource(path, ["s.y"]).read(np.array([0])).tree
     assert both == {"s": {"y": {"z": ["a"], "w": [2]}}}
     for columns, text in (

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from hypothesis import assume, given, settings
 from pipeline import Dataset, Loader, Ray, Serial, Threads
 from pipeline.debug.digest import digest
 from pipeline.errors import ChainError, MissingExtraError, PipelineError, WorkerError
+from pipeline.workers import ray_crew
 from tests.datasets import Files, anything, build, run
 
 from .conftest import children
@@ -180,6 +182,60 @@ def test_a_cluster_that_is_too_small_is_told() -> None:
         pytest.warns(RuntimeWarning, match=r"wants 3 CPUs of a Ray cluster that has 2"),
     ):
         assert next(loader).tolist() == [0, 1, 2, 3]
+
+
+def test_an_actor_that_finds_no_place_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_crew, "PATIENCE", 0.5)
+    ds = Dataset(range(64))
+    with Loader(ds, 4, workers=Ray(2)) as first, Loader(ds, 4, workers=Ray(1)) as second:
+        next(first)
+        end = threading.Thread(target=_closes_when_told, args=(first, caplog))
+        end.start()
+        assert next(second).tolist() == [0, 1, 2, 3]
+        end.join()
+    assert "of 2 in this Ray cluster 0 are free" in caplog.text
+
+
+def _closes_when_told(loader: Loader[Any], caplog: pytest.LogCaptureFixture) -> None:
+    deadline = time.monotonic() + 60
+    while "Ray cluster" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.02)
+    loader.close()
+
+
+def test_modules_and_files_are_found_where_the_parent_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far_away_functions.py").write_text(
+        "import os\ndef listed(x):\n    return x, os.getcwd(), sorted(os.listdir('here'))\n"
+    )
+    (tmp_path / "here" / "a").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    from far_away_functions import listed  # pyright: ignore[reportMissingImports]
+
+    ds = Dataset(range(2)).map(listed)
+    with Loader(ds, 2, workers=Ray(1), collate=list) as loader:
+        assert next(loader) == [(x, str(tmp_path), ["a"]) for x in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "where"),
+    [(None, None, "local"), (None, "auto", "auto"), ("local", "auto", "local"), ("a:1", "", "a:1")],
+)
+def test_where_ray_is_started(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, environment: str | None, where: str
+) -> None:
+    asked: list[str] = []
+    fake = SimpleNamespace(is_initialized=lambda: False, init=lambda at, **_: asked.append(at))
+    monkeypatch.setattr(ray_crew, "library", lambda: fake)
+    monkeypatch.setenv("RAY_ADDRESS", environment or "")
+    session = ray_crew._Session()
+    session.enter(Ray(1, address=address))
+    assert asked == [where]
+    assert session.alone == (where == "local")
 
 
 def test_options_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

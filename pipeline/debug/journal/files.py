@@ -43,7 +43,7 @@ def local(folder: str | os.PathLike[str]) -> Path:
     text = os.fspath(folder)
     if "://" in text:
         raise JournalError(f"{text}: a run lies in a local folder; copy it elsewhere after.")
-    path = Path(text)
+    path = Path(os.path.abspath(text))  # so that a later chdir does not split the run
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as e:

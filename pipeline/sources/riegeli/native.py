@@ -114,7 +114,8 @@ def _reader(path: str, local: str) -> ArrayRecordReader:
     except ImportError as e:
         raise need("array-record", "array_record") from e
 
-    reader = ArrayRecordReader(local, options=_OPTIONS)
+    # as bytes, since a name need not be UTF-8
+    reader = ArrayRecordReader(os.fsencode(local), options=_OPTIONS)
     if reader.ok():  # the constructor never raises
         return reader
     try:

@@ -93,13 +93,9 @@ class Shards:
         return bool(self._verify or number in self._native or not is_url(self._files.paths[number]))
 
     def _learn(self, numbers: Sequence[int]) -> None:
-        """Read the indexes of remote files, all at once.
-
-        Files without a tag are checked first; a range of a file with a tag is checked by the store.
-        """
+        """Read the indexes of remote files, all at once."""
         for number in numbers:
-            if not self._files.tags[number]:
-                self._files.check_unchanged(number)
+            self._files.check_opening(number)
         if numbers:
             self._known.update(zip(numbers, self._indexes(numbers), strict=True))
 

@@ -16,6 +16,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.complaints import changed, unreadable
 from pipeline.sources.indices import inside
 from pipeline.sources.storage import manifest
+from pipeline.sources.storage.at_once import at_once
 from pipeline.sources.storage.local import check_same, machine, stat_of
 from pipeline.sources.storage.location import is_url, lasting
 from pipeline.sources.storage.manifest import Facts
@@ -26,7 +27,7 @@ __all__ = ["Files", "ListedPath", "Paths", "changed", "expand", "unreadable"]
 
 T = TypeVar("T")
 _END = 64 << 10
-_AT_ONCE = 32  # remote files counted, or looked at for a fingerprint, at a time
+_AT_ONCE = 32  # files looked at for a fingerprint at a time
 _MOST = 1 << 62  # records
 
 
@@ -78,17 +79,20 @@ class Files:
         Args:
             paths: of files.
             count: a file's records; or a pair of these and what else to keep of it in `more`,
-                small and of JSON's types.
+                small and of JSON's types. Remote files are counted in threads, in any order.
             storage: how files are reached.
             kind: the format, with all that `count` depends on besides the file. With it, what a
-                manifest knows is not counted again, and remote files are counted in threads, in
-                any order: `count` must be a pure function.
+                manifest knows is not counted again.
             empty: whether a file of 0 bytes is a valid file without records.
             sane: whether what a manifest says of a file can be; if not, it is counted.
         """
 
+        def one(stat: Stat) -> Facts:
+            found = count(stat)
+            return Facts(*found) if isinstance(found, tuple) else Facts(int(found))
+
         def all_of(files: Sequence[Stat]) -> list[Facts]:
-            return _counted(count, files, threads=bool(kind))
+            return at_once(one, files, far=any(is_url(stat.path) for stat in files))
 
         return cls.counted_together(paths, all_of, storage, kind=kind, empty=empty, sane=sane)
 
@@ -171,6 +175,14 @@ class Files:
             pass  # what follows says why
         check_same(self.stat(file), stats_of([path], self.storage)[0])
 
+    def check_opening(self, file: int) -> None:
+        """As `check_unchanged`, without a request where those for the file's bytes will tell.
+
+        These carry the file's tag, so that asking for it first would only cost a round trip.
+        """
+        if not (self.tags[file] and is_url(self.paths[file])):
+            self.check_unchanged(file)
+
     def check_local(self, file: int, found: os.stat_result) -> None:
         """Raise SourceError unless a local file is as it was when it was counted."""
         tag = self.tags[file]
@@ -243,22 +255,3 @@ class Files:
         rows = zip(self.counts.tolist(), self.more, ends, strict=True)
         stats = [self.stat(i) for i in range(len(self.paths))]
         return keep(self.kind, stats, [Facts(*row) for row in rows], self.storage)
-
-
-def _counted(
-    count: Callable[[Stat], int | tuple[int, Any]], files: Sequence[Stat], *, threads: bool
-) -> list[Facts]:
-    def one(stat: Stat) -> Facts:
-        found = count(stat)
-        return Facts(*found) if isinstance(found, tuple) else Facts(int(found))
-
-    if not threads or not any(is_url(stat.path) for stat in files):
-        return [one(stat) for stat in files]
-    from concurrent.futures import ThreadPoolExecutor  # slow to import
-
-    with ThreadPoolExecutor(min(_AT_ONCE, len(files)), "lockstep-count") as pool:
-        try:
-            return list(pool.map(one, files))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.sources.complaints import parsed_json, parsing, warn_once
+from pipeline.sources.storage.at_once import at_once
 from pipeline.sources.storage.location import Stat, is_url, named
 from pipeline.sources.storage.storage import Storage
 
@@ -62,7 +63,10 @@ def known(
         facts = [_match(entries.get(f.path), f) for f in files]
         if all(facts):
             return facts
-    beside = {folder: _beside(kind, folder, storage) for folder in {_split(f)[0] for f in files}}
+    folders = sorted({_split(f)[0] for f in files})
+    far = any(map(is_url, folders))
+    found = at_once(lambda folder: _beside(kind, folder, storage), folders, far=far)
+    beside = dict(zip(folders, found, strict=True))
     _check_all_there(beside, files, patterns)
     return [_match(beside[_split(f)[0]].get(_split(f)[1]), f) for f in files]
 

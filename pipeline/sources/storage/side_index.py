@@ -8,6 +8,8 @@ import glob
 import hashlib
 import logging
 import os
+import stat as modes
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,10 +29,33 @@ _STALE = 3600  # age in seconds at which a killed writer's temporary file is rem
 
 def cache_folder(storage: Storage) -> str:
     """The folder of side files: storage.cache, else LOCKSTEP_CACHE, else ~/.cache/lockstep."""
-    known = storage.cache or os.environ.get("LOCKSTEP_CACHE")
+    known = _named(storage)
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.fsdecode(known) if known else os.path.join(caches, "lockstep")
     return os.path.abspath(os.path.expanduser(folder))
+
+
+def _named(storage: Storage) -> str | os.PathLike[str] | None:
+    return storage.cache or os.environ.get("LOCKSTEP_CACHE")
+
+
+def _folders(storage: Storage) -> list[str]:
+    # where side files are looked for and kept: who has no home, as in many containers, has a folder
+    # among temporary files, in which nobody else may write
+    folders = [cache_folder(storage)]
+    if not _named(storage):
+        with contextlib.suppress(OSError):
+            mine = os.path.join(tempfile.gettempdir(), f"lockstep-{os.getuid()}")
+            if not os.path.lexists(mine) or _is_private(os.lstat(mine)):
+                folders.append(mine)
+    return folders
+
+
+def _is_private(found: os.stat_result) -> bool:
+    others = modes.S_IWGRP | modes.S_IWOTH
+    return (
+        modes.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & others
+    )
 
 
 def indexed(
@@ -40,8 +65,8 @@ def indexed(
 
     An index is stored under the file's path and `kind`. It is valid while size, tag and, for a
     local file, modification time are unchanged; a stale or damaged one is built again and replaced.
-    Local files under 1 MiB are indexed each time. If the cache folder is not writable, the index
-    serves this process alone, and a warning is logged to "pipeline".
+    Local files under 1 MiB are indexed each time. If no folder can be written to, the index serves
+    its caller alone, and a warning is logged to "pipeline".
 
     Args:
         stat: the file.
@@ -60,12 +85,14 @@ def indexed(
         return _plain(build(stat, storage))
     facts = _facts(stat, kind)
     name = hashlib.blake2b(f"{kind}\0{stat.path}".encode("utf-8", "surrogateescape"))
-    path = os.path.join(cache_folder(storage), "index", f"{name.hexdigest()[:32]}.idx")
-    found = load_arrays(path, facts)
-    if found is None:
-        found = _plain(build(stat, storage))
-        if _facts(stat, kind) == facts:  # else it changed meanwhile, which the caller will notice
-            _keep(path, facts, found, storage)
+    inner, folders = os.path.join("index", f"{name.hexdigest()[:32]}.idx"), _folders(storage)
+    for folder in folders:
+        found = load_arrays(os.path.join(folder, inner), facts)
+        if found is not None:
+            return found
+    found = _plain(build(stat, storage))
+    if _facts(stat, kind) == facts:  # else it changed meanwhile, which the caller will notice
+        _keep(folders, inner, facts, found, storage)
     return found
 
 
@@ -86,19 +113,26 @@ def _facts(stat: Stat, kind: str) -> dict[str, Any]:
     return facts
 
 
-def _keep(path: str, facts: dict[str, Any], arrays: Arrays, storage: Storage) -> None:
-    """Write an index. A failure only costs later processes the time to build it again."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        _sweep(path)
-        save_arrays(path, arrays, facts)
-        limit = byte_count("cache_size", storage.cache_size)
-        _cache(cache_folder(storage), limit, os.getpid()).count(os.stat(path).st_size)
-    except OSError as e:
-        LOGGER.warning(
-            f"the index of {facts['path']} cannot be kept ({e}), so each process builds it anew. "
-            "Set LOCKSTEP_CACHE to a folder that can be written."
-        )
+def _keep(
+    folders: list[str], inner: str, facts: dict[str, Any], arrays: Arrays, storage: Storage
+) -> None:
+    """Write an index. A failure only costs whoever needs it next the time to build it again."""
+    errors: list[OSError] = []
+    for folder in folders:
+        path = os.path.join(folder, inner)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _sweep(path)
+            save_arrays(path, arrays, facts)
+            limit = byte_count("cache_size", storage.cache_size)
+            _cache(folder, limit, os.getpid()).count(os.stat(path).st_size)
+            return
+        except OSError as e:
+            errors.append(e)
+    LOGGER.warning(
+        f"the index of {facts['path']} cannot be kept ({errors[0]}), so each process builds it "
+        "anew. Set LOCKSTEP_CACHE to a folder that can be written."
+    )
 
 
 @functools.lru_cache(16)

@@ -77,6 +77,9 @@ class Storage:
         seconds: Any = self.deadline
         if not isinstance(seconds, int | float) or not 0 < seconds < 1e6:
             raise SourceError(f"deadline={seconds!r}: give seconds, more than 0")
+        if self.cache:  # one place for all processes, after a chdir too
+            folder = os.path.abspath(os.path.expanduser(os.fsdecode(self.cache)))
+            object.__setattr__(self, "cache", folder)
         for name, known in (("cache_what", ("ranges", "shards")), ("engine", _ENGINES)):
             if getattr(self, name) not in known:
                 raise SourceError(f"{name}={getattr(self, name)!r}: choose among {known}")

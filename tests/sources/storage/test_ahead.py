@@ -140,7 +140,7 @@ def test_what_is_near_or_thinly_used_is_not_read_ahead(tmp_path, far):
 
 
 def test_no_more_is_read_ahead_than_a_quarter_of_the_cache(tmp_path, far):
-    each = far._weigh(0)
+    each = far._weigh([0])[0]
     small = Watched(far._files.paths, storage=far._files.storage, cache_bytes=4 * 5 * each + 40)
     small.log = []
     small._chunks.ahead(np.arange(4000))

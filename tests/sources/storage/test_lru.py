@@ -159,9 +159,9 @@ def test_eight_threads_open_eight_shards_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(8)
 
     class Slow(ParquetSource):
-        def _open(self, file: int) -> Any:
+        def _open(self, files: list[int]) -> Any:
             together.wait(30)
-            return super()._open(file)
+            return super()._open(files)
 
     for i in range(8):
         pq.write_table(pa.table({"a": [i]}), tmp_path / f"{i}.parquet")

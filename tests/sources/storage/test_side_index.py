@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,32 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path, cache, caplog
         found = indexed(write(tmp_path), Storage(), "k", Builder())
     assert found["values"].tolist() == list(b"abc")
     assert "Set LOCKSTEP_CACHE" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["private", "linked", "open"])
+def test_without_a_home_indexes_are_kept_where_nobody_else_may_write(
+    tmp_path, monkeypatch, caplog, how
+):
+    temporary = tmp_path / "tmp"
+    mine = temporary / f"lockstep-{os.getuid()}"
+    temporary.mkdir()
+    (tmp_path / "home").write_bytes(b"a file, no folder")
+    monkeypatch.delenv("LOCKSTEP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    if how == "linked":
+        (tmp_path / "other").mkdir()
+        mine.symlink_to(tmp_path / "other")
+    elif how == "open":
+        mine.mkdir()
+        mine.chmod(0o777)
+    stat, build = write(tmp_path), Builder()
+    for _ in range(2):
+        assert indexed(stat, Storage(), "k", build)["values"].tolist() == list(b"abc")
+    assert build.calls == (1 if how == "private" else 2)
+    assert ("Set LOCKSTEP_CACHE" in caplog.text) == (how != "private")
+    if how != "private":
+        assert not list(mine.iterdir())
 
 
 def test_where_side_files_are_kept(monkeypatch):
