@@ -28,6 +28,7 @@ Whole = Annotated[int, "[0, inf)"]
 Share = Annotated[float, "[0, 1)"]
 Weight = Annotated[float, "[0, inf)"]
 Positive = Annotated[float, "(0, inf)"]
+Seed = Annotated[int, "[-9223372036854775808, 9223372036854775808)"]  # int64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,7 @@ class Config:
     harness.errors.ConfigError: width=100 must be an even multiple of heads=3.
     """
 
-    seed: int = setting(0, "of the parameters and of the data's order")
+    seed: Seed = setting(0, "of the parameters and of the data's order")
     steps: Count = setting(300, "length of the schedule, and where training stops by default")
     batch_size: Count = setting(8, "the global batch, in rows")
     length: Count = setting(256, "tokens a row")

@@ -30,7 +30,10 @@ def test_words_that_are_no_settings(word: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"width": 30}, {"steps": 10}, {"dtype": "float16"}, {"fsdp": -1}, {"lanes": 3}, {"keep": 0}],
+    [
+        *({"width": 30}, {"steps": 10}, {"dtype": "float16"}, {"fsdp": -1}, {"lanes": 3}),
+        *({"keep": 0}, {"seed": 2**63}, {"seed": -(2**63) - 1}),
+    ],
 )
 def test_settings_that_cannot_be(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(given))):
