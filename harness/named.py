@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.sources.formats import SUFFIXES
 _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _FILES = (*SUFFIXES, ".csv", ".tsv", ".zip", ".tgz")
+_LOOKED = 1000  # entries of a folder that are looked at
 
 
 def is_named(text: str) -> bool:
@@ -97,7 +99,7 @@ def check_folder(source: str, folder: Path) -> None:
     if files := _held(source, folder) if folder.is_dir() else _files(source):
         raise ConfigError(
             f"data={source!r} looks like files, but data is a module:name or the folder of the "
-            f"embedded corpus. To train on files: data.train={files!r}."
+            f"embedded corpus, which holds no others. To train on files: data.train={files!r}."
         )
     if not folder.is_dir() and _is_module(source):
         raise ConfigError(
@@ -118,8 +120,9 @@ def _files(source: str) -> str:
 
 def _held(source: str, folder: Path) -> str:
     """The same for a folder of data files; the default, ../data, may hold what it likes."""
-    suffixes = sorted({p.suffix for p in folder.iterdir()} & {*_FILES})
-    return f"{folder}/*{suffixes[0]}" if suffixes and not source.startswith(".") else ""
+    inside = () if source.startswith(".") else islice(folder.rglob("*"), _LOOKED)
+    found = sorted((p.parent != folder, p.suffix) for p in inside if p.suffix in _FILES)
+    return f"{folder}/{'**/' * found[0][0]}*{found[0][1]}" if found else ""
 
 
 def _is_module(source: str) -> bool:

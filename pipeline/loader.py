@@ -19,7 +19,6 @@ from pipeline.batches.skipping import MOST_STEPS, step_ranges
 from pipeline.batches.stream import Stream, Take
 from pipeline.checkpoint import orbax
 from pipeline.checkpoint.merging import merge
-from pipeline.checkpoint.plain import plain
 from pipeline.checkpoint.position import Position
 from pipeline.checkpoint.state import (
     SavedState,
@@ -28,6 +27,7 @@ from pipeline.checkpoint.state import (
     decode,
     encode,
     packages_of,
+    plain,
 )
 from pipeline.checks import whole
 from pipeline.dataset import Dataset
@@ -654,7 +654,8 @@ class Loader(Generic[BatchT]):
         state, top = plain(state), self._dataset.top
         saved = decode(state)
         saved = replace(saved, same=check_dataset(state, top.fingerprint(), allow))
-        warn_of_versions("the state", packages_of(state), top.node.packages)
+        if known := packages_of(state):
+            warn_of_versions("the state", known, top.node.packages)
 
         def restored(run: Run) -> Position:
             position = run.stream.restored(saved)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.checkpoint.plain import plain
-from pipeline.checkpoint.state import decode, frontiers_of, lane_of, short, thaw, unfold
+from pipeline.checkpoint.state import decode, frontiers_of, lane_of, plain, short, thaw, unfold
 from pipeline.errors import StateError
 from pipeline.sampling.cursor import Lane
 

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 SECONDS = 0.02  # seconds of one work: the loop waits for all of it
 KEPT = 64 << 20  # bytes of columns whose memory is reused
 SMALL = 1 << 15  # bytes up to which an allocator itself reuses warm memory
-BYTES = 1 << 20  # of a work of several batches, which are copied out of it while it is in caches
+BYTES = 4 << 20  # of a work of several batches, which are copied out of it while it is in caches
 
 
 @dataclass(frozen=True)

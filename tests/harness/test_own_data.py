@@ -323,6 +323,7 @@ def test_modules_that_cannot_be_imported(files: Path) -> None:
         ("mine/*.parquet", r"data\.train="),
         ("gs://bucket/x", r"data\.train="),
         ("shards", r"data\.train='shards/\*\.txt'"),
+        ("nested", r"data\.train='nested/\*\*/\*\.parquet'"),
         ("some_rows", "data=some_rows:name.*data=./some_rows"),
         ("my.rows", "data=my.rows:name"),
         ("my-rows:rows", "data=my-rows:name"),
@@ -332,6 +333,8 @@ def test_a_folder_of_the_corpus_that_is_none(files: Path, source: str, told: str
     Path("some_rows.py").write_text("")
     Path("shards").mkdir()
     Path("shards/0.txt").write_text("")
+    Path("nested/year=2024").mkdir(parents=True)
+    Path("nested/year=2024/0.parquet").write_text("")
     with pytest.raises(ConfigError, match=told):
         open_data(make({"data.source": source}), files / "run" / source, Screen(quiet=True))
 
