@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def test_a_batch_has_at_most_twelve_stops_and_the_page_two_pages() -> None:
     assert [int(stop) for stop in stops] == list(range(1, len(stops) + 1))
     assert len(stops) <= 12
     assert len(TEXT.splitlines()) <= 120
+
+
+def test_the_trainer_does_not_grow() -> None:
+    texts = {path.stem: path.read_text() for path in (ROOT / "harness").glob("*.py")}
+    assert len(texts["train"].splitlines()) < 300
+    assert sum(len(text.splitlines()) for text in texts.values()) < 8_200
+    found = [node for text in texts.values() for node in ast.walk(ast.parse(text))]
+    functions = [f for f in found if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60]
+    assert not long
