@@ -173,7 +173,9 @@ def facts(loader: Loader) -> dict[str, Any]:
         "host": host,
         "hosts": hosts,
         "share": _runs(loader._share.rows(sizes[0][1])),  # of the first batch size
-        **{k: state[k] for k in ("dataset", "packages", "frontiers") if k in state},
+        # as mappings, which states of a feed have as their items
+        **{k: dict(state[k]) for k in ("dataset", "packages") if state.get(k)},
+        **({"frontiers": state["frontiers"]} if state.get("frontiers") else {}),
     }
 
 
